@@ -1,0 +1,24 @@
+"""Roomwire/1 without I/O and without a clock: octets, frames, and the rules between them. See SPEC.md.
+
+`encode` and `decode` go between a frame (`protocol.frames`) and its octets, `FrameReader` cuts a stream into
+frames, and every error is a `RoomwireError`. What a connection may do and when is in `protocol.client` and
+`protocol.server`.
+"""
+
+from protocol.codec import decode, encode
+from protocol.errors import LocalProtocolError, RemoteProtocolError, RoomwireError
+from protocol.framing import FrameReader, RawFrame
+from protocol.registry import Code, Flag, FrameType
+
+__all__ = [
+    "Code",
+    "Flag",
+    "FrameReader",
+    "FrameType",
+    "LocalProtocolError",
+    "RawFrame",
+    "RemoteProtocolError",
+    "RoomwireError",
+    "decode",
+    "encode",
+]

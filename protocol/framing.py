@@ -1,0 +1,113 @@
+"""Octets to frames, however the transport cut them. SPEC.md, "Header".
+
+Bodies stay octets here; `codec.decode` opens them.
+"""
+
+from struct import Struct
+from typing import NamedTuple
+
+from protocol.errors import BadHeader, FrameTooLarge
+from protocol.registry import HEADER_SIZE, HELLO_MAX_BODY, RULES, Flag, FrameType
+from protocol.wire import HEADER, plain_format
+
+_read_header = Struct(plain_format(HEADER)).unpack_from
+_new = tuple.__new__  # half the time of a NamedTuple's own
+
+
+class RawFrame(NamedTuple):
+    """A header's fields without the length, and the body's octets."""
+
+    type: int
+    flags: int
+    request: int
+    room: int
+    body: bytes
+
+
+def frame_name(type: int) -> str:
+    """How errors call a frame: its name in the registry, or its number."""
+    return FrameType(type).name if type in RULES else f"frame {type:#06x}"
+
+
+def check_header(raw: RawFrame) -> None:
+    """Hold request, room and SEQ against the registry. Raises BadHeader; an unknown type has no rules."""
+    rule = RULES.get(raw.type)  # type: ignore[call-overload]  # a FrameType is looked up by its number
+    if rule is None:
+        return
+    # [RW-FRAME-6]
+    for field, number, wanted in (("request", raw.request, rule.request), ("room", raw.room, rule.room)):
+        if wanted != "any" and (number != 0) != (wanted == "nonzero"):
+            raise BadHeader(frame_name(raw.type), field, "0" if number else "other than 0", str(number))
+    if bool(raw.flags & Flag.SEQ) != rule.seq:
+        wanted, found = ("SEQ", "clear") if rule.seq else ("no SEQ", "set")
+        raise BadHeader(frame_name(raw.type), "flags", wanted, found)
+
+
+class FrameReader:
+    """Collects octets and gives back whole frames.
+
+    `max_body` is the limit of a body in octets; it may be raised at any time, and counts for the frames
+    whose header is looked at after that. The frames are the same, and the cost is linear in the octets fed,
+    however these are cut. [RW-FRAME-4]
+    """
+
+    __slots__ = ("_buffer", "_needed", "_refusal", "_start", "max_body")
+
+    def __init__(self, max_body: int = HELLO_MAX_BODY) -> None:
+        self.max_body = max_body
+        self._buffer: bytes | bytearray = b""  # octets as fed where frames arrive whole, else collected
+        self._start = 0  # where the next frame begins in the buffer
+        self._needed = HEADER_SIZE  # octets from there without which there is nothing to do
+        self._refusal: FrameTooLarge | None = None
+
+    @property
+    def buffered(self) -> int:
+        """Octets that were fed and not yet given back."""
+        return len(self._buffer) - self._start
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Take octets as they came. Raises nothing: call next_frame until it returns None."""
+        buffer = self._buffer
+        if self._refusal:
+            return
+        if self._start == len(buffer):
+            self._buffer = bytes(data)
+        elif isinstance(buffer, bytes):
+            self._buffer = bytearray(memoryview(buffer)[self._start :])
+            self._buffer += data
+        else:
+            del buffer[: self._start]
+            buffer += data
+        self._start = 0
+
+    def next_frame(self) -> RawFrame | None:
+        """The next frame, or None if it is not complete.
+
+        Raises FrameTooLarge once its header promises more than `max_body`: what is buffered is dropped, the
+        body is never stored, and every later call raises the same.
+        """
+        buffer, start = self._buffer, self._start
+        if len(buffer) - start < self._needed:
+            return self._wait()
+        length, type, flags, request, room = _read_header(buffer, start)
+        # [RW-FRAME-1]
+        if length > self.max_body and self._needed == HEADER_SIZE:
+            self._buffer, self._start = b"", 0
+            self._refusal = FrameTooLarge(frame_name(type), "length", f"at most {self.max_body}", str(length))
+            raise self._refusal
+        body = start + HEADER_SIZE
+        end = body + length
+        if end > len(buffer):
+            self._needed = HEADER_SIZE + length
+            return self._wait()
+        self._start = end
+        self._needed = HEADER_SIZE
+        octets = buffer[body:end] if isinstance(buffer, bytes) else bytes(memoryview(buffer)[body:end])
+        return _new(RawFrame, (type, flags, request, room, octets))
+
+    def _wait(self) -> None:
+        if self._refusal:
+            raise self._refusal
+        if self._start:  # an idle connection shall not hold on to octets that were given back
+            self._buffer = self._buffer[self._start :]
+            self._start = 0

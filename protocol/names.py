@@ -1,0 +1,93 @@
+"""Names of people and rooms: which are allowed, and which count as the same.
+
+SPEC.md, "Names". A name is shown as its owner wrote it, in form NFC; two names are the same exactly if their
+keys are equal. Only a server compares names, so only a server needs `key`.
+"""
+
+import re
+import unicodedata
+
+from protocol.errors import NameInvalid
+
+MAX_OCTETS = 64
+"""The longest name, as octets of UTF-8 in form NFC."""
+
+UNICODE_VERSION = unicodedata.unidata_version
+"""The Unicode version behind `normalise` and `key`; kept with stored keys, since a newer one allows more."""
+
+# Default_Ignorable_Code_Point, from DerivedCoreProperties.txt of the Unicode Character Database: unicodedata
+# does not have it. Version 14.0; whole blocks are reserved ahead, so later versions have the same ranges.
+DEFAULT_IGNORABLE = (
+    (0x00AD, 0x00AD),  # soft hyphen
+    (0x034F, 0x034F),  # combining grapheme joiner
+    (0x061C, 0x061C),  # Arabic letter mark
+    (0x115F, 0x1160),  # Hangul fillers
+    (0x17B4, 0x17B5),  # Khmer inherent vowels
+    (0x180B, 0x180F),  # Mongolian variation selectors and vowel separator
+    (0x200B, 0x200F),  # zero width space to right-to-left mark
+    (0x202A, 0x202E),  # bidirectional embeddings and overrides
+    (0x2060, 0x206F),  # word joiner to nominal digit shapes
+    (0x3164, 0x3164),  # Hangul filler
+    (0xFE00, 0xFE0F),  # variation selectors
+    (0xFEFF, 0xFEFF),  # zero width no-break space
+    (0xFFA0, 0xFFA0),  # halfwidth Hangul filler
+    (0xFFF0, 0xFFF8),  # unassigned specials
+    (0x1BCA0, 0x1BCA3),  # shorthand format controls
+    (0x1D173, 0x1D17A),  # musical format controls
+    (0xE0000, 0xE0FFF),  # tags and supplementary variation selectors
+)
+"""First and last code point of each range of characters that have no shape of their own."""
+
+_IGNORABLE = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in DEFAULT_IGNORABLE) + "]")
+_REFUSED = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"))
+
+
+def normalise(text: str) -> str:
+    """The name that `text` asks for: the text in form NFC, if it is allowed.
+
+    Raises NameInvalid if it is empty or longer than MAX_OCTETS; if it has a control, format, surrogate,
+    private or unassigned character, a separator other than single U+0020 between other characters, or a
+    combining mark at its start; or if nothing of it can be seen.
+    """
+    # [RW-NAME-1]
+    name = unicodedata.normalize("NFC", text)
+    # [RW-NAME-3], and after the length its rules about places
+    for character in name:
+        if character != " " and unicodedata.category(character) in _REFUSED:
+            raise _invalid("only visible characters and U+0020", _described(character))
+    # [RW-NAME-2]
+    octets = len(name.encode())
+    if not 1 <= octets <= MAX_OCTETS:
+        raise _invalid(f"1 to {MAX_OCTETS} octets of UTF-8", str(octets))
+    if name.startswith(" ") or name.endswith(" ") or "  " in name:
+        raise _invalid("single spaces, and none at either end", "another space")
+    if unicodedata.category(name[0]).startswith("M"):
+        raise _invalid("no combining mark at the start", _described(name[0]))
+    # [RW-NAME-4]
+    key(name)
+    return name
+
+
+def key(text: str) -> str:
+    """What is compared instead of the name: without case, compatibility variants and invisible characters.
+
+    The compatibility caseless match of the Unicode Standard (section 3.13, D146), after removal of what is
+    default-ignorable. It may be longer than the name, hold spaces that a name may not, and is for nobody's
+    eyes. A key is its own key. Raises NameInvalid if nothing is left.
+    """
+    visible = _IGNORABLE.sub("", text)
+    # The inner NFD puts U+0345 in its place before folding makes it a letter; the second round folds what
+    # compatibility decomposition brought to light, such as the capitals inside U+3392.
+    once = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", visible).casefold())
+    folded = unicodedata.normalize("NFKD", once.casefold())
+    if not folded:
+        raise _invalid("a visible character", "none")
+    return folded
+
+
+def _invalid(expected: str, found: str) -> NameInvalid:
+    return NameInvalid(field="name", expected=expected, found=found)
+
+
+def _described(character: str) -> str:
+    return f"U+{ord(character):04X} ({unicodedata.category(character)})"

@@ -1,0 +1,341 @@
+"""The server's end of a connection (SPEC.md, sections 6 and 8.2)."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from protocol.codec import decode, encode
+from protocol.connection import HEARTBEAT_SHARE, Connection, error_frame, require
+from protocol.errors import BadHeader, RemoteProtocolError, Unexpected, UnknownType
+from protocol.events import ConnectionTerminated, RequestRefused, ServerEvent
+from protocol.frames import Auth, Field, Frame, Goaway, Hello, Ping, Pong, Unknown, Welcome
+from protocol.framing import RawFrame, frame_name
+from protocol.registry import LIMITS, MAGIC, PREFACE_SIZE, VERSION, Code, FrameType, is_ignorable
+from protocol.state import SERVER_ACCEPTS, SERVER_MACHINE, SERVER_REFUSES
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTimes:
+    """The time-outs of SPEC.md, section 15, in seconds."""
+
+    preface: float = LIMITS["preface_ms"].default / 1000
+    handshake: float = LIMITS["handshake_ms"].default / 1000
+    frame: float = LIMITS["frame_ms"].default / 1000
+    linger: float = LIMITS["linger_ms"].default / 1000
+
+
+class ServerConnection(Connection):
+    """Octets of one client to requests, and replies to octets.
+
+    Each event that is a request (Hello, Join, Leave, Publish, History, Stop, RequestRefused) is to be answered with one
+    final reply through `send`, in the order of the events. `events` yields no further request while `window` of them
+    are unanswered; call `events` again after answering.
+    """
+
+    __slots__ = (
+        "_auth_steps",
+        "_comeback",
+        "_goodbye",
+        "_hello",
+        "_opened",
+        "_outstanding",
+        "_peer_left",
+        "_preface",
+        "_reading",
+        "_step_due",
+        "_times",
+        "window",
+    )
+
+    def __init__(self, now: float, times: ServerTimes) -> None:
+        super().__init__(SERVER_MACHINE, "WAIT_PREFACE", now, times.linger)
+        self._times = times
+        self._opened = now
+        self._preface: bytes | None = b""
+        self._hello = 0  # HELLO's request number once it was read
+        self._step_due = False  # HELLO or AUTH was reported and is not answered yet
+        self._auth_steps = 0
+        self._reading = True
+        self._outstanding: deque[int | bytes] = deque()  # requests, and encoded PONGs that wait for them
+        self._goodbye: Code | None = None  # GOAWAY to say when all is answered
+        self._comeback = (0, 0)  # retry_ms and jitter_ms of a drain
+        self._peer_left = False
+        self.window = 0
+
+    # --- receiving
+
+    def receive_data(self, data: bytes, now: float) -> Iterator[ServerEvent]:
+        """Take octets; the events are to be iterated over before the next call."""
+        self._now = now
+        self.last_received = now
+        if self._deaf:
+            return iter(())
+        if self._preface is not None:
+            data = self._receive_preface(data)
+        self._reader.feed(data)
+        return self.events()
+
+    def _receive_preface(self, data: bytes) -> bytes:
+        assert self._preface is not None
+        preface = self._preface + data[: PREFACE_SIZE - len(self._preface)]
+        rest = data[len(preface) - len(self._preface) :]
+        if not MAGIC.startswith(preface[:4]):
+            self._move("wrong preface")  # RW-PREFACE-5: without a word, at the first octet that differs
+            self._stop()
+            return b""
+        if len(preface) < PREFACE_SIZE:
+            self._preface = preface
+            return b""
+        self._preface = None
+        low, high = preface[4], preface[5]
+        version = VERSION if low <= VERSION <= high else 0
+        self._out.append(MAGIC + bytes((version, 0, 0, 0)))
+        if version:
+            self._move("preface")
+            return rest
+        self._move("no common version")  # RW-PREFACE-4
+        self._stop()
+        return b""
+
+    def events(self) -> Iterator[ServerEvent]:
+        """What can be reported now of the octets received so far."""
+        while self._may_read():
+            try:
+                raw = self._reader.next_frame()
+                if raw is None:
+                    if not self._reader.buffered:
+                        self._frame_since = None
+                    elif self._frame_since is None:
+                        self._frame_since = self._now
+                    return
+                self._frame_since = None
+                event = self._interpret(raw)
+            except RemoteProtocolError as error:
+                self._fail(error, self._now)
+                yield ConnectionTerminated(error.code, False, str(error))
+                break
+            if event is not None:
+                yield event
+        if self.state == "CLOSING" and not self._deaf:
+            self._drop_input()
+
+    @property
+    def wants_data(self) -> bool:
+        """Whether octets that arrive now would be looked at."""
+        return self._may_read() or (self.state == "CLOSING" and not self._deaf)
+
+    def _may_read(self) -> bool:
+        if self._deaf:
+            return False
+        if self.state in ("OPEN", "DRAINING"):
+            return len(self._outstanding) < self.window  # RW-REQUEST-6
+        # HELLO and AUTH are answered before what follows them is read: slicing makes no difference (RW-FRAME-4).
+        return self.state in ("WAIT_HELLO", "AUTHENTICATING") and not self._step_due
+
+    def _interpret(self, raw: RawFrame) -> ServerEvent | None:
+        # RW-CHECK-1: length (the reader), state, type, header, structure, fields, values (decode).
+        accepted = SERVER_ACCEPTS.get(self.state)
+        if accepted is not None:
+            if raw.type not in accepted:
+                if is_ignorable(raw.type) and not raw.request:
+                    return None
+                raise Unexpected(frame_name(raw.type), expected="AUTH" if self._hello else "HELLO")  # RW-HELLO-5
+        elif raw.type in SERVER_REFUSES[self.state]:
+            raise Unexpected(frame_name(raw.type), expected="no handshake after WELCOME")  # RW-HELLO-6
+        try:
+            frame = decode(raw, "C")
+        except RemoteProtocolError as error:
+            if error.code < 200 or not raw.request:
+                raise  # RW-CHECK-2
+            if accepted is not None:
+                self._hello = self._hello or raw.request
+                self.refuse(error.code, self._now, text=str(error)[:500])
+                return ConnectionTerminated(error.code, False, str(error))
+            self._outstanding.append(raw.request)
+            return RequestRefused(raw.request, raw.room, error.code, str(error)[:500])
+        if isinstance(frame, Unknown):
+            return self._unknown(frame)
+        if frame.request:
+            if isinstance(frame, Auth):
+                return self._auth(frame)
+            if isinstance(frame, Hello):
+                self._hello = frame.request
+                self._step_due = True
+            else:
+                self._outstanding.append(frame.request)
+            return frame
+        if isinstance(frame, Ping):
+            self._pong(frame)
+        elif isinstance(frame, Goaway):
+            return self._peer_leaves(frame)
+        return None  # RW-PING-3: a PONG is proof of life, nothing else
+
+    def _unknown(self, frame: Unknown) -> ServerEvent | None:
+        if frame.request:  # RW-TYPE-1: silence would hang the client
+            self._outstanding.append(frame.request)
+            text = f"unknown request type 0x{frame.type:04X}"
+            return RequestRefused(frame.request, frame.room, Code.UNKNOWN_REQUEST, text)
+        if is_ignorable(frame.type):
+            return None  # RW-TYPE-2
+        raise UnknownType(f"0x{frame.type:04X}", expected="a type that servers receive")  # RW-TYPE-3
+
+    def _auth(self, frame: Auth) -> Auth:
+        if frame.request != self._hello:  # RW-AUTH-2
+            raise BadHeader("AUTH", "request", f"{self._hello}, that of HELLO", str(frame.request))
+        self._step_due = True
+        return frame
+
+    def _pong(self, ping: Ping) -> None:
+        pong = encode(Pong(ping.opaque))
+        if self._outstanding:  # RW-PING-2; held PONGs count towards the window, so their number is bounded
+            self._outstanding.append(pong)
+        else:
+            self._out.append(pong)
+
+    def _peer_leaves(self, goaway: Goaway) -> ConnectionTerminated:
+        self._goodbye = Code.SHUTDOWN if self.state == "DRAINING" else Code.NONE
+        self._move("GOAWAY")
+        self._peer_left = self._deaf = True  # GOAWAY is its last frame (RW-CLOSE-1)
+        self._begin_closing(self._now)
+        self._say_goodbye_if_due()  # RW-CLOSE-3: not before the replies that are owed
+        return ConnectionTerminated(goaway.code, True, goaway.text, goaway)
+
+    # --- sending
+
+    def send(self, frame: Frame) -> None:
+        """Send a frame that is no part of the handshake; after a GOAWAY it is dropped (RW-CLOSE-1).
+
+        Raises LocalProtocolError for a reply that is not the next one due (RW-REQUEST-3).
+        """
+        if self._said_goaway():
+            return
+        request = frame.request
+        if not request:
+            self._out.append(encode(frame))
+            return
+        outstanding = self._outstanding
+        require(bool(outstanding) and outstanding[0] == request, f"the next reply due is not that to request {request}")
+        self._out.append(encode(frame))
+        if frame.TYPE == FrameType.MESSAGE:
+            return
+        outstanding.popleft()
+        while outstanding and isinstance(outstanding[0], bytes):
+            self._out.append(outstanding.popleft())  # type: ignore[arg-type]
+        self._say_goodbye_if_due()
+
+    def send_encoded(self, octets: bytes) -> None:
+        """Send whole frames with `request` 0 that are encoded already: a slice of a room's stream."""
+        if not self._said_goaway():
+            self._out.append(octets)
+
+    def _said_goaway(self) -> bool:
+        return self._closing_since is not None and self._goodbye is None
+
+    def welcome(self, welcome: Welcome) -> None:
+        """Accept the client: its HELLO is answered, and requests are read from now on."""
+        self._move("AUTH, complete" if self.state == "AUTHENTICATING" else "HELLO, complete")
+        self._step_due = False
+        self._out.append(encode(welcome))
+        self.window = welcome.window
+        self.heartbeat = welcome.heartbeat_ms / 1000
+        self._reader.max_body = welcome.max_body  # RW-FRAME-2
+
+    def challenge(self, data: bytes) -> None:
+        """Ask for one more SASL step."""
+        self._move("AUTH, needs more" if self.state == "AUTHENTICATING" else "HELLO, needs more")
+        self._step_due = False
+        self._auth_steps += 1
+        require(self._auth_steps <= LIMITS["auth_steps"].high, "at most 4 AUTH frames may be sent")  # RW-AUTH-3
+        self._out.append(encode(Auth(data, request=self._hello)))
+
+    def refuse(
+        self, code: Code, now: float, *, retry_ms: int = 0, text: str = "", fields: tuple[Field, ...] = ()
+    ) -> None:
+        """Refuse the client: ERROR to its HELLO, then GOAWAY with the same code (RW-HELLO-3)."""
+        self._move("refused")
+        self._step_due = False
+        self._out.append(encode(error_frame(code, self._hello, retry_ms=retry_ms, text=text, fields=fields)))
+        self._say_goaway(code, retry_ms, 0, text)
+        self._begin_closing(now)
+
+    def drain(self, retry_ms: int, jitter_ms: int, text: str = "") -> None:
+        """Tell the client that the server is about to end; requests are still answered."""
+        self._move("drain")
+        self._comeback = (retry_ms, jitter_ms)
+        self._say_goaway(Code.DRAINING, retry_ms, jitter_ms, text)
+
+    def finish_drain(self, now: float) -> None:
+        """The drain time is over: answer what is owed, then GOAWAY(SHUTDOWN)."""
+        self._move("drained")
+        self._goodbye = Code.SHUTDOWN
+        self._begin_closing(now)
+        self._say_goodbye_if_due()
+
+    def _say_goodbye_if_due(self) -> None:
+        if self._goodbye is None or self._outstanding:
+            return
+        code, self._goodbye = self._goodbye, None
+        retry_ms, jitter_ms = self._comeback if code.retry else (0, 0)
+        self._say_goaway(code, retry_ms, jitter_ms)
+        if self._peer_left:
+            self._stop()
+
+    # --- time
+
+    def pause_reading(self) -> None:
+        """The transport is not read from now on."""
+        self._reading = False
+
+    def resume_reading(self, now: float) -> None:
+        """RW-HEARTBEAT-3: time in which we did not read is not the peer's silence."""
+        self._reading = True
+        self.last_received = now
+        if self._frame_since is not None:
+            self._frame_since = now
+
+    def next_timeout(self) -> float | None:
+        """When `handle_timeout` has something to do next, unless something else happens first."""
+        times = self._times
+        match self.state:
+            case "WAIT_PREFACE":
+                return self._opened + times.preface
+            case "WAIT_HELLO" | "AUTHENTICATING":
+                return self._opened + times.handshake
+            case "OPEN" | "DRAINING":
+                due = self.last_sent + HEARTBEAT_SHARE * self.heartbeat
+                if self._reading:
+                    due = min(due, self.last_received + 2 * self.heartbeat)
+                    if self._frame_since is not None:
+                        due = min(due, self._frame_since + times.frame)
+                return due
+            case "CLOSING" if self._closing_since is not None:
+                return self._closing_since + self.linger
+        return None
+
+    def handle_timeout(self, now: float) -> ConnectionTerminated | None:
+        """Do what is due at `now`: PING, or the end of the connection."""
+        match self.state:
+            case "WAIT_PREFACE":
+                if now - self._opened >= self._times.preface:
+                    self._move("time-out")  # RW-PREFACE-6
+                    self._stop()
+                    return ConnectionTerminated(None, False, "no preface in time")
+            case "WAIT_HELLO" | "AUTHENTICATING":
+                if now - self._opened >= self._times.handshake:
+                    return self._time_out(now, "the handshake was not completed in time")  # RW-HELLO-4
+            case "OPEN" | "DRAINING":
+                if self._reading:
+                    if self._frame_since is not None and now - self._frame_since >= self._times.frame:
+                        return self._time_out(now, "a frame was not completed in time")  # RW-FRAME-5
+                    if now - self.last_received >= 2 * self.heartbeat:
+                        return self._time_out(now, "nothing received for two heartbeats")  # RW-HEARTBEAT-2
+                self._keep_alive(now)
+            case "CLOSING":
+                if self._linger_over(now):
+                    self._move("time-out")
+                    self._stop()
+        return None
+
+    def _time_out(self, now: float, text: str) -> ConnectionTerminated:
+        self.goaway(Code.TIMEOUT, now, text=text, event="time-out")
+        return ConnectionTerminated(Code.TIMEOUT, False, text)

@@ -1,0 +1,149 @@
+"""The state machines of Roomwire/1, as data: SPEC.md, sections 8.1, 8.2 and 9, row for row.
+
+`ClientConnection` and `ServerConnection` change their state by these tables alone, and a test compares the tables with
+those printed in SPEC.md.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from protocol.errors import LocalProtocolError
+from protocol.registry import FrameType
+
+
+class Transition(NamedTuple):
+    """In `state`, on `event`: do `action` (for people), then be in `next`. The state "any" stands for every state."""
+
+    state: str
+    event: str
+    action: str
+    next: str
+
+
+CLIENT: tuple[Transition, ...] = (
+    Transition("CONNECTING", "transport up", "send preface", "PREFACE"),
+    Transition("PREFACE", "preface", "send HELLO", "HELLO_SENT"),
+    Transition("PREFACE", "wrong preface", "close", "CLOSED"),
+    Transition("PREFACE", "time-out", "close", "CLOSED"),
+    Transition("HELLO_SENT", "AUTH", "send AUTH", "HELLO_SENT"),
+    Transition("HELLO_SENT", "WELCOME", "", "OPEN"),
+    Transition("HELLO_SENT", "ERROR", "", "CLOSING"),
+    Transition("HELLO_SENT", "GOAWAY", "send GOAWAY(NONE)", "CLOSING"),
+    Transition("HELLO_SENT", "fatal error", "send GOAWAY(code)", "CLOSING"),
+    Transition("HELLO_SENT", "time-out", "send GOAWAY(TIMEOUT)", "CLOSING"),
+    Transition("HELLO_SENT", "close", "send GOAWAY(NONE)", "CLOSING"),
+    Transition("OPEN", "frame", "", "OPEN"),
+    Transition("OPEN", "GOAWAY(DRAINING)", "", "DRAINING"),
+    Transition("OPEN", "GOAWAY", "send GOAWAY(NONE)", "CLOSING"),
+    Transition("OPEN", "fatal error", "send GOAWAY(code)", "CLOSING"),
+    Transition("OPEN", "time-out", "send GOAWAY(TIMEOUT)", "CLOSING"),
+    Transition("OPEN", "close", "send GOAWAY(NONE)", "CLOSING"),
+    Transition("DRAINING", "frame", "", "DRAINING"),
+    Transition("DRAINING", "all replied", "send GOAWAY(NONE)", "CLOSING"),
+    Transition("DRAINING", "GOAWAY", "send GOAWAY(NONE)", "CLOSING"),
+    Transition("DRAINING", "fatal error", "send GOAWAY(code)", "CLOSING"),
+    Transition("DRAINING", "time-out", "send GOAWAY(TIMEOUT)", "CLOSING"),
+    Transition("DRAINING", "close", "send GOAWAY(NONE)", "CLOSING"),
+    Transition("CLOSING", "frame", "", "CLOSING"),
+    Transition("CLOSING", "GOAWAY", "close", "CLOSED"),
+    Transition("CLOSING", "time-out", "close", "CLOSED"),
+    Transition("any", "end of stream", "close", "CLOSED"),
+)
+
+SERVER: tuple[Transition, ...] = (
+    Transition("WAIT_PREFACE", "preface", "send preface", "WAIT_HELLO"),
+    Transition("WAIT_PREFACE", "no common version", "send preface(0)", "CLOSED"),
+    Transition("WAIT_PREFACE", "wrong preface", "close", "CLOSED"),
+    Transition("WAIT_PREFACE", "time-out", "close", "CLOSED"),
+    Transition("WAIT_HELLO", "HELLO, complete", "send WELCOME", "OPEN"),
+    Transition("WAIT_HELLO", "HELLO, needs more", "send AUTH", "AUTHENTICATING"),
+    Transition("WAIT_HELLO", "refused", "send ERROR, GOAWAY(code)", "CLOSING"),
+    Transition("WAIT_HELLO", "GOAWAY", "send GOAWAY(NONE)", "CLOSING"),
+    Transition("WAIT_HELLO", "fatal error", "send GOAWAY(code)", "CLOSING"),
+    Transition("WAIT_HELLO", "time-out", "send GOAWAY(TIMEOUT)", "CLOSING"),
+    Transition("WAIT_HELLO", "close", "send GOAWAY(code)", "CLOSING"),
+    Transition("AUTHENTICATING", "AUTH, complete", "send WELCOME", "OPEN"),
+    Transition("AUTHENTICATING", "AUTH, needs more", "send AUTH", "AUTHENTICATING"),
+    Transition("AUTHENTICATING", "refused", "send ERROR, GOAWAY(code)", "CLOSING"),
+    Transition("AUTHENTICATING", "GOAWAY", "send GOAWAY(NONE)", "CLOSING"),
+    Transition("AUTHENTICATING", "fatal error", "send GOAWAY(code)", "CLOSING"),
+    Transition("AUTHENTICATING", "time-out", "send GOAWAY(TIMEOUT)", "CLOSING"),
+    Transition("AUTHENTICATING", "close", "send GOAWAY(code)", "CLOSING"),
+    Transition("OPEN", "frame", "", "OPEN"),
+    Transition("OPEN", "drain", "send GOAWAY(DRAINING)", "DRAINING"),
+    Transition("OPEN", "GOAWAY", "send replies, GOAWAY(NONE)", "CLOSING"),
+    Transition("OPEN", "fatal error", "send GOAWAY(code)", "CLOSING"),
+    Transition("OPEN", "time-out", "send GOAWAY(code)", "CLOSING"),
+    Transition("OPEN", "close", "send GOAWAY(code)", "CLOSING"),
+    Transition("DRAINING", "frame", "", "DRAINING"),
+    Transition("DRAINING", "GOAWAY", "send replies, GOAWAY(SHUTDOWN)", "CLOSING"),
+    Transition("DRAINING", "drained", "send replies, GOAWAY(SHUTDOWN)", "CLOSING"),
+    Transition("DRAINING", "fatal error", "send GOAWAY(code)", "CLOSING"),
+    Transition("DRAINING", "time-out", "send GOAWAY(code)", "CLOSING"),
+    Transition("DRAINING", "close", "send GOAWAY(code)", "CLOSING"),
+    Transition("CLOSING", "frame", "", "CLOSING"),
+    Transition("CLOSING", "GOAWAY", "close", "CLOSED"),
+    Transition("CLOSING", "time-out", "close", "CLOSED"),
+    Transition("any", "end of stream", "close", "CLOSED"),
+)
+
+MEMBERSHIP: tuple[Transition, ...] = (
+    Transition("OUT", "send JOIN", "", "JOINING"),
+    Transition("JOINING", "JOINED", "set the cursor", "IN"),
+    Transition("JOINING", "ERROR", "", "OUT"),
+    Transition("IN", "stream frame", "move the cursor", "IN"),
+    Transition("IN", "send LEAVE", "", "LEAVING"),
+    Transition("IN", "EVICTED", "", "OUT"),
+    Transition("LEAVING", "stream frame", "move the cursor", "LEAVING"),
+    Transition("LEAVING", "OK", "", "OUT"),
+    Transition("LEAVING", "ERROR", "", "OUT"),
+    Transition("LEAVING", "EVICTED", "", "OUT"),
+    Transition("any", "end of stream", "", "OUT"),
+)
+
+Machine = Mapping[str, Mapping[str, str]]
+"""state -> event -> next state."""
+
+
+def machine(transitions: Iterable[Transition]) -> Machine:
+    """The table as nested mappings, with "any" written out for each state."""
+    rows = list(transitions)
+    states = {row.state for row in rows if row.state != "any"} | {row.next for row in rows}
+    table: dict[str, dict[str, str]] = {state: {} for state in states}
+    for row in rows:
+        for state in states if row.state == "any" else (row.state,):
+            table[state][row.event] = row.next
+    return table
+
+
+def advance(table: Machine, state: str, event: str) -> str:
+    """The state after `event` in `state`. Raises LocalProtocolError when the table has no such row."""
+    try:
+        return table[state][event]
+    except KeyError:
+        raise LocalProtocolError(f"{event!r} is not possible in the state {state}") from None
+
+
+CLIENT_MACHINE = machine(CLIENT)
+SERVER_MACHINE = machine(SERVER)
+MEMBERSHIP_MACHINE = machine(MEMBERSHIP)
+
+# RW-HELLO-5: which known frames a server accepts from a client in which state; all others are UNEXPECTED.
+SERVER_ACCEPTS: Mapping[str, frozenset[int]] = {
+    "WAIT_HELLO": frozenset({FrameType.HELLO, FrameType.GOAWAY}),
+    "AUTHENTICATING": frozenset({FrameType.AUTH, FrameType.GOAWAY}),
+}
+SERVER_REFUSES: Mapping[str, frozenset[int]] = {
+    "OPEN": frozenset({FrameType.HELLO, FrameType.AUTH}),
+    "DRAINING": frozenset({FrameType.HELLO, FrameType.AUTH}),
+}
+
+# The final replies of section 6, by request.
+REPLIES: Mapping[FrameType, frozenset[FrameType]] = {
+    FrameType.HELLO: frozenset({FrameType.WELCOME, FrameType.ERROR}),
+    FrameType.JOIN: frozenset({FrameType.JOINED, FrameType.ERROR}),
+    FrameType.LEAVE: frozenset({FrameType.OK, FrameType.ERROR}),
+    FrameType.PUBLISH: frozenset({FrameType.ACK, FrameType.ERROR}),
+    FrameType.HISTORY: frozenset({FrameType.HISTORY_END, FrameType.ERROR}),
+    FrameType.STOP: frozenset({FrameType.OK, FrameType.ERROR}),
+}

@@ -1,0 +1,241 @@
+"""protocol.compiled against construct itself: the same values, octets and refusals."""
+
+import ast
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import construct as c
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol import compiled, wire
+from protocol import frames as f
+from protocol.codec import RawFrame, encode
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.registry import HEADER_SIZE, MAX_SAFE, RULES, Flag, FrameType
+from tests.strategies import FRAMES, ids, payloads, u8, u16
+
+TYPES = pytest.mark.parametrize("type", FrameType, ids=lambda type: type.name)
+ID = bytes(range(16))
+RELAYED = (f.Field(0xC001, b"re"),)
+
+EXAMPLES: dict[FrameType, f.Frame] = {
+    type(frame).TYPE: frame
+    for frame in (
+        f.Hello("ada", "PLAIN", b"\x00x", (f.extension("history", b"d"), f.agent("a/1"))),
+        f.Welcome(1, "ada", 5, 6, 7, 8, 9, 10, b"v", (f.server_identity(3, "h:1"), f.agent("b"))),
+        f.Auth(b"step", RELAYED),
+        f.Error(202, 50, "no", (f.mechanism("A"), f.mechanism("B"))),
+        f.Ok(RELAYED),
+        f.Ping(b"12345678", RELAYED),
+        f.Pong(b"12345678", RELAYED),
+        f.Goaway(504, 1, 2, "bye", RELAYED),
+        f.Join("lobby", 1, 2, RELAYED),
+        f.Joined(1, 2, 3, 4, 5, "lobby", RELAYED),
+        f.Roster((f.RosterEntry(1, 2, "\u00e9"), f.RosterEntry(3, 0, "bob")), RELAYED),
+        f.Presence(1, 2, "ada", RELAYED),
+        f.Leave(RELAYED),
+        f.Evicted(601, 1, "slow", RELAYED),
+        f.Publish(ID, 0, b"hi", RELAYED),
+        f.Ack(1, 2, RELAYED),
+        f.Message(1, 2, 3, ID, 0, "ada", b"hi", RELAYED),
+        f.History(1, 2, 3, RELAYED),
+        f.HistoryEnd(1, 2, 3, RELAYED),
+        f.Stop(RELAYED),
+    )
+}
+HEADER_MEMBERS = {"flags", "request", "room"}
+
+
+def outcome(read: Callable[[FrameType, bytes], dict[str, Any]], type: FrameType, body: bytes) -> Any:
+    """The values, or the error with all that it says."""
+    try:
+        return read(type, body)
+    except RemoteProtocolError as error:
+        return error.__class__, error.args
+
+
+def fast(type: FrameType, body: bytes) -> dict[str, Any]:
+    """The body's values as the compiled decoder sees them, in the form that the reference gives."""
+    rule = RULES[type]
+    request, room = (int(wanted == "nonzero") for wanted in (rule.request, rule.room))
+    frame = compiled.DECODERS[type](RawFrame(type, Flag.SEQ if rule.seq else 0, request, room, body))
+    return listed({name: value for name, value in asdict(frame).items() if name not in HEADER_MEMBERS})
+
+
+def listed(values: dict[str, Any]) -> dict[str, Any]:
+    """Sequences as lists: a frame has tuples, construct gives lists."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def same(type: FrameType, body: bytes) -> None:
+    assert outcome(fast, type, body) == outcome(wire.decode_body, type, body), body.hex()
+
+
+@TYPES
+@given(data=st.data())
+def test_same_octets_and_values(type: FrameType, data: st.DataObject) -> None:
+    frame = data.draw(FRAMES[type])
+    values = listed({n: v for n, v in asdict(frame).items() if n not in HEADER_MEMBERS})
+    body = encode(frame)[HEADER_SIZE:]
+    assert body == wire.encode_body(type, values)
+    assert wire.decode_body(type, body) == fast(type, body) == values
+
+
+@TYPES
+def test_same_outcome_for_every_truncation(type: FrameType) -> None:
+    body = encode(EXAMPLES[type])[HEADER_SIZE:]
+    for size in range(len(body) + 1):
+        same(type, body[:size])
+
+
+@TYPES
+def test_same_outcome_for_every_single_octet_change(type: FrameType) -> None:
+    body = encode(EXAMPLES[type])[HEADER_SIZE:]
+    for place, octet in enumerate(body):
+        for other in range(256):
+            if other != octet:
+                same(type, body[:place] + bytes([other]) + body[place + 1 :])
+
+
+@TYPES
+def test_same_outcome_for_every_octet_put_in(type: FrameType) -> None:
+    body = encode(EXAMPLES[type])[HEADER_SIZE:]
+    for place in range(len(body) + 1):
+        for octet in (0, 1, 0x7F, 0xFF):
+            same(type, body[:place] + bytes([octet]) + body[place:])
+
+
+@TYPES
+@given(data=st.data())
+def test_same_outcome_for_damaged_frames(type: FrameType, data: st.DataObject) -> None:
+    body = bytearray(encode(data.draw(FRAMES[type]))[HEADER_SIZE:])
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(body)))
+        body[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    same(type, bytes(body))
+
+
+@given(st.sampled_from(FrameType), st.binary(max_size=120))
+def test_same_outcome_for_any_octets(type: FrameType, body: bytes) -> None:
+    same(type, body)
+
+
+AROUND = st.one_of(st.sampled_from([-1, 0, 255, 256, 65535, 65536, 2**32, MAX_SAFE, MAX_SAFE + 1, 2**64]), u16)
+ANY_NAME = st.text(max_size=260)
+
+
+@given(
+    st.one_of(
+        st.builds(f.Publish, st.one_of(ids, st.binary(max_size=20)), AROUND, payloads),
+        st.builds(f.Message, AROUND, AROUND, AROUND, ids, u8, ANY_NAME, payloads),
+        st.builds(f.Error, AROUND, AROUND, ANY_NAME),
+        st.builds(f.Roster, st.lists(st.builds(f.RosterEntry, AROUND, AROUND, ANY_NAME), max_size=3).map(tuple)),
+        st.builds(f.Leave, st.lists(st.builds(f.Field, AROUND, payloads), max_size=3).map(tuple)),
+    )
+)
+def test_same_refusals_of_values(frame: f.Frame) -> None:
+    def octets(build: Callable[[], bytes]) -> bytes | str:
+        try:
+            return build()
+        except LocalProtocolError as error:
+            return str(error)
+
+    assert octets(lambda: encode(frame)[HEADER_SIZE:]) == octets(lambda: wire.encode_body(frame.TYPE, asdict(frame)))
+
+
+# --- The walk
+
+
+TAIL = ("fields" / c.GreedyRange(wire.FIELD), c.Terminated)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        c.VarInt,
+        c.Int16ul,
+        c.Int8sb,
+        c.Int24ub,
+        c.Float64b,
+        c.Flag,
+        c.Const(b"x"),
+        c.Padding(1),
+        c.Optional(c.Int8ub),
+        c.Array(2, c.Int8ub),
+        c.GreedyRange(c.Int8ub),
+        c.GreedyBytes,
+        c.CString("utf8"),
+        c.PascalString(c.Int8ub, "utf8"),
+        c.Bytes(lambda this: 1),
+        c.Prefixed(c.VarInt, c.GreedyBytes),
+        c.Prefixed(c.Int8ub, c.GreedyRange(c.Int8ub)),
+        c.Prefixed(c.Int8ub, c.GreedyBytes, includelength=True),
+        c.Prefixed(wire.Safe(c.Int64ub), c.GreedyBytes),
+        c.Prefixed(c.Bytes(1), c.GreedyBytes),
+        c.PrefixedArray(c.Int8ub, c.Int8ub),
+        c.Enum(c.Int8ub, a=1),
+        c.Struct("a" / c.Int8ub),
+        c.Rebuild(c.Int8ub, 1),
+        wire.Name(c.Int8ub),
+        wire.Text(c.GreedyBytes),
+        wire.Text(wire.Name(wire.b8)),
+        wire.Safe(wire.b8),
+        wire.Safe(c.Bytes(8)),
+        wire.Counted(c.VarInt, c.Struct("a" / c.Int8ub)),
+        wire.Counted(c.Int8ub, c.Struct("a" / c.VarInt)),
+    ],
+    ids=str,
+)
+def test_a_node_that_is_not_known_is_an_error(node: Any) -> None:
+    with pytest.raises(TypeError):
+        compiled.walk_body(c.Struct("x" / node, *TAIL))
+
+
+@pytest.mark.parametrize(
+    "declaration",
+    [
+        c.Struct(c.Int8ub, *TAIL),
+        c.Struct("_x" / c.Int8ub, *TAIL),
+        c.Struct("flags" / c.Int8ub, *TAIL),
+        c.Struct("x" / c.Int8ub, "x" / c.Int8ub, *TAIL),
+        c.Struct("x" / c.Int8ub, "y" / wire.Counted(c.Int8ub, c.Struct("x" / c.Int8ub)), *TAIL),
+        c.Struct(("x" / c.Int8ub) * (lambda value, context: None), *TAIL),
+        c.Struct("x" / c.Int8ub, "y" / c.Int8ub),
+        c.Struct("x" / c.Int8ub, "fields" / c.GreedyRange(wire.FIELD), "y" / c.Int8ub),
+        c.Struct("x" / c.Int8ub, "other" / c.GreedyRange(wire.FIELD), c.Terminated),
+        c.Struct("x" / c.Int8ub, "fields" / c.GreedyRange(c.Int8ub), c.Terminated),
+        c.Struct("x" / c.Int8ub, "fields" / c.GreedyRange(wire.FIELD, discard=True), c.Terminated),
+    ],
+    ids=str,
+)
+def test_a_declaration_that_cannot_be_followed_is_an_error(declaration: c.Struct) -> None:
+    with pytest.raises(TypeError):
+        compiled.walk_body(declaration)
+
+
+def test_pieces() -> None:
+    pieces = compiled.walk_body(wire.BODIES[FrameType.MESSAGE])
+    assert [(piece.name, piece.kind, piece.format, piece.mark) for piece in pieces] == [
+        ("seq", "number", "Q", wire.Safe),
+        ("time_ms", "number", "Q", wire.Safe),
+        ("sender", "number", "Q", None),
+        ("id", "octets", "16s", None),
+        ("ctype", "number", "B", None),
+        ("name", "prefixed", "B", wire.Name),
+        ("payload", "prefixed", "L", None),
+    ]
+
+
+def test_source_is_python_that_can_be_read() -> None:
+    functions = {node.name for node in ast.parse(compiled.source()).body if isinstance(node, ast.FunctionDef)}
+    expected = {f"{action}_{type.name}" for action in ("encode", "decode") for type in FrameType}
+    assert functions == {*expected, "read_fields", "write_fields"}
+
+
+def test_what_is_fixed_is_read_at_one_stroke() -> None:
+    source = compiled.source()
+    assert "seq, time_ms, sender, id, ctype, _size = _read_QQQ16sBB(body, 0)\n" in source
+    assert "seq, time_ms = _read_QQ(body, 0)\n" in source

@@ -1,0 +1,143 @@
+"""protocol.registry: tables that fit together. That they equal SPEC.md's is tested with SPEC.md."""
+
+import pytest
+
+from protocol.errors import (
+    BadHeader,
+    FrameTooLarge,
+    Malformed,
+    NameInvalid,
+    RangeInvalid,
+    RemoteProtocolError,
+    SequenceBroken,
+    TimedOut,
+    Unexpected,
+    UnknownField,
+    UnknownType,
+)
+from protocol.frames import FRAMES
+from protocol.registry import (
+    CODES,
+    GREASE,
+    LIMITS,
+    RULES,
+    Code,
+    FieldType,
+    Flag,
+    FrameType,
+    is_ignorable,
+    is_private,
+    is_relayed,
+)
+from protocol.wire import BODIES, HEADER, VALUES
+
+
+def test_every_number_has_its_rows() -> None:
+    assert set(CODES) == set(Code)
+    assert set(RULES) == set(BODIES) == set(FRAMES) == set(FrameType)
+    assert set(VALUES) == set(FieldType)
+
+
+@pytest.mark.parametrize("type", FrameType, ids=lambda type: type.name)
+def test_rules_are_written_in_known_words(type: FrameType) -> None:
+    rule = RULES[type]
+    assert rule.sender in ("C", "S", "CS")
+    assert {rule.request, rule.room} <= {"nonzero", "zero", "any"}
+    assert rule.seq == bool(rule.flags & Flag.SEQ)
+    assert rule.flags & Flag.EPHEMERAL == 0
+    assert set(rule.fields) <= set(FieldType)
+
+
+def test_a_client_sends_requests_and_a_server_replies_or_tells() -> None:
+    for type, rule in RULES.items():
+        if rule.sender == "C":
+            assert rule.request == "nonzero", type
+
+
+@pytest.mark.parametrize("code", Code, ids=lambda code: code.name)
+def test_codes(code: Code) -> None:
+    assert code.carriers == CODES[code].carriers
+    assert code.retry == CODES[code].retry
+    assert code.carriers
+    assert set(code.carriers) <= set("EVG")
+
+
+def test_framing_errors_are_fatal() -> None:
+    assert all(code.carriers == "G" for code in Code if code < 200)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_defaults_are_within_their_ranges(name: str) -> None:
+    limit = LIMITS[name]
+    assert 0 <= limit.low <= limit.default <= limit.high
+
+
+def test_announced_limits_fit_their_fields() -> None:
+    sizes = {"max_body": 4, "heartbeat_ms": 4, "dedupe_ms": 4, "window": 2, "max_rooms": 2}
+    assert all(LIMITS[name].high < 256**size for name, size in sizes.items())
+
+
+def test_header_has_16_octets() -> None:
+    assert HEADER.sizeof() == 16
+
+
+@pytest.mark.parametrize(
+    ("number", "ignorable", "relayed", "private"),
+    [
+        (0x0001, False, False, False),
+        (0x6FFF, False, False, False),
+        (0x7000, False, False, True),
+        (0x7FFF, False, False, True),
+        (0x8000, True, False, False),
+        (0xBFFF, True, False, False),
+        (0xC000, True, True, False),
+        (0xEFFF, True, True, False),
+        (0xF000, True, True, True),
+        (0xFFFF, True, True, True),
+    ],
+)
+def test_ranges_of_numbers(number: int, ignorable: bool, relayed: bool, private: bool) -> None:
+    assert (is_ignorable(number), is_relayed(number), is_private(number)) == (ignorable, relayed, private)
+
+
+def test_grease() -> None:
+    assert len(GREASE) == 528
+    assert list(GREASE[:3]) == [0x8021, 0x8040, 0x805F]
+    assert GREASE[-1] == 0x8000 + 0x1F * 527 + 0x21
+    assert all(is_ignorable(number) and not is_relayed(number) for number in GREASE)
+    assert not set(GREASE) & {*FrameType, *FieldType}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Malformed, Code.MALFORMED),
+        (FrameTooLarge, Code.FRAME_TOO_LARGE),
+        (UnknownType, Code.UNKNOWN_TYPE),
+        (BadHeader, Code.BAD_HEADER),
+        (Unexpected, Code.UNEXPECTED),
+        (SequenceBroken, Code.SEQUENCE),
+        (TimedOut, Code.TIMEOUT),
+        (NameInvalid, Code.NAME_INVALID),
+        (UnknownField, Code.UNKNOWN_FIELD),
+        (RangeInvalid, Code.RANGE_INVALID),
+    ],
+)
+def test_errors_know_their_codes(error: type[RemoteProtocolError], code: Code) -> None:
+    assert error.code is code
+    assert str(error()) == code.name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("JOIN", "name", "5 octets", "2"), "MALFORMED: JOIN.name: expected 5 octets, found 2"),
+        (("JOIN", "", "5 octets"), "MALFORMED: JOIN: expected 5 octets"),
+        (("JOIN", "name", "", "2"), "MALFORMED: JOIN.name: found 2"),
+        (("JOIN",), "MALFORMED: JOIN"),
+    ],
+)
+def test_errors_say_where_and_what(arguments: tuple[str, ...], text: str) -> None:
+    error = Malformed(*arguments)
+    assert str(error) == text
+    assert (error.frame, error.field, error.expected, error.found) == (*arguments, "", "", "")[:4]
