@@ -1,0 +1,122 @@
+"""roomwire-server: runs a server, or checks whether one could run."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import shtab
+
+from reference_server import doctor, logs
+from reference_server.config import Config, ConfigError, default_data_directory, load
+from reference_server.listener import Listener, ListenError, allow_connections
+from reference_server.memory_store import MemoryStore
+from reference_server.sqlite_store import SqliteStore
+from reference_server.store import Retention, Store, StoreError
+
+EXAMPLES = """\
+examples:
+  roomwire-server                            on 127.0.0.1:7117, rooms kept in your data directory
+  roomwire-server --port 7200 --data ./rooms rooms kept in ./rooms
+  roomwire-server --memory                   nothing is kept; for tests and throw-away rooms
+  roomwire-server --config server.toml       settings from a file, such as: publish_rate = 100
+  ROOMWIRE_PUBLISH_RATE=100 roomwire-server  any setting by its name in capitals
+  roomwire-server doctor                     says what would keep a server from running here
+
+Settings are the limits of SPEC.md, section 15, by their names there, and: host, port, data, memory, log_format,
+log_level, server_id, create_rooms, max_connections, max_members, max_open_rooms, ids_per_room, retention_octets.
+An option of the command line beats a ROOMWIRE_ variable, which beats the file.
+
+SIGTERM or Ctrl-C drains: clients are told, what they still ask is answered, and the server ends after drain_ms at the
+latest. A second one ends it at once. Nothing that was acknowledged is lost either way, unless --memory.
+
+exit status: 0 drained, 1 could not run or failed, 2 wrong usage or settings
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="roomwire-server",
+        description="Runs a Roomwire/1 chat server.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    shtab.add_argument_to(top, ["--print-completion"])
+    top.add_argument("command", nargs="?", choices=("run", "doctor"), default="run", help="run (the default) or doctor")
+    top.add_argument("--host", help="address to listen on (127.0.0.1)")
+    top.add_argument("--port", type=int, help="port to listen on (7117); 0 takes a free one")
+    store = top.add_mutually_exclusive_group()
+    store.add_argument("--data", metavar="DIR", help=f"directory that holds the rooms ({default_data_directory()})")
+    store.add_argument("--memory", action="store_const", const=True, help="keep rooms in memory only")
+    top.add_argument("--config", metavar="FILE", type=Path, help="settings, as TOML")
+    top.add_argument("--log-format", choices=("text", "json"), help="text")
+    top.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="info")
+    top.add_argument("--version", action="version", version="roomwire-server 0.1.0, Roomwire/1")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    arguments = vars(parser().parse_args(argv))
+    command, file = arguments.pop("command"), arguments.pop("config")
+    if arguments["data"] is not None:
+        arguments["memory"] = False
+    try:
+        config = load(arguments, os.environ, file)
+    except ConfigError as error:
+        print(f"roomwire-server: {error}", file=sys.stderr)
+        return 2
+    if command == "doctor":
+        return doctor.run(config)
+    logs.configure(config.log_format, config.log_level)
+    config = dataclasses.replace(config, max_connections=allow_connections(config.max_connections))
+    try:
+        return asyncio.run(_serve(config))
+    except (ListenError, StoreError) as error:
+        print(f"roomwire-server: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def data_directory(config: Config) -> Path:
+    """Where the rooms are kept."""
+    return Path(config.data) if config.data else default_data_directory()
+
+
+def retention(config: Config) -> Retention:
+    """How much of each room is kept."""
+    return Retention(config.retention_messages, config.retention_octets, config.retention_ms, bool(config.dedupe_ms))
+
+
+def _open_store(config: Config, post: Callable[..., None], failed: Callable[[Exception], None]) -> Store:
+    if config.memory:
+        return MemoryStore(retention(config))
+    return SqliteStore(data_directory(config), retention(config), post, failed)
+
+
+async def _serve(config: Config) -> int:
+    listener = Listener(config, lambda post, failed: _open_store(config, post, failed))
+    try:
+        host, port = await listener.start()
+    except ListenError:
+        listener.hub.store.close()
+        raise
+    listener.handle_signals()
+    where = "in memory only: gone when the server ends" if config.memory else f"in {data_directory(config).absolute()}"
+    print(f"roomwire-server: listening on {host}:{port}; rooms are kept {where}", flush=True)
+    failure = await listener.run()
+    if failure is not None:
+        print(f"roomwire-server: {failure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""JOIN and HISTORY: reading a room's log from a place in it (SPEC.md, sections 7.9, 7.18 and 9.1)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from protocol.connection import error_frame
+from protocol.errors import NameInvalid
+from protocol.frames import History, HistoryEnd, Join, Joined
+from protocol.names import key, normalise
+from protocol.registry import Code, Flag
+from reference_server.cursor import join_point
+from reference_server.limits import TokenBucket
+from reference_server.peer import Peer
+from reference_server.relay import message_frame
+from reference_server.room import Room
+from reference_server.store import Log, Record
+
+if TYPE_CHECKING:
+    from reference_server.hub import Hub
+
+FULL_RETRY_MS = 5_000
+
+
+class Joiner:
+    """Lets peers into rooms."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def join(self, peer: Peer, join: Join) -> None:
+        """Answer JOIN, with the checks in the order of section 7.9."""
+        hub, config = self._hub, self._hub.config
+        try:
+            name = normalise(join.name)
+            room_key = key(name)
+        except NameInvalid as error:
+            self._refuse(peer, join, Code.NAME_INVALID, str(error))
+            return
+        room = hub.rooms.get(room_key)
+        if room is not None and peer in room.members:  # RW-JOIN-1
+            text = "you are in that room already"
+            peer.conn.send(error_frame(Code.ALREADY_JOINED, join.request, room.ref, text=text))
+            return
+        if len(peer.memberships) >= config.max_rooms:  # RW-JOIN-2
+            self._refuse(peer, join, Code.TOO_MANY_ROOMS, f"you may be in {config.max_rooms} rooms")
+            return
+        if room is not None and len(room.members) >= config.max_members:
+            self._refuse(peer, join, Code.ROOM_FULL, "the room is full", FULL_RETRY_MS)
+            return
+        if room is None and len(hub.rooms) >= config.max_open_rooms:
+            self._refuse(peer, join, Code.SERVER_FULL, "too many rooms are open", FULL_RETRY_MS)
+            return
+        if peer.join_bucket is None:
+            peer.join_bucket = TokenBucket(config.join_burst, hub.now)
+        wait_ms = peer.join_bucket.take(config.join_rate, config.join_burst, hub.now)
+        if wait_ms:
+            self._refuse(peer, join, Code.RATE_LIMITED, "too many joins at once", wait_ms)
+            return
+        if room is not None:
+            self._enter(peer, join, room)
+            return
+
+        def start(done: Callable[[], None]) -> None:
+            def opened(log: Log, created: bool) -> None:
+                self._opened(peer, join, log, created)
+                done()
+
+            hub.store.open(room_key, name, opened)
+
+        peer.run(start)
+
+    def _opened(self, peer: Peer, join: Join, log: Log, created: bool) -> None:
+        hub = self._hub
+        room = hub.rooms.get(log.key)
+        if room is not None:
+            hub.store.release(log)  # somebody else opened it meanwhile; one room holds one log
+        if peer.closing:
+            if room is None:
+                hub.store.release(log)
+            return
+        if created and room is None:
+            code, wait_ms, text = Code.RATE_LIMITED, 0, "too many new rooms from your address"
+            if not hub.config.create_rooms:
+                code, text = Code.NO_SUCH_ROOM, "there is no such room"
+            else:
+                wait_ms = hub.addresses.create_room(peer.address, hub.now)
+            if wait_ms or code == Code.NO_SUCH_ROOM:
+                hub.store.release(log)
+                self._refuse(peer, join, code, text, wait_ms)
+                return
+        self._enter(peer, join, room or hub.add_room(log))
+
+    def _enter(self, peer: Peer, join: Join, room: Room) -> None:
+        """JOINED and the attachment are one step (RW-CURSOR-3)."""
+        log = room.log
+        cap = self._hub.config.replay_messages
+        start, gap = join_point(log.head, log.oldest, log.epoch, join.epoch, join.since, cap)
+        wants_roster = bool(join.flags & Flag.ROSTER)
+        member = room.attach(peer, start - 1, wants_roster)
+        peer.memberships[room.ref] = member
+        flags = (Flag.GAP if gap else 0) | (Flag.QUIET if room.quiet else 0)
+        peer.conn.send(
+            Joined(
+                log.epoch, log.head, start, log.oldest, len(room.members), log.name,
+                flags=flags, request=join.request, room=room.ref,
+            )
+        )  # fmt: skip
+        if wants_roster and not room.quiet:
+            peer.write_stream(room.roster())
+        self._hub.room_changed(room)
+
+    def _refuse(self, peer: Peer, join: Join, code: Code, text: str, retry_ms: int = 0) -> None:
+        peer.conn.send(error_frame(code, join.request, retry_ms=retry_ms, text=text))
+
+
+class Historian:
+    """Pages of a room's log."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def history(self, peer: Peer, history: History) -> None:
+        """Answer HISTORY."""
+        ref, request = history.room, history.request
+        if history.end and history.end < history.start:  # RW-HISTORY-4
+            text = f"end: expected at least start ({history.start}) or 0, found {history.end}"
+            peer.conn.send(error_frame(Code.RANGE_INVALID, request, ref, text=text))
+            return
+        member = peer.memberships.get(ref)
+        if member is None:
+            peer.conn.send(error_frame(Code.NOT_JOINED, request, ref, text="you are not in that room"))
+            return
+        log, config = member.room.log, self._hub.config
+        low = min(max(history.start, log.oldest), log.head + 1)
+        high = max(low, min(history.end or log.head + 1, log.head + 1))
+        limit = min(history.limit or config.history_messages, config.history_messages)
+        newest = bool(history.flags & Flag.NEWEST)
+        first, end = (max(low, high - limit), high) if newest else (low, min(high, low + limit))
+
+        def start(done: Callable[[], None]) -> None:
+            def collected(records: deque[Record]) -> None:
+                if not peer.closing:
+                    self._answer(peer, history, log, records, first, (low, high))
+                done()
+
+            _collect(log, first, end, config.history_octets, newest, collected)
+
+        peer.run(start)
+
+    def _answer(
+        self, peer: Peer, history: History, log: Log, records: deque[Record], first: int, whole: tuple[int, int]
+    ) -> None:
+        ref, request = history.room, history.request
+        sent = (records[0].seq, records[-1].seq + 1) if records else (first, first)
+        for record in records:
+            peer.conn.send(message_frame(record, ref, request))
+        more = 0 if sent == whole else Flag.MORE  # RW-HISTORY-5
+        peer.conn.send(HistoryEnd(*sent, log.oldest, flags=more, request=request, room=ref))
+
+
+def _collect(log: Log, first: int, end: int, octets: int, newest: bool, done: Callable[[deque[Record]], None]) -> None:
+    """Read [first, end), of which about `octets` are kept, but at least one record: the first ones, or the `newest`."""
+    kept: deque[Record] = deque()
+    size = 0
+
+    def read(after: int) -> None:
+        log.read(after, end - 1 - after, octets, portion)
+
+    def portion(records: list[Record]) -> None:
+        nonlocal size
+        for record in records:
+            if kept and record.seq != kept[-1].seq + 1:  # trimmed meanwhile: what is left must have no hole
+                kept.clear()
+                size = 0
+            if record.seq < end:
+                kept.append(record)
+                size += len(record.payload) + len(record.fields)
+        while len(kept) > 1 and newest and size > octets:
+            size -= len(kept[0].payload) + len(kept[0].fields)
+            kept.popleft()
+        if newest and records and kept and kept[-1].seq + 1 < end:
+            read(kept[-1].seq)
+        else:
+            done(kept)
+
+    if first < end:
+        read(first - 1)
+    else:
+        done(kept)

@@ -1,0 +1,236 @@
+"""The hub on asyncio: sockets, the end of a tick, time, and signals."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import resource
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Callable
+
+from reference_server.config import Config
+from reference_server.hub import Hub
+from reference_server.peer import Peer
+from reference_server.store import Store
+
+log = logging.getLogger("roomwire.server")
+
+HIGH_WATER = 256 * 1024
+"""A peer with more octets than this waiting in user space is not written to, nor read."""
+
+RESERVED_DESCRIPTORS = 64
+"""Kept for the store, the listener, and connections that are accepted only to be refused."""
+
+
+class ListenError(Exception):
+    """The address cannot be listened on. `str()` is one line."""
+
+
+class PeerProtocol(asyncio.Protocol):
+    """One socket: a `peer.Link` whose other side is the transport."""
+
+    __slots__ = ("_hub", "_peer", "_transport")
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._peer: Peer | None = None
+        self._transport: asyncio.Transport | None = None
+
+    # --- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.set_write_buffer_limits(HIGH_WATER)
+        address = transport.get_extra_info("peername")
+        self._transport = transport
+        self._peer = self._hub.accept(self, address[0] if isinstance(address, tuple) else "")
+
+    def data_received(self, data: bytes) -> None:
+        assert self._peer is not None
+        self._peer.receive(data, self._hub.now)
+
+    def eof_received(self) -> bool:
+        assert self._peer is not None
+        self._peer.lost(self._hub.now)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._peer is not None:
+            self._peer.lost(self._hub.now)
+        self._peer = self._transport = None
+
+    def pause_writing(self) -> None:
+        if self._peer is not None:
+            self._peer.blocked(self._hub.now)
+
+    def resume_writing(self) -> None:
+        if self._peer is not None:
+            self._peer.unblocked(self._hub.now)
+
+    # --- peer.Link
+
+    def write(self, octets: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(octets)
+
+    def pause_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        transport = self._transport
+        if transport is not None:
+            transport.close()
+            if transport.get_write_buffer_size():
+                # A peer that does not read would keep its buffer for ever.
+                asyncio.get_running_loop().call_later(self._hub.times.linger, transport.abort)
+
+    def waiting(self) -> int:
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+
+class Listener:
+    """A running server. `open_store` gets the function that runs a callback on the loop, and the failure handler."""
+
+    def __init__(
+        self, config: Config, open_store: Callable[[Callable[..., None], Callable[[Exception], None]], Store]
+    ) -> None:
+        self._config = config
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._server: asyncio.Server | None = None
+        self._store = open_store(self._post, self._failed)
+        self.hub = Hub(
+            config,
+            self._store,
+            self,
+            time.time_ns() // 1_000_000,
+            lambda: secrets.randbits(64),
+            f"{config.host}:{config.port}",
+        )
+
+    # --- hub.Host
+
+    def now(self) -> float:
+        return self._loop.time()
+
+    def schedule_flush(self) -> None:
+        # Runs after the callbacks of all sockets that were readable in this turn of the loop.
+        self._loop.call_soon(self.hub.flush)
+
+    def _post(self, callback: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:  # the loop is closed: the process ends, and nobody waits for the answer
+            if not self._loop.is_closed():
+                raise
+
+    # --- the server's life
+
+    async def start(self) -> tuple[str, int]:
+        """Listen; the address and port. Raises ListenError."""
+        config = self._config
+        try:
+            self._server = await self._loop.create_server(
+                lambda: PeerProtocol(self.hub), config.host, config.port, backlog=1024, reuse_address=True
+            )
+        except OSError as error:
+            reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+            raise ListenError(f"cannot listen on {config.host}:{config.port}: {reason}") from None
+        except OverflowError as error:
+            raise ListenError(f"cannot listen on {config.host}:{config.port}: {error}") from None
+        host, port = self._server.sockets[0].getsockname()[:2]
+        self.hub.address = f"{host}:{port}"
+        self._loop.call_later(self._sweep_seconds, self._sweep)
+        return host, port
+
+    @property
+    def _sweep_seconds(self) -> float:
+        config = self._config
+        shortest = min(
+            config.heartbeat_ms / 2, config.preface_ms, config.handshake_ms, config.frame_ms, config.linger_ms
+        )
+        return min(0.5, max(0.02, shortest / 4000))
+
+    def _sweep(self) -> None:
+        self.hub.sweep()
+        self._loop.call_later(self._sweep_seconds, self._sweep)
+
+    def handle_signals(self) -> None:
+        """SIGTERM and SIGINT drain; a second one ends at once."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._signalled, signal.Signals(number).name)
+
+    def _signalled(self, name: str) -> None:
+        if self.hub.draining:
+            log.warning("ending at once", extra={"signal": name})
+            self._end()
+        else:
+            log.info("draining", extra={"signal": name, "peers": len(self.hub.peers)})
+            self.drain()
+
+    def drain(self) -> None:
+        """Begin to end (section 8.6); `run` returns when it is done."""
+        if self._server is not None:
+            self._server.close()  # RW-DRAIN-6
+        self.hub.drain()
+        deadline = self._loop.time() + self._config.drain_ms / 1000
+        self._watch_drain(deadline, deadline + self._config.linger_ms / 1000 + 1)
+
+    def _watch_drain(self, deadline: float, last: float) -> None:
+        now = self._loop.time()
+        if now >= deadline:
+            self.hub.finish_drain()
+        if not self.hub.peers or now >= last:
+            self._end()
+        else:
+            self._loop.call_later(0.05, self._watch_drain, deadline, last)
+
+    def _failed(self, error: Exception) -> None:
+        log.error("the store failed; nothing more is acknowledged", extra={"error": str(error)})
+        self.hub.fail(error)
+        self._loop.call_later(self._config.linger_ms / 1000, self._end)
+
+    def _end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    async def run(self) -> Exception | None:
+        """Serve until drained; the error, if the store failed."""
+        await self._ended
+        if self._server is not None:
+            self._server.close()
+        for peer in tuple(self.hub.peers):
+            peer.lost(self.hub.now)
+        self._store.close()
+        return self.hub.failed
+
+
+def allow_connections(wanted: int) -> int:
+    """Raise the limit of open descriptors as far as is allowed; how many connections fit below it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + RESERVED_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - RESERVED_DESCRIPTORS))
+
+
+def port_is_free(host: str, port: int) -> str:
+    """ "" if the port can be listened on, else the reason why not."""
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, number) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

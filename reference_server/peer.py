@@ -1,0 +1,340 @@
+"""One client at the server: its requests are executed here, in order (SPEC.md, sections 6, 7 and 10).
+
+PUBLISH is pipelined: its reply waits until the message is stable, while later publishes are sequenced already. Every
+other request is a barrier: it is executed when all earlier ones are answered, so a member is attached when JOINED is
+written (RW-CURSOR-5), and replies keep their order (RW-REQUEST-3).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from protocol.connection import error_frame
+from protocol.events import ConnectionTerminated, RequestRefused, ServerEvent
+from protocol.frames import Ack, Auth, Error, Hello, History, Join, Leave, Ok, Publish, Stop
+from protocol.registry import Code, PresenceKind
+from protocol.server import ServerConnection
+from reference_server.limits import TokenBucket
+from reference_server.room import Member
+
+if TYPE_CHECKING:
+    from reference_server.hub import Hub
+
+
+class Link(Protocol):
+    """The transport of one peer, as far as the server's logic needs it."""
+
+    def write(self, octets: bytes) -> None:
+        """Hand octets to the transport; it never blocks."""
+
+    def pause_reading(self) -> None:
+        """Read nothing until `resume_reading`."""
+
+    def resume_reading(self) -> None:
+        """Read again."""
+
+    def close(self) -> None:
+        """Close when all is written."""
+
+    def waiting(self) -> int:
+        """Octets that were handed over and are not yet taken by the network."""
+
+
+class Pending:
+    """A PUBLISH that was sequenced: its ACK is due once its seq is stable. With `error`: a reply in its turn."""
+
+    __slots__ = ("error", "flags", "member", "request", "seq", "time_ms")
+
+    def __init__(
+        self, request: int, member: Member | None, seq: int, time_ms: int, flags: int, error: Error | None
+    ) -> None:
+        self.request = request
+        self.member = member
+        self.seq = seq
+        self.time_ms = time_ms
+        self.flags = flags
+        self.error = error
+
+    @property
+    def ready(self) -> bool:
+        return self.member is None or self.seq <= self.member.room.log.head
+
+
+class Peer:
+    """A connection, its memberships by room ref, and its replies that are still due."""
+
+    __slots__ = (
+        "_backlog",
+        "_blocked_since",
+        "_blocked_size",
+        "_executing",
+        "_paused",
+        "_pending",
+        "account",
+        "address",
+        "conn",
+        "extensions",
+        "full",
+        "gone",
+        "hub",
+        "join_bucket",
+        "link",
+        "member",
+        "memberships",
+        "name",
+        "publish_bucket",
+        "writable",
+    )
+
+    def __init__(self, hub: Hub, link: Link, address: str, now: float, full: bool) -> None:
+        self.hub = hub
+        self.link = link
+        self.address = address
+        self.conn = ServerConnection(now, hub.times)
+        self.full = full  # the server has no room for this connection (RW-CONN-3)
+        self.name = ""
+        self.account = ""  # of a verified name
+        self.member = 0
+        self.extensions: frozenset[str] = frozenset()
+        self.memberships: dict[int, Member] = {}
+        self.publish_bucket: TokenBucket | None = None
+        self.join_bucket: TokenBucket | None = None
+        self.writable = True
+        self._executing = False  # a request that is no PUBLISH goes on in a callback
+        self.gone = False
+        self._pending: deque[Pending] | None = None
+        self._backlog: deque[ServerEvent] | None = None
+        self._paused = False
+        self._blocked_since: float | None = None
+        self._blocked_size = 0
+
+    # --- from the transport
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Octets of the client."""
+        if not self.gone:
+            self._handle(self.conn.receive_data(data, now))
+            self.hub.touched(self)
+
+    def lost(self, now: float) -> None:
+        """The end of the stream, or its failure."""
+        if not self.gone:
+            self._leave_all(PresenceKind.LOST)
+            if self.conn.state != "CLOSED":
+                self.conn.receive_eof(now)
+            self._end()
+
+    def blocked(self, now: float) -> None:
+        """The transport has as much as it may hold: nothing more is written, and nothing read (RW-PING-4)."""
+        self.writable = False
+        self._blocked_since = now
+        self._blocked_size = self.link.waiting()
+        self._steer_reading(now)
+
+    def unblocked(self, now: float) -> None:
+        """The transport can take more."""
+        self.writable = True
+        self._blocked_since = None
+        self._steer_reading(now)
+        for member in self.memberships.values():
+            self.hub.room_changed(member.room)
+        self.hub.touched(self)
+
+    # --- to the transport
+
+    def write_stream(self, octets: bytes) -> None:
+        """Frames of a room's stream."""
+        self.conn.send_encoded(octets)
+        self.hub.touched(self)
+
+    def write_out(self, now: float) -> None:
+        """At the end of a tick: everything that this tick made for this client, in one write."""
+        if self.gone:
+            return
+        octets = self.conn.data_to_send(now)
+        if octets:
+            self.link.write(octets)
+        self._steer_reading(now)
+        if self.conn.should_close:
+            self._leave_all(PresenceKind.LEFT)
+            self._end()
+
+    def _steer_reading(self, now: float) -> None:
+        paused = not self.writable or not self.conn.wants_data
+        if paused != self._paused:
+            self._paused = paused
+            if paused:
+                self.conn.pause_reading()
+                self.link.pause_reading()
+            else:
+                self.conn.resume_reading(now)
+                self.link.resume_reading()
+
+    def _end(self) -> None:
+        self.gone = True
+        self.link.close()
+        self.hub.peer_gone(self)
+
+    # --- requests
+
+    def _handle(self, events: Iterable[ServerEvent]) -> None:
+        for event in events:
+            if isinstance(event, Publish):
+                if self._executing or self._backlog:
+                    self._later(event)
+                else:
+                    self._publish(event)
+            elif isinstance(event, ConnectionTerminated):
+                self._terminated(event)
+            elif isinstance(event, Hello):
+                self.hub.handshake.hello(self, event)
+            elif isinstance(event, Auth):
+                self.hub.handshake.auth(self, event)
+            elif self._executing or self._backlog or self._pending:
+                self._later(event)
+            else:
+                self._execute(event)
+
+    def _later(self, event: ServerEvent) -> None:
+        if self._backlog is None:
+            self._backlog = deque()
+        self._backlog.append(event)  # at most `window`: the connection reports no more
+
+    def _publish(self, publish: Publish) -> None:
+        hub = self.hub
+        member = self.memberships.get(publish.room)
+        outcome = hub.publisher.publish(self, member, publish)
+        if isinstance(outcome, Error):
+            if member is not None:
+                member.refused = True
+            if not self._pending:
+                self.conn.send(outcome)
+                return
+            outcome = Pending(publish.request, None, 0, 0, 0, outcome)
+        if self._pending is None:
+            self._pending = deque()
+        self._pending.append(outcome)
+        hub.waiting.add(self)
+
+    def settle(self) -> None:
+        """Send the replies that are due, in order, and go on with what waited behind them."""
+        if self.gone:
+            return
+        pending = self._pending
+        conn = self.conn
+        while pending and pending[0].ready:
+            due = pending.popleft()
+            if due.error is not None:
+                conn.send(due.error)
+            else:
+                assert due.member is not None
+                conn.send(Ack(due.seq, due.time_ms, (), due.flags, due.request, due.member.room.ref))
+        if pending:
+            self.hub.waiting.add(self)
+        elif not self._executing:
+            self.proceed()
+
+    def proceed(self) -> None:
+        """All earlier requests are answered: take up what waited, then what is still unread."""
+        backlog = self._backlog
+        while backlog and not self._executing and not self.gone:
+            if isinstance(backlog[0], Publish):
+                self._publish(backlog.popleft())  # type: ignore[arg-type]
+            elif self._pending:
+                break
+            else:
+                self._execute(backlog.popleft())
+        if not self._executing and not self.gone:
+            self._handle(self.conn.events())
+        self.hub.touched(self)
+
+    def _execute(self, event: ServerEvent) -> None:
+        hub = self.hub
+        match event:
+            case RequestRefused():
+                self.conn.send(error_frame(event.code, event.request, event.room, text=event.text))
+            case Join():
+                hub.joiner.join(self, event)
+            case Leave():
+                self._leave(event)
+            case History() if "history" in self.extensions:
+                hub.historian.history(self, event)
+            case History() | Stop():
+                # RW-TYPE-1: the type of an extension that was not negotiated is unknown.
+                text = f"the extension of {event.TYPE.name} was not negotiated"
+                self.conn.send(error_frame(Code.UNKNOWN_REQUEST, event.request, event.room, text=text))
+
+    def run(self, start: Callable[[Callable[[], None]], None]) -> None:
+        """Execute a request that may end in a callback: `start(done)` begins it, `done` says that it is answered."""
+        self._executing = True
+        at_once = True
+
+        def done() -> None:
+            self._executing = False
+            if not at_once:
+                self.proceed()
+
+        start(done)
+        at_once = False
+
+    def _leave(self, leave: Leave) -> None:
+        member = self.memberships.pop(leave.room, None)
+        if member is None:  # RW-LEAVE-1
+            self.conn.send(error_frame(Code.NOT_JOINED, leave.request, leave.room, text="you are not in that room"))
+            return
+        member.room.detach(member, PresenceKind.LEFT)
+        self.conn.send(Ok(request=leave.request, room=leave.room))
+        self.hub.room_left(member.room)
+
+    def evicted(self, member: Member, octets: bytes) -> None:
+        """The room ended the membership."""
+        del self.memberships[member.room.ref]
+        self.write_stream(octets)
+        self.hub.room_left(member.room)
+
+    # --- the end
+
+    def _terminated(self, event: ConnectionTerminated) -> None:
+        orderly = not event.by_peer or event.code == Code.NONE
+        self._leave_all(PresenceKind.LEFT if orderly else PresenceKind.LOST)
+        self.hub.log_end(self, event)
+
+    def goaway(self, code: Code, now: float, *, retry_ms: int = 0, text: str = "", event: str = "close") -> None:
+        """End the connection by the server's will."""
+        if self.conn.state in ("WAIT_HELLO", "AUTHENTICATING", "OPEN", "DRAINING"):
+            self.conn.goaway(code, now, retry_ms=retry_ms, jitter_ms=self.hub.config.jitter_ms, text=text, event=event)
+            self._leave_all(PresenceKind.LEFT)
+            self.hub.touched(self)
+        elif self.conn.state == "WAIT_PREFACE":
+            self.lost(now)
+
+    def sweep(self, now: float) -> None:
+        """What time has brought: PING, time-outs, the end of lingering, a peer that does not read."""
+        ended = self.conn.handle_timeout(now)
+        if ended is not None:
+            self._terminated(ended)
+        if self._blocked_since is not None:
+            waiting = self.link.waiting()
+            if waiting < self._blocked_size:
+                self._blocked_since, self._blocked_size = now, waiting
+            elif now - self._blocked_since >= self.hub.config.stall_ms / 1000:  # RW-LAG-2
+                self._blocked_since = now
+                if self.conn.state in ("OPEN", "DRAINING"):
+                    self.goaway(Code.SLOW, now, retry_ms=1000, text="you do not read", event="time-out")
+        if self.conn.has_data_to_send or self.conn.should_close:
+            self.hub.touched(self)
+
+    def _leave_all(self, kind: PresenceKind) -> None:
+        """RW-CLOSE-6."""
+        told = None if self.hub.draining else kind  # RW-DRAIN-5
+        for member in self.memberships.values():
+            member.room.detach(member, told)
+            self.hub.room_left(member.room)
+        self.memberships.clear()
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing is sent to this client any more but what ends the connection."""
+        return self.gone or self.conn.state in ("CLOSING", "CLOSED")

@@ -1,0 +1,105 @@
+"""PUBLISH: the checks of SPEC.md, section 7.15, in their order, and the log (sections 4 and 10)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from protocol.codec import encode
+from protocol.connection import error_frame
+from protocol.frames import Error, Message, Publish
+from protocol.registry import CONTENT_RESERVE, Code, ContentType, Flag, is_relayed
+from reference_server.limits import TokenBucket
+from reference_server.peer import Peer, Pending
+from reference_server.relay import content_digest, pack_fields
+from reference_server.room import Member
+from reference_server.store import Entry
+
+if TYPE_CHECKING:
+    from reference_server.hub import Hub
+
+AHEAD_MS = 60_000
+"""How far ahead of the server's clock an id may be (RW-ID-2)."""
+
+PRECEDED_RETRY_MS = 1
+FULL_RETRY_MS = 1_000
+
+
+class Publisher:
+    """Decides on publishes, and sequences those that are accepted."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._content_limit = hub.config.max_body - CONTENT_RESERVE
+
+    def publish(self, peer: Peer, member: Member | None, publish: Publish) -> Pending | Error:
+        """An ACK that becomes due when the message is stable, or the ERROR."""
+        if member is None:
+            return self._error(publish, Code.NOT_JOINED, "you are not in that room")
+        payload = publish.payload
+        fields = pack_fields(publish) if publish.fields else b""
+        if len(payload) + len(fields) > self._content_limit:  # RW-PUBLISH-1
+            size = len(payload) + len(fields)
+            text = f"payload and relayed fields: expected at most {self._content_limit} octets, found {size}"
+            return self._error(publish, Code.PAYLOAD_TOO_LARGE, text)
+        if publish.ctype == ContentType.TEXT and not payload.isascii():
+            try:
+                payload.decode()
+            except UnicodeDecodeError as error:  # RW-PUBLISH-2
+                return self._error(publish, Code.PAYLOAD_INVALID, f"not UTF-8 at octet {error.start}")
+        hub, config, log = self._hub, self._hub.config, member.room.log
+        digest = content_digest(publish.ctype, payload, fields, peer.account)
+        if config.dedupe_ms:  # RW-ID-3
+            known = log.lookup(publish.id)  # RW-DEDUPE-4: before anything that may change with time
+            if known is not None:
+                if known.digest != digest:
+                    return self._error(publish, Code.ID_CONFLICT, "the id belongs to another message")  # RW-DEDUPE-2
+                member.refused = False
+                return Pending(publish.request, member, known.seq, known.time_ms, Flag.DUPLICATE, None)
+            now_ms = hub.clock_ms()
+            age_ms = now_ms - int.from_bytes(publish.id[:6], "big")
+            if age_ms > config.dedupe_ms or age_ms < -AHEAD_MS:  # RW-ID-2
+                where = f"{age_ms} ms old" if age_ms > 0 else f"{-age_ms} ms ahead"
+                return self._error(publish, Code.ID_EXPIRED, f"the id is {where}")
+        else:
+            now_ms = hub.clock_ms()
+        if publish.flags & Flag.ORDERED and member.refused:  # RW-ORDER-1
+            return self._error(publish, Code.PRECEDED, "the publish before this one was refused", PRECEDED_RETRY_MS)
+        bucket = peer.publish_bucket
+        if bucket is None:
+            bucket = peer.publish_bucket = TokenBucket(config.publish_burst, hub.now)
+        wait_ms = bucket.take(config.publish_rate, config.publish_burst, hub.now)
+        if wait_ms:
+            return self._error(publish, Code.RATE_LIMITED, "too many publishes at once", wait_ms)
+        if log.known >= config.ids_per_room:  # RW-DEDUPE-6
+            return self._error(publish, Code.RATE_LIMITED, "too many recent publishes to this room", FULL_RETRY_MS)
+        member.refused = False
+        return self._append(peer, member, publish, fields, digest, now_ms)
+
+    def _append(
+        self, peer: Peer, member: Member, publish: Publish, fields: bytes, digest: bytes, now_ms: int
+    ) -> Pending:
+        room = member.room
+        verified = bool(peer.account)
+        entry = Entry(
+            publish.id, digest, now_ms, peer.member, peer.name, verified, publish.ctype, publish.payload, fields
+        )
+        known = room.log.append(entry)
+        message = Message(
+            known.seq,
+            known.time_ms,
+            peer.member,
+            publish.id,
+            publish.ctype,
+            peer.name,
+            publish.payload,
+            tuple(field for field in publish.fields if is_relayed(field.type)) if fields else (),
+            Flag.SEQ | Flag.VERIFIED if verified else Flag.SEQ,
+            0,
+            room.ref,
+        )
+        room.sequenced(encode(message))  # once, the same octets for all members (RW-MODEL-2)
+        self._hub.appended(room)
+        return Pending(publish.request, member, known.seq, known.time_ms, 0, None)
+
+    def _error(self, publish: Publish, code: Code, text: str, retry_ms: int = 0) -> Error:
+        return error_frame(code, publish.request, publish.room, retry_ms=retry_ms, text=text)

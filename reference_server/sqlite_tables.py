@@ -1,0 +1,347 @@
+"""The tables of the SQLite store: their layout, what is written to them, and what is read back and checked.
+
+Plain functions over a connection, called on whichever thread owns it. Two things shape the statements:
+
+- *Every row carries a CRC-32 over its columns*, made when it is written and compared when it is read, and
+  every read checks that its rows are all there. What differs is StoreCorrupt: it is refused, never served.
+- *As few steps as possible.* sqlite3 gives up the interpreter's lock around each step of a statement, and may
+  have to wait for 5 ms to get it back while the event loop is busy. With a step for each row, a busy loop can
+  make appends and reads 20 times slower. So rows are written many to a statement, and read as one JSON value.
+
+Integers above 2^63 (`sender`) are stored as the negative number with the same 64 bits.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sqlite3
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from reference_server.id_index import time_prefix
+from reference_server.store import Entry, Record, StoreCorrupt
+
+SCHEMA = (
+    """CREATE TABLE meta (
+        incarnation BLOB NOT NULL,      -- 32 random octets; the epochs of all rooms are derived from it
+        crc INTEGER NOT NULL)""",
+    # The key is the primary key, with no index beside the table: so a damaged key is found by its checksum.
+    """CREATE TABLE rooms (
+        key TEXT PRIMARY KEY,           -- the folded name
+        id INTEGER NOT NULL,            -- from 1 without holes; rooms are never deleted
+        name TEXT NOT NULL,
+        head INTEGER NOT NULL,          -- stored by itself, so that trimming never moves it
+        oldest INTEGER NOT NULL,        -- first seq retained, head + 1 if none
+        octets INTEGER NOT NULL,        -- of payloads and fields of all messages there ever were
+        ids INTEGER NOT NULL,           -- rows in the table ids
+        last_time_ms INTEGER NOT NULL,
+        unicode_version TEXT NOT NULL,  -- by which the key was folded
+        crc INTEGER NOT NULL) WITHOUT ROWID""",
+    """CREATE TABLE messages (
+        room INTEGER, seq INTEGER, time_ms INTEGER NOT NULL, sender INTEGER NOT NULL, id BLOB NOT NULL,
+        ctype INTEGER NOT NULL, name TEXT NOT NULL, verified INTEGER NOT NULL,
+        payload BLOB NOT NULL, fields BLOB NOT NULL,
+        offset INTEGER NOT NULL,        -- octets of all earlier messages of the room
+        crc INTEGER NOT NULL, PRIMARY KEY (room, seq)) WITHOUT ROWID""",
+    """CREATE TABLE ids (               -- outlive their messages
+        room INTEGER, id BLOB, seq INTEGER NOT NULL, time_ms INTEGER NOT NULL, digest BLOB NOT NULL,
+        crc INTEGER NOT NULL, PRIMARY KEY (room, id)) WITHOUT ROWID""",
+)
+
+_MESSAGE_COLUMNS, _ID_COLUMNS, _ROOM_COLUMNS = 12, 6, 10
+_ROWS_A_STEP = 256
+_IDS_A_READ = 1_000  # bounds how long the interpreter's lock is held to decode them
+
+_MESSAGE_CRC = struct.Struct(">qqqqqHHHI")  # room, seq, time_ms, sender, offset, ctype, verified, two lengths
+_ID_CRC = struct.Struct(">qqq")  # room, seq, time_ms
+_ROOM_CRC = struct.Struct(">qqqqqqHHH")  # the integers, three lengths
+
+_READ_MESSAGES = """
+    WITH first AS (
+        SELECT seq, offset FROM messages WHERE room = :room AND seq BETWEEN :start AND :end
+        ORDER BY seq LIMIT 1)
+    SELECT (SELECT oldest FROM rooms WHERE key = :key), json_group_array(json_array(
+        seq, time_ms, sender, hex(id), ctype, name, verified, hex(payload), hex(fields), offset, crc))
+    FROM (SELECT m.* FROM first CROSS JOIN messages AS m
+          WHERE m.room = :room AND m.seq BETWEEN first.seq AND min(first.seq + :limit - 1, :end)
+          AND (m.seq = first.seq
+               OR m.offset + length(m.payload) + length(m.fields) <= first.offset + :octets)
+          ORDER BY m.seq)"""
+
+_READ_IDS = """
+    SELECT json_group_array(json_array(hex(id), seq, time_ms, hex(digest), crc))
+    FROM (SELECT * FROM ids WHERE room = ? AND id > ? ORDER BY id LIMIT ?)"""
+
+# Times and offsets never decrease with seq, so this scans what is about to be deleted and nothing else.
+_FIRST_RETAINED = """
+    SELECT seq, time_ms, offset FROM messages
+    WHERE room = ? AND seq BETWEEN ? AND ? AND time_ms >= ? AND offset >= ? ORDER BY seq LIMIT 1"""
+
+
+@dataclass(slots=True, eq=False)
+class Room:
+    """A row of the table rooms. Once made it is the writer's; the others use only `id`, `key` and `name`."""
+
+    key: str
+    name: str
+    unicode_version: str
+    id: int = 0  # 0: nothing is stored yet
+    head: int = 0
+    oldest: int = 1
+    octets: int = 0
+    ids: int = 0
+    last_time_ms: int = 0
+
+    def row(self) -> tuple[Any, ...]:
+        return (
+            self.key,
+            self.id,
+            self.name,
+            self.head,
+            self.oldest,
+            self.octets,
+            self.ids,
+            self.last_time_ms,
+            self.unicode_version,
+            self.crc(),
+        )
+
+    def crc(self) -> int:
+        numbers = (self.id, self.head, self.oldest, self.octets, self.ids, self.last_time_ms)
+        texts = (self.key.encode(), self.name.encode(), self.unicode_version.encode())
+        return crc32(_ROOM_CRC.pack(*numbers, *map(len, texts)) + b"".join(texts))
+
+
+class Writer:
+    """Gathers the rows of a transaction, and writes them in few steps."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, last_room: int) -> None:
+        self._connection = connection
+        self._path = path
+        self._last_room = last_room
+        self._messages: list[Any] = []  # columns of all rows, one after the other
+        self._ids: list[Any] = []
+        self._rooms: dict[Room, None] = {}
+
+    def append(self, room: Room, seq: int, entry: Entry, time_ms: int, remember_id: bool) -> None:
+        if not room.id:
+            self._last_room += 1
+            room.id = self._last_room
+        row = (
+            room.id,
+            seq,
+            time_ms,
+            entry.sender - (entry.sender >> 63 << 64),
+            entry.id,
+            entry.ctype,
+            entry.name,
+            entry.verified,
+            entry.payload,
+            entry.fields,
+            room.octets,
+        )
+        self._messages += row
+        self._messages.append(_message_crc(row))
+        if remember_id:
+            crc = _id_crc(room.id, entry.id, seq, time_ms, entry.digest)
+            self._ids += (room.id, entry.id, seq, time_ms, entry.digest, crc)
+            room.ids += 1
+        room.head = seq
+        room.octets += len(entry.payload) + len(entry.fields)
+        room.last_time_ms = time_ms
+        self._rooms[room] = None
+
+    def trim(self, room: Room, below: int) -> None:
+        """Delete the messages before `below`, at most head + 1."""
+        self._flush()
+        sql = "DELETE FROM messages WHERE room = ? AND seq < ?"
+        deleted = self._connection.execute(sql, (room.id, below)).rowcount
+        self._expect(room, "messages", below - room.oldest, deleted)
+        room.oldest = below
+        self._rooms[room] = None
+
+    def forget(self, room: Room, before_ms: int, count: int) -> None:
+        """Delete the ids older than `before_ms`, of which there are `count`."""
+        self._flush()
+        sql = "DELETE FROM ids WHERE room = ? AND id < ?"
+        deleted = self._connection.execute(sql, (room.id, time_prefix(before_ms))).rowcount
+        self._expect(room, "ids", count, deleted)
+        room.ids -= deleted
+        self._rooms[room] = None
+
+    def begin(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Write what is left and sync. If this raises, what has become of the transaction is not known."""
+        self._flush()
+        rooms = [column for room in self._rooms for column in room.row()]
+        _write(self._connection, "INSERT OR REPLACE INTO rooms", _ROOM_COLUMNS, rooms)
+        self._rooms.clear()
+        self._connection.execute("COMMIT")
+
+    def _flush(self) -> None:
+        _write(self._connection, "INSERT INTO messages", _MESSAGE_COLUMNS, self._messages)
+        _write(self._connection, "INSERT INTO ids", _ID_COLUMNS, self._ids)
+        self._messages, self._ids = [], []
+
+    def _expect(self, room: Room, table: str, expected: int, found: int) -> None:
+        if found != expected:
+            raise StoreCorrupt(self._path, f"{expected} old {table} of room {room.key!r}", str(found))
+
+
+def _write(connection: sqlite3.Connection, verb: str, width: int, columns: list[Any]) -> None:
+    """Write rows of `width` columns, a power of two of them at a time, so that few statements are enough."""
+    start, rows, size = 0, len(columns) // width, _ROWS_A_STEP
+    while rows:
+        while size > rows:
+            size >>= 1
+        end = start + size * width
+        connection.execute(_statement(verb, width, size), columns[start:end])
+        start, rows = end, rows - size
+
+
+@functools.cache
+def _statement(verb: str, width: int, rows: int) -> str:
+    row = "(" + ",".join("?" * width) + ")"
+    return f"{verb} VALUES {','.join([row] * rows)}"
+
+
+def read_rooms(connection: sqlite3.Connection, path: Path) -> Iterator[Room]:
+    """All rooms, each checked."""
+    count = last = 0
+    for row in connection.execute("SELECT * FROM rooms"):
+        room = _room(row, path)
+        count, last = count + 1, max(last, room.id)
+        yield room
+    if count != last:
+        raise StoreCorrupt(path, f"{last} rooms", str(count))
+
+
+def read_room(connection: sqlite3.Connection, path: Path, key: str) -> Room | None:
+    row = connection.execute("SELECT * FROM rooms WHERE key = ?", (key,)).fetchone()
+    return None if row is None else _room(row, path)
+
+
+def read_messages(
+    connection: sqlite3.Connection, path: Path, room: Room, start: int, end: int, limit: int, octets: int
+) -> list[Record]:
+    """Messages from `start`, or the oldest there is, to `end`: as many as both limits allow, at least one."""
+    names = {"key": room.key, "room": room.id, "start": start, "end": end, "limit": limit, "octets": octets}
+    oldest, text = connection.execute(_READ_MESSAGES, names).fetchone()
+    rows = _decoded(text, path, room)
+    seq = max(start, oldest or 0)
+    if not rows and seq <= end:
+        raise StoreCorrupt(path, f"message {seq} of room {room.key!r}", "nothing")
+    records = []
+    for row in rows:
+        if row[0] != seq:
+            raise StoreCorrupt(path, f"message {seq} of room {room.key!r}", f"message {row[0]}")
+        records.append(_record(row, room, path))
+        seq += 1
+    return records
+
+
+def read_bounds(connection: sqlite3.Connection, path: Path, room: Room) -> tuple[int, int]:
+    """The time and the offset of the oldest message; of the head if none is retained."""
+    if room.oldest > room.head:
+        return room.last_time_ms, room.octets
+    sql = "SELECT time_ms, offset FROM messages WHERE room = ? AND seq = ?"
+    row = connection.execute(sql, (room.id, room.oldest)).fetchone()
+    if row is None:
+        raise StoreCorrupt(path, f"message {room.oldest} of room {room.key!r}", "nothing")
+    return row[0], row[1]
+
+
+def first_retained(
+    connection: sqlite3.Connection, room: Room, oldest: int, head: int, since_ms: int, offset: int
+) -> tuple[int, int, int] | None:
+    """Seq, time and offset of the first message that is young enough and near enough to the head."""
+    row = connection.execute(_FIRST_RETAINED, (room.id, oldest, head, since_ms, offset)).fetchone()
+    return None if row is None else (row[0], row[1], row[2])
+
+
+def read_ids(connection: sqlite3.Connection, path: Path, room: Room) -> Iterator[tuple[bytes, int, int, bytes]]:
+    """(id, seq, time_ms, digest) of all ids of the room, ascending. Nothing may be writing to the room."""
+    last, count = b"", 0
+    while True:
+        (text,) = connection.execute(_READ_IDS, (room.id, last, _IDS_A_READ)).fetchone()
+        rows = _decoded(text, path, room)
+        for hex_id, seq, time_ms, hex_digest, crc in rows:
+            id, digest = bytes.fromhex(hex_id), bytes.fromhex(hex_digest)
+            if id <= last or crc != _checked(_id_crc, room.id, id, seq, time_ms, digest):
+                raise _changed(path, f"id {hex_id}", room.key)
+            yield id, seq, time_ms, digest
+            last = id
+        count += len(rows)
+        if len(rows) < _IDS_A_READ:
+            break
+    if count != room.ids:
+        raise StoreCorrupt(path, f"{room.ids} ids of room {room.key!r}", str(count))
+
+
+def write_incarnation(connection: sqlite3.Connection, incarnation: bytes) -> None:
+    connection.execute("DELETE FROM meta")
+    connection.execute("INSERT INTO meta VALUES (?, ?)", (incarnation, crc32(incarnation)))
+
+
+def read_incarnation(connection: sqlite3.Connection, path: Path) -> bytes:
+    rows = connection.execute("SELECT incarnation, crc FROM meta").fetchall()
+    if len(rows) != 1 or crc32(rows[0][0]) != rows[0][1]:
+        raise StoreCorrupt(path, "the incarnation as it was written", "another checksum or none")
+    incarnation: bytes = rows[0][0]
+    return incarnation
+
+
+def _room(row: tuple[Any, ...], path: Path) -> Room:
+    key, id, name, head, oldest, octets, ids, last_time_ms, unicode_version, crc = row
+    room = Room(key, name, unicode_version, id, head, oldest, octets, ids, last_time_ms)
+    if crc != _checked(room.crc):
+        raise _changed(path, "the entry", str(key))
+    return room
+
+
+def _record(row: list[Any], room: Room, path: Path) -> Record:
+    seq, time_ms, sender, hex_id, ctype, name, verified, hex_payload, hex_fields, offset, crc = row
+    id, payload, fields = bytes.fromhex(hex_id), bytes.fromhex(hex_payload), bytes.fromhex(hex_fields)
+    columns = (room.id, seq, time_ms, sender, id, ctype, name, verified, payload, fields, offset)
+    if crc != _checked(_message_crc, columns):
+        raise _changed(path, f"message {seq}", room.key)
+    sender &= 0xFFFF_FFFF_FFFF_FFFF
+    return Record(seq, time_ms, sender, id, ctype, name, bool(verified), payload, fields)
+
+
+def _changed(path: Path, what: str, key: str) -> StoreCorrupt:
+    return StoreCorrupt(path, f"{what} of room {key!r} as it was written", "another checksum")
+
+
+def _message_crc(row: tuple[Any, ...]) -> int:
+    room, seq, time_ms, sender, id, ctype, name, verified, payload, fields, offset = row
+    text = name.encode()
+    numbers = _MESSAGE_CRC.pack(room, seq, time_ms, sender, offset, ctype, verified, len(text), len(fields))
+    return crc32(payload, crc32(b"".join((numbers, id, text, fields))))
+
+
+def _id_crc(room: int, id: bytes, seq: int, time_ms: int, digest: bytes) -> int:
+    return crc32(b"".join((_ID_CRC.pack(room, seq, time_ms), id, digest)))
+
+
+def _checked(crc: Callable[..., int], *columns: Any) -> int | None:
+    """The checksum, or None if damage has changed the types of the columns."""
+    try:
+        return crc(*columns)
+    except (TypeError, AttributeError, struct.error):
+        return None
+
+
+def _decoded(text: str, path: Path, room: Room) -> list[Any]:
+    try:
+        rows: list[Any] = json.loads(text)
+    except ValueError as error:
+        raise _changed(path, "a row", room.key) from error
+    return rows
