@@ -15,6 +15,7 @@ class RequestRefused:
     """Server: a request that cannot be accepted whatever the application thinks. To be answered, in its turn, with
     ERROR of this code."""
 
+    type: int
     request: int
     room: int
     code: Code

@@ -88,7 +88,8 @@ class FrameReader:
         """
         buffer, start = self._buffer, self._start
         if len(buffer) - start < self._needed:
-            return self._wait()
+            self._wait()
+            return None
         length, type, flags, request, room = _read_header(buffer, start)
         # [RW-FRAME-1]
         if length > self.max_body and self._needed == HEADER_SIZE:
@@ -99,7 +100,8 @@ class FrameReader:
         end = body + length
         if end > len(buffer):
             self._needed = HEADER_SIZE + length
-            return self._wait()
+            self._wait()
+            return None
         self._start = end
         self._needed = HEADER_SIZE
         octets = buffer[body:end] if isinstance(buffer, bytes) else bytes(memoryview(buffer)[body:end])

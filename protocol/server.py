@@ -152,7 +152,7 @@ class ServerConnection(Connection):
                 self.refuse(error.code, self._now, text=str(error)[:500])
                 return ConnectionTerminated(error.code, False, str(error))
             self._outstanding.append(raw.request)
-            return RequestRefused(raw.request, raw.room, error.code, str(error)[:500])
+            return RequestRefused(raw.type, raw.request, raw.room, error.code, str(error)[:500])
         if isinstance(frame, Unknown):
             return self._unknown(frame)
         if frame.request:
@@ -174,7 +174,7 @@ class ServerConnection(Connection):
         if frame.request:  # RW-TYPE-1: silence would hang the client
             self._outstanding.append(frame.request)
             text = f"unknown request type 0x{frame.type:04X}"
-            return RequestRefused(frame.request, frame.room, Code.UNKNOWN_REQUEST, text)
+            return RequestRefused(frame.type, frame.request, frame.room, Code.UNKNOWN_REQUEST, text)
         if is_ignorable(frame.type):
             return None  # RW-TYPE-2
         raise UnknownType(f"0x{frame.type:04X}", expected="a type that servers receive")  # RW-TYPE-3

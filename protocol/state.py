@@ -22,9 +22,12 @@ class Transition(NamedTuple):
 
 CLIENT: tuple[Transition, ...] = (
     Transition("CONNECTING", "transport up", "send preface", "PREFACE"),
+    Transition("CONNECTING", "close", "close", "CLOSED"),
+    Transition("CONNECTING", "time-out", "close", "CLOSED"),
     Transition("PREFACE", "preface", "send HELLO", "HELLO_SENT"),
     Transition("PREFACE", "wrong preface", "close", "CLOSED"),
     Transition("PREFACE", "time-out", "close", "CLOSED"),
+    Transition("PREFACE", "close", "close", "CLOSED"),
     Transition("HELLO_SENT", "AUTH", "send AUTH", "HELLO_SENT"),
     Transition("HELLO_SENT", "WELCOME", "", "OPEN"),
     Transition("HELLO_SENT", "ERROR", "", "CLOSING"),
@@ -55,6 +58,7 @@ SERVER: tuple[Transition, ...] = (
     Transition("WAIT_PREFACE", "no common version", "send preface(0)", "CLOSED"),
     Transition("WAIT_PREFACE", "wrong preface", "close", "CLOSED"),
     Transition("WAIT_PREFACE", "time-out", "close", "CLOSED"),
+    Transition("WAIT_PREFACE", "close", "close", "CLOSED"),
     Transition("WAIT_HELLO", "HELLO, complete", "send WELCOME", "OPEN"),
     Transition("WAIT_HELLO", "HELLO, needs more", "send AUTH", "AUTHENTICATING"),
     Transition("WAIT_HELLO", "refused", "send ERROR, GOAWAY(code)", "CLOSING"),

@@ -143,7 +143,7 @@ class Historian:
         def start(done: Callable[[], None]) -> None:
             def collected(records: deque[Record]) -> None:
                 if not peer.closing:
-                    self._answer(peer, history, log, records, first, (low, high))
+                    self._answer(peer, history, log, records, (low, high))
                 done()
 
             _collect(log, first, end, config.history_octets, newest, collected)
@@ -151,10 +151,10 @@ class Historian:
         peer.run(start)
 
     def _answer(
-        self, peer: Peer, history: History, log: Log, records: deque[Record], first: int, whole: tuple[int, int]
+        self, peer: Peer, history: History, log: Log, records: deque[Record], whole: tuple[int, int]
     ) -> None:
         ref, request = history.room, history.request
-        sent = (records[0].seq, records[-1].seq + 1) if records else (first, first)
+        sent = (records[0].seq, records[-1].seq + 1) if records else (whole[0], whole[0])
         for record in records:
             peer.conn.send(message_frame(record, ref, request))
         more = 0 if sent == whole else Flag.MORE  # RW-HISTORY-5

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from protocol.connection import error_frame
 from protocol.events import ConnectionTerminated, RequestRefused, ServerEvent
 from protocol.frames import Ack, Auth, Error, Hello, History, Join, Leave, Ok, Publish, Stop
-from protocol.registry import Code, PresenceKind
+from protocol.registry import Code, FrameType, PresenceKind
 from protocol.server import ServerConnection
 from reference_server.limits import TokenBucket
 from reference_server.room import Member
@@ -158,7 +158,7 @@ class Peer:
             self.link.write(octets)
         self._steer_reading(now)
         if self.conn.should_close:
-            self._leave_all(PresenceKind.LEFT)
+            self._leave_all(PresenceKind.LOST)
             self._end()
 
     def _steer_reading(self, now: float) -> None:
@@ -254,6 +254,9 @@ class Peer:
         hub = self.hub
         match event:
             case RequestRefused():
+                member = self.memberships.get(event.room)
+                if member is not None and event.type == FrameType.PUBLISH:
+                    member.refused = True  # RW-ORDER-1
                 self.conn.send(error_frame(event.code, event.request, event.room, text=event.text))
             case Join():
                 hub.joiner.join(self, event)
@@ -297,18 +300,19 @@ class Peer:
     # --- the end
 
     def _terminated(self, event: ConnectionTerminated) -> None:
-        orderly = not event.by_peer or event.code == Code.NONE
+        orderly = event.by_peer and event.code == Code.NONE  # RW-PRESENCE-3
         self._leave_all(PresenceKind.LEFT if orderly else PresenceKind.LOST)
         self.hub.log_end(self, event)
 
     def goaway(self, code: Code, now: float, *, retry_ms: int = 0, text: str = "", event: str = "close") -> None:
         """End the connection by the server's will."""
         if self.conn.state in ("WAIT_HELLO", "AUTHENTICATING", "OPEN", "DRAINING"):
-            self.conn.goaway(code, now, retry_ms=retry_ms, jitter_ms=self.hub.config.jitter_ms, text=text, event=event)
-            self._leave_all(PresenceKind.LEFT)
+            jitter_ms = self.hub.config.jitter_ms if code.retry else 0
+            self.conn.goaway(code, now, retry_ms=retry_ms, jitter_ms=jitter_ms, text=text, event=event)
+            self._leave_all(PresenceKind.LOST)
             self.hub.touched(self)
         elif self.conn.state == "WAIT_PREFACE":
-            self.lost(now)
+            self.lost(now)  # it gets no word before its preface
 
     def sweep(self, now: float) -> None:
         """What time has brought: PING, time-outs, the end of lingering, a peer that does not read."""

@@ -3,6 +3,7 @@
 `frames()` draws any frame, `FRAMES[type]` one of a type; `RAW` draws raw frames that may be anything.
 """
 
+from itertools import chain
 from typing import Any
 
 from hypothesis import strategies as st
@@ -60,7 +61,7 @@ def fields(type: FrameType) -> SearchStrategy[tuple[f.Field, ...]]:
         for field, repeatable in RULES[type].fields.items()
     ]
     groups = st.tuples(st.lists(unknown_fields, max_size=2), *known)
-    return groups.flatmap(lambda group: st.permutations(sum(group, []))).map(tuple)
+    return groups.flatmap(lambda group: st.permutations([*chain(*group)])).map(tuple)
 
 
 def flags(type: FrameType) -> SearchStrategy[int]:
@@ -70,71 +71,71 @@ def flags(type: FrameType) -> SearchStrategy[int]:
     return u16.map(lambda noise: noise & rule.flags | always)
 
 
-def header(type: FrameType) -> dict[str, SearchStrategy[int]]:
+def numbers(type: FrameType) -> dict[str, SearchStrategy[int]]:
     """`request` and `room` of a frame."""
-    numbers = {"nonzero": st.integers(1, 2**32 - 1), "zero": st.just(0), "any": u32}
-    return {"request": numbers[RULES[type].request], "room": numbers[RULES[type].room]}
-
-
-def _built(cls: type[Any], **members: SearchStrategy[Any]) -> SearchStrategy[f.Frame]:
-    kind = cls.TYPE
-    return st.builds(cls, **members, fields=fields(kind), flags=flags(kind), **header(kind))
+    allowed = {"nonzero": st.integers(1, 2**32 - 1), "zero": st.just(0), "any": u32}
+    return {"request": allowed[RULES[type].request], "room": allowed[RULES[type].room]}
 
 
 codes = st.one_of(st.sampled_from(Code).map(int), u16)
 ctypes = st.one_of(st.sampled_from(ContentType).map(int), u8)
 entries = st.lists(st.builds(f.RosterEntry, u64, u8, names), max_size=8).map(tuple)
 
-FRAMES: dict[FrameType, SearchStrategy[f.Frame]] = {
-    strategy_type: _built(f.FRAMES[strategy_type], **members)
-    for strategy_type, members in {
-        FrameType.HELLO: {"name": names, "mechanism": texts, "auth": short_octets},
-        FrameType.WELCOME: {
-            "member": u64,
-            "name": names,
-            "now_ms": n64,
-            "max_body": u32,
-            "heartbeat_ms": u32,
-            "dedupe_ms": u32,
-            "window": u16,
-            "max_rooms": u16,
-            "auth": short_octets,
-        },
-        FrameType.AUTH: {"data": short_octets},
-        FrameType.ERROR: {"code": codes, "retry_ms": u32, "text": texts},
-        FrameType.OK: {},
-        FrameType.PING: {"opaque": st.binary(min_size=8, max_size=8)},
-        FrameType.PONG: {"opaque": st.binary(min_size=8, max_size=8)},
-        FrameType.GOAWAY: {"code": codes, "retry_ms": u32, "jitter_ms": u32, "text": texts},
-        FrameType.JOIN: {"name": names, "epoch": u64, "since": n64},
-        FrameType.JOINED: {
-            "epoch": u64,
-            "head": n64,
-            "start": n64,
-            "oldest": n64,
-            "members": u32,
-            "name": names,
-        },
-        FrameType.ROSTER: {"entries": entries},
-        FrameType.PRESENCE: {"kind": u8, "member": u64, "name": names},
-        FrameType.LEAVE: {},
-        FrameType.EVICTED: {"code": codes, "retry_ms": u32, "text": texts},
-        FrameType.PUBLISH: {"id": ids, "ctype": ctypes, "payload": payloads},
-        FrameType.ACK: {"seq": n64, "time_ms": n64},
-        FrameType.MESSAGE: {
-            "seq": n64,
-            "time_ms": n64,
-            "sender": u64,
-            "id": ids,
-            "ctype": ctypes,
-            "name": names,
-            "payload": payloads,
-        },
-        FrameType.HISTORY: {"start": n64, "end": n64, "limit": u16},
-        FrameType.HISTORY_END: {"start": n64, "end": n64, "oldest": n64},
-        FrameType.STOP: {},
-    }.items()
+_MEMBERS: dict[FrameType, dict[str, SearchStrategy[Any]]] = {
+    FrameType.HELLO: {"name": names, "mechanism": texts, "auth": short_octets},
+    FrameType.WELCOME: {
+        "member": u64,
+        "name": names,
+        "now_ms": n64,
+        "max_body": u32,
+        "heartbeat_ms": u32,
+        "dedupe_ms": u32,
+        "window": u16,
+        "max_rooms": u16,
+        "auth": short_octets,
+    },
+    FrameType.AUTH: {"data": short_octets},
+    FrameType.ERROR: {"code": codes, "retry_ms": u32, "text": texts},
+    FrameType.OK: {},
+    FrameType.PING: {"opaque": st.binary(min_size=8, max_size=8)},
+    FrameType.PONG: {"opaque": st.binary(min_size=8, max_size=8)},
+    FrameType.GOAWAY: {"code": codes, "retry_ms": u32, "jitter_ms": u32, "text": texts},
+    FrameType.JOIN: {"name": names, "epoch": u64, "since": n64},
+    FrameType.JOINED: {
+        "epoch": u64,
+        "head": n64,
+        "start": n64,
+        "oldest": n64,
+        "members": u32,
+        "name": names,
+    },
+    FrameType.ROSTER: {"entries": entries},
+    FrameType.PRESENCE: {"kind": u8, "member": u64, "name": names},
+    FrameType.LEAVE: {},
+    FrameType.EVICTED: {"code": codes, "retry_ms": u32, "text": texts},
+    FrameType.PUBLISH: {"id": ids, "ctype": ctypes, "payload": payloads},
+    FrameType.ACK: {"seq": n64, "time_ms": n64},
+    FrameType.MESSAGE: {
+        "seq": n64,
+        "time_ms": n64,
+        "sender": u64,
+        "id": ids,
+        "ctype": ctypes,
+        "name": names,
+        "payload": payloads,
+    },
+    FrameType.HISTORY: {"start": n64, "end": n64, "limit": u16},
+    FrameType.HISTORY_END: {"start": n64, "end": n64, "oldest": n64},
+    FrameType.STOP: {},
 }
+
+
+def _built(type: FrameType) -> SearchStrategy[f.Frame]:
+    header = {"fields": fields(type), "flags": flags(type), **numbers(type)}
+    return st.builds(f.FRAMES[type], **_MEMBERS[type], **header)
+
+
+FRAMES: dict[FrameType, SearchStrategy[f.Frame]] = {type: _built(type) for type in FrameType}
 
 
 def frames(sender: str = "CS") -> SearchStrategy[f.Frame]:

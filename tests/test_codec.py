@@ -27,6 +27,34 @@ TYPES = pytest.mark.parametrize("type", FrameType, ids=lambda type: type.name)
 ID = bytes.fromhex("018BCFE568000123456789ABCDEF0123")
 
 
+# The shortest body of each frame: all numbers 0, all lengths 0.
+SHORTEST = {
+    type: "00" * octets
+    for type, octets in {
+        FrameType.HELLO: 1 + 1 + 2,
+        FrameType.WELCOME: 8 + 1 + 8 + 4 + 4 + 4 + 2 + 2 + 2,
+        FrameType.AUTH: 2,
+        FrameType.ERROR: 2 + 4 + 2,
+        FrameType.OK: 0,
+        FrameType.PING: 8,
+        FrameType.PONG: 8,
+        FrameType.GOAWAY: 2 + 4 + 4 + 2,
+        FrameType.JOIN: 1 + 8 + 8,
+        FrameType.JOINED: 8 + 8 + 8 + 8 + 4 + 1,
+        FrameType.ROSTER: 2,
+        FrameType.PRESENCE: 1 + 8 + 1,
+        FrameType.LEAVE: 0,
+        FrameType.EVICTED: 2 + 4 + 2,
+        FrameType.PUBLISH: 16 + 1 + 4,
+        FrameType.ACK: 8 + 8,
+        FrameType.MESSAGE: 8 + 8 + 8 + 16 + 1 + 1 + 4,
+        FrameType.HISTORY: 8 + 8 + 2,
+        FrameType.HISTORY_END: 8 + 8 + 8,
+        FrameType.STOP: 0,
+    }.items()
+}
+
+
 def raw(octets: bytes) -> RawFrame:
     reader = FrameReader(2**32)
     reader.feed(octets)
@@ -118,10 +146,7 @@ def test_decoded_frames_are_whole_values() -> None:
         ),
         (
             f.Hello("ada", "", b"\x00", (f.extension("history"), f.agent("x/1")), request=1),
-            "00000022 0001 0000 00000001 00000000 03 616461 00 0001 00"
-            "0001 000C 07 686973746F7279 00000000 8002 0003 782F31".replace(
-                "000C 07 686973746F7279 00000000", "0008 07 686973746F7279"
-            ).replace("00000022", "0000001B"),
+            "0000001B 0001 0000 00000001 00000000 03 616461 00 0001 000001 0008 07 686973746F7279 8002 0003 782F31",
         ),
         (f.Unknown(0x8021, b"\x01", 0x4000, 2, 3), "00000001 8021 4000 00000002 00000003 01"),
     ],
@@ -151,9 +176,10 @@ def test_known_fields_are_read() -> None:
 @given(texts, payloads, u64)
 def test_known_fields_keep_their_values(text: str, octets: bytes, number: int) -> None:
     hello = f.Hello("", "", b"", (f.extension(text, octets), f.agent(text)))
+    welcome = f.Welcome(0, "", 0, 0, 0, 0, 0, 0, b"", (f.server_identity(number, text),))
     assert f.extensions(hello) == {text: octets}
     assert f.agent_of(hello) == text
-    assert f.identity_of(f.Welcome(*[0] * 9, fields=(f.server_identity(number, text),))) == (number, text)  # type: ignore[arg-type]
+    assert f.identity_of(welcome) == (number, text)
 
 
 def test_ill_formed_text_in_a_field_is_replaced() -> None:
@@ -196,10 +222,8 @@ def test_values_that_do_not_fit_a_field(make: Any, arguments: tuple[Any, ...]) -
     ],
 )
 def test_malformed_fields(type: FrameType, tail: str, field: str) -> None:
-    bodies = {FrameType.HELLO: "00 00 0000", FrameType.WELCOME: "00" * 39, FrameType.PING: "00" * 8}
-    fixed = "00" * 8 + "00" + "00" * 8 + "00" * 12 + "00" * 4 + "0000" if type == FrameType.WELCOME else bodies[type]
     with pytest.raises(Malformed) as caught:
-        decode(body(type, fixed + tail), sender_of(type))
+        decode(body(type, SHORTEST[type] + tail), sender_of(type))
     assert (caught.value.frame, caught.value.field) == (type.name, field)
 
 
@@ -220,34 +244,6 @@ def test_a_field_that_is_known_elsewhere_is_unknown_here(type: FrameType) -> Non
             decode(body(type, SHORTEST[type] + "0001 0001 00"), sender_of(type))
     if FieldType.SERVER not in RULES[type].fields:
         decode(body(type, SHORTEST[type] + "8003 0001 00 8003 0000"), sender_of(type))
-
-
-# The shortest body of each frame: all numbers 0, all lengths 0.
-SHORTEST = {
-    type: "00" * octets
-    for type, octets in {
-        FrameType.HELLO: 1 + 1 + 2,
-        FrameType.WELCOME: 8 + 1 + 8 + 4 + 4 + 4 + 2 + 2 + 2,
-        FrameType.AUTH: 2,
-        FrameType.ERROR: 2 + 4 + 2,
-        FrameType.OK: 0,
-        FrameType.PING: 8,
-        FrameType.PONG: 8,
-        FrameType.GOAWAY: 2 + 4 + 4 + 2,
-        FrameType.JOIN: 1 + 8 + 8,
-        FrameType.JOINED: 8 + 8 + 8 + 8 + 4 + 1,
-        FrameType.ROSTER: 2,
-        FrameType.PRESENCE: 1 + 8 + 1,
-        FrameType.LEAVE: 0,
-        FrameType.EVICTED: 2 + 4 + 2,
-        FrameType.PUBLISH: 16 + 1 + 4,
-        FrameType.ACK: 8 + 8,
-        FrameType.MESSAGE: 8 + 8 + 8 + 16 + 1 + 1 + 4,
-        FrameType.HISTORY: 8 + 8 + 2,
-        FrameType.HISTORY_END: 8 + 8 + 8,
-        FrameType.STOP: 0,
-    }.items()
-}
 
 
 # --- Structure
@@ -295,14 +291,14 @@ def test_header_rules(type: FrameType) -> None:
     check_header(right)
     wrong = {"request": int(not right.request), "room": int(not right.room), "flags": right.flags ^ Flag.SEQ}
     for field, value in wrong.items():
-        frame = right._replace(**{field: value})
+        frame = RawFrame(**{**right._asdict(), field: value})
         if {"request": rule.request, "room": rule.room}.get(field) == "any":
             decode(frame, sender_of(type))
             continue
         # The header is checked before the body.
-        for frame in (frame, frame._replace(body=b"\xff")):
+        for broken in (frame, frame._replace(body=b"\xff")):
             with pytest.raises(BadHeader) as caught:
-                decode(frame, sender_of(type))
+                decode(broken, sender_of(type))
             assert (caught.value.frame, caught.value.field) == (type.name, field)
 
 
@@ -310,7 +306,7 @@ def test_header_rules(type: FrameType) -> None:
 def test_a_type_that_an_end_never_sends_is_unknown(type: FrameType) -> None:
     for sender in ("C", "S"):
         frame = body(type, SHORTEST[type])
-        decoded = decode(frame, sender)  # type: ignore[arg-type]
+        decoded = decode(frame, sender)
         if sender in RULES[type].sender:
             assert isinstance(decoded, f.FRAMES[type])
         else:
@@ -322,7 +318,7 @@ def test_unknown_types() -> None:
         frame = RawFrame(number, 0x4000, 1, 2, b"abc")
         check_header(frame)
         for sender in ("C", "S"):
-            assert decode(frame, sender) == f.Unknown(number, b"abc", 0x4000, 1, 2)  # type: ignore[arg-type]
+            assert decode(frame, sender) == f.Unknown(number, b"abc", 0x4000, 1, 2)
 
 
 def test_a_sequenced_frame_that_is_ignored_has_its_seq() -> None:
@@ -409,13 +405,15 @@ def test_ill_formed_mechanism_is_replaced() -> None:
 
 @given(RAW, st.sampled_from(["C", "S"]))
 def test_any_octets_give_a_frame_or_an_error(frame: RawFrame, sender: Sender) -> None:
+    refused = None
     try:
         decoded = decode(frame, sender)
-    except RemoteProtocolError as error:
-        assert error.__class__ in (BadHeader, Malformed, UnknownField, NameInvalid, RangeInvalid)
-        assert error.frame
-        assert error.field
-        assert str(error)
+    except (BadHeader, Malformed, UnknownField, NameInvalid, RangeInvalid) as error:
+        refused = error
+    if refused:
+        assert refused.frame
+        assert refused.field
+        assert str(refused).startswith(refused.code.name)
     else:
         assert (decoded.flags, decoded.request, decoded.room) == frame[1:4]
 
@@ -466,7 +464,7 @@ def test_any_tail_gives_a_frame_or_an_error(frame: f.Frame, fields: list[f.Field
         (f.Ack(1.5, 0), "ACK.seq"),  # type: ignore[arg-type]
         (f.Roster(None), "ROSTER"),  # type: ignore[arg-type]
         (f.Roster((None,)), "ROSTER"),  # type: ignore[arg-type]
-        (f.Roster(x for x in ()), "ROSTER"),  # type: ignore[arg-type]
+        (f.Roster(iter(())), "ROSTER"),  # type: ignore[arg-type]
         (f.Ok((None,)), "OK"),  # type: ignore[arg-type]
         (f.Unknown(1, None), "Unknown"),  # type: ignore[arg-type]
         (None, "None"),

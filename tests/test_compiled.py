@@ -174,7 +174,7 @@ TAIL = ("fields" / c.GreedyRange(wire.FIELD), c.Terminated)
         c.Prefixed(c.Int8ub, c.GreedyRange(c.Int8ub)),
         c.Prefixed(c.Int8ub, c.GreedyBytes, includelength=True),
         c.Prefixed(wire.Safe(c.Int64ub), c.GreedyBytes),
-        c.Prefixed(c.Bytes(1), c.GreedyBytes),
+        c.Prefixed(c.Bytes(1), c.GreedyBytes),  # type: ignore[arg-type]
         c.PrefixedArray(c.Int8ub, c.Int8ub),
         c.Enum(c.Int8ub, a=1),
         c.Struct("a" / c.Int8ub),

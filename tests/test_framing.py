@@ -143,7 +143,7 @@ class Counted(bytearray):
         super().__init__(source)
         Counted.moved += len(self)
 
-    def __iadd__(self, other: Any) -> "Counted":
+    def __iadd__(self, other: Any) -> "Counted":  # type: ignore[misc]
         Counted.moved += len(other)
         super().__iadd__(other)
         return self
