@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from protocol.codec import decode, encode
 from protocol.connection import HEARTBEAT_SHARE, Connection, require
-from protocol.errors import RemoteProtocolError, SequenceBroken, Unexpected, UnknownType
+from protocol.errors import Malformed, RemoteProtocolError, SequenceBroken, Unexpected, UnknownType
 from protocol.events import (
     Challenged,
     ClientEvent,
@@ -76,7 +76,10 @@ class ClientConnection(Connection):
         "_opened",
         "_outstanding",
         "_preface",
+        "_reading",
+        "_refused",
         "memberships",
+        "version",
         "welcome",
     )
 
@@ -96,7 +99,10 @@ class ClientConnection(Connection):
         self._preface = b""
         self._next_request = hello.request
         self._outstanding: deque[tuple[int, Frame, Membership | None]] = deque()
+        self._reading = True
+        self._refused = False  # HELLO was answered with ERROR
         self.memberships: dict[int, Membership] = {}
+        self.version: int | None = None  # what the server chose; 0: none in common
         self.welcome: Welcome | None = None
 
     # --- requests
@@ -193,7 +199,8 @@ class ClientConnection(Connection):
         if self.state == "PREFACE":
             data = self._receive_preface(data)
             if self.state == "CLOSED":
-                return iter((ConnectionTerminated(None, True, "the other end does not speak Roomwire/1"),))
+                wrong = "speak Roomwire" if self.version is None else f"speak version {VERSION} of Roomwire"
+                return iter((ConnectionTerminated(None, True, f"the other end does not {wrong}"),))
         self._reader.feed(data)
         return self._events()
 
@@ -214,12 +221,30 @@ class ClientConnection(Connection):
             if self.state == "DRAINING" and not self._outstanding:
                 self.goaway(Code.NONE, now, event="all replied")  # RW-DRAIN-4
         if self.state == "CLOSING" and not self._deaf:
-            self._drop_input()
+            if self._refused:
+                yield from self._after_refusal()
+            else:
+                self._drop_input()
+
+    def _after_refusal(self) -> Iterator[ClientEvent]:
+        """Of what follows an ERROR to HELLO, the GOAWAY says when to come back (RW-HELLO-3, RW-RECONNECT-2)."""
+        try:
+            while (raw := self._reader.next_frame()) is not None:
+                frame = decode(raw, "S") if raw.type == FrameType.GOAWAY else None
+                if isinstance(frame, Goaway):
+                    self._move("GOAWAY")
+                    self._stop()
+                    yield ConnectionTerminated(frame.code, True, frame.text, frame)
+                    return
+        except RemoteProtocolError:
+            self._deaf = True  # only the end of the stream is still of interest
 
     def _receive_preface(self, data: bytes) -> bytes:
         preface = self._preface + data[: PREFACE_SIZE - len(self._preface)]
         rest = data[len(preface) - len(self._preface) :]
         self._preface = preface
+        if len(preface) > 4 and preface.startswith(MAGIC):
+            self.version = preface[4]
         wrong = not MAGIC.startswith(preface[:4]) or (len(preface) > 4 and preface[4] != VERSION)
         if wrong:
             self._move("wrong preface")  # RW-PREFACE-5, RW-PREFACE-8
@@ -292,13 +317,18 @@ class ClientConnection(Connection):
             return Challenged(frame.data)
         if isinstance(frame, Error):
             self._move("ERROR")
+            self._refused = True
             self._begin_closing(self._now)
             return Replied(self._hello, frame)
         if not isinstance(frame, Welcome):
             raise Unexpected(frame.TYPE.name, expected="WELCOME, AUTH or ERROR")
+        for name in ("max_body", "heartbeat_ms", "window", "max_rooms"):
+            limit, found = LIMITS[name], getattr(frame, name)
+            if not limit.low <= found <= limit.high:  # RW-WELCOME-7
+                raise Malformed("WELCOME", name, f"{limit.low} to {limit.high}", str(found))
         self._move("WELCOME")
         self.welcome = frame
-        self.heartbeat = max(frame.heartbeat_ms, LIMITS["heartbeat_ms"].low) / 1000
+        self.heartbeat = frame.heartbeat_ms / 1000
         self._reader.max_body = frame.max_body
         return Connected(frame)
 
@@ -342,13 +372,23 @@ class ClientConnection(Connection):
 
     # --- time
 
+    def pause_reading(self) -> None:
+        """The transport is not read from now on."""
+        self._reading = False
+
+    def resume_reading(self, now: float) -> None:
+        """RW-HEARTBEAT-3: time in which we did not read is not the server's silence."""
+        self._reading = True
+        self.last_received = now
+
     def next_timeout(self) -> float | None:
         """When `handle_timeout` has something to do next, unless something else happens first."""
         match self.state:
             case "CONNECTING" | "PREFACE" | "HELLO_SENT":
                 return self._opened + self._handshake
             case "OPEN" | "DRAINING":
-                return min(self.last_sent + HEARTBEAT_SHARE * self.heartbeat, self.last_received + 2 * self.heartbeat)
+                due = self.last_sent + HEARTBEAT_SHARE * self.heartbeat
+                return min(due, self.last_received + 2 * self.heartbeat) if self._reading else due
             case "CLOSING" if self._closing_since is not None:
                 return self._closing_since + self.linger
         return None
@@ -357,15 +397,15 @@ class ClientConnection(Connection):
         """Do what is due at `now`: PING, or the end of the connection."""
         match self.state:
             case "CONNECTING" | "PREFACE":
-                if now - self._opened >= self._handshake:
+                if now >= self._opened + self._handshake:
                     self._move("time-out")
                     self._stop()
                     return ConnectionTerminated(None, False, "the server did not answer in time")
             case "HELLO_SENT":
-                if now - self._opened >= self._handshake:
+                if now >= self._opened + self._handshake:
                     return self._time_out(now, "no WELCOME in time")
             case "OPEN" | "DRAINING":
-                if now - self.last_received >= 2 * self.heartbeat:
+                if self._reading and now >= self.last_received + 2 * self.heartbeat:
                     return self._time_out(now, "nothing received for two heartbeats")  # RW-HEARTBEAT-2
                 self._keep_alive(now)
             case "CLOSING":

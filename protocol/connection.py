@@ -120,10 +120,10 @@ class Connection:
             self._deaf = True  # out of step with the frames: only the end of the stream can be recognised
 
     def _linger_over(self, now: float) -> bool:
-        return self._closing_since is not None and now - self._closing_since >= self.linger
+        return self._closing_since is not None and now >= self._closing_since + self.linger
 
     def _keep_alive(self, now: float) -> None:
-        if now - self.last_sent >= HEARTBEAT_SHARE * self.heartbeat:
+        if now >= self.last_sent + HEARTBEAT_SHARE * self.heartbeat:
             self._out.append(_PING)  # RW-HEARTBEAT-1
 
 

@@ -3,15 +3,18 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 
 from protocol.codec import decode, encode
 from protocol.connection import HEARTBEAT_SHARE, Connection, error_frame, require
 from protocol.errors import BadHeader, RemoteProtocolError, Unexpected, UnknownType
 from protocol.events import ConnectionTerminated, RequestRefused, ServerEvent
-from protocol.frames import Auth, Field, Frame, Goaway, Hello, Ping, Pong, Unknown, Welcome
+from protocol.frames import Auth, Field, Frame, Goaway, Hello, Ping, Pong, Unknown, Welcome, extensions
 from protocol.framing import RawFrame, frame_name
 from protocol.registry import LIMITS, MAGIC, PREFACE_SIZE, VERSION, Code, FrameType, is_ignorable
 from protocol.state import SERVER_ACCEPTS, SERVER_MACHINE, SERVER_REFUSES
+
+_EXTENSIONS = {FrameType.HISTORY: "history", FrameType.STOP: "admin"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class ServerConnection(Connection):
     __slots__ = (
         "_auth_steps",
         "_comeback",
+        "_foreign",
         "_goodbye",
         "_hello",
         "_opened",
@@ -55,6 +59,7 @@ class ServerConnection(Connection):
         self._hello = 0  # HELLO's request number once it was read
         self._step_due = False  # HELLO or AUTH was reported and is not answered yet
         self._auth_steps = 0
+        self._foreign: frozenset[int] = frozenset()  # types of extensions that are not in use
         self._reading = True
         self._outstanding: deque[int | bytes] = deque()  # requests, and encoded PONGs that wait for them
         self._goodbye: Code | None = None  # GOAWAY to say when all is answered
@@ -122,11 +127,14 @@ class ServerConnection(Connection):
     @property
     def wants_data(self) -> bool:
         """Whether octets that arrive now would be looked at."""
-        return self._may_read() or (self.state == "CLOSING" and not self._deaf)
+        # RW-CLOSE-5: in CLOSING also what is dropped is read, or the transport is reset and the GOAWAY lost with it.
+        return self._may_read() or (self.state == "CLOSING" and not self._peer_left)
 
     def _may_read(self) -> bool:
         if self._deaf:
             return False
+        if self._preface is not None:
+            return True
         if self.state in ("OPEN", "DRAINING"):
             return len(self._outstanding) < self.window  # RW-REQUEST-6
         # HELLO and AUTH are answered before what follows them is read: slicing makes no difference (RW-FRAME-4).
@@ -142,6 +150,8 @@ class ServerConnection(Connection):
                 raise Unexpected(frame_name(raw.type), expected="AUTH" if self._hello else "HELLO")  # RW-HELLO-5
         elif raw.type in SERVER_REFUSES[self.state]:
             raise Unexpected(frame_name(raw.type), expected="no handshake after WELCOME")  # RW-HELLO-6
+        elif raw.type in self._foreign:
+            return self._unknown(Unknown(raw.type, raw.body, raw.flags, raw.request, raw.room))
         try:
             frame = decode(raw, "C")
         except RemoteProtocolError as error:
@@ -228,6 +238,11 @@ class ServerConnection(Connection):
         if not self._said_goaway():
             self._out.append(octets)
 
+    @property
+    def answering(self) -> bool:
+        """Whether replies are still sent: also after the client's GOAWAY, until all that it asked is answered."""
+        return self.state != "CLOSED" and not self._said_goaway()
+
     def _said_goaway(self) -> bool:
         return self._closing_since is not None and self._goodbye is None
 
@@ -239,6 +254,8 @@ class ServerConnection(Connection):
         self.window = welcome.window
         self.heartbeat = welcome.heartbeat_ms / 1000
         self._reader.max_body = welcome.max_body  # RW-FRAME-2
+        used = extensions(welcome)
+        self._foreign = frozenset(type for type, name in _EXTENSIONS.items() if name not in used)
 
     def challenge(self, data: bytes) -> None:
         """Ask for one more SASL step."""
@@ -271,6 +288,16 @@ class ServerConnection(Connection):
         self._begin_closing(now)
         self._say_goodbye_if_due()
 
+    def close(
+        self, now: float, code: Code = Code.SHUTDOWN, *, retry_ms: int = 0, jitter_ms: int = 0, text: str = ""
+    ) -> None:
+        """End the connection by the server's will: GOAWAY where the peer can understand it, else just the end."""
+        if self.state == "WAIT_PREFACE":
+            self._move("close")
+            self._stop()
+        elif self.state not in ("CLOSING", "CLOSED"):
+            self.goaway(code, now, retry_ms=retry_ms, jitter_ms=jitter_ms, text=text)
+
     def _say_goodbye_if_due(self) -> None:
         if self._goodbye is None or self._outstanding:
             return
@@ -300,35 +327,37 @@ class ServerConnection(Connection):
             case "WAIT_PREFACE":
                 return self._opened + times.preface
             case "WAIT_HELLO" | "AUTHENTICATING":
-                return self._opened + times.handshake
+                return min(self._opened + times.handshake, self._frame_due())
             case "OPEN" | "DRAINING":
-                due = self.last_sent + HEARTBEAT_SHARE * self.heartbeat
-                if self._reading:
-                    due = min(due, self.last_received + 2 * self.heartbeat)
-                    if self._frame_since is not None:
-                        due = min(due, self._frame_since + times.frame)
-                return due
+                due = min(self.last_sent + HEARTBEAT_SHARE * self.heartbeat, self._frame_due())
+                return min(due, self.last_received + 2 * self.heartbeat) if self._reading else due
             case "CLOSING" if self._closing_since is not None:
                 return self._closing_since + self.linger
         return None
+
+    def _frame_due(self) -> float:
+        if self._frame_since is None or not self._reading:
+            return inf
+        return self._frame_since + self._times.frame
 
     def handle_timeout(self, now: float) -> ConnectionTerminated | None:
         """Do what is due at `now`: PING, or the end of the connection."""
         match self.state:
             case "WAIT_PREFACE":
-                if now - self._opened >= self._times.preface:
+                if now >= self._opened + self._times.preface:
                     self._move("time-out")  # RW-PREFACE-6
                     self._stop()
                     return ConnectionTerminated(None, False, "no preface in time")
             case "WAIT_HELLO" | "AUTHENTICATING":
-                if now - self._opened >= self._times.handshake:
+                if now >= self._opened + self._times.handshake:
                     return self._time_out(now, "the handshake was not completed in time")  # RW-HELLO-4
+                if now >= self._frame_due():
+                    return self._time_out(now, "a frame was not completed in time")  # RW-FRAME-5
             case "OPEN" | "DRAINING":
-                if self._reading:
-                    if self._frame_since is not None and now - self._frame_since >= self._times.frame:
-                        return self._time_out(now, "a frame was not completed in time")  # RW-FRAME-5
-                    if now - self.last_received >= 2 * self.heartbeat:
-                        return self._time_out(now, "nothing received for two heartbeats")  # RW-HEARTBEAT-2
+                if now >= self._frame_due():
+                    return self._time_out(now, "a frame was not completed in time")
+                if self._reading and now >= self.last_received + 2 * self.heartbeat:
+                    return self._time_out(now, "nothing received for two heartbeats")  # RW-HEARTBEAT-2
                 self._keep_alive(now)
             case "CLOSING":
                 if self._linger_over(now):

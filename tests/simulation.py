@@ -1,0 +1,381 @@
+"""A server and its clients in one process: a network that delays, splits and cuts, a store that crashes, a clock.
+
+`World` drives the real `Hub` and real `Session`s; nothing of them is replaced but time, transport and storage. What
+happens is decided by the script (calls from outside) and by one seeded `random.Random`, so each run can be repeated.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from reference_client import events
+from reference_client.session import Session
+from reference_server.config import Config
+from reference_server.hub import Hub
+from reference_server.id_index import IdIndex
+from reference_server.memory_store import MemoryLog, MemoryStore
+from reference_server.peer import Peer
+from reference_server.store import Log, Retention
+from tests.wiretap import WireTap
+
+HIGH_WATER = 8 * 1024
+"""Octets under way to one client above which its link says that it is full."""
+
+COMMIT_SECONDS = (0.0, 0.0, 0.001, 0.05, 2.0)
+
+WALL_MS = 1_800_000_000_000
+
+
+class CrashingStore(MemoryStore):
+    """A durable store whose commits take time, and which forgets at a crash what was not committed."""
+
+    durable = True
+
+    def __init__(self, world: World, retention: Retention) -> None:
+        super().__init__(retention, world.rng.randbytes)
+        self._world = world
+        self._incarnations = 0  # of the server process
+
+    def commit(self, done: Callable[[], None]) -> None:
+        heads = [(log, log.tail) for log in self._unstable]
+        self._unstable.clear()
+        process = self._incarnations
+
+        def stable() -> None:
+            if process == self._incarnations:
+                for log, head in heads:
+                    log.head = max(log.head, head)
+                done()
+
+        # Later commits never overtake earlier ones: a prefix becomes stable.
+        self._world.commit_at = max(self._world.commit_at, self._world.now + self._world.rng.choice(COMMIT_SECONDS))
+        self._world.at(self._world.commit_at, stable)
+
+    def release(self, log: Log) -> None:
+        if log.key in self._logs:
+            super().release(log)
+
+    def crash(self) -> None:
+        """What was not stable is gone, and nobody has a log open."""
+        self._incarnations += 1
+        self._unstable.clear()
+        for key, log in list(self._logs.items()):
+            log.users = 0
+            del log._records[max(0, log.head + 1 - log.oldest) :]
+            rows = sorted(
+                (id, known)
+                for id in log._ids._values
+                if (known := log._ids.get(id)) is not None and known.seq <= log.head
+            )
+            log._ids = IdIndex((id, known.seq, known.time_ms, known.digest) for id, known in rows)
+            if not log.tail:
+                del self._logs[key]
+
+
+class Pipe:
+    """One direction of a connection: octets arrive in order, late, and in other pieces than they were written in."""
+
+    def __init__(self, world: World, deliver: Callable[[bytes], None]) -> None:
+        self._world = world
+        self._deliver = deliver
+        self._queue: deque[bytes] = deque()
+        self._next = 0.0
+        self.octets = 0
+        self.closed = False
+        self.held = False  # the receiver does not read
+
+    def write(self, octets: bytes) -> None:
+        self._queue.append(octets)
+        self.octets += len(octets)
+        self._plan()
+
+    def hold(self, held: bool) -> None:
+        self.held = held
+        if not held:
+            for _ in range(len(self._queue) + 1):
+                self._plan()
+
+    def _plan(self) -> None:
+        world = self._world
+        self._next = max(self._next, world.now) + world.rng.choice((0.0, 0.0, 0.001, 0.02))
+        world.at(self._next, self._arrive)
+
+    def _arrive(self) -> None:
+        if self.closed or self.held or not self._queue:
+            return
+        octets = self._queue.popleft()
+        if len(octets) > 1 and self._world.rng.random() < 0.3:
+            cut = self._world.rng.randrange(1, len(octets))
+            self._queue.appendleft(octets[cut:])
+            octets = octets[:cut]
+            self._plan()
+        self.octets -= len(octets)
+        self._deliver(octets)
+
+
+class Connection:
+    """A transport between one client and the server: the server's `Link`, and the client's socket."""
+
+    def __init__(self, world: World, client: Client) -> None:
+        self.world = world
+        self.client = client
+        self.open = True
+        self.tap = WireTap()
+        self.to_server = Pipe(world, self._at_server)
+        self.to_client = Pipe(world, self._at_client)
+        self.silent = False
+        self._full = False
+        assert world.hub is not None
+        self.peer: Peer = world.hub.accept(self, "")
+
+    # --- the server's side: peer.Link
+
+    def write(self, octets: bytes) -> None:
+        if self.open:
+            self.tap.from_server(octets)
+            self.to_client.write(octets)
+            if not self._full and self.to_client.octets > HIGH_WATER:
+                self._full = True
+                self.peer.blocked(self.world.now)
+
+    def pause_reading(self) -> None:
+        self.to_server.hold(True)
+
+    def resume_reading(self) -> None:
+        self.to_server.hold(False)
+
+    def close(self) -> None:
+        """The server closes when all is written; the client sees the end of the stream behind it."""
+        self.world.after(0.05, self.cut)
+
+    def waiting(self) -> int:
+        return self.to_client.octets
+
+    # --- octets
+
+    def _at_server(self, octets: bytes) -> None:
+        if not self.silent:
+            self.tap.from_client(octets)
+            self.peer.receive(octets, self.world.now)
+
+    def _at_client(self, octets: bytes) -> None:
+        if self.silent:
+            return
+        self.client.received(self, octets)
+        if self._full and self.to_client.octets <= HIGH_WATER // 2 and self.open:
+            self._full = False
+            self.peer.unblocked(self.world.now)
+
+    def cut(self) -> None:
+        """Both ends learn that the connection is gone; what is under way is lost."""
+        if self.open:
+            self.open = False
+            self.to_client.closed = self.to_server.closed = True
+            if self.world.hub is not None:
+                self.peer.lost(self.world.now)
+            self.client.lost(self)
+
+
+@dataclass
+class Published:
+    """What a client asked for, and what became of it."""
+
+    room: str
+    payload: bytes
+    outcome: events.Published | events.PublishFailed | None = None
+
+
+@dataclass
+class Client:
+    """A Session, and everything that it told its application."""
+
+    world: World
+    name: str
+    session: Session
+    connection: Connection | None = None
+    log: list[events.Event] = field(default_factory=list)
+    published: dict[int, Published] = field(default_factory=dict)
+    _timer: float | None = None
+
+    def received(self, connection: Connection, octets: bytes) -> None:
+        if connection is self.connection:
+            self.session.receive_data(octets, self.world.now)
+            self.pump()
+
+    def lost(self, connection: Connection) -> None:
+        if connection is self.connection:
+            self.connection = None
+            self.session.connection_lost(self.world.now)
+            self.pump()
+
+    def join(self, room: str, history: int = 0) -> None:
+        if room not in self.session.rooms() and not self.session.closed:
+            self.session.join(room, self.world.now, history=history)
+            self.pump()
+
+    def leave(self, room: str) -> None:
+        if room in self.session.rooms():
+            self.session.leave(room, self.world.now)
+            self.pump()
+
+    def publish(self, room: str, count: int) -> None:
+        for _ in range(count):
+            if room not in self.session.rooms() or room in self.leaving:
+                return
+            self.world.messages += 1
+            payload = f"{self.name}:{self.world.messages}".encode()
+            ticket = self.session.publish(room, payload, self.world.now)
+            self.published[ticket] = Published(room, payload)
+        self.pump()
+
+    @property
+    def leaving(self) -> set[str]:
+        return {room for room in self.session.rooms() if self.session._room(room).leaving}
+
+    def pump(self) -> None:
+        """Write what is to be written, take the events, and have the next time-out called."""
+        session, world = self.session, self.world
+        octets = session.data_to_send(world.now)
+        if octets and self.connection is not None:
+            self.connection.to_server.write(octets)
+        while (event := session.next_event()) is not None:
+            self.log.append(event)
+            if isinstance(event, events.Published | events.PublishFailed):
+                self.published[event.ticket].outcome = event
+        if session.should_close and self.connection is not None:
+            world.after(0.01, self.connection.cut)
+        if session.reconnect_at is not None and self.connection is None:
+            world.at(max(world.now, session.reconnect_at), self._connect)
+        timeout = session.next_timeout()
+        if timeout is not None and (self._timer is None or timeout < self._timer or self._timer <= world.now):
+            self._timer = timeout
+            world.at(max(world.now, timeout), self._time_out)
+
+    def _connect(self) -> None:
+        session, now = self.session, self.world.now
+        if self.connection is not None or session.reconnect_at is None or session.reconnect_at > now:
+            return
+        if self.world.hub is None or self.world.hub.draining:
+            session.connect_failed(now, "connection refused")
+        else:
+            session.connect(now)
+            self.connection = Connection(self.world, self)
+        self.pump()
+
+    def _time_out(self) -> None:
+        self._timer = None
+        self.session.handle_timeout(self.world.now)
+        self.pump()
+
+
+class World:
+    """Everything, and the time."""
+
+    def __init__(self, seed: int, clients: int, config: Config) -> None:
+        self.rng = random.Random(seed)
+        self.now = 0.0
+        self.commit_at = 0.0
+        self.messages = 0
+        self.config = config
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self.taps: list[WireTap] = []
+        retention = Retention(config.retention_messages, None, config.retention_ms, bool(config.dedupe_ms))
+        self.store = CrashingStore(self, retention)
+        self.hub: Hub | None = None
+        self.start_server()
+        self.clients = [
+            Client(self, f"c{index}", Session(f"c{index}", random.Random(self.rng.random()), 0.0))
+            for index in range(clients)
+        ]
+        for client in self.clients:
+            client.pump()
+
+    # --- hub.Host, and time
+
+    def schedule_flush(self) -> None:
+        hub = self.hub
+        self.after(0.0, lambda: hub.flush() if hub is not None and hub is self.hub else None)
+
+    def at(self, time: float, call: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._agenda, (time, self._count, call))
+
+    def after(self, delay: float, call: Callable[[], None]) -> None:
+        self.at(self.now + delay, call)
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        until = self.now + seconds
+        while self._agenda and self._agenda[0][0] <= until:
+            self.now, _, call = heapq.heappop(self._agenda)
+            call()
+        self.now = until
+
+    # --- the server
+
+    def start_server(self) -> None:
+        clock = _Clock(self)
+        self.hub = Hub(self.config, self.store, clock, WALL_MS + int(self.now * 1000), self._random, "simulated")
+        self._sweep(self.hub)
+
+    def _random(self) -> int:
+        return self.rng.getrandbits(64)
+
+    def _sweep(self, hub: Hub) -> None:
+        if hub is self.hub:
+            hub.sweep()
+            self.after(0.5, lambda: self._sweep(hub))
+
+    def crash(self) -> None:
+        """kill -9: connections break, what was not stable is gone; the server is back after a while."""
+        if self.hub is None:
+            return
+        self.hub = None
+        self.store.crash()
+        for client in self.clients:
+            if client.connection is not None:
+                client.connection.cut()
+        self.after(self.rng.choice((0.0, 0.5, 3.0)), self._restart)
+
+    def _restart(self) -> None:
+        if self.hub is None:
+            self.start_server()
+
+    def drain(self) -> None:
+        """SIGTERM, and the server is back after a while."""
+        if self.hub is None or self.hub.draining:
+            return
+        hub = self.hub
+        hub.drain()
+
+        def finish() -> None:
+            if self.hub is hub:
+                hub.finish_drain()
+                self.after(1.0, end)
+
+        def end() -> None:
+            if self.hub is hub:
+                self.crash()
+
+        self.after(1.0, finish)
+
+    def log_of(self, room: str) -> MemoryLog | None:
+        return self.store._logs.get(room)
+
+
+class _Clock:
+    """The hub's host: the world's time, and a flush at the end of the tick."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def now(self) -> float:
+        return self._world.now
+
+    def schedule_flush(self) -> None:
+        self._world.schedule_flush()

@@ -1,0 +1,100 @@
+"""The simulation can fail: each of these servers breaks one rule of the promise, and the oracle says so."""
+
+from collections.abc import Callable
+
+import pytest
+
+from protocol.frames import Publish
+from protocol.registry import Flag
+from reference_server.config import Config
+from reference_server.id_index import IdIndex
+from reference_server.peer import Peer, Pending
+from reference_server.publisher import Publisher
+from reference_server.room import Member, Room
+from tests.oracle import check_end, check_views
+from tests.simulation import CrashingStore, World
+from tests.test_simulation import heal
+
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+def forget_ids(patch: pytest.MonkeyPatch) -> None:
+    """RW-DEDUPE-1."""
+    patch.setattr(IdIndex, "get", lambda self, id: None)
+    patch.setattr(IdIndex, "__contains__", lambda self, id: False)
+
+
+def acknowledge_early(patch: pytest.MonkeyPatch) -> None:
+    """RW-PROMISE-1."""
+    patch.setattr(Pending, "ready", property(lambda self: True))
+
+
+def ignore_refusals(patch: pytest.MonkeyPatch) -> None:
+    """RW-ORDER-1."""
+    publish = Publisher.publish
+
+    def unordered(self: Publisher, peer: Peer, member: Member | None, frame: Publish) -> object:
+        if member is not None and frame.flags & Flag.ORDERED:
+            member.refused = False
+        return publish(self, peer, member, frame)
+
+    patch.setattr(Publisher, "publish", unordered)
+
+
+def skip_one(patch: pytest.MonkeyPatch) -> None:
+    """RW-CURSOR-2."""
+    patch.setattr(Room, "_portion", lambda self, cursor, head: (head, self._tail[-1]))
+
+
+def tell_nobody(patch: pytest.MonkeyPatch) -> None:
+    """RW-PRESENCE-2."""
+    detach = Room.detach
+    patch.setattr(Room, "detach", lambda self, member, kind: detach(self, member, None))
+
+
+def lose_the_last(patch: pytest.MonkeyPatch) -> None:
+    """RW-PROMISE-2."""
+    crash = CrashingStore.crash
+
+    def lossy(self: CrashingStore) -> None:
+        for log in self._logs.values():
+            log.head = max(0, log.head - 1)
+        crash(self)
+
+    patch.setattr(CrashingStore, "crash", lossy)
+
+
+def disturbed() -> None:
+    """Publishes, crashes, lost connections, refusals, joins and leaves."""
+    for seed in range(6):
+        world = World(seed, 3, Config(publish_burst=2, publish_rate=60))
+        for client in world.clients:
+            client.join("red")
+        world.run(1.0)
+        for turn in range(8):
+            for _ in range(8):
+                world.clients[turn % 3].publish("red", 1)
+                world.run(0.004 * turn)
+            if turn % 3 == 0:
+                world.crash()
+            elif (connection := world.clients[turn % 3].connection) is not None:
+                connection.cut()
+            world.run(2.0)
+            if turn == 5:
+                world.clients[2].leave("red")
+        check_views(world)
+        heal(world)
+        check_end(world)
+
+
+def test_a_whole_server_passes() -> None:
+    disturbed()
+
+
+@pytest.mark.parametrize(
+    "broken", [forget_ids, acknowledge_early, ignore_refusals, skip_one, tell_nobody, lose_the_last]
+)
+def test_a_broken_server_is_noticed(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch)
+    with pytest.raises(AssertionError):
+        disturbed()
