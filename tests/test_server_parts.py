@@ -1,0 +1,176 @@
+"""The small parts of the reference server: clock, limits, cursors, relaying, settings, logs."""
+
+import io
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.codec import decode, encode
+from protocol.frames import Field, Publish
+from protocol.framing import FrameReader
+from protocol.registry import LIMITS, MAX_SAFE
+from reference_server import logs
+from reference_server.clock import ServerClock
+from reference_server.config import Config, ConfigError, load
+from reference_server.cursor import join_point
+from reference_server.limits import AddressBook, TokenBucket, is_local
+from reference_server.relay import content_digest, message_octets, pack_fields, unpack_fields
+from reference_server.store import Record
+from tests import strategies
+
+seqs = st.integers(0, 30)
+
+
+@given(head=seqs, trimmed=seqs, epoch=st.integers(1, 3), client=st.integers(0, 3), since=st.integers(0, 40), cap=seqs)
+def test_a_stream_begins_where_nothing_is_missed_in_silence(
+    head: int, trimmed: int, epoch: int, client: int, since: int, cap: int
+) -> None:
+    oldest = min(trimmed, head) + 1
+    start, gap = join_point(head, oldest, epoch, client, since, cap)
+    assert oldest <= start <= head + 1
+    assert head + 1 - start <= cap
+    if client == epoch and not gap:
+        assert start == since + 1  # exactly where the client was: nothing twice, nothing missed
+    if client not in (0, epoch):
+        assert gap
+    if client == 0:
+        assert not gap
+        assert head + 1 - start <= since
+
+
+def test_the_clock_does_not_step_back() -> None:
+    """RW-ID-4: not below what is stored, and not with the wall clock."""
+    clock = ServerClock(wall_ms=1000, floor_ms=5000, now=10.0)
+    assert clock.ms(10.0) == 5000
+    assert clock.ms(11.5) == 6500
+
+
+@given(st.lists(st.floats(0, 3), max_size=60), st.integers(1, 5), st.integers(1, 5))
+def test_a_bucket_gives_no_more_than_rate_and_burst(pauses: list[float], rate: int, burst: int) -> None:
+    bucket = TokenBucket(burst, 0.0)
+    now, taken = 0.0, 0
+    for pause in pauses:
+        now += pause
+        wait_ms = bucket.take(rate, burst, now)
+        taken += not wait_ms
+        assert taken <= burst + rate * now + 1e-6
+        if wait_ms:
+            # RW-LIMIT-1, and the time it says is enough.
+            assert TokenBucket.take(copy_of(bucket), rate, burst, now + wait_ms / 1000 + 1e-6) == 0
+
+
+def copy_of(bucket: TokenBucket) -> TokenBucket:
+    other = TokenBucket(0, 0.0)
+    other._tokens, other._time = bucket._tokens, bucket._time
+    return other
+
+
+def test_addresses_are_counted_and_forgotten() -> None:
+    book = AddressBook(connections=2, rooms_per_minute=2)
+    assert [book.connect("192.0.2.1") for _ in range(3)] == [True, True, False]
+    for _ in range(3):
+        book.disconnect("192.0.2.1")
+    assert book.connect("192.0.2.1")
+    assert [bool(book.create_room("192.0.2.1", 0.0)) for _ in range(3)] == [False, False, True]
+    book.sweep(120.0)
+    assert not book._rooms
+
+
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [("127.0.0.1", True), ("::1", True), ("", True), ("192.0.2.1", False), ("fe80::1%eth0", False)],
+)
+def test_this_host_is_not_limited(address: str, local: bool) -> None:
+    assert is_local(address) == local
+
+
+fields = st.lists(st.builds(Field, st.integers(0x8021, 0xFFFF), strategies.short_octets), max_size=5).map(tuple)
+
+
+@given(fields)
+def test_relayed_fields_are_kept_in_order_and_others_are_not(given_fields: tuple[Field, ...]) -> None:
+    packed = pack_fields(Publish(bytes(16), 0, b"", given_fields))
+    assert unpack_fields(packed) == tuple(field for field in given_fields if field.type >= 0xC000)
+
+
+@given(strategies.n64, st.booleans(), strategies.payloads, fields)
+def test_a_record_becomes_a_message(seq: int, verified: bool, payload: bytes, given_fields: tuple[Field, ...]) -> None:
+    packed = pack_fields(Publish(bytes(16), 0, b"", given_fields))
+    record = Record(seq, 5, 7, bytes(16), 1, "ada", verified, payload, packed)
+    reader = FrameReader(2**24)
+    reader.feed(message_octets(record, 9))
+    raw = reader.next_frame()
+    assert raw is not None
+    message = decode(raw, "S")
+    assert (message.seq, message.payload, message.room) == (seq, payload, 9)  # type: ignore[union-attr]
+    assert encode(message) == message_octets(record, 9)
+
+
+contents = st.tuples(
+    st.integers(0, 2), st.binary(max_size=3), st.binary(max_size=3), st.sampled_from(["", "ada", "bob"])
+)
+
+
+@given(contents, contents)
+def test_contents_are_told_apart(one: tuple[int, bytes, bytes, str], other: tuple[int, bytes, bytes, str]) -> None:
+    assert (content_digest(*one) == content_digest(*other)) == (one == other)
+
+
+# --- settings
+
+
+def test_the_stronger_source_counts(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text("port = 1\nwindow = 2\nmax_rooms = 3\n")
+    environ = {"ROOMWIRE_WINDOW": "20", "ROOMWIRE_PORT": "10", "ROOMWIRE_MEMORY": "yes"}
+    config = load({"port": 100, "host": None}, environ, file)
+    assert (config.port, config.window, config.max_rooms, config.memory) == (100, 20, 3, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "said"),
+    [
+        ("prot = 1", {}, "unknown setting 'prot'"),
+        ("port = 'x'", {}, "port: expected int, found 'x'"),
+        ("window = 0", {}, "window: expected 1 to 65535 requests, found 0"),
+        ("port = ", {}, "not TOML"),
+        ("", {"ROOMWIRE_PORT": "seven"}, "ROOMWIRE_PORT: expected a whole number, found 'seven'"),
+        ("", {"ROOMWIRE_MEMORY": "maybe"}, "ROOMWIRE_MEMORY: expected true or false, found 'maybe'"),
+        ("log_format = 'xml'", {}, "log_format: expected one of text, json, found 'xml'"),
+    ],
+)
+def test_a_bad_setting_is_named(tmp_path: Path, text: str, environ: dict[str, str], said: str) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=said.replace("(", "\\(")):
+        load({}, environ, file)
+
+
+def test_limits_have_the_defaults_of_the_registry() -> None:
+    config = Config()
+    for name, limit in LIMITS.items():
+        if hasattr(config, name):
+            assert getattr(config, name) == limit.default <= MAX_SAFE
+
+
+# --- logs
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+@given(text=st.text())
+def test_an_event_is_one_line_whatever_a_peer_sends(format: str, text: str) -> None:
+    stream = io.StringIO()
+    logs.configure(format, "info", stream)
+    try:
+        logging.getLogger("roomwire.test").info("client connected", extra={"client": text})
+    finally:
+        logging.getLogger("roomwire").handlers = []
+    line = stream.getvalue()
+    assert line.endswith("\n")
+    assert line[:-1].isprintable()
+    if format == "json":
+        assert json.loads(line)["client"] == text
