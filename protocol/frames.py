@@ -396,8 +396,11 @@ def mechanism(text: str) -> Field:
 
 
 def extensions(frame: Hello | Welcome) -> dict[str, bytes]:
-    """Extensions by name, with their data."""
-    return {values["name"]: values["data"] for values in _values(frame, FieldType.EXTENSION)}
+    """Extensions by name, with their data; of several fields with one name the first counts (SPEC.md, section 17.3)."""
+    by_name: dict[str, bytes] = {}
+    for values in _values(frame, FieldType.EXTENSION):
+        by_name.setdefault(values["name"], values["data"])
+    return by_name
 
 
 def agent_of(frame: Hello | Welcome) -> str | None:

@@ -203,6 +203,7 @@ def test_a_node_that_is_not_known_is_an_error(node: Any) -> None:
         c.Struct("x" / c.Int8ub, "x" / c.Int8ub, *TAIL),
         c.Struct("x" / c.Int8ub, "y" / wire.Counted(c.Int8ub, c.Struct("x" / c.Int8ub)), *TAIL),
         c.Struct(("x" / c.Int8ub) * (lambda value, context: None), *TAIL),
+        c.Struct(c.Renamed(c.Int8ub, "x", newparsed=lambda value, context: None), *TAIL),
         c.Struct("x" / c.Int8ub, "y" / c.Int8ub),
         c.Struct("x" / c.Int8ub, "fields" / c.GreedyRange(wire.FIELD), "y" / c.Int8ub),
         c.Struct("x" / c.Int8ub, "other" / c.GreedyRange(wire.FIELD), c.Terminated),

@@ -19,7 +19,10 @@ from protocol.frames import FRAMES
 from protocol.registry import (
     CODES,
     GREASE,
+    HEADER_SIZE,
     LIMITS,
+    MAGIC,
+    PREFACE_SIZE,
     RULES,
     Code,
     FieldType,
@@ -29,7 +32,7 @@ from protocol.registry import (
     is_private,
     is_relayed,
 )
-from protocol.wire import BODIES, HEADER, VALUES
+from protocol.wire import BODIES, CLIENT_PREFACE, HEADER, SERVER_PREFACE, VALUES
 
 
 def test_every_number_has_its_rows() -> None:
@@ -77,8 +80,16 @@ def test_announced_limits_fit_their_fields() -> None:
     assert all(LIMITS[name].high < 256**size for name, size in sizes.items())
 
 
-def test_header_has_16_octets() -> None:
-    assert HEADER.sizeof() == 16
+def test_sizes() -> None:
+    assert HEADER.sizeof() == HEADER_SIZE == 16
+    assert CLIENT_PREFACE.sizeof() == SERVER_PREFACE.sizeof() == PREFACE_SIZE == 8
+
+
+def test_prefaces() -> None:
+    numbers = {"magic": int.from_bytes(MAGIC, "big"), "zero": 0, "zero1": 0, "zero2": 0}
+    client = CLIENT_PREFACE.build({**numbers, "version_min": 1, "version_max": 2})
+    assert client == bytes.fromhex("F5525750 01 02 0000")
+    assert SERVER_PREFACE.build({**numbers, "version": 1}) == bytes.fromhex("F5525750 01 00 0000")
 
 
 @pytest.mark.parametrize(
