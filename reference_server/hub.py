@@ -12,6 +12,7 @@ from typing import Protocol
 
 from protocol.events import ConnectionTerminated
 from protocol.registry import Code
+from reference_server.caretaker import Caretaker
 from reference_server.clock import ServerClock
 from reference_server.config import Config
 from reference_server.handshake import Handshake
@@ -23,8 +24,6 @@ from reference_server.room import Room
 from reference_server.store import Log, Store
 
 log = logging.getLogger("roomwire.server")
-
-HOUSEKEEPING_SECONDS = 5.0
 
 
 class Host(Protocol):
@@ -56,6 +55,7 @@ class Hub:
         self.joiner = Joiner(self)
         self.historian = Historian(self)
         self.publisher = Publisher(self)
+        self.caretaker = Caretaker(self)
         self.peers: set[Peer] = set()
         self.rooms: dict[str, Room] = {}
         self.waiting: set[Peer] = set()  # peers whose next reply waits for a commit, or for its turn
@@ -63,10 +63,9 @@ class Hub:
         self.failed: Exception | None = None
         self._touched: set[Peer] = set()
         self._changed: set[Room] = set()
-        self._appended = False
+        self._appended: set[str] = set()  # keys, for a room may be let go and loaded again before the commit is done
         self._scheduled = False
         self._next_ref = 0
-        self._next_housekeeping = 0.0
 
     # --- time and numbers
 
@@ -88,6 +87,7 @@ class Hub:
     def accept(self, link: Link, address: str) -> Peer:
         """A new connection. One beyond the caps is let in as far as HELLO, to be told why it is refused."""
         allowed = self.addresses.connect(address) and len(self.peers) < self.config.max_connections
+        allowed = allowed and not self.draining  # RW-DRAIN-6: accepted just before the listener was closed
         peer = Peer(self, link, address, self.now, full=not allowed)
         self.peers.add(peer)
         return peer
@@ -129,8 +129,7 @@ class Hub:
 
     def appended(self, room: Room) -> None:
         """The room's log was appended to: it is committed at the end of the tick."""
-        self._appended = True
-        self._changed.add(room)
+        self._appended.add(room.key)
         self._schedule()
 
     def _schedule(self) -> None:
@@ -145,17 +144,16 @@ class Hub:
             self._write_out()
             return
         if self._appended:
-            self._appended = False
-            changed = tuple(self._changed)
-            self.store.commit(lambda: self._committed(changed))
+            appended, self._appended = self._appended, set()
+            self.store.commit(lambda: self._committed(appended))
         if self.waiting:
             self._settle()
         self._flush_rooms()
         self._write_out()
 
-    def _committed(self, changed: tuple[Room, ...]) -> None:
+    def _committed(self, appended: set[str]) -> None:
         """What was appended up to some tick is stable now: ACKs first (RW-PROMISE-11), then the streams."""
-        self._changed.update(room for room in changed if room.members)
+        self._changed.update(self.rooms[key] for key in appended if key in self.rooms)
         self._settle()
         self._schedule()
 
@@ -184,13 +182,8 @@ class Hub:
         now = self.now
         for peer in tuple(self.peers):
             peer.sweep(now)
-        if now >= self._next_housekeeping and self.failed is None:
-            self._next_housekeeping = now + HOUSEKEEPING_SECONDS
-            self.addresses.sweep(now)
-            now_ms = self.clock_ms()
-            for room in self.rooms.values():
-                room.log.retain(now_ms)
-                room.log.forget(now_ms - self.config.dedupe_ms)
+        if self.failed is None:
+            self.caretaker.sweep(now)
 
     # --- the end
 

@@ -64,15 +64,15 @@ class Joiner:
             return
 
         def start(done: Callable[[], None]) -> None:
-            def opened(log: Log, created: bool) -> None:
-                self._opened(peer, join, log, created)
+            def opened(log: Log, _created: bool) -> None:
+                self._opened(peer, join, log)
                 done()
 
             hub.store.open(room_key, name, opened)
 
         peer.run(start)
 
-    def _opened(self, peer: Peer, join: Join, log: Log, created: bool) -> None:
+    def _opened(self, peer: Peer, join: Join, log: Log) -> None:
         hub = self._hub
         room = hub.rooms.get(log.key)
         if room is not None:
@@ -81,7 +81,7 @@ class Joiner:
             if room is None:
                 hub.store.release(log)
             return
-        if created and room is None:
+        if room is None and not log.tail:
             code, wait_ms, text = Code.RATE_LIMITED, 0, "too many new rooms from your address"
             if not hub.config.create_rooms:
                 code, text = Code.NO_SUCH_ROOM, "there is no such room"
@@ -144,7 +144,7 @@ class Historian:
             def collected(records: deque[Record]) -> None:
                 if not peer.closing:
                     self._answer(peer, history, log, records, (low, high))
-                done()
+                peer.when_taken(done)  # RW-LAG-1: one such reply is held for a client, not all that it asked for
 
             _collect(log, first, end, config.history_octets, newest, collected)
 

@@ -161,8 +161,8 @@ class Listener:
         return min(0.5, max(0.02, shortest / 4000))
 
     def _sweep(self) -> None:
+        self._loop.call_later(self._sweep_seconds, self._sweep)  # first: there is no time-out without it
         self.hub.sweep()
-        self._loop.call_later(self._sweep_seconds, self._sweep)
 
     def handle_signals(self) -> None:
         """SIGTERM and SIGINT drain; a second one ends at once."""

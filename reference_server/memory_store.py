@@ -129,6 +129,9 @@ class MemoryStore:
     def rooms(self) -> int:
         return sum(log.head > 0 for log in self._logs.values())
 
+    def keys(self, after: str, limit: int, done: Callable[[list[str]], None]) -> None:
+        done(sorted(key for key, log in self._logs.items() if log.head and key > after)[:limit])
+
     def open(self, key: str, name: str, done: Callable[[Log, bool], None]) -> None:
         log = self._logs.get(key)
         created = log is None

@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING, Protocol
 
 from protocol.connection import error_frame
 from protocol.events import ConnectionTerminated, RequestRefused, ServerEvent
-from protocol.frames import Ack, Auth, Error, Hello, History, Join, Leave, Ok, Publish, Stop
+from protocol.frames import Ack, Auth, Error, Hello, History, Join, Leave, Ok, Publish
 from protocol.registry import Code, FrameType, PresenceKind
 from protocol.server import ServerConnection
 from reference_server.limits import TokenBucket
-from reference_server.room import Member
+from reference_server.room import READS_AT_ONCE, Member
 
 if TYPE_CHECKING:
     from reference_server.hub import Hub
+
+
+STREAM_OCTETS = 256 * 1024
+"""How much of all its rooms' streams one client is handed in a tick, about."""
 
 
 class Link(Protocol):
@@ -70,8 +74,11 @@ class Peer:
         "_blocked_since",
         "_blocked_size",
         "_executing",
+        "_parting",
         "_paused",
         "_pending",
+        "_stream_octets",
+        "_when_taken",
         "account",
         "address",
         "conn",
@@ -85,6 +92,9 @@ class Peer:
         "memberships",
         "name",
         "publish_bucket",
+        "reads",
+        "sated",
+        "starved",
         "writable",
     )
 
@@ -102,13 +112,19 @@ class Peer:
         self.publish_bucket: TokenBucket | None = None
         self.join_bucket: TokenBucket | None = None
         self.writable = True
+        self.reads = 0  # portions of rooms' streams that the store is reading for it
+        self.sated = False  # it is handed no more messages in this tick
+        self.starved = False  # because of that some room has more for it
+        self._stream_octets = 0  # handed to it in this tick
         self._executing = False  # a request that is no PUBLISH goes on in a callback
         self.gone = False
         self._pending: deque[Pending] | None = None
         self._backlog: deque[ServerEvent] | None = None
         self._paused = False
         self._blocked_since: float | None = None
-        self._blocked_size = 0
+        self._blocked_size = 0  # what would be waiting if nothing had been taken since
+        self._parting: PresenceKind | None = None  # how it leaves its rooms, once all that it asked is answered
+        self._when_taken: Callable[[], None] | None = None
 
     # --- from the transport
 
@@ -121,7 +137,7 @@ class Peer:
     def lost(self, now: float) -> None:
         """The end of the stream, or its failure."""
         if not self.gone:
-            self._leave_all(PresenceKind.LOST)
+            self._leave_all(self._parting or PresenceKind.LOST)
             if self.conn.state != "CLOSED":
                 self.conn.receive_eof(now)
             self._end()
@@ -138,14 +154,16 @@ class Peer:
         self.writable = True
         self._blocked_since = None
         self._steer_reading(now)
-        for member in self.memberships.values():
-            self.hub.room_changed(member.room)
+        self._rooms_changed()
         self.hub.touched(self)
 
     # --- to the transport
 
     def write_stream(self, octets: bytes) -> None:
         """Frames of a room's stream."""
+        self._stream_octets += len(octets)
+        if self._stream_octets >= STREAM_OCTETS:
+            self.sated = True
         self.conn.send_encoded(octets)
         self.hub.touched(self)
 
@@ -155,11 +173,33 @@ class Peer:
             return
         octets = self.conn.data_to_send(now)
         if octets:
+            if self._blocked_since is not None:
+                self._blocked_size += len(octets)
             self.link.write(octets)
         self._steer_reading(now)
         if self.conn.should_close:
-            self._leave_all(PresenceKind.LOST)
+            self._leave_all(self._parting or PresenceKind.LOST)
             self._end()
+            return
+        self._stream_octets = 0
+        self.sated = self.reads >= READS_AT_ONCE
+        if not self.writable:
+            return
+        if self.starved:
+            self.starved = False
+            self._rooms_changed()
+        if self._when_taken is not None:
+            taken, self._when_taken = self._when_taken, None
+            taken()
+
+    def _rooms_changed(self) -> None:
+        for member in self.memberships.values():
+            self.hub.room_changed(member.room)
+
+    def when_taken(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once the network has taken most of what was said to this client up to now."""
+        self._when_taken = callback
+        self.hub.touched(self)
 
     def _steer_reading(self, now: float) -> None:
         paused = not self.writable or not self.conn.wants_data
@@ -224,6 +264,8 @@ class Peer:
             return
         pending = self._pending
         conn = self.conn
+        if pending and pending[0].ready:
+            self.hub.touched(self)
         while pending and pending[0].ready:
             due = pending.popleft()
             if due.error is not None:
@@ -239,6 +281,8 @@ class Peer:
     def proceed(self) -> None:
         """All earlier requests are answered: take up what waited, then what is still unread."""
         backlog = self._backlog
+        if backlog and self.closing:
+            backlog.clear()
         while backlog and not self._executing and not self.gone:
             if isinstance(backlog[0], Publish):
                 self._publish(backlog.popleft())  # type: ignore[arg-type]
@@ -262,12 +306,8 @@ class Peer:
                 hub.joiner.join(self, event)
             case Leave():
                 self._leave(event)
-            case History() if "history" in self.extensions:
+            case History():
                 hub.historian.history(self, event)
-            case History() | Stop():
-                # RW-TYPE-1: the type of an extension that was not negotiated is unknown.
-                text = f"the extension of {event.TYPE.name} was not negotiated"
-                self.conn.send(error_frame(Code.UNKNOWN_REQUEST, event.request, event.room, text=text))
 
     def run(self, start: Callable[[Callable[[], None]], None]) -> None:
         """Execute a request that may end in a callback: `start(done)` begins it, `done` says that it is answered."""
@@ -301,7 +341,9 @@ class Peer:
 
     def _terminated(self, event: ConnectionTerminated) -> None:
         orderly = event.by_peer and event.code == Code.NONE  # RW-PRESENCE-3
-        self._leave_all(PresenceKind.LEFT if orderly else PresenceKind.LOST)
+        self._parting = PresenceKind.LEFT if orderly else PresenceKind.LOST
+        if self.closing:  # else write_out does it: RW-CLOSE-3
+            self._leave_all(self._parting)
         self.hub.log_end(self, event)
 
     def goaway(self, code: Code, now: float, *, retry_ms: int = 0, text: str = "", event: str = "close") -> None:
@@ -340,5 +382,5 @@ class Peer:
 
     @property
     def closing(self) -> bool:
-        """Whether nothing is sent to this client any more but what ends the connection."""
-        return self.gone or self.conn.state in ("CLOSING", "CLOSED")
+        """Whether this client is not answered any more."""
+        return self.gone or not self.conn.answering

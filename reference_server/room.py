@@ -27,6 +27,9 @@ TAIL_OCTETS = 1024 * 1024
 READ_MESSAGES = 512
 """How many records are read from the store at once."""
 
+READS_AT_ONCE = 2
+"""For how many of its rooms one member has them read at a time: many rooms to catch up with are held as one is."""
+
 
 class Member:
     """One peer's place in one room."""
@@ -111,7 +114,7 @@ class Room:
         if not self.quiet:
             if len(self.members) > self.quiet_above:
                 self.quiet = True
-                self._presence.append(encode(Presence(PresenceKind.QUIET, 0, "", room=self.ref)))
+                self._presence.append(self._quiet_presence())
             else:
                 self._presence.append(self._presence_of(peer, PresenceKind.JOINED))
         member.presence_from = len(self._presence)
@@ -130,6 +133,9 @@ class Room:
     def _presence_of(self, peer: Peer, kind: PresenceKind) -> bytes:
         flags = Flag.VERIFIED if peer.account else 0
         return encode(Presence(kind, peer.member, peer.name, flags=flags, room=self.ref))
+
+    def _quiet_presence(self) -> bytes:
+        return encode(Presence(PresenceKind.QUIET, 0, "", room=self.ref))
 
     def roster(self) -> bytes:
         """The sequence of ROSTER frames with the membership as it is now (RW-ROSTER-2)."""
@@ -164,7 +170,9 @@ class Room:
                 member.presence_from = 0
                 continue
             cursor = member.cursor
-            if cursor < head and not member.reading:
+            if cursor < head and not member.reading and peer.sated:
+                peer.starved = True
+            elif cursor < head and not member.reading:
                 portion = portions.get(cursor)
                 if portion is None:
                     portion = portions[cursor] = self._portion(cursor, head)
@@ -174,6 +182,8 @@ class Room:
                     done = done and portion[0] == head
                 else:
                     self._read_behind(member)
+                    if not member.attached:  # it was read at once, and found to be gone
+                        continue
             if presence:
                 start = member.presence_from
                 if start < len(presence):
@@ -204,24 +214,30 @@ class Room:
 
     def _read_behind(self, member: Member) -> None:
         """Read for one member what is no longer in the encoded tail."""
+        peer, cursor = member.peer, member.cursor
         member.reading = True
-        cursor = member.cursor
+        peer.reads += 1
+        peer.sated = peer.sated or peer.reads >= READS_AT_ONCE
 
         def done(records: list[Record]) -> None:
             member.reading = False
+            peer.reads -= 1
+            peer.hub.touched(peer)
             if not member.attached:
                 return
             if not records or records[0].seq != cursor + 1:
                 self.evict(member, Code.LAGGED, text="messages after your cursor are gone")  # RW-LAG-3
             else:
                 member.cursor = records[-1].seq
-                member.peer.write_stream(b"".join([message_octets(record, self.ref) for record in records]))
-            member.peer.hub.room_changed(self)
+                peer.write_stream(b"".join([message_octets(record, self.ref) for record in records]))
+            peer.hub.room_changed(self)
 
         self.log.read(cursor, READ_MESSAGES, PORTION_OCTETS, done)
 
     def _repair_roster(self, member: Member) -> None:
-        """RW-ROSTER-3: PRESENCE that was left out is made good by a roster."""
+        """RW-ROSTER-3: PRESENCE that was left out is made good by a roster, or by the word that there is none."""
         member.roster_stale = False
-        if member.wants_roster and not self.quiet:
+        if self.quiet:
+            member.peer.write_stream(self._quiet_presence())  # RW-QUIET-1
+        elif member.wants_roster:
             member.peer.write_stream(self.roster())

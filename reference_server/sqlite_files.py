@@ -148,6 +148,8 @@ def as_store_error(error: Exception, path: Path) -> Exception:
         if code in _STORAGE_ERRORS:
             return StoreUnavailable(path, "storage that can be read and written", str(error))
         return StoreCorrupt(path, "a sound Roomwire store", str(error))
+    if isinstance(error, UnicodeDecodeError):
+        return StoreCorrupt(path, "names in UTF-8", "octets that are not")
     if isinstance(error, OSError):
         return StoreUnavailable(error.filename or path, "storage that can be read and written", _reason(error))
     return error

@@ -30,6 +30,7 @@ from reference_server.sqlite_tables import (
     first_retained,
     read_bounds,
     read_ids,
+    read_keys,
     read_messages,
     read_room,
     read_rooms,
@@ -242,6 +243,9 @@ class SqliteStore:
 
     def rooms(self) -> int:
         return self._rooms
+
+    def keys(self, after: str, limit: int, done: Callable[[list[str]], None]) -> None:
+        self.ask(lambda reader: read_keys(reader, after, limit), done)
 
     def open(self, key: str, name: str, done: Callable[[Log, bool], None]) -> None:
         log = self._logs.get(key)

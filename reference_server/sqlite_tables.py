@@ -61,16 +61,19 @@ _MESSAGE_CRC = struct.Struct(">qqqqqHHHI")  # room, seq, time_ms, sender, offset
 _ID_CRC = struct.Struct(">qqq")  # room, seq, time_ms
 _ROOM_CRC = struct.Struct(">qqqqqqHHH")  # the integers, three lengths
 
+_READ_ROOMS = """
+    SELECT key, id, name, head, oldest, octets, ids, last_time_ms, unicode_version, crc FROM rooms"""
+
+# Ends with the first message that is too much, so that what is missing can be told from what did not fit.
 _READ_MESSAGES = """
     WITH first AS (
-        SELECT seq, offset FROM messages WHERE room = :room AND seq BETWEEN :start AND :end
-        ORDER BY seq LIMIT 1)
+        SELECT seq, offset, length(payload) + length(fields) AS size FROM messages
+        WHERE room = :room AND seq BETWEEN :start AND :end ORDER BY seq LIMIT 1)
     SELECT (SELECT oldest FROM rooms WHERE key = :key), json_group_array(json_array(
         seq, time_ms, sender, hex(id), ctype, name, verified, hex(payload), hex(fields), offset, crc))
     FROM (SELECT m.* FROM first CROSS JOIN messages AS m
           WHERE m.room = :room AND m.seq BETWEEN first.seq AND min(first.seq + :limit - 1, :end)
-          AND (m.seq = first.seq
-               OR m.offset + length(m.payload) + length(m.fields) <= first.offset + :octets)
+          AND m.offset <= first.offset + max(first.size, :octets)
           ORDER BY m.seq)"""
 
 _READ_IDS = """
@@ -215,7 +218,7 @@ def _statement(verb: str, width: int, rows: int) -> str:
 def read_rooms(connection: sqlite3.Connection, path: Path) -> Iterator[Room]:
     """All rooms, each checked."""
     count = last = 0
-    for row in connection.execute("SELECT * FROM rooms"):
+    for row in connection.execute(_READ_ROOMS):
         room = _room(row, path)
         count, last = count + 1, max(last, room.id)
         yield room
@@ -224,8 +227,15 @@ def read_rooms(connection: sqlite3.Connection, path: Path) -> Iterator[Room]:
 
 
 def read_room(connection: sqlite3.Connection, path: Path, key: str) -> Room | None:
-    row = connection.execute("SELECT * FROM rooms WHERE key = ?", (key,)).fetchone()
+    row = connection.execute(f"{_READ_ROOMS} WHERE key = ?", (key,)).fetchone()
     return None if row is None else _room(row, path)
+
+
+def read_keys(connection: sqlite3.Connection, after: str, limit: int) -> list[str]:
+    """Ascending. SQLite compares text by its UTF-8, which is the order of code points."""
+    sql = "SELECT json_group_array(key) FROM (SELECT key FROM rooms WHERE key > ? ORDER BY key LIMIT ?)"
+    keys: list[str] = json.loads(connection.execute(sql, (after, limit)).fetchone()[0])
+    return keys
 
 
 def read_messages(
@@ -235,15 +245,22 @@ def read_messages(
     names = {"key": room.key, "room": room.id, "start": start, "end": end, "limit": limit, "octets": octets}
     oldest, text = connection.execute(_READ_MESSAGES, names).fetchone()
     rows = _decoded(text, path, room)
-    seq = max(start, oldest or 0)
-    if not rows and seq <= end:
-        raise StoreCorrupt(path, f"message {seq} of room {room.key!r}", "nothing")
-    records = []
+    if not isinstance(oldest, int):
+        raise _changed(path, "the entry", room.key)
+    seq = max(start, oldest)
+    last = min(seq + limit - 1, end)
+    records: list[Record] = []
     for row in rows:
         if row[0] != seq:
-            raise StoreCorrupt(path, f"message {seq} of room {room.key!r}", f"message {row[0]}")
-        records.append(_record(row, room, path))
+            break
+        record = _record(row, room, path)
+        octets -= len(record.payload) + len(record.fields)
+        if octets < 0 and records:
+            return records
+        records.append(record)
         seq += 1
+    if seq <= last:
+        raise StoreCorrupt(path, f"message {seq} of room {room.key!r}", "another or none")
     return records
 
 
@@ -274,7 +291,7 @@ def read_ids(connection: sqlite3.Connection, path: Path, room: Room) -> Iterator
         rows = _decoded(text, path, room)
         for hex_id, seq, time_ms, hex_digest, crc in rows:
             id, digest = bytes.fromhex(hex_id), bytes.fromhex(hex_digest)
-            if id <= last or crc != _checked(_id_crc, room.id, id, seq, time_ms, digest):
+            if id <= last or not _sound(crc, _id_crc, room.id, id, seq, time_ms, digest):
                 raise _changed(path, f"id {hex_id}", room.key)
             yield id, seq, time_ms, digest
             last = id
@@ -292,7 +309,7 @@ def write_incarnation(connection: sqlite3.Connection, incarnation: bytes) -> Non
 
 def read_incarnation(connection: sqlite3.Connection, path: Path) -> bytes:
     rows = connection.execute("SELECT incarnation, crc FROM meta").fetchall()
-    if len(rows) != 1 or crc32(rows[0][0]) != rows[0][1]:
+    if len(rows) != 1 or not _sound(rows[0][1], crc32, rows[0][0]):
         raise StoreCorrupt(path, "the incarnation as it was written", "another checksum or none")
     incarnation: bytes = rows[0][0]
     return incarnation
@@ -301,7 +318,7 @@ def read_incarnation(connection: sqlite3.Connection, path: Path) -> bytes:
 def _room(row: tuple[Any, ...], path: Path) -> Room:
     key, id, name, head, oldest, octets, ids, last_time_ms, unicode_version, crc = row
     room = Room(key, name, unicode_version, id, head, oldest, octets, ids, last_time_ms)
-    if crc != _checked(room.crc):
+    if not _sound(crc, room.crc):
         raise _changed(path, "the entry", str(key))
     return room
 
@@ -310,7 +327,7 @@ def _record(row: list[Any], room: Room, path: Path) -> Record:
     seq, time_ms, sender, hex_id, ctype, name, verified, hex_payload, hex_fields, offset, crc = row
     id, payload, fields = bytes.fromhex(hex_id), bytes.fromhex(hex_payload), bytes.fromhex(hex_fields)
     columns = (room.id, seq, time_ms, sender, id, ctype, name, verified, payload, fields, offset)
-    if crc != _checked(_message_crc, columns):
+    if not _sound(crc, _message_crc, columns):
         raise _changed(path, f"message {seq}", room.key)
     sender &= 0xFFFF_FFFF_FFFF_FFFF
     return Record(seq, time_ms, sender, id, ctype, name, bool(verified), payload, fields)
@@ -331,12 +348,11 @@ def _id_crc(room: int, id: bytes, seq: int, time_ms: int, digest: bytes) -> int:
     return crc32(b"".join((_ID_CRC.pack(room, seq, time_ms), id, digest)))
 
 
-def _checked(crc: Callable[..., int], *columns: Any) -> int | None:
-    """The checksum, or None if damage has changed the types of the columns."""
+def _sound(crc: object, compute: Callable[..., int], *columns: Any) -> bool:
     try:
-        return crc(*columns)
+        return compute(*columns) == crc
     except (TypeError, AttributeError, struct.error):
-        return None
+        return False  # damage may change the types of columns
 
 
 def _decoded(text: str, path: Path, room: Room) -> list[Any]:

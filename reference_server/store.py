@@ -2,7 +2,7 @@
 
 A store keeps one append-only log for each room. It knows nothing of frames or connections: payloads and
 fields are opaque octets. Two stores fulfil the contract, `memory_store.MemoryStore` (volatile) and
-`sqlite_store.SqliteStore` (durable); tests/test_store.py is run on both.
+`sqlite_store.SqliteStore` (durable); tests/test_store.py and tests/test_store_model.py are run on both.
 
 What every store promises (SPEC.md, "The promise"):
 
@@ -206,6 +206,12 @@ class Store(Protocol):
 
     def rooms(self) -> int:
         """The number of rooms with a stable head above 0."""
+
+    def keys(self, after: str, limit: int, done: Callable[[list[str]], None]) -> None:
+        """Call `done` with the keys of up to `limit` stored rooms greater than `after`, ascending.
+
+        For whoever has to visit them all, a few at a time: retention and forgetting reach open logs only.
+        """
 
     def open(self, key: str, name: str, done: Callable[[Log, bool], None]) -> None:
         """Load or make the log of the room `key`, and call `done(log, created)` once.

@@ -19,7 +19,7 @@ from reference_server.hub import Hub
 from reference_server.id_index import IdIndex
 from reference_server.memory_store import MemoryLog, MemoryStore
 from reference_server.peer import Peer
-from reference_server.store import Log, Retention
+from reference_server.store import Log, Record, Retention, epoch_of
 from tests.wiretap import WireTap
 
 HIGH_WATER = 8 * 1024
@@ -27,7 +27,20 @@ HIGH_WATER = 8 * 1024
 
 COMMIT_SECONDS = (0.0, 0.0, 0.001, 0.05, 2.0)
 
+STORE_SECONDS = (0.0, 0.0, 0.001, 0.3)
+
 WALL_MS = 1_800_000_000_000
+
+
+class SlowLog(MemoryLog):
+    """A log that is read later than asked."""
+
+    __slots__ = ("world",)
+    world: World
+
+    def read(self, after: int, limit: int, octets: int, done: Callable[[list[Record]], None]) -> None:
+        read = super().read
+        self.world.store.later(lambda: read(after, limit, octets, done))
 
 
 class CrashingStore(MemoryStore):
@@ -55,9 +68,21 @@ class CrashingStore(MemoryStore):
         self._world.commit_at = max(self._world.commit_at, self._world.now + self._world.rng.choice(COMMIT_SECONDS))
         self._world.at(self._world.commit_at, stable)
 
-    def release(self, log: Log) -> None:
-        if log.key in self._logs:
-            super().release(log)
+    def open(self, key: str, name: str, done: Callable[[Log, bool], None]) -> None:
+        def opened() -> None:
+            created = key not in self._logs
+            if created:
+                log = self._logs[key] = SlowLog(self, key, name, epoch_of(self._incarnation, key))
+                log.world = self._world
+            super(CrashingStore, self).open(key, name, lambda log, _created: done(log, created))
+
+        self.later(opened)
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Call in a moment, or never if the process is gone by then."""
+        process = self._incarnations
+        delay = self._world.rng.choice(STORE_SECONDS)
+        self._world.after(delay, lambda: call() if process == self._incarnations else None)
 
     def crash(self) -> None:
         """What was not stable is gone, and nobody has a log open."""

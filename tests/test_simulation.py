@@ -161,3 +161,15 @@ def test_everybody_comes_back(disturb: Callable[[World], None]) -> None:
     heal(world)
     check_end(world)
     assert all(client.session.welcome is not None for client in world.clients)
+
+
+def test_a_room_that_nobody_visits_is_trimmed_by_age() -> None:
+    world = scenario(Config(retention_ms=60_000))
+    world.clients[0].publish("red", 3)
+    world.run(1.0)
+    for client in world.clients:
+        client.leave("red")
+    heal(world)
+    log = world.log_of("red")
+    assert log is not None
+    assert (log.head, log.oldest, log.users) == (3, 4, 0)

@@ -1,0 +1,53 @@
+"""Retention, and forgetting of ids: for rooms that are open and, a few at a time, for those that lie in the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reference_server.store import Log
+
+if TYPE_CHECKING:
+    from reference_server.hub import Hub
+
+INTERVAL_SECONDS = 5.0
+
+VISITS = 16
+"""How many stored rooms are visited at once."""
+
+
+class Caretaker:
+    """Applies the retention that is set, also to rooms that nobody visits."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._due = 0.0
+        self._after = ""  # the last stored room that was visited
+        self._visiting = False
+
+    def sweep(self, now: float) -> None:
+        """Do what is due at `now`."""
+        if now < self._due:
+            return
+        self._due = now + INTERVAL_SECONDS
+        self._hub.addresses.sweep(now)
+        for room in self._hub.rooms.values():
+            self._tend(room.log)
+        if not self._visiting:
+            self._visiting = True
+            self._hub.store.keys(self._after, VISITS, self._visit)
+
+    def _tend(self, log: Log) -> None:
+        now_ms = self._hub.clock_ms()
+        log.retain(now_ms)
+        log.forget(now_ms - self._hub.config.dedupe_ms)
+
+    def _visit(self, keys: list[str]) -> None:
+        self._visiting = False
+        self._after = keys[-1] if len(keys) == VISITS else ""  # from the beginning, after the last
+        for key in keys:
+            if key not in self._hub.rooms:
+                self._hub.store.open(key, key, lambda log, _created: self._visited(log))
+
+    def _visited(self, log: Log) -> None:
+        self._tend(log)
+        self._hub.store.release(log)
