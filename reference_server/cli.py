@@ -90,6 +90,12 @@ def data_directory(config: Config) -> Path:
     return Path(config.data) if config.data else default_data_directory()
 
 
+def for_people(path: Path) -> str:
+    """The path, with ~ for the home directory."""
+    path = path.absolute()
+    return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
+
+
 def retention(config: Config) -> Retention:
     """How much of each room is kept."""
     return Retention(config.retention_messages, config.retention_octets, config.retention_ms, bool(config.dedupe_ms))
@@ -102,6 +108,7 @@ def _open_store(config: Config, post: Callable[..., None], failed: Callable[[Exc
 
 
 async def _serve(config: Config) -> int:
+    asyncio.get_running_loop().set_exception_handler(logs.log_fault)
     listener = Listener(config, lambda post, failed: _open_store(config, post, failed))
     try:
         host, port = await listener.start()
@@ -109,7 +116,7 @@ async def _serve(config: Config) -> int:
         listener.hub.store.close()
         raise
     listener.handle_signals()
-    where = "in memory only: gone when the server ends" if config.memory else f"in {data_directory(config).absolute()}"
+    where = "in memory only: gone when the server ends" if config.memory else f"in {for_people(data_directory(config))}"
     print(f"roomwire-server: listening on {host}:{port}; rooms are kept {where}", flush=True)
     failure = await listener.run()
     if failure is not None:

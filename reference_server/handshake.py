@@ -52,7 +52,7 @@ class Handshake:
                 peer.member,
                 name,
                 hub.clock_ms(),
-                config.max_body,
+                hub.max_body,
                 config.heartbeat_ms,
                 config.dedupe_ms,
                 config.window,

@@ -25,6 +25,9 @@ from reference_server.store import Log, Store
 
 log = logging.getLogger("roomwire.server")
 
+REFUSED_AT_ONCE = 32
+"""How many connections beyond the caps may be there to be told so."""
+
 
 class Host(Protocol):
     """What drives the hub."""
@@ -45,6 +48,7 @@ class Hub:
         self.config = config
         self.times = config.times
         self.store = store
+        self.max_body = store.raise_max_body(config.max_body)
         self.host = host
         self.address = address
         self._random_number = random_number
@@ -58,6 +62,7 @@ class Hub:
         self.caretaker = Caretaker(self)
         self.peers: set[Peer] = set()
         self.rooms: dict[str, Room] = {}
+        self._refused = 0  # peers that are here only to be told that there is no room for them
         self.waiting: set[Peer] = set()  # peers whose next reply waits for a commit, or for its turn
         self.draining = False
         self.failed: Exception | None = None
@@ -85,16 +90,24 @@ class Hub:
     # --- peers
 
     def accept(self, link: Link, address: str) -> Peer:
-        """A new connection. One beyond the caps is let in as far as HELLO, to be told why it is refused."""
-        allowed = self.addresses.connect(address) and len(self.peers) < self.config.max_connections
+        """A new connection. One beyond the caps is let in as far as HELLO, to be told why it is refused.
+
+        There is room to tell that to a few: where too many wait to be told, or just wait, the peer is gone at once. So
+        they can keep neither descriptors nor the places of others.
+        """
+        allowed = self.addresses.connect(address) and len(self.peers) - self._refused < self.config.max_connections
         allowed = allowed and not self.draining  # RW-DRAIN-6: accepted just before the listener was closed
         peer = Peer(self, link, address, self.now, full=not allowed)
         self.peers.add(peer)
+        self._refused += peer.full
+        if self._refused > REFUSED_AT_ONCE:
+            peer.lost(self.now)
         return peer
 
     def peer_gone(self, peer: Peer) -> None:
         """The peer's link is closed."""
         self.peers.discard(peer)
+        self._refused -= peer.full
         self.waiting.discard(peer)
         self.addresses.disconnect(peer.address)
 

@@ -150,9 +150,7 @@ class Historian:
 
         peer.run(start)
 
-    def _answer(
-        self, peer: Peer, history: History, log: Log, records: deque[Record], whole: tuple[int, int]
-    ) -> None:
+    def _answer(self, peer: Peer, history: History, log: Log, records: deque[Record], whole: tuple[int, int]) -> None:
         ref, request = history.room, history.request
         sent = (records[0].seq, records[-1].seq + 1) if records else (whole[0], whole[0])
         for record in records:

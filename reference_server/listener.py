@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from reference_server.config import Config
-from reference_server.hub import Hub
+from reference_server.hub import REFUSED_AT_ONCE, Hub
 from reference_server.peer import Peer
 from reference_server.store import Store
 
@@ -22,8 +22,14 @@ log = logging.getLogger("roomwire.server")
 HIGH_WATER = 256 * 1024
 """A peer with more octets than this waiting in user space is not written to, nor read."""
 
-RESERVED_DESCRIPTORS = 64
+RESERVED_DESCRIPTORS = 128
 """Kept for the store, the listener, and connections that are accepted only to be refused."""
+
+BACKLOG = 1024
+"""How many connections may wait in the kernel to be accepted."""
+
+ACCEPT_AT_ONCE = 8
+"""How many are accepted before anything else is done, which counts for the reserve of descriptors."""
 
 
 class ListenError(Exception):
@@ -33,10 +39,11 @@ class ListenError(Exception):
 class PeerProtocol(asyncio.Protocol):
     """One socket: a `peer.Link` whose other side is the transport."""
 
-    __slots__ = ("_hub", "_peer", "_transport")
+    __slots__ = ("_hub", "_listener", "_peer", "_transport")
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._hub = listener.hub
         self._peer: Peer | None = None
         self._transport: asyncio.Transport | None = None
 
@@ -44,21 +51,26 @@ class PeerProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
+        self._listener.open += 1
+        if self._listener.open > self._listener.most:  # with those that are closed, but not yet taken by their peer
+            transport.abort()
+            return
         transport.set_write_buffer_limits(HIGH_WATER)
         address = transport.get_extra_info("peername")
         self._transport = transport
         self._peer = self._hub.accept(self, address[0] if isinstance(address, tuple) else "")
 
     def data_received(self, data: bytes) -> None:
-        assert self._peer is not None
-        self._peer.receive(data, self._hub.now)
+        if self._peer is not None:
+            self._peer.receive(data, self._hub.now)
 
     def eof_received(self) -> bool:
-        assert self._peer is not None
-        self._peer.lost(self._hub.now)
+        if self._peer is not None:
+            self._peer.lost(self._hub.now)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._listener.open -= 1
         if self._peer is not None:
             self._peer.lost(self._hub.now)
         self._peer = self._transport = None
@@ -104,6 +116,8 @@ class Listener:
         self, config: Config, open_store: Callable[[Callable[..., None], Callable[[Exception], None]], Store]
     ) -> None:
         self._config = config
+        self.open = 0  # sockets of clients
+        self.most = config.max_connections + REFUSED_AT_ONCE
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._server: asyncio.Server | None = None
@@ -140,13 +154,17 @@ class Listener:
         config = self._config
         try:
             self._server = await self._loop.create_server(
-                lambda: PeerProtocol(self.hub), config.host, config.port, backlog=1024, reuse_address=True
+                lambda: PeerProtocol(self), config.host, config.port, backlog=ACCEPT_AT_ONCE, reuse_address=True
             )
         except OSError as error:
             reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
             raise ListenError(f"cannot listen on {config.host}:{config.port}: {reason}") from None
         except OverflowError as error:
             raise ListenError(f"cannot listen on {config.host}:{config.port}: {error}") from None
+        for listening in self._server.sockets:
+            # asyncio's backlog is two things, this one and how many it accepts at once, whatever descriptors are left.
+            with listening.dup() as same:
+                same.listen(BACKLOG)
         host, port = self._server.sockets[0].getsockname()[:2]
         self.hub.address = f"{host}:{port}"
         self._loop.call_later(self._sweep_seconds, self._sweep)

@@ -1,10 +1,11 @@
 """Logs for people or for machines: one event, one line, whatever a peer put into it."""
 
+import asyncio
 import json
 import logging
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
 
@@ -44,6 +45,11 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             event["exception"] = self.formatException(record.exc_info)
         return json.dumps(event, default=str)
+
+
+def log_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """For `loop.set_exception_handler`: what went wrong in a callback is one event as well."""
+    logging.getLogger("roomwire.server").error(context["message"], exc_info=context.get("exception"))
 
 
 def configure(format: str, level: str, stream: TextIO | None = None) -> None:

@@ -29,7 +29,7 @@ class Publisher:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._content_limit = hub.config.max_body - CONTENT_RESERVE
+        self._content_limit = hub.max_body - CONTENT_RESERVE
 
     def publish(self, peer: Peer, member: Member | None, publish: Publish) -> Pending | Error:
         """An ACK that becomes due when the message is stable, or the ERROR."""

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from reference_server.sqlite_tables import SCHEMA, read_incarnation, write_incarnation
+from reference_server.sqlite_tables import SCHEMA, Meta, read_meta, write_meta
 from reference_server.sqlite_wal import check_wal
 from reference_server.store import (
     INCARNATION_SIZE,
@@ -59,7 +59,7 @@ class DataDirectory:
             if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
                 self._create(connection, random_bytes)
             self._check(connection)
-            self.incarnation = read_incarnation(connection, self.path)
+            self._meta = read_meta(connection, self.path)
             # Also what check_wal relies on.
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except Exception:
@@ -94,11 +94,29 @@ class DataDirectory:
         connection.execute(f"PRAGMA user_version = {FORMAT}")
         for statement in SCHEMA:
             connection.execute(statement)
-        write_incarnation(connection, random_bytes(INCARNATION_SIZE))
+        write_meta(connection, Meta(random_bytes(INCARNATION_SIZE), 0))
         connection.execute("COMMIT")
         # SQLite syncs its files and their names, but not the name of the directory that they are in.
         _sync(self.path.parent)
         _sync(self.path.parent.parent)
+
+    @property
+    def incarnation(self) -> bytes:
+        return self._meta.incarnation
+
+    @property
+    def max_body(self) -> int:
+        return self._meta.max_body
+
+    def write_meta(self, meta: Meta) -> None:
+        """Keep `meta` from now on. Raises StoreError."""
+        try:
+            self.writer.execute("BEGIN IMMEDIATE")
+            write_meta(self.writer, meta)
+            self.writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise as_store_error(error, self.path) from error
+        self._meta = meta
 
     def _check(self, connection: sqlite3.Connection) -> None:
         application, version = (
@@ -130,11 +148,7 @@ def renew_incarnation(directory: str | os.PathLike[str], random_bytes: Callable[
         raise StoreUnavailable(path, "a store", "none")
     files = DataDirectory(path, random_bytes)
     try:
-        files.writer.execute("BEGIN IMMEDIATE")
-        write_incarnation(files.writer, random_bytes(INCARNATION_SIZE))
-        files.writer.execute("COMMIT")
-    except sqlite3.Error as error:
-        raise as_store_error(error, files.path) from error
+        files.write_meta(Meta(random_bytes(INCARNATION_SIZE), files.max_body))
     finally:
         files.close()
 

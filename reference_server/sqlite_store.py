@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from reference_server.id_index import IdIndex
 from reference_server.sqlite_files import DataDirectory, as_store_error, renew_incarnation
 from reference_server.sqlite_tables import (
+    Meta,
     Room,
     Writer,
     first_retained,
@@ -240,6 +241,12 @@ class SqliteStore:
             thread.start()
 
     # On the caller's thread.
+
+    def raise_max_body(self, max_body: int) -> int:
+        # Before anything is committed, so the writer's connection is free.
+        if max_body > self._files.max_body:
+            self._files.write_meta(Meta(self._files.incarnation, max_body))
+        return self._files.max_body
 
     def rooms(self) -> int:
         return self._rooms

@@ -20,7 +20,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from reference_server.id_index import time_prefix
@@ -29,6 +29,7 @@ from reference_server.store import Entry, Record, StoreCorrupt
 SCHEMA = (
     """CREATE TABLE meta (
         incarnation BLOB NOT NULL,      -- 32 random octets; the epochs of all rooms are derived from it
+        max_body INTEGER NOT NULL,      -- the greatest limit for bodies under which messages were stored
         crc INTEGER NOT NULL)""",
     # The key is the primary key, with no index beside the table: so a damaged key is found by its checksum.
     """CREATE TABLE rooms (
@@ -302,17 +303,28 @@ def read_ids(connection: sqlite3.Connection, path: Path, room: Room) -> Iterator
         raise StoreCorrupt(path, f"{room.ids} ids of room {room.key!r}", str(count))
 
 
-def write_incarnation(connection: sqlite3.Connection, incarnation: bytes) -> None:
+class Meta(NamedTuple):
+    """What is kept once for the whole store."""
+
+    incarnation: bytes
+    max_body: int
+    """The greatest limit for bodies under which messages were stored."""
+
+
+def write_meta(connection: sqlite3.Connection, meta: Meta) -> None:
     connection.execute("DELETE FROM meta")
-    connection.execute("INSERT INTO meta VALUES (?, ?)", (incarnation, crc32(incarnation)))
+    connection.execute("INSERT INTO meta VALUES (?, ?, ?)", (*meta, _meta_crc(*meta)))
 
 
-def read_incarnation(connection: sqlite3.Connection, path: Path) -> bytes:
-    rows = connection.execute("SELECT incarnation, crc FROM meta").fetchall()
-    if len(rows) != 1 or not _sound(rows[0][1], crc32, rows[0][0]):
+def read_meta(connection: sqlite3.Connection, path: Path) -> Meta:
+    rows = connection.execute("SELECT incarnation, max_body, crc FROM meta").fetchall()
+    if len(rows) != 1 or not _sound(rows[0][2], _meta_crc, *rows[0][:2]):
         raise StoreCorrupt(path, "the incarnation as it was written", "another checksum or none")
-    incarnation: bytes = rows[0][0]
-    return incarnation
+    return Meta(*rows[0][:2])
+
+
+def _meta_crc(incarnation: bytes, max_body: int) -> int:
+    return crc32(incarnation + max_body.to_bytes(8, "big"))
 
 
 def _room(row: tuple[Any, ...], path: Path) -> Room:

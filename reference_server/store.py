@@ -204,6 +204,12 @@ class Store(Protocol):
     def last_time_ms(self) -> int:
         """The greatest time given to any record, or 0: the server's clock must not start below it."""
 
+    def raise_max_body(self, max_body: int) -> int:
+        """Note that messages are stored under this limit for bodies from now on, and return the greatest ever noted.
+
+        To be called once, before the first append; it waits for storage. A server announces no less (RW-WELCOME-5).
+        """
+
     def rooms(self) -> int:
         """The number of rooms with a stable head above 0."""
 

@@ -1,108 +1,14 @@
 """The contract of reference_server/store.py, held against every store."""
 
-import queue
-import random
-import shutil
-import tempfile
+import tracemalloc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from reference_server.memory_store import MemoryStore
-from reference_server.sqlite_store import SqliteStore
-from reference_server.store import Entry, Known, Log, Record, Retention, Store, epoch_of
-
-EVERYTHING = Retention(messages=None, octets=None, age_ms=None)
-T0 = 1_700_000_000_000
-
-
-class Driver:
-    """A store, the queue that stands for its event loop, and its methods turned into calls that wait."""
-
-    def __init__(self, kind: str, path: Path, retention: Retention) -> None:
-        self.posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self.failures: list[Exception] = []
-        self.store: Store
-        if kind == "memory":
-            self.store = MemoryStore(retention)
-        else:
-            self.store = SqliteStore(path, retention, self.posted.put, self.failures.append)
-
-    def run(self, until: Callable[[], object]) -> None:
-        """Run what the store posts until `until()`."""
-        while not until():
-            self.posted.get(timeout=30)()
-            assert not self.failures, self.failures
-
-    def open_new(self, key: str, name: str = "") -> tuple[Log, bool]:
-        opened: list[tuple[Log, bool]] = []
-        self.store.open(key, name or key, lambda log, created: opened.append((log, created)))
-        self.run(lambda: opened)
-        return opened[0]
-
-    def open(self, key: str) -> Log:
-        return self.open_new(key)[0]
-
-    def commit(self) -> None:
-        done: list[bool] = []
-        self.store.commit(lambda: done.append(True))
-        self.run(lambda: done)
-
-    def read(self, log: Log, after: int = 0, limit: int = 1_000, octets: int = 1 << 30) -> list[Record]:
-        answers: list[list[Record]] = []
-        log.read(after, limit, octets, answers.append)
-        self.run(lambda: answers)
-        assert len(answers) == 1
-        return answers[0]
-
-    def fill(self, log: Log, count: int, payload: bytes = b"payload") -> list[Entry]:
-        """Append and commit `count` entries."""
-        entries = [entry(log.tail + 1 + index, payload=payload) for index in range(count)]
-        for each in entries:
-            log.append(each)
-        self.commit()
-        return entries
-
-    def retain(self, log: Log, now_ms: int, oldest: int) -> None:
-        """Apply retention, expecting `oldest`."""
-        log.retain(now_ms)
-        # Opens and what retain has to find out are answered in order, so this waits for exactly that.
-        self.store.release(self.open("fence"))
-        assert log.oldest == oldest
-
-
-def entry(number: int, *, payload: bytes = b"payload", time_ms: int = 0, id_ms: int = 0) -> Entry:
-    """An entry with an id of its own, one millisecond after the entry before."""
-    return Entry(
-        id=(id_ms or T0 + number).to_bytes(6, "big") + number.to_bytes(10, "big"),
-        digest=number.to_bytes(16, "big"),
-        time_ms=time_ms or T0 + number,
-        sender=number << 32,
-        name=f"name {number % 7}",
-        verified=number % 3 == 0,
-        ctype=number % 2,
-        payload=payload,
-        fields=b"",
-    )
-
-
-def record(entry: Entry, seq: int, time_ms: int) -> Record:
-    return Record(
-        seq,
-        time_ms,
-        entry.sender,
-        entry.id,
-        entry.ctype,
-        entry.name,
-        entry.verified,
-        entry.payload,
-        entry.fields,
-    )
+from reference_server.id_index import IdIndex
+from reference_server.store import Entry, Known, Log, Retention, epoch_of
+from tests.stores import EVERYTHING, T0, Driver, entry, record
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -271,6 +177,24 @@ def test_the_epoch_depends_on_incarnation_and_key_alone() -> None:
     assert epoch_of(bytes(32), "room") != epoch_of(bytes(31) + b"\1", "room")
 
 
+def test_stored_rooms_are_visited_in_order(driver: Driver) -> None:
+    keys = ["b", "ä", "a", "\U0001f600", "\uffee", "z"]
+    for number, key in enumerate(keys):
+        driver.open(key).append(entry(number))
+    driver.open("empty")
+    driver.commit()
+
+    def visit(after: str, limit: int) -> list[str]:
+        answers: list[list[str]] = []
+        driver.store.keys(after, limit, answers.append)
+        driver.run(lambda: answers)
+        return answers[0]
+
+    assert visit("", 9) == ["a", "b", "z", "ä", "\uffee", "\U0001f600"]
+    assert visit("b", 2) == ["z", "ä"]
+    assert visit("\U0001f600", 2) == []
+
+
 # Ids
 
 
@@ -350,6 +274,17 @@ def test_ids_are_not_remembered_where_that_is_off(make: Make) -> None:
     driver.commit()
     log.forget(1 << 48)
     assert (log.known, len(driver.read(log))) == (0, 3)
+
+
+def test_an_id_costs_at_most_250_octets() -> None:
+    index = IdIndex()
+    tracemalloc.start()
+    for number in range(50_000):
+        index.add(entry(number).id, Known(number, T0, bytes(16)))
+    size = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    # Two allocations an id are rounded up to a multiple of 16.
+    assert size / 50_000 + 2 * 15 <= 250
 
 
 # Reading
@@ -531,209 +466,3 @@ def test_a_store_may_be_closed_twice(driver: Driver) -> None:
     driver.fill(driver.open("room"), 1)
     driver.store.close()
     driver.store.close()
-
-
-# All of it, in any order
-
-
-@dataclass
-class Room:
-    """What a room's log should be."""
-
-    log: Log | None = None
-    users: int = 0
-    records: list[Record] = field(default_factory=list)  # all there ever were; the seq is the position + 1
-    head: int = 0
-    oldest: int = 1
-    known: dict[bytes, Known] = field(default_factory=dict)
-    ever: list[tuple[bytes, Known]] = field(default_factory=list)
-    epoch: int = 0
-
-    @property
-    def last_time_ms(self) -> int:
-        return self.records[-1].time_ms if self.records else 0
-
-
-class StoreMachine(RuleBasedStateMachine):
-    """Any sequence of calls leaves a store as it leaves a plain model of one."""
-
-    kind: str
-    keys = st.sampled_from(["a", "b", "c"])
-    small = st.integers(0, 12)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.path = Path(tempfile.mkdtemp(prefix="store-"))
-        self.rooms = {key: Room() for key in ("a", "b", "c")}
-        self.random = random.Random(0)
-        self.committed = self.done = 0
-
-    @initialize(
-        messages=st.none() | small,
-        octets=st.none() | st.integers(0, 300),
-        age_ms=st.none() | small,
-    )
-    def start(self, messages: int | None, octets: int | None, age_ms: int | None) -> None:
-        self.retention = Retention(messages, octets, age_ms)
-        self.driver = Driver(self.kind, self.path, self.retention)
-
-    def opened(self, key: str) -> tuple[Room, Log]:
-        room = self.rooms[key]
-        if room.log is None:
-            self.open(key)
-        assert room.log is not None
-        return room, room.log
-
-    @rule(key=keys)
-    def open(self, key: str) -> None:
-        room = self.rooms[key]
-        log, created = self.driver.open_new(key)
-        assert created == (not room.records and room.log is None)
-        assert room.log is None or room.log is log
-        assert not room.epoch or room.epoch == log.epoch
-        room.log, room.epoch = log, log.epoch
-        room.users += 1
-
-    @rule(key=keys)
-    def release(self, key: str) -> None:
-        room = self.rooms[key]
-        assume(room.log is not None)
-        assert room.log is not None
-        self.driver.store.release(room.log)
-        room.users -= 1
-        if not room.users:
-            room.log = None
-
-    @rule(key=keys, id_ms=small, number=small, time_ms=small, size=st.integers(0, 120))
-    def append(self, key: str, id_ms: int, number: int, time_ms: int, size: int) -> None:
-        room, log = self.opened(key)
-        each = entry(number, id_ms=T0 + id_ms, time_ms=T0 + time_ms)
-        each.digest = self.random.randbytes(16)
-        each.payload, each.fields = self.random.randbytes(size // 2), self.random.randbytes(size - size // 2)
-        if each.id in room.known:
-            with pytest.raises(ValueError, match="already known"):
-                log.append(each)
-            return
-        known = Known(len(room.records) + 1, max(each.time_ms, room.last_time_ms), each.digest)
-        assert log.append(each) == known
-        room.records.append(record(each, known.seq, known.time_ms))
-        room.known[each.id] = known
-        room.ever.append((each.id, known))
-
-    @rule()
-    def commit(self) -> None:
-        self.committed += 1
-        number, tails = self.committed, {key: len(room.records) for key, room in self.rooms.items()}
-
-        def done() -> None:
-            self.done += 1
-            assert self.done == number
-            for key, tail in tails.items():
-                self.rooms[key].head = max(self.rooms[key].head, tail)
-
-        self.driver.store.commit(done)
-
-    @rule()
-    def wait(self) -> None:
-        self.driver.run(lambda: self.done == self.committed)
-
-    @rule(key=keys, after=small, limit=st.integers(1, 12), octets=st.integers(0, 400))
-    def read(self, key: str, after: int, limit: int, octets: int) -> None:
-        room, log = self.opened(key)
-        expected: list[Record] = []
-        total = 0
-        for each in room.records[max(after, room.oldest - 1) : room.head][:limit]:
-            total += len(each.payload) + len(each.fields)
-            if total > octets and expected:
-                break
-            expected.append(each)
-        assert self.driver.read(log, after, limit, octets) == expected
-
-    @rule(key=keys, below=small)
-    def trim(self, key: str, below: int) -> None:
-        room, log = self.opened(key)
-        log.trim(below)
-        room.oldest = max(room.oldest, min(below, room.head + 1))
-
-    @rule(key=keys, now=st.integers(0, 30))
-    def retain(self, key: str, now: int) -> None:
-        room, log = self.opened(key)
-        octets, below, limits = 0, room.head + 1, self.retention
-        for each in reversed(room.records[room.oldest - 1 : room.head]):
-            octets += len(each.payload) + len(each.fields)
-            if (
-                (limits.messages is not None and room.head - each.seq >= limits.messages)
-                or (limits.octets is not None and octets > limits.octets)
-                or (limits.age_ms is not None and each.time_ms < T0 + now - limits.age_ms)
-            ):
-                break
-            below = each.seq
-        room.oldest = max(room.oldest, below)
-        self.driver.retain(log, T0 + now, room.oldest)
-
-    @rule(key=keys, before=st.integers(0, 14))
-    def forget(self, key: str, before: int) -> None:
-        room, log = self.opened(key)
-        log.forget(T0 + before)
-        bound = (T0 + before).to_bytes(6, "big")
-        room.known = {id: known for id, known in room.known.items() if id[:6] >= bound}
-
-    @precondition(lambda self: self.kind != "memory")
-    @rule(commit=st.booleans())
-    def restart(self, commit: bool) -> None:
-        if commit:
-            self.commit()
-        self.driver.store.close()
-        self.wait()
-        self.driver = Driver(self.kind, self.path, self.retention)
-        for key, room in self.rooms.items():
-            room.log, room.users = None, 0
-            del room.records[room.head :]
-            room.known = {id: known for id, known in room.known.items() if known.seq <= room.head}
-            self.open(key)
-            assert room.log is not None
-            if not commit:
-                # What was deleted since the last commit may be back.
-                assert room.log.oldest <= room.oldest
-                room.oldest = room.log.oldest
-                for id, known in room.ever:
-                    if id not in room.known and room.log.lookup(id) == known:
-                        room.known[id] = known
-        assert self.driver.store.rooms() == sum(room.head > 0 for room in self.rooms.values())
-        assert self.driver.store.last_time_ms == max(room.last_time_ms for room in self.rooms.values())
-
-    @invariant()
-    def agrees(self) -> None:
-        for room in self.rooms.values():
-            if room.log is not None:
-                log = room.log
-                assert (log.head, log.tail, log.oldest) == (room.head, len(room.records), room.oldest)
-                assert (log.last_time_ms, log.known) == (room.last_time_ms, len(room.known))
-                for id, _ in room.ever:
-                    assert log.lookup(id) == room.known.get(id)
-
-    def teardown(self) -> None:
-        if hasattr(self, "driver"):
-            self.wait()
-            for key in self.rooms:
-                room, log = self.opened(key)
-                assert self.driver.read(log) == room.records[room.oldest - 1 : room.head]
-            self.driver.store.close()
-            assert not self.driver.failures
-        shutil.rmtree(self.path)
-
-
-class MemoryMachine(StoreMachine):
-    kind = "memory"
-
-
-class SqliteMachine(StoreMachine):
-    kind = "sqlite"
-
-
-TestMemoryMachine = MemoryMachine.TestCase
-TestSqliteMachine = SqliteMachine.TestCase
-TestMemoryMachine.settings = settings(deadline=None, suppress_health_check=list(HealthCheck))
-TestSqliteMachine.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
