@@ -351,8 +351,12 @@ class ClientConnection(Connection):
     def _membership_replied(self, membership: Membership, frame: Frame) -> None:
         if membership.state == "OUT":
             return  # RW-REQUEST-7: EVICTED came before the reply to LEAVE
-        membership.move(frame.TYPE.name)
+        refused = membership.state == "LEAVING" and isinstance(frame, Error) and frame.code == Code.NOT_JOINED
+        membership.move("ERROR(NOT_JOINED)" if refused else frame.TYPE.name)
         if isinstance(frame, Joined):
+            for name in ("epoch", "start"):
+                if not getattr(frame, name):  # RW-CURSOR-6
+                    raise Malformed("JOINED", name, "other than 0", "0")
             if frame.room in self.memberships:
                 raise Unexpected("JOINED", "room", "a room that this client is not in", str(frame.room))
             membership.ref, membership.name = frame.room, frame.name

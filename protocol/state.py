@@ -100,7 +100,8 @@ MEMBERSHIP: tuple[Transition, ...] = (
     Transition("IN", "EVICTED", "", "OUT"),
     Transition("LEAVING", "stream frame", "move the cursor", "LEAVING"),
     Transition("LEAVING", "OK", "", "OUT"),
-    Transition("LEAVING", "ERROR", "", "OUT"),
+    Transition("LEAVING", "ERROR(NOT_JOINED)", "", "OUT"),
+    Transition("LEAVING", "ERROR", "", "IN"),
     Transition("LEAVING", "EVICTED", "", "OUT"),
     Transition("any", "end of stream", "", "OUT"),
 )

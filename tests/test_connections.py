@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -440,6 +441,23 @@ def test_a_reply_after_eviction_is_still_matched() -> None:
     assert [type(event) for event in feed(conn, octets)] == [Received, Replied]
     with pytest.raises(LocalProtocolError):
         conn.publish(5, bytes(16), 0, b"hi")
+
+
+def test_a_leave_that_is_refused_for_another_reason_leaves_nothing() -> None:
+    conn = joined_client()
+    events = feed(conn, encode(error_frame(Code.INTERNAL, conn.leave(5), 5)) + message(1))
+    assert [type(event) for event in events] == [Replied, Received]
+    feed(conn, encode(error_frame(Code.NOT_JOINED, conn.leave(5), 5)))
+    assert conn.memberships == {}
+
+
+@pytest.mark.parametrize("joined", [f.Joined(0, 0, 1, 1, 1, "a"), f.Joined(9, 0, 0, 1, 1, "a")])
+def test_a_log_has_an_epoch_and_begins_at_one(joined: f.Joined) -> None:
+    """RW-CURSOR-6."""
+    conn = open_client()
+    conn.join("a")
+    feed(conn, encode(replace(joined, request=2, room=5)))
+    assert goaway(conn, "C") == Code.MALFORMED
 
 
 def test_the_window_is_kept_by_the_client() -> None:

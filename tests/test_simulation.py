@@ -136,6 +136,23 @@ def test_a_member_that_missed_more_than_is_retained_is_told_so() -> None:
     assert any(isinstance(event, events.Gap) for event in world.clients[1].log)
 
 
+def test_a_member_that_does_not_read_keeps_nothing_from_being_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RW-LAG-7, and RW-LAG-3 once it reads again."""
+    monkeypatch.setattr("reference_server.room.TAIL_OCTETS", 0)  # what is trimmed is not held in memory either
+    world = scenario(Config(retention_messages=5, publish_burst=1000))
+    world.clients[1].connection.to_client.hold(True)  # type: ignore[union-attr]
+    world.clients[0].publish("red", 400)
+    world.run(10.0)
+    log = world.log_of("red")
+    assert log is not None
+    assert log.head > 200  # more than the link holds
+    assert log.oldest == log.head - 4
+    heal(world)
+    check_end(world)
+    assert any(isinstance(event, events.Evicted) for event in world.clients[1].log)
+    assert any(isinstance(event, events.Gap) for event in world.clients[1].log)
+
+
 def test_refusals_do_not_change_the_order() -> None:
     world = scenario(Config(publish_burst=3, publish_rate=2))
     world.clients[0].publish("red", 60)

@@ -1,0 +1,7 @@
+"""python -m reference_client is roomwire-chat."""
+
+import sys
+
+from reference_client.cli import main
+
+sys.exit(main())

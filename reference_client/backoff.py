@@ -1,0 +1,40 @@
+"""When to connect again (SPEC.md, section 8.7)."""
+
+import random
+
+from protocol.frames import Error, Goaway
+from protocol.registry import Flag
+
+_LONGEST = 300.0
+_FIRST_BOUND = 1.0
+_LAST_BOUND = 60.0
+_LASTING = 60.0
+
+
+class Backoff:
+    """Waits of random length, below a bound that grows while connections do not last."""
+
+    __slots__ = ("_bound", "_rng")
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._bound = _FIRST_BOUND
+
+    def failed(self) -> float:
+        """Seconds to wait after an attempt that came to nothing."""
+        return self.ended(None)
+
+    def ended(self, farewell: Goaway | Error | None, *, open_for: float = 0.0, orderly: bool = False) -> float:
+        """Seconds to wait after a connection that was OPEN for some time, 0 if it never was.
+
+        `farewell` is the server's last word if that was one that may name a time.
+        """
+        if open_for >= _LASTING:
+            self._bound = _FIRST_BOUND
+        wait = self._rng.uniform(0, self._bound)  # RW-RECONNECT-3
+        if not orderly:
+            self._bound = min(2 * self._bound, _LAST_BOUND)
+        if farewell is None or not farewell.flags & Flag.RETRY:
+            return wait
+        jitter_ms = farewell.jitter_ms if isinstance(farewell, Goaway) else 0
+        return max(wait, min(farewell.retry_ms / 1000 + self._rng.uniform(0, jitter_ms / 1000), _LONGEST))

@@ -1,0 +1,84 @@
+"""One transport of a client: asyncio on this side, octets on the other."""
+
+import asyncio
+import os
+import re
+import socket
+from typing import Protocol, cast
+
+
+class Owner(Protocol):
+    """Who is told what a Link hears."""
+
+    def link_up(self, link: "Link") -> None: ...
+
+    def received(self, link: "Link", data: bytes) -> None: ...
+
+    def link_lost(self, link: "Link", text: str) -> None: ...
+
+
+class Link(asyncio.Protocol):
+    """Passes octets through, and says when it begins and ends."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._transport: asyncio.Transport | None = None
+        self._closed = False
+        self.paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        connected: socket.socket | None = transport.get_extra_info("socket")
+        if connected is not None and connected.family in (socket.AF_INET, socket.AF_INET6):
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._owner.link_up(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._owner.received(self, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        text = "the connection was lost"
+        self._owner.link_lost(self, f"{text}: {reason(exc)}" if isinstance(exc, OSError) else text)
+
+    def write(self, data: bytes) -> None:
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    @property
+    def unwritten(self) -> int:
+        """Octets that the transport has not been able to write yet."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def pause_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def close(self, patience: float) -> None:
+        """Close when all is written, or after `patience` seconds."""
+        if self._transport is not None and not self._closed:
+            self._closed = True
+            self._transport.close()
+            asyncio.get_running_loop().call_later(patience, self._transport.abort)
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def reason(error: BaseException) -> str:
+    """An error of the operating system in a few words, without numbers and addresses."""
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, UnicodeError):
+        return "not a name that a host can have"
+    if isinstance(error, socket.gaierror):
+        return str(error.strerror).lower()
+    # Where several addresses were tried, the error's text holds those of all attempts.
+    number = re.search(r"\[Errno (\d+)\]", str(error))
+    return os.strerror(int(number[1])).lower() if number else str(error) or type(error).__name__
