@@ -1,0 +1,196 @@
+"""The command `roomwire-check`.
+
+Exit status: 0 conforms, 1 does not or the baseline is stale, 2 usage, 3 the target cannot be reached or did
+not start, 4 a fault of the suite, 5 nothing was selected or nothing of it applies.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import shtab
+
+from conformance import commands
+from conformance.baseline import BaselineError
+from conformance.cases import Case, check
+from conformance.codec_cases import codec_cases
+from conformance.codec_runner import CodecRunner
+from conformance.markdown import SpecError
+from conformance.options import DECLARATIONS, Options
+from conformance.process import CommandError, arguments
+from conformance.report import FORMATS
+from conformance.runner import Report, ServerRunner
+from conformance.selection import Selection, SelectionError
+from conformance.server_cases import server_cases
+from conformance.session import FAILS, FAULT, USAGE, Session
+from conformance.spec import load
+from conformance.target import LaunchedServer, ServerTarget
+from conformance.verdicts import HarnessFault
+
+_EXAMPLES = """\
+examples:
+  roomwire-check server --connect localhost:7117
+  roomwire-check server --exec './my-server --port {port} --store {dir}/rooms.db'
+  roomwire-check server --connect localhost:7117 'server/7.9/*' -x
+  roomwire-check server --connect localhost:7117 --section 10 -k 'not waits'
+  roomwire-check codec --exec 'python3 -m conformance.reference_codec' --format json
+  roomwire-check explain server/7.9/already-joined
+  roomwire-check explain RW-JOIN-1
+  roomwire-check describe JOIN
+  echo 'F5525750 01 01 0000' | roomwire-check decode -
+
+exit status: 0 conforms, 1 does not or stale baseline, 2 usage, 3 not reachable or did not start,
+4 a fault of the suite, 5 nothing selected"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status, and raises SystemExit for wrong usage."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    try:
+        status: int = options.run(options)
+    except (SelectionError, BaselineError, commands.UsageError, CommandError) as error:
+        print(f"roomwire-check: {error}", file=sys.stderr)
+        return USAGE
+    except (HarnessFault, SpecError) as error:
+        print(f"roomwire-check: a fault of the suite: {error}", file=sys.stderr)
+        return FAULT
+    except BrokenPipeError:
+        sys.stderr.close()  # nobody reads any more, and that is nobody's mistake
+        return FAILS
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="roomwire-check",
+        description="Checks programs that speak Roomwire/1 against SPEC.md.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    shtab.add_argument_to(parser, ["--print-completion"])
+    commands_ = parser.add_subparsers(required=True, metavar="COMMAND")
+    server = commands_.add_parser(
+        "server",
+        help="check a server",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    where = server.add_mutually_exclusive_group(required=True)
+    where.add_argument("--connect", metavar="HOST:PORT", help="a server that runs already")
+    where.add_argument("--exec", metavar="COMMAND", help="start it: {port}, {host} and {dir} are filled in")
+    server.add_argument("--declare", action="append", default=[], choices=sorted(DECLARATIONS), help="leave out")
+    server.add_argument("--patience", type=_seconds, default=75.0, metavar="S", help="for time-outs of the target")
+    _run_options(server)
+    server.set_defaults(run=_server, role="server")
+    codec = commands_.add_parser("codec", help="check an encoder and decoder")
+    codec.add_argument("--exec", metavar="COMMAND", required=True, help="a program that answers JSON lines")
+    _run_options(codec)
+    codec.set_defaults(run=_codec, role="codec", connect=None, patience=75.0, declare=[])
+    commands.add_to(commands_, _selection_options, all_cases)
+    return parser
+
+
+def _selection_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="id, glob, or leading part such as server/7.9")
+    parser.add_argument("--requirement", action="append", default=[], metavar="RW-X-1")
+    parser.add_argument("--section", action="append", default=[], metavar="N", help="with those inside it")
+    parser.add_argument(
+        "--level", action="append", default=[], choices=["MUST", "MUST NOT", "SHOULD", "SHOULD NOT", "MAY"]
+    )
+    parser.add_argument("-k", dest="words", default="", metavar="WORDS", help="words with and, or, not")
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    _selection_options(parser)
+    parser.add_argument(
+        "-x", dest="max_failures", action="store_const", const=1, default=0, help="stop at the first failure"
+    )
+    parser.add_argument("--max-failures", type=_count, metavar="N", default=argparse.SUPPRESS)
+    parser.add_argument("-j", "--jobs", type=_count, default=8, metavar="N", help="cases side by side (default 8)")
+    parser.add_argument("--timeout", type=_seconds, default=5.0, metavar="S", help="for each answer (default 5)")
+    parser.add_argument("--format", choices=FORMATS, default="human")
+    parser.add_argument("--baseline", type=Path, metavar="FILE", help="TOML: cases that are expected to fail")
+    parser.add_argument("-v", "--verbose", action="store_true", help="name the cases that passed, too")
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError("has to be above 0")
+    return seconds
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError("has to be at least 1")
+    return count
+
+
+def all_cases() -> list[Case]:
+    """All cases of all roles. Raises HarnessFault if one does not fit SPEC.md."""
+    cases = [*server_cases(), *codec_cases()]
+    check(cases, load())
+    return cases
+
+
+def _options(args: argparse.Namespace, target: Sequence[str]) -> Options:
+    declared = [part for name in args.declare for part in ("--declare", name)]
+    return Options(
+        timeout=args.timeout,
+        patience=args.patience,
+        jobs=args.jobs,
+        max_failures=args.max_failures,
+        declared=frozenset(args.declare),
+        command=("roomwire-check", args.role, *target, *declared),
+    )
+
+
+def _server(args: argparse.Namespace) -> int:
+    if args.connect:
+        host, port = _address(args.connect)
+        options = _options(args, ("--connect", args.connect))
+        target = ServerTarget(host, port, options.ready)
+    else:
+        arguments(args.exec, {"port": 0, "host": "", "dir": ""})
+        options = _options(args, ("--exec", args.exec))
+        target = LaunchedServer(args.exec, options.ready)
+
+    async def run(cases: Sequence[Case], report: Report) -> None:
+        try:
+            await target.start()
+            await ServerRunner(target, load(), options, report).run(cases)
+        finally:
+            await target.stop()
+
+    return _session(args, args.connect or args.exec).run(server_cases(), run)
+
+
+def _codec(args: argparse.Namespace) -> int:
+    arguments(args.exec, {})
+    options = _options(args, ("--exec", args.exec))
+
+    async def run(cases: Sequence[Case], report: Report) -> None:
+        await CodecRunner(args.exec, load(), options, report).run(cases)
+
+    return _session(args, args.exec).run(codec_cases(), run)
+
+
+def _session(args: argparse.Namespace, target: str) -> Session:
+    selection = Selection(args.cases, args.requirement, args.section, args.level, args.words)
+    return Session(args.role, target, selection, args.format, args.baseline, args.verbose)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise commands.UsageError(f"not HOST:PORT: {text}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Runs codec cases, each worker with a process of its own that lives as long as it answers."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from conformance.cases import Case
+from conformance.codec_program import Broken, CodecContext, CodecProgram
+from conformance.options import Options
+from conformance.process import Unstartable
+from conformance.runner import Report, judge
+from conformance.spec import Spec
+from conformance.target import Unreachable
+from conformance.verdicts import ACCEPTED, Crashed, Result
+from conformance.wirelog import WireLog
+
+_IN_A_ROW = 3  # deaths or broken answers of one worker's process, after which its program is given up
+
+
+class CodecRunner:
+    """Runs cases against one command. `report` is told of each result, and may change it."""
+
+    def __init__(self, command: str, spec: Spec, options: Options, report: Report) -> None:
+        self.results: list[Result] = []
+        self._command = command
+        self._spec = spec
+        self._options = options
+        self._report = report
+        self._failures = 0
+        self._given_up = ""
+
+    async def run(self, cases: Sequence[Case]) -> list[Result]:
+        """The results, in the order in which they came. Raises Unreachable or Unstartable."""
+        queue = list(reversed(cases))
+        first = await self._start()
+        workers = min(self._options.jobs, max(1, len(cases) // 20))
+        await asyncio.gather(*(self._work(queue, first if at == 0 else None) for at in range(workers)))
+        return self.results
+
+    async def _start(self) -> CodecProgram:
+        return await CodecProgram.start(self._command, self._options.ready, self._options.timeout)
+
+    async def _work(self, queue: list[Case], codec: CodecProgram | None) -> None:
+        in_a_row = 0
+        try:
+            while queue and not self._enough:
+                case = queue.pop()
+                began = time.monotonic()
+                end: Exception | None = None
+                context: CodecContext | None = None
+                try:
+                    if self._given_up:
+                        raise Crashed(self._given_up)
+                    codec = codec or await self._start()
+                    context = CodecContext(codec)
+                    await case.run(context)
+                except (Unreachable, Unstartable) as reason:
+                    end = Crashed(str(reason))
+                except Exception as exception:
+                    end = exception
+                stderr = ""
+                in_a_row = in_a_row + 1 if isinstance(end, (Broken, Crashed)) else 0
+                if in_a_row and codec:
+                    await codec.stop()
+                    stderr, codec = codec.stderr, None
+                if in_a_row >= _IN_A_ROW:
+                    self._given_up = self._given_up or f"given up after {_IN_A_ROW} cases in a row: {end}"
+                self._add(case, end, time.monotonic() - began, context, stderr)
+        finally:
+            if codec:
+                await codec.stop()
+
+    @property
+    def _enough(self) -> bool:
+        return bool(self._options.max_failures) and self._failures >= self._options.max_failures
+
+    def _add(
+        self, case: Case, end: BaseException | None, seconds: float, context: CodecContext | None, stderr: str
+    ) -> None:
+        result = judge(case, self._spec, end, seconds, WireLog(), self._options)
+        said = tuple(context.said) if context and end else ()
+        result = self._report(replace(result, wire=said, stderr=stderr))
+        self.results.append(result)
+        self._failures += result.verdict not in ACCEPTED

@@ -1,0 +1,462 @@
+"""A client made of octets: what a case drives against a server.
+
+It sends what it is told, checks nothing that a case does not ask for, and keeps all that comes back until a
+case takes it. So legal interleavings need no thought: a case waits for its reply, another for its room's
+stream, and neither minds the frames between. The `Watch` sees everything all the same.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TypeVar, cast
+
+from conformance.octets import CLIENT_PREFACE, HEADER, Header, decode, encode, read_header, split_frames
+from conformance.show import code_name, frame_line, quoted
+from conformance.spec import load
+from conformance.verdicts import Failed, HarnessFault
+from conformance.watch import Watch
+from conformance.wirelog import WireLog
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.frames import (
+    Auth,
+    Error,
+    Field,
+    Frame,
+    Goaway,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Presence,
+    Unknown,
+    Welcome,
+)
+from protocol.registry import HELLO_MAX_BODY, MAGIC, PREFACE_SIZE, Code, PresenceKind
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Frame)
+
+_UNREAD = 32 * 2**20  # octets of frames that nobody took, after which a peer stops reading
+_MOST = 200_000  # frames after which a peer stops reading
+_BROKEN_BY = {
+    Code.MALFORMED: "RW-FRAME-7",
+    Code.BAD_HEADER: "RW-FRAME-6",
+    Code.UNKNOWN_FIELD: "RW-EXT-1",
+}
+
+
+@dataclass(slots=True)
+class Received:
+    """A frame of the server; `taken` once a case has used it. `at` is a time of time.monotonic()."""
+
+    frame: Frame | Unknown
+    at: float
+    size: int
+    taken: bool = False
+
+
+class Peer:
+    """One connection to a server, `label` naming it in logs. `timeout` bounds each expectation, in seconds."""
+
+    def __init__(
+        self,
+        label: str,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        log: WireLog,
+        timeout: float,
+    ) -> None:
+        self.label = label
+        self.timeout = timeout
+        self.received: list[Received] = []
+        self.preface = b""
+        self.octets = 0
+        self.last_octet = time.monotonic()
+        self.ended = ""
+        self.answers_pings = True
+        self.said_goaway = False
+        self.capture: bytearray | None = None
+        self.watch = Watch(self._breach)
+        self._breaches: list[Failed] = []
+        self._reader = reader
+        self._writer = writer
+        self._log = log
+        self._buffer = bytearray()
+        self._unread = 0
+        self._first = 0
+        self._half_sent = False
+        self._request = 0
+        self._news = asyncio.Event()
+        self._opened = time.monotonic()
+        self._reading = asyncio.create_task(self._read())
+
+    # Sending.
+
+    def send(self, frame: Frame | Unknown, *, breaks: str = "") -> None:
+        """Sends a frame that is valid, or that declares the requirement that it breaks."""
+        try:
+            octets = encode(frame)
+        except LocalProtocolError as error:
+            raise HarnessFault(f"cannot encode {frame_line(frame)}: {error}") from error
+        self.send_octets(octets, breaks=breaks)
+
+    def send_octets(self, octets: bytes, *, breaks: str = "", slices: Iterable[bytes] = ()) -> None:
+        """Sends octets as they are: valid frames, or such as declare what they break; in `slices` if given."""
+        frames, rest = split_frames(octets)
+        if breaks:
+            if breaks not in load().requirements:
+                raise HarnessFault(f"breaks {breaks}, which SPEC.md does not have")
+        else:
+            self._hold_valid(frames, rest)
+        self._log.add(self.label, "C", octets, f"breaks {breaks}" if breaks else "")
+        for frame in frames:
+            self._note(read_header(frame), frame[HEADER.size :])
+        self._half_sent = self._half_sent or bool(rest)
+        for piece in slices or (octets,):
+            self.write(piece)
+
+    def _note(self, header: Header, body: bytes) -> None:
+        """Remembers what the server may answer, whether it can read the frame or not."""
+        try:
+            frame = decode(header, body, "C")
+        except RemoteProtocolError:
+            frame = Unknown(header.type, b"", header.flags, header.request, header.room)
+        self.watch.sent(frame)
+        self.said_goaway = self.said_goaway or isinstance(frame, Goaway)
+        self._half_sent = self._half_sent or header.length > self.limit
+
+    @property
+    def limit(self) -> int:
+        """The limit for bodies that is in force, in octets."""
+        return self.watch.welcome.max_body if self.watch.welcome else HELLO_MAX_BODY
+
+    def send_preface(self, octets: bytes = CLIENT_PREFACE, *, breaks: str = "") -> None:
+        """Sends octets in the place of the preface."""
+        if breaks and breaks not in load().requirements:
+            raise HarnessFault(f"breaks {breaks}, which SPEC.md does not have")
+        self._log.add(self.label, "C", octets, "preface" if not breaks else f"breaks {breaks}", framed=False)
+        self.write(octets)
+
+    def next_request(self) -> int:
+        """A request number that was not used on this connection."""
+        self._request += 1
+        return self._request
+
+    def ask(self, frame: F, *, breaks: str = "") -> int:
+        """Sends a request, and gives back its number."""
+        request = self.next_request()
+        self.send(cast(Frame, replace(frame, request=request)), breaks=breaks)
+        return request
+
+    async def flush(self) -> None:
+        """Waits until the transport has room again. Raises Failed if the server reads nothing for too long."""
+        try:
+            await asyncio.wait_for(self._writer.drain(), self.timeout)
+        except TimeoutError:
+            raise Failed("the server to read", f"nothing read for {self.timeout:g} s") from None
+        except OSError:
+            self.ended = self.ended or "reset"
+
+    def write(self, octets: bytes) -> None:
+        """Writes octets past all checks and the log: parts of what `send_octets` has declared."""
+        if not self.ended and not self._writer.is_closing():
+            self._writer.write(octets)
+
+    def _hold_valid(self, frames: list[bytes], rest: bytes) -> None:
+        if rest:
+            raise HarnessFault(f"sends half a frame that breaks nothing: {rest.hex()}")
+        for octets in frames:
+            try:
+                frame = decode(read_header(octets), octets[HEADER.size :], "C")
+            except RemoteProtocolError as error:
+                if error.code not in (Code.NAME_INVALID, Code.RANGE_INVALID):
+                    raise HarnessFault(f"sends a frame that breaks something: {error}") from error
+                continue
+            if isinstance(frame, Unknown) and (frame.request or frame.type < 0x8000):
+                raise HarnessFault(f"sends an unknown frame that may not be ignored: {frame_line(frame)}")
+            if len(octets) - HEADER.size > self.limit:
+                raise HarnessFault(f"sends a body above {self.limit} octets that breaks nothing")
+
+    # Receiving.
+
+    async def _read(self) -> None:
+        try:
+            while data := await self._reader.read(65536):
+                self.last_octet = time.monotonic()
+                self.octets += len(data)
+                self._take_in(data)
+                self._news.set()
+                if self._breaches or len(self.received) > _MOST:
+                    return  # what is wrong is known, and more of it says nothing new
+                while self._unread > _UNREAD:
+                    self._news.clear()
+                    await self._news.wait()
+                await asyncio.sleep(0)  # a server that never stops must not keep others from their turn
+            self.ended = self.ended or "closed"
+        except OSError:
+            self.ended = self.ended or "reset"
+        if self._buffer:
+            self._log.add(self.label, "S", bytes(self._buffer), "and no more", framed=False)
+        self._log.event(self.label, f"connection {self.ended} by the server")
+        self._news.set()
+
+    def _take_in(self, data: bytes) -> None:
+        if self.ended:
+            return
+        if self.capture is not None:
+            self.capture += data
+            return
+        self._buffer += data
+        if not self.preface:
+            if len(self._buffer) < PREFACE_SIZE:
+                return
+            self.preface = bytes(self._buffer[:PREFACE_SIZE])
+            del self._buffer[:PREFACE_SIZE]
+            self._log.add(self.label, "S", self.preface, "preface", framed=False)
+            if not self.preface.startswith(MAGIC):
+                self.ended = "not Roomwire"
+        while len(self._buffer) >= HEADER.size and not self.ended and not self._breaches:
+            header = read_header(self._buffer)
+            if header.length > self.limit:
+                self._breach("RW-FRAME-3", f"a body of at most {self.limit} octets", f"a length of {header.length}")
+                self.ended = "unreadable"
+                return
+            size = HEADER.size + header.length
+            if len(self._buffer) < size:
+                return
+            octets = bytes(self._buffer[:size])
+            del self._buffer[:size]
+            self._log.add(self.label, "S", octets)
+            self._frame(header, octets[HEADER.size :])
+
+    def _frame(self, header: Header, body: bytes) -> None:
+        try:
+            frame = decode(header, body, "S")
+        except RemoteProtocolError as error:
+            self._breach(_BROKEN_BY.get(error.code, "RW-FRAME-7"), "a well-formed frame", str(error))
+            self.ended = "unreadable"
+            return
+        self.received.append(Received(frame, time.monotonic(), HEADER.size + len(body)))
+        self._unread += HEADER.size + len(body)
+        self.watch.received(frame)
+        if isinstance(frame, Ping) and self.answers_pings and not (self.watch.goaway or self._half_sent):
+            self.send(Pong(frame.opaque))
+
+    def _breach(self, requirement: str, expected: str, got: str) -> None:
+        self._breaches.append(Failed(expected, got, requirement, passive=True))
+
+    def raise_breach(self) -> None:
+        """Raises Failed for the first thing that the server did wrong unasked."""
+        if self._breaches:
+            raise self._breaches[0]
+
+    async def wait(
+        self, find: Callable[[], T | None], expected: str, requirement: str = "", within: float | None = None
+    ) -> T:
+        """Waits until `find` finds something. Raises Failed when the time is over or the stream has ended."""
+        seconds = self.timeout if within is None else within
+        deadline = time.monotonic() + seconds
+        while True:
+            self.raise_breach()
+            found = find()
+            if found is not None:
+                return found
+            if self.ended:
+                raise Failed(expected, self.last_words(), requirement)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise Failed(expected, f"nothing within {seconds:g} s", requirement)
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), left)
+
+    def last_words(self) -> str:
+        """How the connection ended, with the GOAWAY if there was one."""
+        goaway = self.watch.goaway
+        said = f"GOAWAY({code_name(goaway.code)}) {quoted(goaway.text)}, then " if goaway else ""
+        return f"{said}connection {self.ended or 'open'}"
+
+    def find(self, kind: type[F], test: Callable[[F], bool] = lambda frame: True) -> F | None:
+        """Takes the first frame of a kind that nobody has taken, if it is there."""
+        while self._first < len(self.received) and self.received[self._first].taken:
+            self._first += 1
+        for item in itertools.islice(self.received, self._first, None):
+            if not item.taken and isinstance(item.frame, kind) and test(item.frame):
+                self._take(item)
+                return item.frame
+        return None
+
+    def _take(self, item: Received) -> None:
+        item.taken = True
+        self._unread -= item.size
+        self._news.set()
+
+    def left_over(self, *kinds: type) -> list[Frame | Unknown]:
+        """Frames of some kinds that nobody has taken."""
+        return [item.frame for item in self.received if not item.taken and isinstance(item.frame, kinds)]
+
+    async def expect_preface(self, requirement: str = "RW-PREFACE-2") -> bytes:
+        """The server's 8 octets, with the right magic."""
+        preface = await self.wait(lambda: self.preface or None, "the server's preface", requirement)
+        if not preface.startswith(MAGIC):
+            raise Failed("a preface that begins with f5525750", preface.hex(), requirement)
+        return preface
+
+    async def expect_frame(
+        self,
+        kind: type[F],
+        test: Callable[[F], bool] = lambda frame: True,
+        what: str = "",
+        requirement: str = "",
+        within: float | None = None,
+    ) -> F:
+        """The first frame of a kind that passes a test and that nobody has taken."""
+        name = kind.TYPE.name
+        return await self.wait(lambda: self.find(kind, test), what or name, requirement, within)
+
+    async def reply(self, request: int, requirement: str = "", within: float | None = None) -> Frame:
+        """The final reply to a request, whatever it is."""
+
+        def find() -> Frame | None:
+            for item in itertools.islice(self.received, self._first, None):
+                frame = item.frame
+                final = not isinstance(frame, (Auth, Message, Unknown)) and frame.request == request
+                if final and not item.taken:
+                    self._take(item)
+                    return cast(Frame, frame)
+            return None
+
+        return await self.wait(find, f"a reply to request {request}", requirement, within)
+
+    async def expect(self, request: int, kind: type[F], requirement: str = "") -> F:
+        """The final reply to a request, of that kind."""
+        frame = await self.reply(request, requirement)
+        if not isinstance(frame, kind):
+            raise Failed(f"{kind.TYPE.name} for request {request}", frame_line(frame), requirement)
+        return frame
+
+    async def expect_error(self, request: int, code: Code, requirement: str = "", room: int | None = None) -> Error:
+        """ERROR with this code in reply to a request, and with this `room` if given."""
+        frame = await self.reply(request, requirement)
+        if not isinstance(frame, Error) or frame.code != code:
+            raise Failed(f"ERROR({code.name}) for request {request}", frame_line(frame), requirement)
+        if room is not None and frame.room != room:
+            raise Failed(f"ERROR({code.name}) about room {room}", frame_line(frame), "RW-ERROR-4")
+        return frame
+
+    async def expect_goaway(
+        self, code: Code, requirement: str = "", within: float | None = None, *, closed: bool = True
+    ) -> Goaway:
+        """GOAWAY with this code, after which the server closes unless `closed` is False."""
+        expected = f"GOAWAY({code.name})"
+        frame = await self.wait(lambda: self.find(Goaway), expected, requirement, within)
+        if frame.code != code:
+            raise Failed(expected, frame_line(frame), requirement)
+        if closed:
+            await self.expect_closed("RW-CLOSE-2" if code != Code.NONE else "RW-CLOSE-3")
+        return frame
+
+    async def expect_closed(self, requirement: str = "", within: float | None = None) -> None:
+        """The end of the server's stream; the suite answers a GOAWAY as a client must."""
+        if self._half_sent:
+            self.send_eof()  # a GOAWAY would be read as the rest of a body
+        elif self.watch.goaway and not self.said_goaway:
+            self.send(Goaway(Code.NONE))
+        await self.wait(lambda: self.ended or None, "the server to close", requirement, within)
+
+    async def expect_silent_close(self, requirement: str, within: float | None = None) -> None:
+        """The end of the stream, and not one octet before it."""
+        await self.wait(lambda: self.ended or None, "the connection closed", requirement, within)
+        if self.octets:
+            raise Failed("no octet before the end", f"{self.octets} octets", requirement)
+
+    async def fence(self, requirement: str = "RW-PING-1") -> None:
+        """A PING and its PONG: all requests before are answered now."""
+        opaque = bytes(f"{self.next_request():08d}", "ascii")[:8]
+        self.send(Ping(opaque))
+        await self.expect_frame(Pong, lambda pong: pong.opaque == opaque, "the PONG to a PING", requirement)
+
+    async def until(self, room: int, id: bytes, requirement: str = "") -> list[Message]:
+        """The room's stream up to the message with this id, which is the last of what comes back."""
+        seen: list[Message] = []
+
+        def find() -> bool | None:
+            while message := self.find(Message, lambda m: m.room == room and not m.request):
+                seen.append(message)
+                if message.id == id:
+                    return True
+            return None
+
+        await self.wait(find, f"MESSAGE {id.hex()} in room {room}", requirement)
+        return seen
+
+    async def expect_presence(
+        self, room: int, member: int, kinds: tuple[int, ...], requirement: str = "RW-PRESENCE-2"
+    ) -> Presence:
+        """The next PRESENCE of a member in a room that is of one of the kinds."""
+        names = " or ".join(PresenceKind(kind).name.lower() for kind in kinds)
+        return await self.expect_frame(
+            Presence,
+            lambda frame: frame.room == room and frame.member == member and frame.kind in kinds,
+            f"PRESENCE({names}) of {member} in room {room}",
+            requirement,
+        )
+
+    # The connection.
+
+    async def hello(self, name: str, fields: tuple[Field, ...] = (), auth: bytes = b"") -> Welcome:
+        """HELLO with ANONYMOUS, and its WELCOME."""
+        request = self.ask(Hello(name, "ANONYMOUS", auth, fields))
+        return await self.expect(request, Welcome, "RW-HELLO-2")
+
+    @property
+    def welcome(self) -> Welcome:
+        """The server's WELCOME, which has come."""
+        if self.watch.welcome is None:
+            raise HarnessFault("asked for WELCOME before it has come")
+        return self.watch.welcome
+
+    def now_ms(self) -> int:
+        """The server's clock, as far as WELCOME told it."""
+        came = next((item.at for item in self.received if isinstance(item.frame, Welcome)), self._opened)
+        return self.welcome.now_ms + int((time.monotonic() - came) * 1000)
+
+    def pause(self, paused: bool = True) -> None:
+        """Stops reading, or goes on."""
+        transport = cast(asyncio.ReadTransport, self._writer.transport)
+        with contextlib.suppress(RuntimeError):
+            transport.pause_reading() if paused else transport.resume_reading()
+
+    def send_eof(self) -> None:
+        """Ends this side's stream, and goes on reading."""
+        with contextlib.suppress(OSError, RuntimeError):
+            if not self._writer.is_closing():
+                self._writer.write_eof()
+
+    async def close(self, *, abort: bool = False) -> None:
+        """Ends the connection without a word; with `abort` by a reset of the transport."""
+        self._reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._reading
+        self._log.event(self.label, "closed by the suite")
+        transport = self._writer.transport
+        if abort:
+            _reset(transport)
+        else:
+            self._writer.close()
+        with contextlib.suppress(OSError, TimeoutError):
+            await asyncio.wait_for(self._writer.wait_closed(), 0.2)
+        transport.abort()
+
+
+def _reset(transport: asyncio.WriteTransport) -> None:
+    """Closes with RST instead of FIN."""
+    socket_ = transport.get_extra_info("socket")
+    with contextlib.suppress(OSError, AttributeError):
+        socket_.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

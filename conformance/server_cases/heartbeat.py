@@ -1,0 +1,108 @@
+"""Sections 7.6, 7.7 and 8.4: PING, PONG and the heartbeat."""
+
+import asyncio
+import time
+
+from conformance.context import Context
+from conformance.octets import encode, frame
+from conformance.peer import Peer
+from conformance.server_cases.register import case
+from conformance.verdicts import Failed, Informative
+from protocol.frames import Ping, Pong
+from protocol.registry import Code, FrameType
+
+_SLACK = 2.0  # seconds that a busy machine may take
+
+
+@case("7.7/same-opaque", "RW-PING-1")
+async def same_opaque(t: Context) -> None:
+    """Each PING is answered with one PONG of the same octets, in their order."""
+    peer = await t.open()
+    values = [bytes(8), b"\xff" * 8, bytes.fromhex("F552575001010000"), b"12345678", b"12345678"]
+    peer.send_octets(b"".join(encode(Ping(value)) for value in values))
+    for value in values:
+        pong = await peer.expect_frame(Pong)
+        t.require(pong.opaque == value, f"PONG {value.hex()}", pong.opaque.hex())
+    await peer.fence()
+    t.require(not peer.left_over(Pong), "no PONG more", peer.left_over(Pong))
+
+
+@case("7.7/unasked-pong", "RW-PING-3")
+async def unasked_pong(t: Context) -> None:
+    """A PONG that the server did not ask for is ignored."""
+    peer, joined = await t.member()
+    for value in (bytes(8), b"\xff" * 8):
+        peer.send_octets(frame(FrameType.PONG, value))
+    await peer.fence("RW-PING-3")
+    await t.publish(peer, joined.room)
+
+
+@case("7.7/many-unread", "RW-PING-4", "RW-PING-1", tags=["slow"])
+async def many_unread(t: Context) -> None:
+    """A client that sends PINGs and reads nothing is not read for ever; when it reads, all PONGs are there."""
+    peer = await t.open()
+    await peer.fence()
+    peer.pause()
+    peer.capture = bytearray()
+    sent, chunk = 0, encode(Ping(b"unread!!")) * 4096
+    stopped = False
+    while sent < 24 * 2**20 and not stopped and not peer.ended:
+        peer.write(chunk)
+        sent += len(chunk)
+        try:
+            await peer.flush()
+        except Failed:
+            stopped = True
+    await t.alive()
+    peer.pause(False)
+    if peer.ended:
+        raise Informative(f"the server ended the connection after {sent} octets: {peer.ended}")
+    pong = encode(Pong(b"unread!!"))
+    await peer.wait(lambda: peer.ended or _whole(peer, sent), "a PONG for each PING", "RW-PING-1", t.options.patience)
+    given_up = bool(peer.ended) and bytes.fromhex("0008 0001") in peer.capture[-200:]
+    whole = peer.capture == pong * (sent // len(pong))
+    t.require(given_up or whole, "each PONG, or GOAWAY(SLOW)", "something else", "RW-PING-1")
+    t.observe(stopped, f"{sent} octets of PINGs were read while no PONG was taken")
+
+
+def _whole(peer: Peer, octets: int) -> bool | None:
+    return (peer.capture is not None and len(peer.capture) >= octets) or None
+
+
+@case("8.4/silent-client", "RW-HEARTBEAT-2", tags=["waits"])
+async def silent_client(t: Context) -> None:
+    """A client that sends nothing for 2 H is sent GOAWAY(TIMEOUT), and not before."""
+    peer = await t.open()
+    await peer.fence()
+    limit = 2 * peer.welcome.heartbeat_ms / 1000
+    if limit + _SLACK > t.options.patience:
+        raise Informative(f"not tried: 2 H are {limit:g} s, the patience of this run is {t.options.patience:g} s")
+    peer.answers_pings = False
+    last = time.monotonic()
+    await peer.expect_goaway(Code.TIMEOUT, "RW-HEARTBEAT-2", limit + _SLACK + t.options.timeout)
+    lasted = time.monotonic() - last
+    t.require(lasted > limit - _SLACK, f"nothing before {limit:g} s", f"GOAWAY after {lasted:.1f} s")
+    await t.alive()
+
+
+@case("8.4/any-octet-counts", "RW-HEARTBEAT-2", "RW-HEARTBEAT-1", tags=["waits"])
+async def any_octet_counts(t: Context) -> None:
+    """A client that only sends PONGs lives on beyond 2 H, and hears an octet from the server in every H."""
+    peer = await t.open()
+    await peer.fence()
+    period = peer.welcome.heartbeat_ms / 1000
+    if 2 * period + _SLACK > t.options.patience:
+        raise Informative(f"not tried: 2 H are {2 * period:g} s, the patience of this run is {t.options.patience:g} s")
+    until = time.monotonic() + 2 * period + _SLACK
+    while time.monotonic() < until:
+        await asyncio.sleep(min(period / 4, 5.0))
+        peer.send_octets(frame(FrameType.PONG, b"I live.."))
+        silent = time.monotonic() - peer.last_octet
+        t.require(
+            silent <= period + _SLACK,
+            f"an octet in every {period:g} s",
+            f"{silent:.1f} s of silence",
+            "RW-HEARTBEAT-1",
+        )
+        t.require(not peer.ended, "the connection open", peer.last_words(), "RW-HEARTBEAT-2")
+    await peer.fence()

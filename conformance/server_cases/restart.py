@@ -1,0 +1,98 @@
+"""Sections 3 and 4 across a crash, at a server of its own that is killed and started again."""
+
+from conformance.context import Context
+from conformance.peer import Peer
+from conformance.server_cases.register import case
+from conformance.verdicts import Unsupported
+from protocol.frames import Ack, Joined, Message, Publish
+from protocol.registry import Flag
+
+
+async def _published(t: Context, count: int) -> tuple[Peer, Joined, list[bytes], list[Ack]]:
+    """A server of its own, with acknowledged messages in one room."""
+    await t.own_server()
+    peer, joined = await t.member()
+    ids = [t.id(peer) for _ in range(count)]
+    acks = [await t.publish(peer, joined.room, b"%d" % at, id=id) for at, id in enumerate(ids)]
+    return peer, joined, ids, acks
+
+
+async def _durable(t: Context, count: int) -> tuple[Peer, Joined, list[bytes], list[Ack]]:
+    peer, joined, ids, acks = await _published(t, count)
+    if not peer.welcome.flags & Flag.DURABLE:
+        raise Unsupported("WELCOME does not say DURABLE")
+    return peer, joined, ids, acks
+
+
+@case("4/acknowledged-survives", "RW-PROMISE-2", "RW-PROMISE-1", "RW-MODEL-5", tags=["process"])
+async def acknowledged_survives(t: Context) -> None:
+    """After kill -9 and a new start all acknowledged messages are there, in the same epoch."""
+    _, joined, ids, acks = await _durable(t, 20)
+    await t.crash_and_restart()
+    peer, again = await t.member(joined.name, epoch=joined.epoch, since=0)
+    t.require(again.epoch == joined.epoch, f"epoch {joined.epoch}", again.epoch, "RW-MODEL-5")
+    t.require(again.head == acks[-1].seq, f"head {acks[-1].seq}", again.head)
+    messages = await peer.until(again.room, ids[-1])
+    wanted = [(ack.seq, ack.time_ms, id) for ack, id in zip(acks, ids, strict=True)]
+    found = [(m.seq, m.time_ms, m.id) for m in messages]
+    t.require(found == wanted[again.start - 1 :], "the messages as they were acknowledged", found)
+
+
+@case("4/prefix-survives", "RW-PROMISE-3", "RW-PROMISE-1", tags=["process"])
+async def prefix_survives(t: Context) -> None:
+    """Killed in the middle of publishes: nothing acknowledged or delivered is missing, and there is no hole."""
+    peer, joined, _, acks = await _durable(t, 5)
+    reader, _ = await t.member(joined.name)
+    ids = [t.id(peer) for _ in range(min(peer.welcome.window, 32))]
+    requests = [peer.ask(Publish(id, 0, b"racing", room=joined.room)) for id in ids]
+    await peer.reply(requests[0])
+    await t.crash_and_restart()
+    seen = [i.frame for p in (peer, reader) for i in p.received if isinstance(i.frame, (Ack, Message))]
+    promised = max([acks[-1].seq, *(frame.seq for frame in seen)])
+    again, there = await t.member(joined.name, epoch=joined.epoch, since=0)
+    t.require(there.epoch == joined.epoch, f"epoch {joined.epoch}", there.epoch, "RW-MODEL-5")
+    t.require(there.head >= promised, f"a head of at least {promised}", there.head, "RW-PROMISE-1")
+    [stream] = await t.marker(again, room=there.room)
+    numbers = [message.seq for message in stream]
+    t.require(numbers == list(range(there.start, there.head + 2)), "no hole", numbers, "RW-PROMISE-3")
+
+
+@case("10.2/repeat-after-crash", "RW-DEDUPE-3", "RW-DEDUPE-1", tags=["process"])
+async def repeat_after_crash(t: Context) -> None:
+    """After kill -9 and a new start the ids of acknowledged messages are still known."""
+    _, joined, ids, acks = await _durable(t, 5)
+    await t.crash_and_restart()
+    peer, there = await t.member(joined.name)
+    t.needs(peer, dedupe=True)
+    for at, (id, first) in enumerate(zip(ids, acks, strict=True)):
+        ack = await peer.expect(peer.ask(Publish(id, 0, b"%d" % at, room=there.room)), Ack)
+        same = (ack.seq, ack.time_ms) == (first.seq, first.time_ms)
+        t.require(same and bool(ack.flags & Flag.DUPLICATE), f"DUPLICATE of seq {first.seq}", ack)
+
+
+@case("3/volatile-new-epoch", "RW-MODEL-4", tags=["process"])
+async def volatile_new_epoch(t: Context) -> None:
+    """A volatile server that was killed and started again gives the room a new epoch."""
+    peer, joined, _, _ = await _published(t, 3)
+    if peer.welcome.flags & Flag.DURABLE:
+        raise Unsupported("WELCOME says DURABLE: the epoch is to be kept")
+    await t.crash_and_restart()
+    _, again = await t.member(joined.name, epoch=joined.epoch, since=1)
+    t.require(again.epoch != joined.epoch, f"another epoch than {joined.epoch}", again.epoch)
+    t.require(bool(again.flags & Flag.GAP), "GAP: the epochs differ", hex(again.flags), "RW-CURSOR-1")
+
+
+@case("10.1/clock-after-crash", "RW-ID-4", "RW-ACK-1", tags=["process"])
+async def clock_after_crash(t: Context) -> None:
+    """Where the epoch is kept over a restart, clock and times of messages do not step back."""
+    before, joined, _, acks = await _durable(t, 3)
+    await t.crash_and_restart()
+    peer, there = await t.member(joined.name)
+    t.require(
+        peer.welcome.now_ms >= before.welcome.now_ms,
+        f"a clock from {before.welcome.now_ms}",
+        peer.welcome.now_ms,
+    )
+    ack = await t.publish(peer, there.room)
+    t.require(ack.time_ms >= acks[-1].time_ms, f"a time from {acks[-1].time_ms}", ack.time_ms, "RW-ACK-1")
+    t.require(ack.seq == acks[-1].seq + 1, f"seq {acks[-1].seq + 1}", ack.seq, "RW-MODEL-1")
