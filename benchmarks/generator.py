@@ -1,0 +1,84 @@
+"""The load generator: loadgen.c, compiled where and when it is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.settings import cores, pinned
+from benchmarks.targets import Running
+
+SOURCE = Path(__file__).with_name("loadgen.c")
+
+
+class LoadFailed(Exception):
+    """A check failed under load, or the generator could not run. `str()` is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What was counted. Times are in seconds, of the measured part; `all_...` count the whole run."""
+
+    seconds: float
+    deliveries: int
+    publishes: int
+    server_cpu: float
+    server_waited: float
+    own_cpu: float
+    all_deliveries: int
+    all_publishes: int
+
+
+def compiler() -> str | None:
+    """The C compiler: $CC, or cc. None if there is none, or this is no Linux, whose epoll the generator needs."""
+    return shutil.which(os.environ.get("CC") or "cc") if sys.platform == "linux" else None
+
+
+class Generator:
+    """A compiled load generator."""
+
+    def __init__(self, directory: Path) -> None:
+        """Compile into `directory`. Raises LoadFailed."""
+        found = compiler()
+        if found is None:
+            raise LoadFailed("no C compiler")
+        self._program = directory / "loadgen"
+        command = [found, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-o", str(self._program), str(SOURCE)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise LoadFailed(f"{found} does not compile {SOURCE.name}: {done.stderr.strip()}")
+
+    def _start(self, server: Running, options: dict[str, int]) -> subprocess.Popen[str]:
+        values = {"port": server.port, "server_pid": server.pid} | options
+        command = [str(self._program), server.protocol, *(f"{name}={value}" for name, value in values.items())]
+        with pinned(cores().generator):
+            return subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+
+    def load(self, server: Running, options: dict[str, int]) -> Load:
+        """Publish and receive, with the options of loadgen.c. Raises LoadFailed when a check fails."""
+        process = self._start(server, options)
+        output, errors = process.communicate()
+        if process.returncode:
+            raise LoadFailed(errors.strip())
+        return Load(**json.loads(output))
+
+    @contextmanager
+    def connections(self, server: Running, options: dict[str, int]) -> Iterator[None]:
+        """Hold connections that do nothing, all of them open within. Raises LoadFailed."""
+        process = self._start(server, options | {"idle": 1})
+        try:
+            assert process.stdout is not None
+            if not process.stdout.readline():
+                raise LoadFailed(process.communicate()[1].strip())
+            yield
+        finally:
+            process.communicate()  # ends with its standard input

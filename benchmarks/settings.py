@@ -1,0 +1,83 @@
+"""What one run was asked for, and where its processes run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`seconds` are those of one measured pass, `passes` how many there are; `directory` is where stores are put."""
+
+    seconds: float
+    passes: int
+    connections: tuple[int, ...]
+    directory: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """A core each for the server and for what loads it; the same one where there is no other."""
+
+    server: int
+    generator: int
+
+    @property
+    def shared(self) -> bool:
+        return self.server == self.generator
+
+
+def cores() -> Cores:
+    """The first and the last core that this process may use."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return Cores(allowed[0], allowed[-1])
+
+
+@contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """Processes that are started within stay on `core`, with all of their threads."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def environment(directory: Path) -> dict[str, str]:
+    """What a reader has to know of the machine; figures of two machines say nothing about each other."""
+    return {
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0))) if sys.platform == "linux" else str(os.cpu_count()),
+        "file system of stores": _file_system(directory),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _file_system(directory: Path) -> str:
+    """The type of the file system that holds `directory`: on tmpfs, nothing is ever synced."""
+    best, kind = "", "unknown"
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return kind
+    for line in mounts:
+        _, point, name, *_ = line.split(" ")
+        if directory.resolve().is_relative_to(point) and len(point) >= len(best):
+            best, kind = point, name
+    return kind

@@ -1,0 +1,75 @@
+"""Messages under load: how many are delivered, and what they cost the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from benchmarks import figures
+from benchmarks.figures import Figure, Quantity
+from benchmarks.generator import Generator, Load
+from benchmarks.settings import Settings
+from benchmarks.targets import MEMORY, SQLITE, Target, serve
+
+GROUP = "Messages, every one checked at every member"
+PAYLOAD = 64
+WARMUP_MS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Who talks: `rooms` of `members`, of whom `publishers` keep `window` publishes unanswered."""
+
+    name: str
+    text: str
+    rooms: int
+    members: int
+    publishers: int
+    window: int
+    targets: tuple[Target, ...]
+
+    def options(self) -> dict[str, int]:
+        """As loadgen.c calls them."""
+        return {
+            "rooms": self.rooms,
+            "members": self.members,
+            "publishers": self.publishers,
+            "window": self.window,
+            "payload": PAYLOAD,
+        }
+
+
+BURST = Shape("burst", "1 room x 100, 4 publishers, window 64", 1, 100, 4, 64, (MEMORY, SQLITE))
+SINGLE = Shape("single", "1 room x 100, 1 publisher, window 1", 1, 100, 1, 1, (MEMORY,))
+ROOMS = Shape("rooms", "100 rooms x 10, 1 publisher each, window 16", 100, 10, 1, 16, (MEMORY,))
+CROWD = Shape("crowd", "1 room x 1,000, 4 publishers, window 16", 1, 1000, 4, 16, (MEMORY,))
+DURABLE = Shape("durable", "1 room x 16, all publish, window 64", 1, 16, 16, 64, (SQLITE,))
+
+
+def run(shape: Shape, generator: Generator, settings: Settings) -> Iterator[Figure]:
+    """One pass against each target, each time with a new server."""
+    for target in shape.targets:
+        load = measure(shape, target, generator, settings)
+        for quantity, value in quantities(load).items():
+            yield Figure(GROUP, shape.text, target.name, quantity, value)
+
+
+def measure(shape: Shape, target: Target, generator: Generator, settings: Settings) -> Load:
+    """One pass against one target."""
+    with serve(target, settings) as server:
+        times = {"warmup_ms": WARMUP_MS, "measure_ms": int(settings.seconds * 1000)}
+        return generator.load(server, shape.options() | times)
+
+
+def quantities(load: Load) -> dict[Quantity, float]:
+    """What is told of a load. `deliveries/CPU s` is what the server does with a core of its own."""
+    cpu = max(load.server_cpu, 0.01)  # the system counts in hundredths
+    return {
+        figures.DELIVERIES: load.deliveries / load.seconds,
+        figures.PER_CORE: load.deliveries / cpu,
+        figures.CPU: cpu / max(load.deliveries, 1) * 1e6,
+        figures.ACKED: load.publishes / load.seconds,
+        figures.BUSY: load.server_cpu / load.seconds,
+        figures.WAITED: load.server_waited / load.seconds,
+        figures.GENERATOR: load.own_cpu / load.seconds,
+    }
