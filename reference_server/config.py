@@ -77,6 +77,11 @@ class Config:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"{name}: expected {low} to {high}, found {value}")
+        if not self.host:  # it would mean all addresses of this host
+            raise ConfigError("host: expected a name or an address, found ''")
+        for name in ("host", "data"):
+            if "\0" in getattr(self, name):
+                raise ConfigError(f"{name}: expected text without U+0000, found {getattr(self, name)!r}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name}: expected one of {', '.join(choices)}, found {getattr(self, name)!r}")
@@ -139,6 +144,9 @@ def _parse(name: str, text: str, kind: type) -> object:
 
 
 def default_data_directory(environ: Mapping[str, str] = os.environ) -> Path:
-    """$XDG_DATA_HOME/roomwire, by default ~/.local/share/roomwire."""
+    """$XDG_DATA_HOME/roomwire, by default ~/.local/share/roomwire. Raises ConfigError if there is no home."""
     base = environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "roomwire"
+    try:
+        return (Path(base) if base else Path.home() / ".local" / "share") / "roomwire"
+    except RuntimeError:
+        raise ConfigError("data: expected a directory, for this user has no home, found none") from None

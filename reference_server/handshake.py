@@ -8,10 +8,10 @@ from protocol.errors import NameInvalid
 from protocol.frames import Auth, Hello, Welcome, agent, extension, extensions, mechanism, server_identity
 from protocol.names import normalise
 from protocol.registry import Code, Flag
+from reference_server.peer import NO_EXTENSIONS, Peer
 
 if TYPE_CHECKING:
     from reference_server.hub import Hub
-    from reference_server.peer import Peer
 
 MECHANISMS = ("ANONYMOUS",)
 EXTENSIONS = frozenset({"history"})
@@ -42,7 +42,7 @@ class Handshake:
             self._refuse(peer, Code.SERVER_FULL, "the server has as many connections as it may", FULL_RETRY_MS)
             return
         wanted = extensions(hello)
-        peer.extensions = EXTENSIONS.intersection(wanted)  # RW-WELCOME-2, RW-EXT-3
+        peer.extensions = EXTENSIONS.intersection(wanted) or NO_EXTENSIONS  # RW-WELCOME-2, RW-EXT-3
         peer.name = name
         peer.member = hub.new_member()
         config = hub.config

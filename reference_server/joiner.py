@@ -163,9 +163,18 @@ def _collect(log: Log, first: int, end: int, octets: int, newest: bool, done: Ca
     """Read [first, end), of which about `octets` are kept, but at least one record: the first ones, or the `newest`."""
     kept: deque[Record] = deque()
     size = 0
+    ahead: deque[int] = deque()  # where the next portion begins
+    reading = False
 
     def read(after: int) -> None:
-        log.read(after, end - 1 - after, octets, portion)
+        nonlocal reading
+        ahead.append(after)
+        if not reading:  # else the store has answered at once: a portion is not read within another
+            reading = True
+            while ahead:
+                after = ahead.popleft()
+                log.read(after, end - 1 - after, octets, portion)
+            reading = False
 
     def portion(records: list[Record]) -> None:
         nonlocal size

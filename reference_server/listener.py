@@ -159,7 +159,7 @@ class Listener:
         except OSError as error:
             reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
             raise ListenError(f"cannot listen on {config.host}:{config.port}: {reason}") from None
-        except OverflowError as error:
+        except (OverflowError, UnicodeError) as error:
             raise ListenError(f"cannot listen on {config.host}:{config.port}: {error}") from None
         for listening in self._server.sockets:
             # asyncio's backlog is two things, this one and how many it accepts at once, whatever descriptors are left.

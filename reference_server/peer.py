@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from reference_server.hub import Hub
 
 
+NO_EXTENSIONS: frozenset[str] = frozenset()
+"""One empty set for all connections."""
+
 STREAM_OCTETS = 256 * 1024
 """How much of all its rooms' streams one client is handed in a tick, about."""
 
@@ -107,7 +110,7 @@ class Peer:
         self.name = ""
         self.account = ""  # of a verified name
         self.member = 0
-        self.extensions: frozenset[str] = frozenset()
+        self.extensions = NO_EXTENSIONS
         self.memberships: dict[int, Member] = {}
         self.publish_bucket: TokenBucket | None = None
         self.join_bucket: TokenBucket | None = None

@@ -149,11 +149,22 @@ class Writer:
             entry.fields,
             room.octets,
         )
-        self._messages += row
-        self._messages.append(_message_crc(row))
+        crc = _message_crc(row)
+        # sqlite3 looks for an adapter for each parameter that is bytes or bool, and for none that is bytearray or int.
+        self._messages += (
+            *row[:4],
+            bytearray(entry.id),
+            entry.ctype,
+            entry.name,
+            int(entry.verified),
+            bytearray(entry.payload),
+            bytearray(entry.fields),
+            room.octets,
+            crc,
+        )
         if remember_id:
             crc = _id_crc(room.id, entry.id, seq, time_ms, entry.digest)
-            self._ids += (room.id, entry.id, seq, time_ms, entry.digest, crc)
+            self._ids += (room.id, bytearray(entry.id), seq, time_ms, bytearray(entry.digest), crc)
             room.ids += 1
         room.head = seq
         room.octets += len(entry.payload) + len(entry.fields)

@@ -44,7 +44,6 @@ TESTED_BY = {
     "RW-STREAM-2": "test_connections.py::test_a_hole_in_the_stream_ends_the_connection",
     "RW-STREAM-3": "test_connections.py::test_what_the_state_does_not_allow_ends_the_connection",
     "RW-QUIET-3": "test_session.py::test_roster_and_presence",
-    "RW-LAG-3": "test_server_attacks.py::test_evicted_member_hears_no_more_of_the_room",
     "RW-LAG-5": "test_session_refusals.py::test_kicked",
     "RW-LAG-6": "test_session_refusals.py::test_evicted_in_the_midst_of_publishing",
     "RW-ID-1": "test_session.py::test_ids_hold_the_time_of_the_server",

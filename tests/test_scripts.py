@@ -138,10 +138,7 @@ def test_python_that_is_none(checkout: Path, script: str) -> None:
 @pytest.mark.parametrize("script", ["start.sh", "test.sh"])
 def test_no_python_at_all(checkout: Path, bare_path: Path, script: str) -> None:
     line = only_line(run(checkout / script, PYTHON="", PATH=str(bare_path)))
-    assert (
-        line
-        == "roomwire: needs Python 3.11 or newer, found none as python3.11, python3.12, python3.13 or python3"
-    )
+    assert line == "roomwire: needs Python 3.11 or newer, found none as python3.11, python3.12, python3.13 or python3"
 
 
 @pytest.mark.parametrize("module", ["venv", "ensurepip"])
@@ -167,9 +164,7 @@ def test_order_of_preference(checkout: Path, bare_path: Path) -> None:
 
 def test_installation_that_fails(checkout: Path) -> None:
     """It ends in one line that says why, and leaves no stamp."""
-    (checkout / "backend.py").write_text(
-        BACKEND.replace("Provides-Extra: dev", "Requires-Dist: nobody-has-it")
-    )
+    (checkout / "backend.py").write_text(BACKEND.replace("Provides-Extra: dev", "Requires-Dist: nobody-has-it"))
     process = run(checkout / "start.sh")
     assert process.returncode == 1
     last = process.stderr.splitlines()[-1]

@@ -49,10 +49,7 @@ def tables(heading: str) -> list[list[list[str]]]:
     text = SPEC[match.end() :]
     end = re.search(rf"^#{{1,{len(match[1])}}} ", text, re.MULTILINE)
     blocks = re.findall(r"(?:^\|.*\|\n)+", text[: end.start()] if end else text, re.MULTILINE)
-    return [
-        [[cell.strip() for cell in row[1:-1].split("|")] for row in block.splitlines()[2:]]
-        for block in blocks
-    ]
+    return [[[cell.strip() for cell in row[1:-1].split("|")] for row in block.splitlines()[2:]] for block in blocks]
 
 
 def shown(vector: dict[str, Any]) -> str:
@@ -91,10 +88,7 @@ def called(vector: dict[str, Any]) -> str:
 
 
 def test_appendix_has_the_valid_vectors() -> None:
-    rows = [
-        [f"`{vector['id']}`", vector["from"], called(vector), shown(vector), vector["note"]]
-        for vector in VALID
-    ]
+    rows = [[f"`{vector['id']}`", vector["from"], called(vector), shown(vector), vector["note"]] for vector in VALID]
     assert tables("B.1 Valid") == [rows]
 
 
