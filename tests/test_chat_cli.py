@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -371,8 +372,9 @@ def test_interrupted(server: Server) -> None:
 
 def test_nobody_reads_on(server: Server) -> None:
     chat("send", "head", "-", text="a\nb\nc\n", ROOMWIRE_SERVER=server.address)
+    tail = f"{shlex.quote(sys.executable)} -m reference_client tail head --history 3 -n 3 --server {server.address}"
     done = subprocess.run(
-        f"{sys.executable} -m reference_client tail head --history 3 -n 3 --server {server.address} | head -n 1",
+        f"{tail} | head -n 1",
         shell=True, cwd=ROOT, env=ENVIRONMENT, capture_output=True, timeout=LIMIT,
     )  # fmt: skip
     assert done.stdout.endswith(b"> a\n")
