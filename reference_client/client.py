@@ -193,9 +193,7 @@ class Client:
 
     # --- what rooms call
 
-    async def _submit(
-        self, room: str, payload: bytes, ctype: int, fields: tuple[Field, ...]
-    ) -> asyncio.Future[Receipt]:
+    async def submit(self, room: str, payload: bytes, ctype: int, fields: tuple[Field, ...]) -> asyncio.Future[Receipt]:
         async with self._turn:  # first come, first served
             while True:
                 self._space.clear()
@@ -210,7 +208,7 @@ class Client:
         self._pump()
         return published
 
-    async def _history(self, room: str, start: int, end: int, limit: int, *, newest: bool) -> events.HistoryPage:
+    async def ask_history(self, room: str, start: int, end: int, limit: int, *, newest: bool) -> events.HistoryPage:
         try:
             ticket = self.session.history(room, time.monotonic(), start=start, end=end, limit=limit, newest=newest)
         except LocalProtocolError as error:
@@ -220,7 +218,7 @@ class Client:
         self._pump()
         return await page
 
-    async def _leave(self, room: str) -> None:
+    async def leave(self, room: str) -> None:
         if room in self.session.rooms() and not self._closing:
             self.session.leave(room, time.monotonic())
             left: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 from protocol.frames import Field
 from protocol.registry import ContentType
 from reference_client import events
 from reference_client.errors import HistoryError
 from reference_client.rooms import Member
-
-if TYPE_CHECKING:
-    from reference_client.client import Client
+from reference_client.session import Session
 
 
 class Receipt(tuple[int, int]):
@@ -30,10 +28,25 @@ class Receipt(tuple[int, int]):
         return receipt
 
 
+class Caller(Protocol):
+    """A Client, as far as its rooms need it: the session, and calls that wait for the server."""
+
+    session: Session
+
+    async def submit(self, room: str, payload: bytes, ctype: int, fields: tuple[Field, ...]) -> asyncio.Future[Receipt]:
+        """Publish to `room`; wait only while too many messages are pending."""
+
+    async def ask_history(self, room: str, start: int, end: int, limit: int, *, newest: bool) -> events.HistoryPage:
+        """One page of the log of `room`."""
+
+    async def leave(self, room: str) -> None:
+        """Leave `room`."""
+
+
 class Room:
     """A room that a Client is in, or is to be in again as soon as there is a connection."""
 
-    def __init__(self, client: Client, name: str) -> None:
+    def __init__(self, client: Caller, name: str) -> None:
         self._client = client
         self.name = name
         """The name by which it was joined."""
@@ -81,7 +94,7 @@ class Room:
         payload = content.encode() if isinstance(content, str) else content
         if ctype is None:
             ctype = ContentType.TEXT if isinstance(content, str) else ContentType.OCTETS
-        return await self._client._submit(self.name, payload, ctype, fields)
+        return await self._client.submit(self.name, payload, ctype, fields)
 
     async def history(
         self, start: int = 1, end: int = 0, *, newest: int | None = None, page: int = 100
@@ -111,11 +124,11 @@ class Room:
         return found
 
     async def _ask(self, epoch: int, start: int, end: int, limit: int, *, newest: bool = False) -> events.HistoryPage:
-        reply = await self._client._history(self.name, start, end, limit, newest=newest)
+        reply = await self._client.ask_history(self.name, start, end, limit, newest=newest)
         if epoch not in (0, reply.epoch):
             raise HistoryError("the log of the room began anew")
         return reply
 
     async def leave(self) -> None:
         """Leave, once all that was published is answered. Nothing happens if the room was left already."""
-        await self._client._leave(self.name)
+        await self._client.leave(self.name)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from reference_server.context import Context
 from reference_server.store import Log
-
-if TYPE_CHECKING:
-    from reference_server.hub import Hub
 
 INTERVAL_SECONDS = 5.0
 
@@ -18,7 +14,7 @@ VISITS = 16
 class Caretaker:
     """Applies the retention that is set, also to rooms that nobody visits."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Context) -> None:
         self._hub = hub
         self._due = 0.0
         self._after = ""  # the last stored room that was visited

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
 
 from protocol.errors import NameInvalid
 from protocol.frames import Auth, Hello, Welcome, agent, extension, extensions, mechanism, server_identity
 from protocol.names import normalise
 from protocol.registry import Code, Flag
+from reference_server.context import Context
 from reference_server.peer import NO_EXTENSIONS, Peer
 
-if TYPE_CHECKING:
-    from reference_server.hub import Hub
+log = logging.getLogger("roomwire.server")
 
 MECHANISMS = ("ANONYMOUS",)
 EXTENSIONS = frozenset({"history"})
@@ -22,7 +22,7 @@ FULL_RETRY_MS = 5_000
 class Handshake:
     """Lets clients in."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Context) -> None:
         self._hub = hub
 
     def hello(self, peer: Peer, hello: Hello) -> None:
@@ -63,7 +63,8 @@ class Handshake:
                 hello.request,
             )
         )
-        hub.log_welcome(peer)
+        extra = {"peer": peer.address, "client": peer.name, "member": f"{peer.member:016x}"}
+        log.info("client connected", extra=extra)
 
     def auth(self, peer: Peer, auth: Auth) -> None:
         """No mechanism of this server asks for AUTH, so the connection never reports one."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from protocol.connection import error_frame
 from protocol.errors import NameInvalid
 from protocol.frames import History, HistoryEnd, Join, Joined
 from protocol.names import key, normalise
 from protocol.registry import Code, Flag
+from reference_server.context import Context
 from reference_server.cursor import join_point
 from reference_server.limits import TokenBucket
 from reference_server.peer import Peer
@@ -18,16 +18,13 @@ from reference_server.relay import message_frame
 from reference_server.room import Room
 from reference_server.store import Log, Record
 
-if TYPE_CHECKING:
-    from reference_server.hub import Hub
-
 FULL_RETRY_MS = 5_000
 
 
 class Joiner:
     """Lets peers into rooms."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Context) -> None:
         self._hub = hub
 
     def join(self, peer: Peer, join: Join) -> None:
@@ -119,7 +116,7 @@ class Joiner:
 class Historian:
     """Pages of a room's log."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Context) -> None:
         self._hub = hub
 
     def history(self, peer: Peer, history: History) -> None:

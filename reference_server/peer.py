@@ -7,21 +7,21 @@ written (RW-CURSOR-5), and replies keep their order (RW-REQUEST-3).
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from protocol.connection import error_frame
 from protocol.events import ConnectionTerminated, RequestRefused, ServerEvent
 from protocol.frames import Ack, Auth, Error, Hello, History, Join, Leave, Ok, Publish
 from protocol.registry import Code, FrameType, PresenceKind
 from protocol.server import ServerConnection
+from reference_server.context import Context
 from reference_server.limits import TokenBucket
-from reference_server.room import READS_AT_ONCE, Member
+from reference_server.room import READS_AT_ONCE, Member, Room
 
-if TYPE_CHECKING:
-    from reference_server.hub import Hub
-
+log = logging.getLogger("roomwire.server")
 
 NO_EXTENSIONS: frozenset[str] = frozenset()
 """One empty set for all connections."""
@@ -47,6 +47,25 @@ class Link(Protocol):
 
     def waiting(self) -> int:
         """Octets that were handed over and are not yet taken by the network."""
+
+
+class Handlers(Protocol):
+    """What executes a peer's requests: `requests.Requests`."""
+
+    def hello(self, peer: Peer, hello: Hello) -> None:
+        """Answer HELLO."""
+
+    def auth(self, peer: Peer, auth: Auth) -> None:
+        """Answer AUTH."""
+
+    def publish(self, peer: Peer, member: Member | None, publish: Publish) -> Pending | Error:
+        """Decide on a PUBLISH, and sequence it."""
+
+    def join(self, peer: Peer, join: Join) -> None:
+        """Answer JOIN, at once or in a callback (`Peer.run`)."""
+
+    def history(self, peer: Peer, history: History) -> None:
+        """Answer HISTORY, at once or in a callback."""
 
 
 class Pending:
@@ -77,10 +96,12 @@ class Peer:
         "_blocked_since",
         "_blocked_size",
         "_executing",
+        "_handlers",
         "_parting",
         "_paused",
         "_pending",
         "_stream_octets",
+        "_tell_gone",
         "_when_taken",
         "account",
         "address",
@@ -101,11 +122,15 @@ class Peer:
         "writable",
     )
 
-    def __init__(self, hub: Hub, link: Link, address: str, now: float, full: bool) -> None:
+    def __init__(
+        self, hub: Context, handlers: Handlers, gone: Callable[[Peer], None], link: Link, address: str, full: bool
+    ) -> None:
         self.hub = hub
+        self._handlers = handlers
+        self._tell_gone = gone
         self.link = link
         self.address = address
-        self.conn = ServerConnection(now, hub.times)
+        self.conn = ServerConnection(hub.now, hub.times)
         self.full = full  # the server has no room for this connection (RW-CONN-3)
         self.name = ""
         self.account = ""  # of a verified name
@@ -160,7 +185,7 @@ class Peer:
         self._rooms_changed()
         self.hub.touched(self)
 
-    # --- to the transport
+    # --- to the transport: `room.Subscriber`
 
     def write_stream(self, octets: bytes) -> None:
         """Frames of a room's stream."""
@@ -199,6 +224,12 @@ class Peer:
         for member in self.memberships.values():
             self.hub.room_changed(member.room)
 
+    def read_done(self, room: Room) -> None:
+        """The store has read for this client what it is behind in a room."""
+        self.reads -= 1
+        self.hub.touched(self)
+        self.hub.room_changed(room)
+
     def when_taken(self, callback: Callable[[], None]) -> None:
         """Call `callback` once the network has taken most of what was said to this client up to now."""
         self._when_taken = callback
@@ -218,7 +249,7 @@ class Peer:
     def _end(self) -> None:
         self.gone = True
         self.link.close()
-        self.hub.peer_gone(self)
+        self._tell_gone(self)
 
     # --- requests
 
@@ -232,9 +263,9 @@ class Peer:
             elif isinstance(event, ConnectionTerminated):
                 self._terminated(event)
             elif isinstance(event, Hello):
-                self.hub.handshake.hello(self, event)
+                self._handlers.hello(self, event)
             elif isinstance(event, Auth):
-                self.hub.handshake.auth(self, event)
+                self._handlers.auth(self, event)
             elif self._executing or self._backlog or self._pending:
                 self._later(event)
             else:
@@ -246,9 +277,8 @@ class Peer:
         self._backlog.append(event)  # at most `window`: the connection reports no more
 
     def _publish(self, publish: Publish) -> None:
-        hub = self.hub
         member = self.memberships.get(publish.room)
-        outcome = hub.publisher.publish(self, member, publish)
+        outcome = self._handlers.publish(self, member, publish)
         if isinstance(outcome, Error):
             if member is not None:
                 member.refused = True
@@ -259,7 +289,7 @@ class Peer:
         if self._pending is None:
             self._pending = deque()
         self._pending.append(outcome)
-        hub.waiting.add(self)
+        self.hub.waiting.add(self)
 
     def settle(self) -> None:
         """Send the replies that are due, in order, and go on with what waited behind them."""
@@ -298,7 +328,6 @@ class Peer:
         self.hub.touched(self)
 
     def _execute(self, event: ServerEvent) -> None:
-        hub = self.hub
         match event:
             case RequestRefused():
                 member = self.memberships.get(event.room)
@@ -306,11 +335,11 @@ class Peer:
                     member.refused = True  # RW-ORDER-1
                 self.conn.send(error_frame(event.code, event.request, event.room, text=event.text))
             case Join():
-                hub.joiner.join(self, event)
+                self._handlers.join(self, event)
             case Leave():
                 self._leave(event)
             case History():
-                hub.historian.history(self, event)
+                self._handlers.history(self, event)
 
     def run(self, start: Callable[[Callable[[], None]], None]) -> None:
         """Execute a request that may end in a callback: `start(done)` begins it, `done` says that it is answered."""
@@ -347,7 +376,12 @@ class Peer:
         self._parting = PresenceKind.LEFT if orderly else PresenceKind.LOST
         if self.closing:  # else write_out does it: RW-CLOSE-3
             self._leave_all(self._parting)
-        self.hub.log_end(self, event)
+        extra = {"peer": self.address, "client": self.name, "by_peer": event.by_peer}
+        if event.code is not None:
+            extra["code"] = Code(event.code).name if event.code in set(Code) else str(event.code)
+        if event.text:
+            extra["text"] = event.text
+        log.info("client disconnected", extra=extra)
 
     def goaway(self, code: Code, now: float, *, retry_ms: int = 0, text: str = "", event: str = "close") -> None:
         """End the connection by the server's will."""

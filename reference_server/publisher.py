@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from protocol.codec import encode
 from protocol.connection import error_frame
 from protocol.frames import Error, Message, Publish
 from protocol.registry import CONTENT_RESERVE, Code, ContentType, Flag, is_relayed
+from reference_server.context import Context
 from reference_server.limits import TokenBucket
 from reference_server.peer import Peer, Pending
 from reference_server.relay import content_digest, pack_fields
 from reference_server.room import Member
 from reference_server.store import Entry
-
-if TYPE_CHECKING:
-    from reference_server.hub import Hub
 
 AHEAD_MS = 60_000
 """How far ahead of the server's clock an id may be (RW-ID-2)."""
@@ -27,7 +23,7 @@ FULL_RETRY_MS = 1_000
 class Publisher:
     """Decides on publishes, and sequences those that are accepted."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Context) -> None:
         self._hub = hub
         self._content_limit = hub.max_body - CONTENT_RESERVE
 

@@ -6,7 +6,7 @@ the same octets for all that stand at the same place.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from protocol.codec import encode
 from protocol.connection import retry_flag
@@ -14,9 +14,6 @@ from protocol.frames import Evicted, Presence, Roster, RosterEntry
 from protocol.registry import HELLO_MAX_BODY, Code, Flag, PresenceKind
 from reference_server.relay import message_octets
 from reference_server.store import Log, Record
-
-if TYPE_CHECKING:
-    from reference_server.peer import Peer
 
 PORTION_OCTETS = 128 * 1024
 """How much of a room's stream one member is handed at once, about."""
@@ -29,6 +26,30 @@ READ_MESSAGES = 512
 
 READS_AT_ONCE = 2
 """For how many of its rooms one member has them read at a time: many rooms to catch up with are held as one is."""
+
+
+class Subscriber(Protocol):
+    """A peer, as far as a room needs it: what PRESENCE says of it, whether it can take more, and how to reach it."""
+
+    member: int
+    name: str
+    account: str
+    writable: bool
+    reads: int
+    """Portions that the store is reading for it."""
+    sated: bool
+    """It is handed no more messages in this tick."""
+    starved: bool
+    """Because of that some room has more for it."""
+
+    def write_stream(self, octets: bytes) -> None:
+        """Write frames of a room's stream."""
+
+    def read_done(self, room: Room) -> None:
+        """What the store was reading for it in `room` is here."""
+
+    def evicted(self, member: Member, octets: bytes) -> None:
+        """Its membership has ended; `octets` are to tell it so."""
 
 
 class Member:
@@ -46,7 +67,7 @@ class Member:
         "wants_roster",
     )
 
-    def __init__(self, peer: Peer, room: Room, cursor: int, wants_roster: bool) -> None:
+    def __init__(self, peer: Subscriber, room: Room, cursor: int, wants_roster: bool) -> None:
         self.peer = peer
         self.room = room
         self.cursor = cursor
@@ -80,7 +101,7 @@ class Room:
         self.key = log.key
         self.quiet_above = quiet_above
         self.quiet = False
-        self.members: dict[Peer, Member] = {}
+        self.members: dict[Subscriber, Member] = {}
         self._tail: list[bytes] = []  # encoded MESSAGEs, the first of which has the seq _tail_first
         self._tail_first = log.tail + 1
         self._tail_octets = 0
@@ -107,7 +128,7 @@ class Room:
 
     # --- members
 
-    def attach(self, peer: Peer, cursor: int, wants_roster: bool) -> Member:
+    def attach(self, peer: Subscriber, cursor: int, wants_roster: bool) -> Member:
         """Make `peer` a member whose stream begins after `cursor`. The others are told (RW-PRESENCE-4)."""
         member = Member(peer, self, cursor, wants_roster)
         self.members[peer] = member
@@ -130,7 +151,7 @@ class Room:
         elif kind is not None and not self.quiet:
             self._presence.append(self._presence_of(member.peer, kind))
 
-    def _presence_of(self, peer: Peer, kind: PresenceKind) -> bytes:
+    def _presence_of(self, peer: Subscriber, kind: PresenceKind) -> bytes:
         flags = Flag.VERIFIED if peer.account else 0
         return encode(Presence(kind, peer.member, peer.name, flags=flags, room=self.ref))
 
@@ -221,8 +242,7 @@ class Room:
 
         def done(records: list[Record]) -> None:
             member.reading = False
-            peer.reads -= 1
-            peer.hub.touched(peer)
+            peer.read_done(self)
             if not member.attached:
                 return
             if not records or records[0].seq != cursor + 1:
@@ -230,7 +250,6 @@ class Room:
             else:
                 member.cursor = records[-1].seq
                 peer.write_stream(b"".join([message_octets(record, self.ref) for record in records]))
-            peer.hub.room_changed(self)
 
         self.log.read(cursor, READ_MESSAGES, PORTION_OCTETS, done)
 

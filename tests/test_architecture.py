@@ -159,6 +159,28 @@ def test_right_ways_are_left_alone(module: str, source: str) -> None:
     assert violations(source, Path(module)) == []
 
 
+def test_no_module_needs_itself() -> None:
+    """Within a package too: imports make no circle, those for type checkers alone included."""
+    modules = {
+        ".".join(name.with_suffix("").parts).removesuffix(".__init__"): name
+        for name in tracked()
+        if name.parts[0] in (*PACKAGES, "benchmarks") and name.suffix == ".py"
+    }
+    needs = {
+        module: {
+            found if found in modules else found.rpartition(".")[0]  # a module, or a name in one
+            for found in imports(text(name), name)
+        }
+        & modules.keys() - {module}
+        for module, name in modules.items()
+    }
+    assert needs["reference_server.hub"] >= {"reference_server.peer", "reference_server.context"}
+    while free := [module for module, others in needs.items() if not others & needs.keys()]:
+        for module in free:
+            del needs[module]
+    assert not needs, f"in a circle, or above one: {sorted(needs)}"
+
+
 def test_protocol_opens_nothing() -> None:
     for module in MODULES:
         if module.parts[0] == "protocol":
