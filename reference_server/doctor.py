@@ -1,5 +1,6 @@
 """roomwire-server doctor: what would keep a server from running here."""
 
+import os
 import platform
 import resource
 import sqlite3
@@ -45,7 +46,10 @@ def examine(config: Config) -> Iterator[Finding]:
         return
     path = Path(config.data) if config.data else default_data_directory()
     if not path.exists():
-        yield Finding("rooms", f"{path} does not exist yet and would be made")
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        usable = above.is_dir() and os.access(above, os.W_OK | os.X_OK)
+        found = f"{path} does not exist yet and {'would' if usable else 'could not'} be made in {above}"
+        yield Finding("rooms", found, not usable)
         return
     try:
         store = SqliteStore(path, Retention(), lambda callback: None, lambda error: None)

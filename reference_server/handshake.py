@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from protocol.errors import NameInvalid
-from protocol.frames import Auth, Hello, Welcome, agent, extension, extensions, mechanism, server_identity
+from protocol.frames import Auth, Field, Hello, Welcome, agent, extension, extensions, mechanism, server_identity
 from protocol.names import normalise
 from protocol.registry import Code, Flag
 from reference_server.context import Context
@@ -36,7 +36,7 @@ class Handshake:
         if hello.mechanism not in MECHANISMS:  # RW-SASL-1
             fields = tuple(mechanism(offered) for offered in MECHANISMS)
             text = f"offered are {', '.join(MECHANISMS)}"
-            peer.conn.refuse(Code.UNSUPPORTED_MECHANISM, hub.now, text=text, fields=fields)
+            self._refuse(peer, Code.UNSUPPORTED_MECHANISM, text, fields=fields)
             return
         if peer.full:  # RW-CONN-3
             self._refuse(peer, Code.SERVER_FULL, "the server has as many connections as it may", FULL_RETRY_MS)
@@ -70,5 +70,6 @@ class Handshake:
         """No mechanism of this server asks for AUTH, so the connection never reports one."""
         raise AssertionError(f"AUTH reported without a challenge: {auth}")
 
-    def _refuse(self, peer: Peer, code: Code, text: str, retry_ms: int = 0) -> None:
-        peer.conn.refuse(code, self._hub.now, retry_ms=retry_ms, text=text)
+    def _refuse(self, peer: Peer, code: Code, text: str, retry_ms: int = 0, fields: tuple[Field, ...] = ()) -> None:
+        peer.conn.refuse(code, self._hub.now, retry_ms=retry_ms, text=text, fields=fields)
+        log.info("client refused", extra={"peer": peer.address, "code": code.name, "text": text})

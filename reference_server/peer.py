@@ -165,6 +165,8 @@ class Peer:
     def lost(self, now: float) -> None:
         """The end of the stream, or its failure."""
         if not self.gone:
+            if self.conn.state in ("OPEN", "DRAINING"):
+                log.info("client lost", extra={"peer": self.address, "client": self.name})
             self._leave_all(self._parting or PresenceKind.LOST)
             if self.conn.state != "CLOSED":
                 self.conn.receive_eof(now)
@@ -380,7 +382,7 @@ class Peer:
         if event.code is not None:
             extra["code"] = Code(event.code).name if event.code in set(Code) else str(event.code)
         if event.text:
-            extra["text"] = event.text
+            extra["text"] = event.text[:200]
         log.info("client disconnected", extra=extra)
 
     def goaway(self, code: Code, now: float, *, retry_ms: int = 0, text: str = "", event: str = "close") -> None:

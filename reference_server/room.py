@@ -19,7 +19,10 @@ PORTION_OCTETS = 128 * 1024
 """How much of a room's stream one member is handed at once, about."""
 
 TAIL_OCTETS = 1024 * 1024
-"""How much of a room's newest messages is held encoded; older ones are read from the store."""
+"""How much of a room's newest messages is held encoded while some member is behind; older ones the store reads."""
+
+READ_TAIL_OCTETS = 64 * 1024
+"""How much of them is held when everybody has read them: for those who come back in a moment."""
 
 READ_MESSAGES = 512
 """How many records are read from the store at once."""
@@ -83,6 +86,7 @@ class Room:
     """A room that has members, or had until a moment ago."""
 
     __slots__ = (
+        "_behind",
         "_presence",
         "_tail",
         "_tail_first",
@@ -105,6 +109,7 @@ class Room:
         self._tail: list[bytes] = []  # encoded MESSAGEs, the first of which has the seq _tail_first
         self._tail_first = log.tail + 1
         self._tail_octets = 0
+        self._behind = False  # some member has not been handed all that is stable
         self._presence: list[bytes] = []  # of this tick
 
     # --- the log's newest end
@@ -115,12 +120,13 @@ class Room:
         self._tail_octets += len(octets)
 
     def trim_tail(self) -> None:
-        """Let go of encoded messages that are stable, beyond TAIL_OCTETS."""
-        if self._tail_octets <= TAIL_OCTETS:
+        """Let go of encoded messages that are stable, beyond what is to be held."""
+        limit = TAIL_OCTETS if self._behind else min(TAIL_OCTETS, READ_TAIL_OCTETS)
+        if self._tail_octets <= limit:
             return
         stable = self.log.head + 1 - self._tail_first
         count = 0
-        while count < stable and self._tail_octets > TAIL_OCTETS // 2:
+        while count < stable and self._tail_octets > limit // 2:
             self._tail_octets -= len(self._tail[count])
             count += 1
         del self._tail[:count]
@@ -183,9 +189,11 @@ class Room:
         portions: dict[int, tuple[int, bytes]] = {}
         news: dict[int, bytes] = {}
         done = True
+        self._behind = False
         for member in tuple(self.members.values()):
             peer = member.peer
             if not peer.writable:
+                self._behind = self._behind or member.cursor < head
                 if len(presence) > member.presence_from:
                     member.roster_stale = True
                 member.presence_from = 0
@@ -213,6 +221,7 @@ class Room:
                         octets = news[start] = b"".join(presence[start:])
                     peer.write_stream(octets)
                 member.presence_from = 0
+            self._behind = self._behind or member.cursor < head
             if member.roster_stale:
                 self._repair_roster(member)
         return done
