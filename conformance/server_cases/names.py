@@ -127,11 +127,11 @@ for _line in _VECTORS.read_text(encoding="utf-8").splitlines():
     _define(json.loads(_line))
 
 
-@case("12/spelling-kept", "RW-NAME-4", "RW-MODEL-7")
+@case("12/spelling-kept", "RW-JOIN-4", "RW-NAME-4", "RW-MODEL-7")
 async def spelling_kept(t: Context) -> None:
     """While a room has members, JOINED calls it by one spelling, whoever joins how."""
     stem = t.room()
     _, first = await t.member(f"MiXed {stem}")
     _, second = await t.member(f"mixeD {stem}")
-    t.require(second.room == first.room, f"ref {first.room}", second.room)
-    t.require(second.name == first.name, f"the name {quoted(first.name)}", quoted(second.name), "RW-MODEL-7")
+    t.require(second.name == first.name, f"the name {quoted(first.name)}", quoted(second.name))
+    t.require(second.room == first.room, f"ref {first.room}", second.room, "RW-NAME-4")
