@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from conformance.show import quoted
 from conformance.spec import BodyField, Spec
@@ -10,6 +11,16 @@ _INTEGERS = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "n64": 8}
 _OCTETS = {"o8": 8, "o16": 16}
 _COUNTED = {"b16": 2, "b32": 4, "name8": 1, "text8": 1, "text16": 2}
 _HEX_SHOWN = 24
+
+
+class Part(NamedTuple):
+    """Octets at an offset with what they are. One without octets is a remark, its text being the name."""
+
+    at: int
+    octets: bytes
+    name: str
+    value: str = ""
+    remark: bool = False
 
 
 class _Short(Exception):
@@ -37,29 +48,34 @@ class _Cursor:
 
 def annotate(octets: bytes, spec: Spec) -> list[str]:
     """A line for each field of a sequence of frames: offset, octets, name, value."""
+    return [_line(part) for part in parts(octets, spec)]
+
+
+def parts(octets: bytes, spec: Spec) -> list[Part]:
+    """The fields of a sequence of frames; a remark with the name of the frame precedes those of each."""
     cursor = _Cursor(octets)
-    lines: list[str] = []
+    found: list[Part] = []
     try:
         while cursor.left:
-            lines += _frame(cursor, spec)
+            found += _frame(cursor, spec)
     except _Short:
-        lines.append(f"{len(octets):6}  the octets end here, inside a field")
-    return lines
+        found.append(_remark(len(octets), "the octets end here, inside a field"))
+    return found
 
 
-def _frame(cursor: _Cursor, spec: Spec) -> Iterator[str]:
-    lines, values = [], {}
+def _frame(cursor: _Cursor, spec: Spec) -> Iterator[Part]:
+    header, values = [], {}
     for part in spec.bodies["header"]:
         start, value, octets = cursor.at, *_value(cursor, part)
         values[part.name] = int.from_bytes(octets, "big")
-        lines.append(_line(start, octets, part.name, value))
+        header.append(Part(start, octets, part.name, value))
     row = next((row for row in spec.frames.values() if row.type == values["type"]), None)
-    yield f"        {row.name if row else 'a frame of unknown type'}"
-    yield from lines
+    yield _remark(-1, row.name if row else "a frame of unknown type")
+    yield from header
     body = _Cursor(cursor.octets[: cursor.at + values["length"]], cursor.at)
     cut = len(body.octets) < cursor.at + values["length"]
     if row is None:
-        yield _line(body.at, body.take(body.left), "body", "")
+        yield Part(body.at, body.take(body.left), "body")
     else:
         yield from _body(body, spec, spec.bodies[row.name])
     if cut:
@@ -67,29 +83,29 @@ def _frame(cursor: _Cursor, spec: Spec) -> Iterator[str]:
     cursor.at = body.at
 
 
-def _body(body: _Cursor, spec: Spec, parts: tuple[BodyField, ...]) -> Iterator[str]:
+def _body(body: _Cursor, spec: Spec, layout: tuple[BodyField, ...]) -> Iterator[Part]:
     try:
         count = 0
-        for part in parts:
+        for part in layout:
             if part.type.startswith("entry["):
                 for number in range(count):
                     yield from _fields(body, spec.bodies["entry"], f"{part.name}[{number}].")
                 continue
             start, value, octets = body.at, *_value(body, part)
             count = int.from_bytes(octets, "big") if part.name == "count" else count
-            yield _line(start, octets, part.name, value)
+            yield Part(start, octets, part.name, value)
         names = {row.type: row.name for row in spec.fields.values()}
         while body.left:
             kind = int.from_bytes(body.octets[body.at : body.at + 2], "big")
             yield from _fields(body, spec.bodies["field"], f"field {names.get(kind, f'{kind:#06x}')}.")
     except _Short:
-        yield f"{body.at:6}  the body ends here, inside a field: MALFORMED"
+        yield _remark(body.at, "the body ends here, inside a field: MALFORMED")
 
 
-def _fields(body: _Cursor, parts: tuple[BodyField, ...], prefix: str) -> Iterator[str]:
-    for part in parts:
+def _fields(body: _Cursor, layout: tuple[BodyField, ...], prefix: str) -> Iterator[Part]:
+    for part in layout:
         start, value, octets = body.at, *_value(body, part)
-        yield _line(start, octets, prefix + part.name, value)
+        yield Part(start, octets, prefix + part.name, value)
 
 
 def _value(cursor: _Cursor, part: BodyField) -> tuple[str, bytes]:
@@ -107,6 +123,12 @@ def _value(cursor: _Cursor, part: BodyField) -> tuple[str, bytes]:
     return (quoted(content.decode(errors="replace")) if text else f"{len(content)} octets"), length + content
 
 
-def _line(at: int, octets: bytes, name: str, value: str) -> str:
-    shown = octets[:_HEX_SHOWN].hex(" ") + (" ..." if len(octets) > _HEX_SHOWN else "")
-    return f"{at:6}  {shown:48}  {name}{f' = {value}' if value else ''}"
+def _remark(at: int, text: str) -> Part:
+    return Part(at, b"", text, remark=True)
+
+
+def _line(part: Part) -> str:
+    if part.remark:
+        return f"{part.at if part.at >= 0 else '':6}  {part.name}"
+    shown = part.octets[:_HEX_SHOWN].hex(" ") + (" ..." if len(part.octets) > _HEX_SHOWN else "")
+    return f"{part.at:6}  {shown:48}  {part.name}{f' = {part.value}' if part.value else ''}"

@@ -17,7 +17,7 @@ Run = Callable[[Any], Awaitable[None]]
 
 TAGS = {
     "waits": "waits for a time-out of the target, side by side with all others",
-    "process": "starts, stops or kills a process of its own: needs --exec",
+    "process": "has a server of its own, with --exec; those that kill it or need limits cannot do without",
     "slow": "sends or reads much",
 }
 

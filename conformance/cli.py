@@ -7,25 +7,30 @@ not start, 4 a fault of the suite, 5 nothing was selected or nothing of it appli
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import shtab
 
-from conformance import commands
+from conformance import commands, coverage, declaration, init, replay, report_commands, selftest
 from conformance.baseline import BaselineError
 from conformance.cases import Case, check
+from conformance.client_cases import client_cases
+from conformance.client_role import launcher
+from conformance.client_runner import ClientRunner
 from conformance.codec_cases import codec_cases
 from conformance.codec_runner import CodecRunner
 from conformance.markdown import SpecError
 from conformance.options import DECLARATIONS, Options
 from conformance.process import CommandError, arguments
 from conformance.report import FORMATS
+from conformance.results import About
 from conformance.runner import Report, ServerRunner
 from conformance.selection import Selection, SelectionError
 from conformance.server_cases import server_cases
 from conformance.session import FAILS, FAULT, USAGE, Session
 from conformance.spec import load
-from conformance.target import LaunchedServer, ServerTarget
+from conformance.target import OFFERED, LaunchedServer, ServerTarget
 from conformance.verdicts import HarnessFault
 
 _EXAMPLES = """\
@@ -34,7 +39,11 @@ examples:
   roomwire-check server --exec './my-server --port {port} --store {dir}/rooms.db'
   roomwire-check server --connect localhost:7117 'server/7.9/*' -x
   roomwire-check server --connect localhost:7117 --section 10 -k 'not waits'
+  roomwire-check client --exec 'python3 -m reference_client.adapter {host} {port}'
   roomwire-check codec --exec 'python3 -m conformance.reference_codec' --format json
+  roomwire-check server --connect localhost:7117 --report after
+  roomwire-check compare before after
+  roomwire-check report ours theirs --output both
   roomwire-check explain server/7.9/already-joined
   roomwire-check explain RW-JOIN-1
   roomwire-check describe JOIN
@@ -43,14 +52,25 @@ examples:
 exit status: 0 conforms, 1 does not or stale baseline, 2 usage, 3 not reachable or did not start,
 4 a fault of the suite, 5 nothing selected"""
 
+_WRONG_USAGE = (
+    SelectionError,
+    BaselineError,
+    commands.UsageError,
+    CommandError,
+    declaration.DeclarationError,
+    replay.ReplayError,
+    init.InitError,
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status, and raises SystemExit for wrong usage."""
     parser = _parser()
     options = parser.parse_args(argv)
+    options.argv = sys.argv[1:] if argv is None else list(argv)
     try:
         status: int = options.run(options)
-    except (SelectionError, BaselineError, commands.UsageError, CommandError) as error:
+    except _WRONG_USAGE as error:
         print(f"roomwire-check: {error}", file=sys.stderr)
         return USAGE
     except (HarnessFault, SpecError) as error:
@@ -79,18 +99,34 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    where = server.add_mutually_exclusive_group(required=True)
-    where.add_argument("--connect", metavar="HOST:PORT", help="a server that runs already")
-    where.add_argument("--exec", metavar="COMMAND", help="start it: {port}, {host} and {dir} are filled in")
-    server.add_argument("--declare", action="append", default=[], choices=sorted(DECLARATIONS), help="leave out")
-    server.add_argument("--patience", type=_seconds, default=75.0, metavar="S", help="for time-outs of the target")
+    _server_options(server)
+    _selection_options(server)
     _run_options(server)
-    server.set_defaults(run=_server, role="server")
+    server.set_defaults(run=_server, role="server", file=None)
+    again = commands_.add_parser("replay", help="do again what a file of --replay-dir says, at any server")
+    again.add_argument("file", type=Path, metavar="FILE")
+    _server_options(again)
+    _run_options(again)
+    again.set_defaults(run=_server, role="server", cases=[], requirement=[], section=[], level=[], words="")
+    client = commands_.add_parser("client", help="check a client, which the suite drives (see CONTRACT.md)")
+    client.add_argument("--exec", metavar="COMMAND", required=True, help="start it: {host} and {port} are filled in")
+    _selection_options(client)
+    _run_options(client)
+    client.set_defaults(run=_client, role="client", connect=None, patience=75.0, declare=[])
     codec = commands_.add_parser("codec", help="check an encoder and decoder")
     codec.add_argument("--exec", metavar="COMMAND", required=True, help="a program that answers JSON lines")
+    _selection_options(codec)
     _run_options(codec)
     codec.set_defaults(run=_codec, role="codec", connect=None, patience=75.0, declare=[])
     commands.add_to(commands_, _selection_options, all_cases)
+    coverage.add_to(commands_, all_cases)
+    tried = commands_.add_parser("selftest", help="whether the suite itself works on this machine")
+    tried.set_defaults(run=lambda args: selftest.run())
+    begun = commands_.add_parser("init", help="write a skeleton that can be run at once")
+    begun.add_argument("init_role", choices=init.ROLES, metavar="ROLE", help=" or ".join(init.ROLES))
+    begun.add_argument("--output", type=Path, default=Path("."), metavar="DIR", help="default: here")
+    begun.set_defaults(run=lambda args: init.run(args.init_role, args.output))
+    report_commands.add_to(commands_)
     return parser
 
 
@@ -104,8 +140,15 @@ def _selection_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-k", dest="words", default="", metavar="WORDS", help="words with and, or, not")
 
 
+def _server_options(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--connect", metavar="HOST:PORT", help="a server that runs already")
+    where.add_argument("--exec", metavar="COMMAND", help="start it: {port}, {host} and {dir} are filled in")
+    parser.add_argument("--declare", action="append", default=[], choices=sorted(DECLARATIONS), help="leave out")
+    parser.add_argument("--patience", type=_seconds, default=75.0, metavar="S", help="for time-outs of the target")
+
+
 def _run_options(parser: argparse.ArgumentParser) -> None:
-    _selection_options(parser)
     parser.add_argument(
         "-x", dest="max_failures", action="store_const", const=1, default=0, help="stop at the first failure"
     )
@@ -113,7 +156,14 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-j", "--jobs", type=_count, default=8, metavar="N", help="cases side by side (default 8)")
     parser.add_argument("--timeout", type=_seconds, default=5.0, metavar="S", help="for each answer (default 5)")
     parser.add_argument("--format", choices=FORMATS, default="human")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML: features, limits and accounts of the target")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="for inputs chosen at random (default 1)")
+    parser.add_argument("--repeat", type=_count, default=1, metavar="N", help="each case; what differs is FLAKY")
+    parser.add_argument("--max-time", type=_seconds, default=0.0, metavar="S", help="begin no case after this time")
+    parser.add_argument("--replay-dir", type=Path, metavar="DIR", help="write a file for each failure (see replay)")
     parser.add_argument("--baseline", type=Path, metavar="FILE", help="TOML: cases that are expected to fail")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="write a page, results.json, junit.xml, badge.json")
+    parser.add_argument("--name", default="", metavar="TEXT", help="of the target in the report")
     parser.add_argument("-v", "--verbose", action="store_true", help="name the cases that passed, too")
 
 
@@ -133,20 +183,29 @@ def _count(text: str) -> int:
 
 def all_cases() -> list[Case]:
     """All cases of all roles. Raises HarnessFault if one does not fit SPEC.md."""
-    cases = [*server_cases(), *codec_cases()]
+    cases = [*server_cases(), *client_cases(), *codec_cases()]
     check(cases, load())
     return cases
 
 
 def _options(args: argparse.Namespace, target: Sequence[str]) -> Options:
-    declared = [part for name in args.declare for part in ("--declare", name)]
+    said = declaration.read(args.config) if args.config else declaration.Declaration()
+    again = [part for name in args.declare for part in ("--declare", name)]
+    again += ["--config", str(args.config)] if args.config else []
+    again += ["--seed", str(args.seed)] if args.seed != 1 else []
     return Options(
         timeout=args.timeout,
         patience=args.patience,
         jobs=args.jobs,
         max_failures=args.max_failures,
-        declared=frozenset(args.declare),
-        command=("roomwire-check", args.role, *target, *declared),
+        declared=said.features | frozenset(args.declare),
+        limits=said.limits,
+        accounts=said.accounts,
+        seed=args.seed,
+        repeat=args.repeat,
+        max_time=args.max_time,
+        replay_dir=args.replay_dir,
+        command=("roomwire-check", args.role, *target, *again),
     )
 
 
@@ -158,7 +217,9 @@ def _server(args: argparse.Namespace) -> int:
     else:
         arguments(args.exec, {"port": 0, "host": "", "dir": ""})
         options = _options(args, ("--exec", args.exec))
-        target = LaunchedServer(args.exec, options.ready)
+        # What it was declared to have is not offered to be otherwise.
+        offered = {name: value for name, value in OFFERED.items() if name not in options.limits}
+        target = LaunchedServer(args.exec, options.ready, offered)
 
     async def run(cases: Sequence[Case], report: Report) -> None:
         try:
@@ -167,7 +228,23 @@ def _server(args: argparse.Namespace) -> int:
         finally:
             await target.stop()
 
-    return _session(args, args.connect or args.exec).run(server_cases(), run)
+    cases = [replay.read(args.file).case] if args.file else server_cases()
+    return _session(args, args.connect or args.exec).run(cases, run)
+
+
+def _client(args: argparse.Namespace) -> int:
+    launch = launcher(args.exec)
+    options = replace(_options(args, ("--exec", args.exec)), ready=3 * max(args.timeout, 1.0))
+
+    async def run(cases: Sequence[Case], report: Report) -> None:
+        runner = ClientRunner(launch, load(), options, report)
+        try:
+            await runner.run(cases)
+        finally:
+            session.about.greet(runner.greeting)
+
+    session = _session(args, args.exec)
+    return session.run(client_cases(), run)
 
 
 def _codec(args: argparse.Namespace) -> int:
@@ -175,14 +252,20 @@ def _codec(args: argparse.Namespace) -> int:
     options = _options(args, ("--exec", args.exec))
 
     async def run(cases: Sequence[Case], report: Report) -> None:
-        await CodecRunner(args.exec, load(), options, report).run(cases)
+        runner = CodecRunner(args.exec, load(), options, report)
+        try:
+            await runner.run(cases)
+        finally:
+            session.about.greet(runner.greeting)
 
-    return _session(args, args.exec).run(codec_cases(), run)
+    session = _session(args, args.exec)
+    return session.run(codec_cases(), run)
 
 
 def _session(args: argparse.Namespace, target: str) -> Session:
     selection = Selection(args.cases, args.requirement, args.section, args.level, args.words)
-    return Session(args.role, target, selection, args.format, args.baseline, args.verbose)
+    about = About(("roomwire-check", *args.argv), args.seed, args.name)
+    return Session(args.role, target, selection, args.format, args.baseline, args.verbose, args.report, about)
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -22,9 +22,11 @@ from conformance.codec_values import differences
 from conformance.process import Program, arguments
 from conformance.target import Unreachable
 from conformance.verdicts import Crashed, Failed, Inconclusive, Unsupported
+from conformance.wirelog import WireLog
 
 CONTRACT = 1
 _SHOWN = 300  # characters of an answer that a report shows
+_LOGGED = 8000  # characters of a line that a trace keeps
 
 
 class Broken(Failed):
@@ -45,6 +47,7 @@ class CodecProgram:
         self._program = program
         self._timeout = timeout
         self._id = 0
+        self.greeting: dict[str, Any] = {}
         self.said: list[str] = []
 
     @classmethod
@@ -64,7 +67,7 @@ class CodecProgram:
             if isinstance(reason, Unreachable):
                 raise
             raise Unreachable(f"the codec did not get ready: {reason}", program.stderr) from None
-        codec._timeout = timeout
+        codec._timeout, codec.greeting = timeout, greeting
         return codec
 
     @property
@@ -77,16 +80,18 @@ class CodecProgram:
         self._program.stdin.close()
         await self._program.stop(kill=True)
 
-    async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def ask(self, request: dict[str, Any], log: WireLog) -> dict[str, Any]:
         """Its answer. Raises Crashed when it has died, Broken when the answer is none, Unsupported."""
         self._id += 1
         line = json.dumps({"id": self._id, **request})
         self.said = [f"-> {_short(line)}"]
+        log.said("codec", "C", line[:_LOGGED])
         with contextlib.suppress(OSError):
             self._program.stdin.write(line.encode() + b"\n")
             await self._program.stdin.drain()
         text = await self._line()
         self.said.append(f"<- {_short(text)}")
+        log.said("codec", "S", text[:_LOGGED])
         try:
             answer = json.loads(text)
         except ValueError:
@@ -116,6 +121,7 @@ class CodecContext:
     def __init__(self, codec: CodecProgram) -> None:
         self._codec = codec
         self.said: list[str] = []
+        self.log = WireLog()
 
     async def ask(self, op: str, sender: str = "", limit: int = 0, **values: Any) -> dict[str, Any]:
         """The answer to one request."""
@@ -123,7 +129,7 @@ class CodecContext:
         if limit:
             request["limit"] = limit
         try:
-            return await self._codec.ask(request)
+            return await self._codec.ask(request, self.log)
         finally:
             self.said = [*self.said[-4:], *self._codec.said]
 

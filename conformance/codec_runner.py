@@ -4,15 +4,16 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from conformance.cases import Case
 from conformance.codec_program import Broken, CodecContext, CodecProgram
 from conformance.options import Options
 from conformance.process import Unstartable
-from conformance.runner import Report, judge
+from conformance.runner import Report, in_time, judge
 from conformance.spec import Spec
 from conformance.target import Unreachable
-from conformance.verdicts import ACCEPTED, Crashed, Result
+from conformance.verdicts import ACCEPTED, Crashed, Result, combine
 from conformance.wirelog import WireLog
 
 _IN_A_ROW = 3  # deaths or broken answers of one worker's process, after which its program is given up
@@ -29,17 +30,22 @@ class CodecRunner:
         self._report = report
         self._failures = 0
         self._given_up = ""
+        self._tries: dict[str, list[Result]] = {}
+        self.greeting: dict[str, Any] = {}
+        self._began = time.monotonic()
 
     async def run(self, cases: Sequence[Case]) -> list[Result]:
         """The results, in the order in which they came. Raises Unreachable or Unstartable."""
-        queue = list(reversed(cases))
+        queue = [case for case in reversed(cases) for _ in range(self._options.repeat)]
         first = await self._start()
         workers = min(self._options.jobs, max(1, len(cases) // 20))
         await asyncio.gather(*(self._work(queue, first if at == 0 else None) for at in range(workers)))
         return self.results
 
     async def _start(self) -> CodecProgram:
-        return await CodecProgram.start(self._command, self._options.ready, self._options.timeout)
+        codec = await CodecProgram.start(self._command, self._options.ready, self._options.timeout)
+        self.greeting = codec.greeting
+        return codec
 
     async def _work(self, queue: list[Case], codec: CodecProgram | None) -> None:
         in_a_row = 0
@@ -50,6 +56,7 @@ class CodecRunner:
                 end: Exception | None = None
                 context: CodecContext | None = None
                 try:
+                    in_time(self._options, began - self._began)
                     if self._given_up:
                         raise Crashed(self._given_up)
                     codec = codec or await self._start()
@@ -78,8 +85,13 @@ class CodecRunner:
     def _add(
         self, case: Case, end: BaseException | None, seconds: float, context: CodecContext | None, stderr: str
     ) -> None:
-        result = judge(case, self._spec, end, seconds, WireLog(), self._options)
+        log = context.log if context else WireLog()
+        result = judge(case, self._spec, end, seconds, log, self._options)
         said = tuple(context.said) if context and end else ()
-        result = self._report(replace(result, wire=said, stderr=stderr))
+        tries = self._tries.setdefault(case.id, [])
+        tries.append(replace(result, wire=said, stderr=stderr))
+        if len(tries) < self._options.repeat:
+            return
+        result = self._report(combine(self._tries.pop(case.id)))
         self.results.append(result)
         self._failures += result.verdict not in ACCEPTED

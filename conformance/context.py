@@ -7,11 +7,14 @@ inconclusive and does not judge its requirement. Only what a server does wrong u
 import asyncio
 import contextlib
 import os
+import random
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from conformance.options import Options
 from conformance.peer import Peer
 from conformance.process import Unstartable
+from conformance.recording import Recording, RecordingPeer
 from conformance.show import frame_line
 from conformance.target import LaunchedServer, ServerTarget, Unreachable
 from conformance.verdicts import Crashed, Failed, Inconclusive, Informative, Unsupported
@@ -44,7 +47,9 @@ class Context:
         self.options = options
         self.log = WireLog()
         self.peers: list[Peer] = []
-        self._fresh = os.urandom(5).hex()
+        self.random = random.Random(options.seed)
+        self.fresh = os.urandom(5).hex()
+        self.recording = Recording(self.fresh) if options.replay_dir else None
         self._count = 0
         self._waited = 0.0
         self._own: LaunchedServer | None = None
@@ -54,12 +59,12 @@ class Context:
     def room(self) -> str:
         """A room's name that no other case and no other run uses."""
         self._count += 1
-        return f"rw-{self._fresh}-{self._count}"
+        return f"rw-{self.fresh}-{self._count}"
 
     def name(self) -> str:
         """A person's name that nobody else uses."""
         self._count += 1
-        return f"u-{self._fresh}-{self._count}"
+        return f"u-{self.fresh}-{self._count}"
 
     def id(self, peer: Peer, offset_ms: int = 0) -> bytes:
         """A fresh id of a publish, of the server's clock plus an offset."""
@@ -67,22 +72,25 @@ class Context:
 
     # Connections.
 
-    async def dial(self) -> Peer:
-        """A connection on which nothing was sent."""
+    async def dial(self, *, receive_buffer: int = 0) -> Peer:
+        """A connection on which nothing was sent; if given, the transport's buffer has about so many octets."""
+        connecting = _connect(self.target.host, self.target.port, receive_buffer)
         try:
-            reader, writer = await asyncio.wait_for(
-                asyncio.open_connection(self.target.host, self.target.port), self.options.timeout
-            )
+            reader, writer = await asyncio.wait_for(connecting, self.options.timeout)
         except (OSError, TimeoutError) as error:
             raise Crashed(f"no connection to {self.target.address}: {str(error) or 'time-out'}") from None
         label = chr(ord("A") + len(self.peers)) if len(self.peers) < 26 else f"P{len(self.peers)}"
-        peer = Peer(label, reader, writer, self.log, self.options.timeout)
+        kind = RecordingPeer if self.recording else Peer
+        peer = kind(label, reader, writer, self.log, self.options.timeout)
+        if isinstance(peer, RecordingPeer) and self.recording:
+            peer.recording = self.recording
+            self.recording.add("connect", peer=label, buffer=receive_buffer)
         self.peers.append(peer)
         return peer
 
-    async def greet(self) -> Peer:
+    async def greet(self, *, receive_buffer: int = 0) -> Peer:
         """A connection on which the prefaces were exchanged."""
-        peer = await self.dial()
+        peer = await self.dial(receive_buffer=receive_buffer)
         async with self.control("the prefaces"):
             peer.send_preface()
             preface = await peer.expect_preface()
@@ -90,11 +98,18 @@ class Context:
                 raise Failed("version 1", f"version {preface[4]}")
         return peer
 
-    async def open(self, name: str = "", extension_names: Sequence[str] = (), fields: Sequence[Field] = ()) -> Peer:
+    async def open(
+        self,
+        name: str = "",
+        extension_names: Sequence[str] = (),
+        fields: Sequence[Field] = (),
+        *,
+        receive_buffer: int = 0,
+    ) -> Peer:
         """A connection that is open. Extensions are offered; `needs` asks whether they are in use."""
         offered = (*(extension(item) for item in extension_names), *fields)
         for _ in range(20):
-            peer = await self.greet()
+            peer = await self.greet(receive_buffer=receive_buffer)
             try:
                 async with self.control("HELLO and WELCOME"):
                     await peer.hello(name or self.name(), offered)
@@ -128,9 +143,10 @@ class Context:
         since: int = 0,
         flags: int = 0,
         extension_names: Sequence[str] = (),
+        receive_buffer: int = 0,
     ) -> tuple[Peer, Joined]:
         """A fresh connection that is in a room, a fresh one if none is named."""
-        peer = await self.open(extension_names=extension_names)
+        peer = await self.open(extension_names=extension_names, receive_buffer=receive_buffer)
         return peer, await self.join(peer, room or self.room(), epoch=epoch, since=since, flags=flags)
 
     async def publish(
@@ -176,23 +192,34 @@ class Context:
 
     # A server of the case's own.
 
-    async def own_server(self) -> None:
-        """Starts a server for this case alone; all further connections are to it."""
-        self._own = self.target.another()
+    async def own_server(self, **limits: int) -> None:
+        """Starts a server for this case alone, and offers it these limits; all further connections are to it."""
+        self._own = self.target.another(**limits)
+        if self.recording:
+            self.recording.add("server", limits=limits)
         try:
             await self._own.start()
         except (Unreachable, Unstartable) as reason:
             raise Inconclusive(f"a server of its own: {reason}") from None
         self.target = self._own
 
+    async def with_limits(self, **limits: int) -> None:
+        """Starts a server with these limits where the suite can; else the target's own have to do."""
+        if isinstance(self.target, LaunchedServer):
+            await self.own_server(**limits)
+
     def drain(self) -> None:
         """Tells the case's own server to end."""
         assert self._own, "the case has no server of its own"
+        if self.recording:
+            self.recording.add("drain")
         self._own.drain()
 
     async def crash_and_restart(self) -> None:
         """Kills the case's own server, and starts it again."""
         assert self._own, "the case has no server of its own"
+        if self.recording:
+            self.recording.add("restart")
         await self._own.crash()
         try:
             await self._own.start()
@@ -244,6 +271,19 @@ class Context:
         if name in self.options.declared:
             raise Unsupported(f"declared: {name}")
 
+    def time_out(self, name: str) -> float:
+        """For how many seconds to wait for a time-out of the target.
+
+        That is the run's patience, unless it was declared how long the time-out is. Raises Informative if that is
+        longer than the run's patience.
+        """
+        declared = self.options.limits.get(name)
+        if declared is None:
+            return self.options.patience
+        if declared / 1000 > self.options.patience:
+            raise Informative(f"not tried: {name} is declared as {declared}, beyond the patience of this run")
+        return declared / 1000 + self.options.timeout
+
     def observe(self, holds: bool, otherwise: str) -> None:
         """Raises Informative unless it holds: nothing is required here."""
         if not holds:
@@ -259,3 +299,19 @@ class Context:
         await asyncio.gather(*(peer.close() for peer in self.peers))
         if self._own:
             await self._own.stop()
+
+
+async def _connect(host: str, port: int, receive_buffer: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if not receive_buffer:
+        return await asyncio.open_connection(host, port)
+    loop = asyncio.get_running_loop()
+    family, kind, number, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))[0]
+    own = socket.socket(family, kind, number)
+    try:
+        own.setblocking(False)
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)  # before the window is agreed on
+        await loop.sock_connect(own, address)
+        return await asyncio.open_connection(sock=own)
+    except BaseException:
+        own.close()
+        raise

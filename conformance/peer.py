@@ -153,14 +153,20 @@ class Peer:
         self.send(cast(Frame, replace(frame, request=request)), breaks=breaks)
         return request
 
-    async def flush(self) -> None:
+    async def flush(self, within: float | None = None) -> None:
         """Waits until the transport has room again. Raises Failed if the server reads nothing for too long."""
+        seconds = self.timeout if within is None else within
         try:
-            await asyncio.wait_for(self._writer.drain(), self.timeout)
+            await asyncio.wait_for(self._writer.drain(), seconds)
         except TimeoutError:
-            raise Failed("the server to read", f"nothing read for {self.timeout:g} s") from None
+            raise Failed("the server to read", f"nothing read for {seconds:g} s") from None
         except OSError:
             self.ended = self.ended or "reset"
+
+    @property
+    def unsent(self) -> int:
+        """Octets that wait for the transport, since the server does not read."""
+        return self._writer.transport.get_write_buffer_size()
 
     def write(self, octets: bytes) -> None:
         """Writes octets past all checks and the log: parts of what `send_octets` has declared."""

@@ -4,7 +4,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -27,6 +27,7 @@ _STYLES = {
     Verdict.HARNESS_ERROR: "bold white on red",
     Verdict.XFAIL: "dim yellow",
     Verdict.XPASS: "bold red",
+    Verdict.FLAKY: "bold magenta",
 }
 
 
@@ -41,6 +42,7 @@ class Summary:
     error: str = ""
     status: int = 0
     selected: int = 0
+    seed: int | None = None
     counts: Counter[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,6 +55,7 @@ class Summary:
             "role": self.role,
             "target": self.target,
             "selected": self.selected,
+            "seed": self.seed,
             "counts": dict(sorted(self.counts.items())),
             "stale": list(self.stale),
             "error": self.error,
@@ -110,7 +113,8 @@ class Reporter:
             self._console.print(Text(escape(summary.error), "bold red"))
         counts = ", ".join(f"{summary.counts[v.value]} {v}" for v in Verdict if summary.counts[v.value])
         verdict = "conforms, as far as tested" if not summary.status else "does not pass"
-        line = f"{summary.target} {verdict}: {counts or 'nothing was run'}"
+        seed = "" if summary.seed is None else f" (seed {summary.seed})"
+        line = f"{summary.target} {verdict}: {counts or 'nothing was run'}{seed}"
         self._console.print(Text(escape(line), "bold red" if summary.status else "bold green"))
 
     def _line(self, result: Result) -> None:
@@ -122,26 +126,33 @@ class Reporter:
         self._console.print(line)
 
     def _failure(self, result: Result) -> None:
-        say = self._console.print
-        say()
-        say(Text.assemble((str(result.verdict), _STYLES[result.verdict]), f" {result.id}: {result.summary}"))
-        say(f"  {result.requirement}: {result.sentence}")
-        if result.expected:
-            say(f"  expected {escape(result.expected)}")
-            say(f"  got      {escape(result.got)}")
-        for line in result.reason.splitlines():
-            say(f"  {escape(line)}")
-        if result.wire:
-            say("  last frames (seconds, connection, -> sent, <- received):")
-        for line in result.wire:
-            say(f"    {escape(line)}")
-        for line in result.stderr.splitlines()[-15:]:
-            say(f"  stderr: {escape(line)}")
-        say(f"  again: {result.command}")
+        self._console.print()
+        first, *others = failure_lines(result)
+        verdict = str(result.verdict)
+        self._console.print(Text.assemble((verdict, _STYLES[result.verdict]), first.removeprefix(verdict)))
+        for line in others:
+            self._console.print(line)
+
+
+def failure_lines(result: Result) -> list[str]:
+    """All there is to say about a case that did not pass; what a peer sent is escaped."""
+    lines = [f"{result.verdict} {result.id}: {result.summary}", f"  {result.requirement}: {result.sentence}"]
+    if result.expected:
+        lines += [f"  expected {escape(result.expected)}", f"  got      {escape(result.got)}"]
+    lines += [f"  {escape(line)}" for line in result.reason.splitlines()]
+    if result.wire:
+        lines.append("  last frames (seconds, connection, -> sent, <- received):")
+    lines += [f"    {escape(line)}" for line in result.wire]
+    lines += [f"  stderr: {escape(line)}" for line in result.stderr.splitlines()[-15:]]
+    lines.append(f"  again: {result.command}")
+    if result.replay:
+        lines.append(f"  or:    roomwire-check replay {escape(result.replay)}, with the target")
+    return lines
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """A result as plain values."""
-    values = asdict(result)
+    """A result as plain values, without its trace."""
+    values = asdict(replace(result, trace=()))
+    del values["trace"]
     values["verdict"] = result.verdict.value
     return values

@@ -26,6 +26,7 @@ from conformance.verdicts import (
     Result,
     Unsupported,
     Verdict,
+    combine,
 )
 from conformance.wirelog import WireLog
 
@@ -36,6 +37,9 @@ _ENDS: dict[type[CaseEnd], Verdict] = {
     Crashed: Verdict.CRASH,
     HarnessFault: Verdict.HARNESS_ERROR,
 }
+RECORDED = frozenset({Verdict.FAIL, Verdict.WARN, Verdict.CRASH, Verdict.INCONCLUSIVE})
+"""Verdicts of which a replay file is written."""
+
 _RESTARTS = 10  # of a server that dies again and again
 _DEATH_NOTICED = 0.2  # seconds that a dying process has to be seen as dead after a case failed
 
@@ -76,8 +80,15 @@ def judge(case: Case, spec: Spec, end: BaseException | None, seconds: float, log
         got=got,
         reason=reason,
         wire=() if verdict is Verdict.PASS else log.render(),
+        trace=log.newest(),
         command=shlex.join((*options.command, case.id)),
     )
+
+
+def in_time(options: Options, seconds: float) -> None:
+    """Raises Inconclusive if a case would begin so many seconds into a run, and that is too late."""
+    if options.max_time and seconds > options.max_time:
+        raise Inconclusive(f"not tried: the {options.max_time:g} s of this run were over")
 
 
 class ServerRunner:
@@ -95,6 +106,7 @@ class ServerRunner:
         self._last_stderr = ""
         self._failures = 0
         self._enough = asyncio.Event()
+        self._began = time.monotonic()
 
     async def run(self, cases: Sequence[Case]) -> list[Result]:
         """All results in the order of the cases; fewer once there were as many failures as the run allows."""
@@ -103,7 +115,7 @@ class ServerRunner:
         shared.sort(key=lambda case: "waits" not in case.tags)
         await self._all([self._one(case, "waits" in case.tags) for case in shared])
         own = [case for case in cases if "process" in case.tags]
-        if isinstance(self._target, LaunchedServer) and own and not self._target.own_directory:
+        if isinstance(self._target, LaunchedServer) and own and not self._target.side_by_side:
             await self._target.stop()  # it may hold the files that the next one needs
             self._slots = asyncio.Semaphore(1)
         await self._all([self._one(case, False) for case in own])
@@ -130,7 +142,7 @@ class ServerRunner:
         async with contextlib.AsyncExitStack() as stack:
             if not waits:
                 await stack.enter_async_context(self._slots)
-            result = await self._try(case)
+            result = combine([await self._try(case) for _ in range(self._options.repeat)])
         result = self._report(result)
         self.results.append(result)
         self._failures += result.verdict not in ACCEPTED
@@ -142,6 +154,7 @@ class ServerRunner:
         began, generation = time.monotonic(), self._restarts
         end: BaseException | None = None
         try:
+            in_time(self._options, began - self._began)
             await asyncio.wait_for(self._steps(case, context), self._bound)
         except TimeoutError:
             end = Inconclusive(f"the case did not come to its end within {self._bound:g} s")
@@ -155,6 +168,10 @@ class ServerRunner:
         if died:
             end = Crashed(died)
         result = judge(case, self._spec, end, time.monotonic() - began, context.log, self._options)
+        directory = self._options.replay_dir
+        if context.recording and directory and result.verdict in RECORDED:
+            path = context.recording.write(directory, result, self._options.seed)
+            result = replace(result, replay=str(path) if path else "")
         return replace(result, stderr=self._last_stderr) if died else result
 
     @property

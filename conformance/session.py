@@ -3,13 +3,14 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from conformance import baseline
+from conformance import baseline, report_commands
 from conformance.cases import Case, check
 from conformance.process import Unstartable
 from conformance.report import Reporter, Summary
+from conformance.results import About
 from conformance.runner import Report
 from conformance.selection import Selection
 from conformance.spec import load
@@ -24,7 +25,7 @@ RunCases = Callable[[Sequence[Case], Report], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Session:
-    """What a run consists of. `format` is one of report.FORMATS; `baseline_path` may be None."""
+    """What a run consists of. `format` is one of report.FORMATS; `baseline_path` and `report_dir` may be None."""
 
     role: str
     target: str
@@ -32,6 +33,8 @@ class Session:
     format: str = "human"
     baseline_path: Path | None = None
     verbose: bool = False
+    report_dir: Path | None = None
+    about: About = field(default_factory=About)
 
     def run(self, cases: Iterable[Case], run: RunCases) -> int:
         """Runs what is selected of `cases`, reports it, and returns the exit status.
@@ -39,6 +42,8 @@ class Session:
         Raises SelectionError, BaselineError and ValueError for wrong usage, HarnessFault for a wrong case.
         """
         spec, known = load(), list(cases)
+        if self.report_dir:
+            report_commands.prepare(self.report_dir)
         check(known, spec)
         selected = self.selection.of(known, spec)
         expected = baseline.read(self.baseline_path) if self.baseline_path else {}
@@ -63,9 +68,11 @@ class Session:
         order = {case.id: at for at, case in enumerate(selected)}
         results.sort(key=lambda result: order[result.id])
         old = baseline.stale(mine, [case.id for case in known])
-        summary = Summary(self.role, self.target, results, old, error, selected=len(selected))
+        summary = Summary(self.role, self.target, results, old, error, selected=len(selected), seed=self.about.seed)
         summary.status, summary.error = _status(summary)
         reporter.end(summary)
+        if self.report_dir:
+            report_commands.write(summary, self.about, self.report_dir)
         return summary.status
 
 

@@ -10,6 +10,8 @@ _HEX_SHOWN = 96  # octets of one frame that a log shows
 
 def escape(text: str) -> str:
     """Text from a peer, with control, format and bidirectional characters as escapes."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -2,17 +2,45 @@
 
 import asyncio
 import contextlib
+import random
 import signal
 import socket
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from conformance.peer import Peer
 from conformance.process import Program, arguments, placeholders
 from conformance.verdicts import CaseEnd, Informative
 from conformance.wirelog import WireLog
+from protocol.frames import Welcome
+from protocol.registry import Flag
 
+OFFERED: Mapping[str, int] = MappingProxyType(
+    {
+        "heartbeat_ms": 5_000,
+        "preface_ms": 4_000,
+        "handshake_ms": 5_000,
+        "frame_ms": 4_000,
+        "stall_ms": 4_000,
+        "publish_rate": 10_000,
+        "publish_burst": 10_000,
+        "join_rate": 10_000,
+        "join_burst": 10_000,
+        "room_rate": 1_000_000,
+        "address_connections": 10_000,
+    }
+)
+"""Limits of SPEC.md, section 15, that a program which the suite starts is offered in its environment. It may heed them:
+then nobody has to wait. Time-outs are long enough for a machine that does much else at the same time."""
+
+_SHORT = ("heartbeat_ms", "preface_ms", "handshake_ms", "frame_ms", "stall_ms")
+"""Those that a server of a case's own is not offered: where no case waits for a time-out, none should be near."""
+
+_PORTS = (15_000, 32_000)
+_TAKEN: set[int] = set()
 _PORT_TRIES = 0.05  # seconds between attempts to connect to a program that is starting
 
 
@@ -54,9 +82,15 @@ class ServerTarget:
     async def stop(self) -> None:
         """Ends what `start` began."""
 
-    def another(self) -> "LaunchedServer":
-        """A server of its own for one case, which starts it. Raises Informative where the suite starts none."""
+    def another(self, **limits: int) -> "LaunchedServer":
+        """A server of its own for one case, which starts it, with limits that it is offered besides.
+
+        Raises Informative where the suite starts none.
+        """
         raise Informative("needs a server that the suite starts (--exec)")
+
+    def _greeted(self, welcome: Welcome) -> None:
+        """The first WELCOME has come."""
 
     async def _until_ready(self, *, retrying: bool) -> None:
         deadline = time.monotonic() + self.ready
@@ -82,7 +116,7 @@ class ServerTarget:
         try:
             peer.send_preface()
             await peer.expect_preface()
-            await peer.hello("probe")
+            self._greeted(await peer.hello("probe"))
         except CaseEnd as end:
             return str(end)
         finally:
@@ -93,19 +127,22 @@ class ServerTarget:
 class LaunchedServer(ServerTarget):
     """A server that the suite starts from a command with `{port}`, and perhaps `{host}` and `{dir}`.
 
-    `{dir}` is an empty directory that is the server's own and stays over restarts.
+    `{dir}` is an empty directory that is the server's own and stays over restarts. `limits` are in its environment:
+    heartbeat_ms as ROOMWIRE_HEARTBEAT_MS.
     """
 
-    def __init__(self, command: str, ready: float) -> None:
+    def __init__(self, command: str, ready: float, limits: Mapping[str, int] = OFFERED) -> None:
         super().__init__("127.0.0.1", 0, ready)
         self.command = command
+        self.limits = limits
         self._program: Program | None = None
+        self._durable = True
         self._directory: tempfile.TemporaryDirectory[str] | None = None
 
     @property
-    def own_directory(self) -> bool:
-        """Whether two of it can run side by side, each in a directory of its own."""
-        return "dir" in placeholders(self.command)
+    def side_by_side(self) -> bool:
+        """Whether two of it can run at the same time: each in a directory of its own, or without anything stored."""
+        return "dir" in placeholders(self.command) or not self._durable
 
     @property
     def died(self) -> str:
@@ -131,6 +168,7 @@ class LaunchedServer(ServerTarget):
             "ROOMWIRE_HOST": self.host,
             "ROOMWIRE_PORT": str(self.port),
             "ROOMWIRE_DIR": self._directory.name,
+            **{f"ROOMWIRE_{name.upper()}": str(value) for name, value in self.limits.items()},
         }
         self._program = await Program.start(arguments(self.command, values), environment)
         try:
@@ -138,6 +176,9 @@ class LaunchedServer(ServerTarget):
         except BaseException:
             await self._program.stop(kill=True)
             raise
+
+    def _greeted(self, welcome: Welcome) -> None:
+        self._durable = bool(welcome.flags & Flag.DURABLE)
 
     async def stop(self) -> None:
         if self._program:
@@ -154,12 +195,20 @@ class LaunchedServer(ServerTarget):
         """Tells the server to end (8.6)."""
         self.program.send_signal(signal.SIGTERM)
 
-    def another(self) -> "LaunchedServer":
-        return LaunchedServer(self.command, self.ready)
+    def another(self, **limits: int) -> "LaunchedServer":
+        kept = {name: value for name, value in self.limits.items() if name not in _SHORT}
+        return LaunchedServer(self.command, self.ready, {**kept, **limits})
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, that systems do not take for outgoing connections, and that is new to this run.
+
+    So what listens on it when it answers is the program that was told it.
+    """
+    while True:
+        port = random.randrange(*_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            if port not in _TAKEN:
+                probe.bind(("127.0.0.1", port))
+                _TAKEN.add(port)
+                return port

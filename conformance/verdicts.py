@@ -4,8 +4,12 @@ A case that returns has passed. Every other end is an exception from here; what 
 the suite, never of the peer.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from conformance.wirelog import Entry
 
 
 class Verdict(StrEnum):
@@ -21,6 +25,7 @@ class Verdict(StrEnum):
     HARNESS_ERROR = "HARNESS_ERROR"  # the suite is wrong
     XFAIL = "XFAIL"  # failed, as the baseline says
     XPASS = "XPASS"  # passed, though the baseline says that it fails
+    FLAKY = "FLAKY"  # repeated, and did not end the same each time
 
 
 ACCEPTED = frozenset({Verdict.PASS, Verdict.WARN, Verdict.INFO, Verdict.UNSUPPORTED, Verdict.XFAIL})
@@ -68,7 +73,10 @@ class HarnessFault(CaseEnd):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One case with its verdict, ready to be reported. `wire` are rendered lines, `seconds` the time it took."""
+    """One case with its verdict, ready to be reported. `seconds` is the time it took.
+
+    `wire` are lines for people, of cases that did not pass; `trace` are the newest of all that went over the wire.
+    """
 
     id: str
     section: str
@@ -83,5 +91,18 @@ class Result:
     got: str = ""
     reason: str = ""
     wire: tuple[str, ...] = ()
+    trace: tuple[Entry, ...] = ()
     stderr: str = ""
     command: str = ""
+    replay: str = ""
+
+
+def combine(results: Sequence[Result]) -> Result:
+    """One result for a case that was run several times: FLAKY if its verdicts differ."""
+    counts = Counter(result.verdict for result in results)
+    if len(counts) == 1:
+        return results[-1]
+    worst = next((result for result in results if result.verdict not in ACCEPTED), results[-1])
+    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+    reason = f"{said} of {len(results)}" + (f"; {worst.reason}" if worst.reason else "")
+    return replace(worst, verdict=Verdict.FLAKY, reason=reason)

@@ -147,8 +147,8 @@ class Watch:
                 self.breach("RW-CODE-1", f"{name} in its carriers ({rule.carriers})", frame_line(frame))
             if retry != rule.retry:
                 self.breach("RW-ERROR-1", f"RETRY {'set' if rule.retry else 'clear'} for {name}", frame_line(frame))
-        if frame.code == Code.RATE_LIMITED and not frame.retry_ms:
-            self.breach("RW-LIMIT-1", "retry_ms above 0 with RATE_LIMITED", "0")
+        if isinstance(frame, Error) and retry and not frame.retry_ms:
+            self.breach("RW-LIMIT-1", f"retry_ms above 0 with {name}", "0")
 
     def _welcome(self, frame: Welcome) -> None:
         self.welcome = frame

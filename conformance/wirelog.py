@@ -8,10 +8,13 @@ from conformance.show import hex_lines, stream_lines
 from protocol.registry import Sender
 
 _KEPT = 400  # entries that a log remembers: its end is what a failure shows
+TRACED = 200  # of them that a report has
+_LINE_SHOWN = 300  # characters of a line that a failure shows
 
 
 class Entry(NamedTuple):
-    """Octets of one write or one received frame. `at` is in seconds since the case began."""
+    """Octets of one write or one received frame, or a `line` of a program's contract. `at` is in seconds since the
+    case began."""
 
     at: float
     peer: str
@@ -19,6 +22,7 @@ class Entry(NamedTuple):
     octets: bytes
     note: str
     framed: bool
+    line: str = ""
 
 
 @dataclass
@@ -33,7 +37,10 @@ class WireLog:
 
     def add(self, peer: str, sender: Sender, octets: bytes, note: str = "", *, framed: bool = True) -> None:
         """Remembers octets; `framed` says that they are frames and not a preface."""
-        self._entries.append(Entry(time.monotonic() - self._began, peer, sender, octets, note, framed))
+        self._add(Entry(time.monotonic() - self._began, peer, sender, octets, note, framed))
+
+    def _add(self, entry: Entry) -> None:
+        self._entries.append(entry)
         if len(self._entries) > 2 * _KEPT:
             del self._entries[:_KEPT]
 
@@ -41,10 +48,18 @@ class WireLog:
         """Remembers something that has no octets, such as the end of a stream."""
         self.add(peer, "S", b"", note, framed=False)
 
+    def said(self, peer: str, sender: Sender, line: str) -> None:
+        """Remembers a line of a program's standard input or output."""
+        self._add(Entry(time.monotonic() - self._began, peer, sender, b"", "", False, line))
+
     @property
     def entries(self) -> list[Entry]:
         """All that is remembered, oldest first."""
         return self._entries
+
+    def newest(self, count: int = TRACED) -> tuple[Entry, ...]:
+        """The last entries, oldest first."""
+        return tuple(self._entries[-count:])
 
     def render(self) -> tuple[str, ...]:
         """The last frames of both directions in the order of time, decoded, with their octets."""
@@ -59,6 +74,8 @@ class WireLog:
 
 
 def _lines(entry: Entry) -> list[str]:
+    if entry.line:
+        return [f"{entry.at:8.3f} {entry.peer} {'->' if entry.sender == 'C' else '<-'} {entry.line[:_LINE_SHOWN]}"]
     arrow = {"C": "->", "S": "<-"}[entry.sender] if entry.octets else "--"
     said = stream_lines(entry.octets, entry.sender) if entry.framed else []
     note = [f"({entry.note})"] if entry.note and said else [entry.note] if entry.note else []

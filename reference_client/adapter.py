@@ -36,22 +36,26 @@ class Adapter:
         self._connecting: Any = None
         self._joining: dict[str, Any] = {}
         self._leaving: dict[str, Any] = {}
+        self._talking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, lines: asyncio.StreamReader) -> None:
         """Obeys until `quit`, or the end of the commands."""
         software, _, version = SOFTWARE.partition("/")
         self.report(ready=True, contract=CONTRACT, name=software, version=version, features=FEATURES)
-        while line := await lines.readline():
-            command = json.loads(line)
-            if command["op"] == "quit":
-                break
-            self.obey(command)
-        if self._client is not None:
-            await self._client.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            while line := await lines.readline():
+                command = json.loads(line)
+                if command["op"] == "quit":
+                    break
+                self.obey(command)
+            if self._client is not None and self._talking is not None:
+                await self._client.close()
+                await self._talking
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def report(self, **values: Any) -> None:
         """Writes one line."""
@@ -63,23 +67,26 @@ class Adapter:
         if op == "connect":
             if client is None:
                 self._connecting = id
-                self._begin(self._talk(command["name"]))
+                client = self._client = self._make(self._host, self._port, name=command["name"], patient=True)
+                self._talking = self._begin(self._talk(client))
             else:
                 self.report(event="error", id=id, text="connected already")
         elif op not in ("join", "publish", "leave", "history"):
             self.report(id=id, unsupported=op)
         elif client is None:
             self.report(event="error", id=id, text="not connected")
+        elif (command["room"] in client.session.rooms()) == (op == "join"):
+            self.report(event="error", id=id, room=command["room"], text="in that room already, or not in it")
         else:
             self._begin(self._call(client, id, command))
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _talk(self, name: str) -> None:
-        client = self._client = self._make(self._host, self._port, name=name, patient=True)
+    async def _talk(self, client: Client) -> None:
         entering = asyncio.get_running_loop().create_task(client.__aenter__())
         try:
             async for event in client:
@@ -116,12 +123,8 @@ class Adapter:
         await client.join(command["room"], history=command.get("newest", 0), cursor=cursor)
 
     async def _publish(self, client: Client, id: Any, command: dict[str, Any]) -> None:
-        room = command["room"]
-        if room not in client.rooms:
-            self.report(event="error", id=id, room=room, text="not in that room", unknown=False)
-            return
-        payload = bytes.fromhex(command["payload"])
-        receipt = await (await client.rooms[room].submit(payload, ctype=command.get("ctype", 0)))
+        room, payload = command["room"], bytes.fromhex(command["payload"])
+        receipt = await (await client.submit(room, payload, command.get("ctype", 0), ()))
         seq, time_ms = receipt
         self.report(event="published", id=id, room=room, epoch=str(receipt.epoch), seq=str(seq), time_ms=str(time_ms))
 
@@ -184,7 +187,8 @@ class Adapter:
         event: events.RosterChanged | events.RoomQuiet | events.MemberJoined | events.MemberLeft,
     ) -> None:
         room = client.rooms.get(event.room)
-        roster = [{"member": str(m.member), "name": m.name, "verified": m.verified} for m in room.roster] if room else []
+        members = room.roster if room else []
+        roster = [{"member": str(m.member), "name": m.name, "verified": m.verified} for m in members]
         member = name = None
         match event:
             case events.RosterChanged():

@@ -215,7 +215,10 @@ def test_test(checkout: Path) -> None:
 def test_ci(checkout: Path) -> None:
     """.ci/run is test.sh under bash, marked as CI, with nothing to read."""
     (checkout / "test.sh").write_text('echo "$CI ${BASH_VERSION:+bash} $(cat)"; exit 3\n')
-    process = run(checkout / ".ci/run")
+    browser = checkout / "bin" / "chromedriver"  # or it would be installed
+    browser.parent.mkdir()
+    browser.touch(0o755)
+    process = run(checkout / ".ci/run", PATH=f"{browser.parent}:{os.environ['PATH']}")
     assert (process.returncode, process.stdout) == (3, "true bash \n")
 
 

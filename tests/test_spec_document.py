@@ -171,8 +171,16 @@ def test_words_in_capitals_are_defined() -> None:
 
 BROKEN = {
     "twice": ("[RW-FRAME-2]", "[RW-FRAME-1]", r"RW-FRAME-1 stands in line \d+ already"),
-    "no subject": ("- A client MUST answer AUTH before WELCOME with", "- It MUST answer AUTH with", "not a requirement"),
-    "no key word": ("- A client MUST answer AUTH before WELCOME with", "- A client answers AUTH with", "not a requirement"),
+    "no subject": (
+        "- A client MUST answer AUTH before WELCOME with",
+        "- It MUST answer AUTH with",
+        "not a requirement",
+    ),
+    "no key word": (
+        "- A client MUST answer AUTH before WELCOME with",
+        "- A client answers AUTH with",
+        "not a requirement",
+    ),
     "not an item": (
         "- A client MUST answer AUTH before WELCOME with",
         "A client MUST answer AUTH with",

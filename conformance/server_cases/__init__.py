@@ -4,6 +4,7 @@ from conformance.cases import Case
 from conformance.server_cases import (
     checks,
     closing,
+    delivery,
     draining,
     fields,
     framing,
@@ -13,7 +14,9 @@ from conformance.server_cases import (
     hello,
     history,
     join,
+    lagging,
     leave,
+    limits,
     malformed,
     model,
     names,
@@ -21,9 +24,11 @@ from conformance.server_cases import (
     preface,
     presence,
     publish,
+    quiet,
     repeats,
     requests,
     restart,
+    retention,
     types,
 )
 from conformance.server_cases.register import SERVER
@@ -54,6 +59,11 @@ _MODULES = (
     names,
     grease,
     restart,
+    delivery,
+    lagging,
+    limits,
+    quiet,
+    retention,
 )
 
 

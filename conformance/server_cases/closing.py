@@ -81,7 +81,7 @@ async def fatal_without_answer(t: Context) -> None:
         lambda: peer.ended or None,
         "the server to close after the linger time",
         "RW-CLOSE-5",
-        t.options.patience,
+        t.time_out("linger_ms"),
     )
 
 

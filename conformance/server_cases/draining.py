@@ -8,9 +8,9 @@ from protocol.frames import Ack, Goaway, Hello, Joined, Presence, Publish
 from protocol.registry import Code
 
 
-async def _drained(t: Context, count: int = 1) -> list[tuple[Peer, Joined]]:
+async def _drained(t: Context, count: int = 1, **limits: int) -> list[tuple[Peer, Joined]]:
     """Members of one room at a server that has begun to drain."""
-    await t.own_server()
+    await t.own_server(**limits)
     room = t.room()
     members = [await t.member(room) for _ in range(count)]
     for peer, joined in members:
@@ -38,8 +38,8 @@ async def answers(t: Context) -> None:
 @case("8.6/ends", "RW-DRAIN-3", tags=["process"])
 async def ends(t: Context) -> None:
     """A connection that does nothing is ended with GOAWAY(SHUTDOWN) when the drain time is over."""
-    [(peer, _)] = await _drained(t)
-    await peer.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3", t.options.patience)
+    [(peer, _)] = await _drained(t, drain_ms=1_000)
+    await peer.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3", t.time_out("drain_ms"))
 
 
 @case("8.6/no-presence", "RW-DRAIN-5", tags=["process"])

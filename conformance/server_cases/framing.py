@@ -149,7 +149,7 @@ async def frame_time_out(t: Context) -> None:
     peer = await t.open()
     await accepted(t, peer, ping())
     peer.send_octets(ping()[:20], breaks="RW-FRAME-5")
-    await peer.expect_goaway(Code.TIMEOUT, "RW-FRAME-5", t.options.patience)
+    await peer.expect_goaway(Code.TIMEOUT, "RW-FRAME-5", t.time_out("frame_ms"))
     await t.alive()
 
 
@@ -160,7 +160,7 @@ async def frame_time_out_dripping(t: Context) -> None:
     await accepted(t, peer, ping())
     octets = frame(IGNORABLE, bytes(min(4000, peer.welcome.max_body)))
     peer.send_octets(octets[:20], breaks="RW-FRAME-5")
-    deadline = time.monotonic() + t.options.patience
+    deadline = time.monotonic() + t.time_out("frame_ms")
     at = 20
     while not peer.ended and not peer.watch.goaway and time.monotonic() < deadline:
         await asyncio.sleep(min(1.0, peer.welcome.heartbeat_ms / 4000))

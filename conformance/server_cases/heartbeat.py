@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from conformance.context import Context
-from conformance.octets import encode, frame
+from conformance.octets import HEADER, Header, encode, frame, read_header, u16
 from conformance.peer import Peer
 from conformance.server_cases.register import case
 from conformance.verdicts import Failed, Informative
@@ -37,9 +37,10 @@ async def unasked_pong(t: Context) -> None:
     await t.publish(peer, joined.room)
 
 
-@case("7.7/many-unread", "RW-PING-4", "RW-PING-1", tags=["slow"])
+@case("7.7/many-unread", "RW-PING-4", "RW-PING-1", tags=["slow", "process"])
 async def many_unread(t: Context) -> None:
     """A client that sends PINGs and reads nothing is not read for ever; when it reads, all PONGs are there."""
+    await t.with_limits(heartbeat_ms=60_000)  # no PING of the server among them
     peer = await t.open()
     await peer.fence()
     peer.pause()
@@ -50,7 +51,7 @@ async def many_unread(t: Context) -> None:
         peer.write(chunk)
         sent += len(chunk)
         try:
-            await peer.flush()
+            await peer.flush(0.5)
         except Failed:
             stopped = True
     await t.alive()
@@ -63,6 +64,59 @@ async def many_unread(t: Context) -> None:
     whole = peer.capture == pong * (sent // len(pong))
     t.require(given_up or whole, "each PONG, or GOAWAY(SLOW)", "something else", "RW-PING-1")
     t.observe(stopped, f"{sent} octets of PINGs were read while no PONG was taken")
+
+
+@case("8.4/time-not-read", "RW-HEARTBEAT-3", tags=["process"])
+async def time_not_read(t: Context) -> None:
+    """The time in which the server does not read, since its PONGs are not taken, is no silence of the client."""
+    await t.own_server(heartbeat_ms=1_500, frame_ms=600_000, stall_ms=600_000)
+    peer = await t.open(receive_buffer=4096)
+    limit = 2 * peer.welcome.heartbeat_ms / 1000
+    if limit + _SLACK > t.options.patience:
+        raise Informative(f"not tried: 2 H are {limit:g} s, the patience of this run is {t.options.patience:g} s")
+    await peer.fence()
+    peer.pause()
+    peer.capture = bytearray()
+    sent, waiting, chunk = 0, -1, encode(Ping(b"unread!!")) * 4096
+    while sent < 24 * 2**20 and waiting != peer.unsent and not peer.ended:
+        if peer.unsent < len(chunk):
+            peer.write(chunk)
+            sent += len(chunk)
+            await asyncio.sleep(0)
+        else:
+            waiting = peer.unsent
+            await asyncio.sleep(1.0)  # one that is slow has not stopped reading
+    t.observe(waiting == peer.unsent, f"the server has read {sent} octets of PINGs while no PONG was taken")
+    await asyncio.sleep(limit + 0.5)  # what the server must not count
+    went_on = waiting != peer.unsent
+    peer.pause(False)
+    pong = encode(Pong(b"unread!!"))
+    deadline = time.monotonic() + t.options.patience
+    while not peer.ended and len(peer.capture) < sent and time.monotonic() < deadline:
+        peer.write(frame(FrameType.PONG, b"I live.."))  # to be silent now would be another matter
+        await asyncio.sleep(0.1)
+
+    def answered() -> bool | None:
+        assert peer.capture is not None
+        return bool(peer.ended) or peer.capture.count(pong) * len(pong) >= sent or None
+
+    await peer.wait(answered, "a PONG for each PING", "RW-HEARTBEAT-3")
+    codes = [body[:2] for header, body in _frames(peer.capture) if header.type == FrameType.GOAWAY]
+    t.observe(codes != [u16(Code.SLOW)], "the server has ended a connection that did not read for 2 H")
+    all_answered = peer.capture.count(pong) * len(pong) >= sent
+    cut = codes in ([], [u16(Code.TIMEOUT)]) and not all_answered  # PINGs were there to be read
+    t.observe(cut or not went_on, "the server went on reading while no PONG was taken")
+    t.require(not codes and not peer.ended, "a PONG for each PING", f"{codes}, {peer.ended}", "RW-HEARTBEAT-3")
+
+
+def _frames(octets: bytes | bytearray) -> list[tuple[Header, bytes]]:
+    """The whole frames at the start of octets, of which there are too many to look at twice."""
+    found, at = [], 0
+    while at + HEADER.size <= len(octets):
+        header = read_header(octets[at : at + HEADER.size])
+        at += HEADER.size + header.length
+        found.append((header, bytes(octets[at - header.length : at])))
+    return found
 
 
 def _whole(peer: Peer, octets: int) -> bool | None:

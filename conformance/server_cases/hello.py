@@ -113,7 +113,7 @@ async def time_out(t: Context) -> None:
     """A connection without HELLO is sent GOAWAY(TIMEOUT)."""
     await t.open()
     peer = await t.greet()
-    await peer.expect_goaway(Code.TIMEOUT, "RW-HELLO-4", t.options.patience)
+    await peer.expect_goaway(Code.TIMEOUT, "RW-HELLO-4", t.time_out("handshake_ms"))
     await t.alive()
 
 
@@ -123,7 +123,7 @@ async def time_out_half(t: Context) -> None:
     await t.open()
     peer = await t.greet()
     peer.send_octets(hello()[:20], breaks="RW-HELLO-1")
-    await peer.expect_goaway(Code.TIMEOUT, "RW-HELLO-4", t.options.patience)
+    await peer.expect_goaway(Code.TIMEOUT, "RW-HELLO-4", t.time_out("handshake_ms"))
     await t.alive()
 
 
@@ -157,7 +157,7 @@ async def extension_data(t: Context) -> None:
     await peer.hello(t.name(), items)
 
 
-@case("7.2/not-verified", "RW-SASL-4")
+@case("7.2/not-verified", "RW-SASL-4", "RW-MESSAGE-2")
 async def not_verified(t: Context) -> None:
     """An anonymous client is not VERIFIED, neither in WELCOME nor in its messages."""
     peer, joined = await t.member()

@@ -146,7 +146,7 @@ async def _times_out(t: Context, sent: bytes) -> None:
     peer = await t.dial()
     if sent:
         peer.send_preface(sent, breaks="RW-PREFACE-1")
-    await peer.expect_silent_close("RW-PREFACE-6", t.options.patience)
+    await peer.expect_silent_close("RW-PREFACE-6", t.time_out("preface_ms"))
     await t.alive()
 
 

@@ -144,6 +144,21 @@ async def roster_alone(t: Context) -> None:
     t.require(found == [(peer.welcome.member, peer.welcome.name)], "the member itself", found)
 
 
+def known_members(peer: Peer) -> set[int]:
+    """The members of the one room that a peer is in, as ROSTER and PRESENCE have told it."""
+    members: set[int] = set()
+    for item in peer.received:
+        frame_ = item.frame
+        if isinstance(frame_, Roster):
+            members = set() if frame_.flags & Flag.RESET else members
+            members |= {entry.member for entry in frame_.entries}
+        elif isinstance(frame_, Presence) and frame_.kind == PresenceKind.JOINED:
+            members.add(frame_.member)
+        elif isinstance(frame_, Presence):
+            members.discard(frame_.member)
+    return members
+
+
 @case("9.3/roster-and-presence", "RW-ROSTER-4", "RW-ROSTER-1")
 async def roster_and_presence(t: Context) -> None:
     """Roster and the PRESENCE behind it give the members at the end, whoever comes and goes meanwhile."""
@@ -159,15 +174,6 @@ async def roster_and_presence(t: Context) -> None:
     await keeper.expect_presence(there.room, movers[0].welcome.member, (PresenceKind.LOST,))
     await peer.expect_presence(there.room, movers[0].welcome.member, (PresenceKind.LOST,))
     await t.marker(keeper, peer, room=there.room)
-    members: set[int] = set()
-    for item in peer.received:
-        frame_ = item.frame
-        if isinstance(frame_, Roster):
-            members = set() if frame_.flags & Flag.RESET else members
-            members |= {entry.member for entry in frame_.entries}
-        elif isinstance(frame_, Presence) and frame_.kind == PresenceKind.JOINED:
-            members.add(frame_.member)
-        elif isinstance(frame_, Presence):
-            members.discard(frame_.member)
+    members = known_members(peer)
     wanted = {p.welcome.member for p in (keeper, peer, *movers[1:])}
     t.require(members == wanted, f"{sorted(wanted)}", sorted(members))

@@ -106,7 +106,7 @@ for _invalid in _INVALID:
     _define_invalid(*_invalid)
 
 
-@case("7.15/largest", "RW-PUBLISH-1", tags=["slow"])
+@case("7.15/largest", "RW-PUBLISH-1", "RW-FRAME-3", tags=["slow"])
 async def largest(t: Context) -> None:
     """A payload of max_body - 256 octets is accepted and delivered, one octet more earns PAYLOAD_TOO_LARGE."""
     peer, joined = await t.member()
@@ -240,9 +240,10 @@ async def bystander(t: Context) -> None:
     t.require(not stranger.left_over(Message), "no MESSAGE", stranger.left_over(Message))
 
 
-@case("15/publish-rate", "RW-LIMIT-1", "RW-ERROR-1", tags=["slow"])
+@case("15/publish-rate", "RW-LIMIT-1", "RW-ERROR-1", tags=["process"])
 async def publish_rate(t: Context) -> None:
     """Where publishes are limited, RATE_LIMITED says after which time, and then one is accepted."""
+    await t.with_limits(publish_rate=2, publish_burst=5)
     peer, joined = await t.member()
     for _ in range(400):
         reply = await peer.reply(peer.ask(Publish(t.id(peer), 0, b"x", room=joined.room)))

@@ -174,9 +174,10 @@ async def recent(t: Context) -> None:
     t.require(isinstance(reply, Ack), "ACK", reply)
 
 
-@case("10.1/no-dedupe", "RW-ID-3")
+@case("10.1/no-dedupe", "RW-ID-3", tags=["process"])
 async def no_dedupe(t: Context) -> None:
     """With dedupe_ms 0 no id is too old, and none is a repeat."""
+    await t.with_limits(dedupe_ms=0)
     peer, joined = await t.member()
     if peer.welcome.dedupe_ms:
         raise Unsupported("WELCOME has a dedupe_ms")
@@ -185,9 +186,10 @@ async def no_dedupe(t: Context) -> None:
         t.require(isinstance(reply, Ack) and not reply.flags & Flag.DUPLICATE, "ACK without DUPLICATE", reply)
 
 
-@case("15/repeat-not-charged", "RW-LIMIT-2", "RW-DEDUPE-4", tags=["slow"])
+@case("15/repeat-not-charged", "RW-LIMIT-2", "RW-DEDUPE-4", tags=["process"])
 async def repeat_not_charged(t: Context) -> None:
     """Repeats of a known id are not limited, also while new publishes are."""
+    await t.with_limits(publish_rate=1, publish_burst=5)
     peer, joined, frame, first = await _first(t)
     for _ in range(300):
         reply = await peer.reply(peer.ask(Publish(t.id(peer), 0, b"x", room=joined.room)))

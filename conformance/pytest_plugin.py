@@ -1,0 +1,168 @@
+"""The cases for servers as test items, for who has pytest already:
+
+    pytest --pyargs conformance --roomwire-server localhost:7117
+    pytest --pyargs conformance --roomwire-exec './my-server --port {port}' -k '7.9 and not spelling'
+
+-k looks at ids, requirements and tags. A server that cannot be reached ends the run with an error: no item is skipped
+for it. What the target says that it does not offer is skipped; with --roomwire-baseline, expected failures are xfailed.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance import baseline, declaration
+from conformance.cases import Case, check
+from conformance.options import Options
+from conformance.process import CommandError, Unstartable, arguments
+from conformance.report import failure_lines
+from conformance.runner import ServerRunner
+from conformance.server_cases import server_cases
+from conformance.spec import load
+from conformance.target import LaunchedServer, ServerTarget, Unreachable
+from conformance.verdicts import Result, Verdict
+
+_HERE = Path(__file__).resolve()
+
+
+class CaseFailed(Exception):
+    """A case ended with a verdict that does not pass."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(f"{result.verdict} {result.id}")
+        self.result = result
+
+
+class Run:
+    """The target, which stays the same for all items, and the loop that it lives in."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        option = config.getoption
+        address, command = option("--roomwire-server"), option("--roomwire-exec")
+        if address and command:
+            raise pytest.UsageError("give one of --roomwire-server and --roomwire-exec")
+        path = option("--roomwire-config")
+        said = declaration.read(Path(path)) if path else declaration.Declaration()
+        path = option("--roomwire-baseline")
+        if command:
+            arguments(command, {"port": 0, "host": "", "dir": ""})
+        self.expected = baseline.read(Path(path)) if path else {}
+        self.options = Options(
+            timeout=option("--roomwire-timeout"),
+            patience=option("--roomwire-patience"),
+            declared=said.features,
+            limits=said.limits,
+            accounts=said.accounts,
+            seed=option("--roomwire-seed"),
+            jobs=1,
+            command=("roomwire-check", "server", *(("--connect", address) if address else ("--exec", command))),
+        )
+        self.target = LaunchedServer(command, self.options.ready) if command else _running(address, self.options.ready)
+        self.loop = asyncio.new_event_loop()
+        self._started = False
+
+    def case(self, case: Case) -> Result:
+        """Runs one case; the target is started first. Raises Unreachable or Unstartable."""
+        return self.loop.run_until_complete(self._case(case))
+
+    async def _case(self, case: Case) -> Result:
+        own = "process" in case.tags and isinstance(self.target, LaunchedServer) and not self.target.side_by_side
+        if not self._started and not own:
+            await self.target.start()
+            self._started = True
+        runner = ServerRunner(self.target, load(), self.options, lambda result: result)
+        [result] = await runner.run([case])
+        self._started = self._started and not own  # the runner has stopped it
+        return baseline.apply(result, self.expected)
+
+    def end(self) -> None:
+        """Stops the target."""
+        with contextlib.suppress(Exception):
+            self.loop.run_until_complete(self.target.stop())
+        self.loop.close()
+
+
+def _running(address: str, ready: float) -> ServerTarget:
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise pytest.UsageError(f"--roomwire-server: not HOST:PORT: {address}")
+    return ServerTarget(host.removeprefix("[").removesuffix("]"), int(port), ready)
+
+
+def make(config: pytest.Config) -> "Plugin":
+    """The plugin for the target that the options name. Raises pytest.UsageError."""
+    try:
+        check(server_cases(), load())
+        return Plugin(Run(config))
+    except (declaration.DeclarationError, baseline.BaselineError, CommandError) as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+class Plugin:
+    """Collects the cases, and stops the target at the end."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> "Suite | None":
+        """The plugin's own file stands for the whole suite."""
+        if file_path.resolve() != _HERE:
+            return None
+        suite: Suite = Suite.from_parent(parent, path=file_path)
+        suite.run = self.run
+        return suite
+
+    def pytest_sessionfinish(self) -> None:
+        """Stops the target."""
+        self.run.end()
+
+
+class Suite(pytest.File):
+    """All cases for servers."""
+
+    run: Run
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """One item a case."""
+        for case in server_cases():
+            item: CaseItem = CaseItem.from_parent(self, name=case.id)
+            item.case, item.run = case, self.run
+            item.extra_keyword_matches.update((*case.requirements, *case.tags))
+            yield item
+
+
+class CaseItem(pytest.Item):
+    """One case; -k finds it by its requirements and tags, too."""
+
+    case: Case
+    run: Run
+
+    def runtest(self) -> None:
+        """Runs the case. Raises CaseFailed."""
+        try:
+            result = self.run.case(self.case)
+        except (Unreachable, Unstartable) as error:
+            pytest.exit(f"roomwire: {error}", returncode=3)
+        match result.verdict:
+            case Verdict.PASS | Verdict.WARN:
+                return
+            case Verdict.UNSUPPORTED | Verdict.INFO:
+                pytest.skip(f"{result.verdict}: {result.reason}")
+            case Verdict.XFAIL:
+                pytest.xfail(result.reason)
+            case _:
+                raise CaseFailed(result)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
+        """The suite's own account of a failure."""
+        if not isinstance(excinfo.value, CaseFailed):
+            return str(super().repr_failure(excinfo))
+        return "\n".join(failure_lines(excinfo.value.result))
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """Where it stands, and its id."""
+        return self.path, None, self.case.id

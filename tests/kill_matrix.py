@@ -1,0 +1,117 @@
+"""Which case kills which broken peer. `python -m tests.kill_matrix` runs them all and writes the matrix anew.
+
+The matrix is part of the suite (conformance/data/kill_matrix.json), so that whoever installs it can see what its
+cases are worth: `roomwire-check coverage` reads it. It holds for each broken peer the requirements that it breaks,
+the cases that failed on their own assertion, and the requirements by which the watch over all connections found it.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from conformance.cases import Case
+from conformance.codec_cases import codec_cases
+from conformance.server_cases import server_cases
+from tests import (
+    broken_codecs,
+    broken_server_connections,
+    broken_server_frames,
+    broken_server_limits,
+    broken_server_publish,
+    broken_server_rooms,
+)
+from tests.broken_codecs import BrokenCodec
+from tests.broken_server_changes import SERVERS
+from tests.broken_server_rooms import durable
+from tests.broken_servers import WHOLE_OPTIONS, Broken, trial
+
+PATH = Path(__file__).parent.parent / "conformance" / "data" / "kill_matrix.json"
+
+DECLARED_IN = (
+    broken_server_frames, broken_server_connections, broken_server_rooms, broken_server_publish, broken_server_limits
+)  # fmt: skip
+"""Modules that declare broken servers when they are imported."""
+
+CODECS = tuple(broken_codecs.ALL)
+_BUSY = {"heartbeat_ms": 3000}  # a machine that does much else must not make a whole server fail
+WHOLE = (Broken("whole", (), config=_BUSY), Broken("whole and durable", (), boot=durable, config=_BUSY))
+PEERS: dict[str, Broken | BrokenCodec] = {
+    **{f"server/{peer.name}": peer for peer in SERVERS},
+    **{f"codec/{peer.name}": peer for peer in CODECS},
+}
+"""The broken peers, by role and name."""
+
+
+class Row(NamedTuple):
+    """What came of one broken peer. `ends` are all ends by case, as `trial` words them."""
+
+    breaks: tuple[str, ...]
+    ends: dict[str, str]
+    errors: list[str]
+
+    @property
+    def kills(self) -> list[str]:
+        """Cases that failed on their own assertion."""
+        return [id for id, end in self.ends.items() if end.startswith("kill ")]
+
+    @property
+    def watched(self) -> list[str]:
+        """Requirements that the watch found broken."""
+        return sorted({end.removeprefix("watch ") for end in self.ends.values() if end.startswith("watch ")})
+
+
+def cases_for(peer: Broken | BrokenCodec) -> list[Case]:
+    """The cases that are tried on a broken peer."""
+    if isinstance(peer, BrokenCodec):
+        return broken_codecs.cases_for(peer, codec_cases())
+    if peer.only:
+        return [case for case in server_cases() if case.id in peer.only]
+    return [case for case in server_cases() if set(case.requirements) & set(peer.breaks)]
+
+
+def run(peer: Broken | BrokenCodec, cases: Sequence[Case] | None = None) -> Row:
+    """Tries a broken peer, on all of its cases or some."""
+    taken = cases_for(peer) if cases is None else cases
+    if isinstance(peer, BrokenCodec):
+        return Row(peer.breaks, broken_codecs.trial(peer, taken), [])
+    ends, errors = trial(peer, taken)
+    return Row(peer.breaks, ends, errors)
+
+
+def whole(cases: Iterable[Case]) -> dict[str, list[str]]:
+    """How cases end on the servers that break nothing, the volatile and the durable one."""
+    ends = [trial(peer, list(cases), WHOLE_OPTIONS)[0] for peer in WHOLE]
+    return {id: [end[id] for end in ends] for id in ends[0]}
+
+
+def main() -> int:
+    """Writes the matrix; with names of broken peers it writes their rows alone, or with --show how all cases end."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("peers", nargs="*", metavar="ROLE/NAME")
+    parser.add_argument("--show", action="store_true", help="show how all cases end, and write nothing")
+    parser.add_argument("--again", type=int, default=2, help="how often each is tried; kills count that come each time")
+    options = parser.parse_args()
+    if options.show:
+        for name in options.peers:
+            row = run(PEERS[name])
+            print(json.dumps({"peer": name, "ends": row.ends, "errors": row.errors}, indent=1))
+        return 0
+    rows = json.loads(PATH.read_text(encoding="utf-8"))["peers"] if options.peers else {}
+    for name in options.peers or PEERS:
+        began = time.monotonic()
+        tries = [run(PEERS[name]) for _ in range(options.again)]
+        kills = [id for id in tries[0].kills if all(id in row.kills for row in tries)]
+        watched = [id for id in tries[0].watched if all(id in row.watched for row in tries)]
+        rows[name] = {"breaks": PEERS[name].breaks, "kills": kills, "watch": watched}
+        print(f"{time.monotonic() - began:6.2f} s  {len(kills):3} {' '.join(watched):30} {name}", flush=True)
+    document = {"version": 1, "peers": {name: rows[name] for name in PEERS}}
+    PATH.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
