@@ -21,6 +21,7 @@ from protocol.frames import (
     Frame,
     Goaway,
     Joined,
+    Leave,
     Message,
     Ping,
     Presence,
@@ -59,6 +60,9 @@ __all__ = ["BROKEN"]
 
 add("old_ref", "RW-MODEL-8", sends(each(Publish, lambda f: replace(f, room=5))))
 add("epochs_are_one", "RW-MODEL-10", reports(lambda r: {**r, "epoch": "7"} if r.get("event") == "message" else r))
+add("plain_names", "RW-MODEL-10", reports(lambda r: {**r, "name": "?"} if "payload" in r else r), "client/9.1/content")
+add("leaves_another", "RW-MODEL-8", sends(each(Leave, lambda f: replace(f, room=f.room + 1))), "client/7.13/leave")
+add("another_room", "RW-MODEL-8", sends(each(Publish, lambda f: replace(f, room=f.room + 1))), "client/7.15/content")
 add("silent", "RW-PROMISE-10", reports(lambda r: None if r.get("event") == "gap" else r))
 
 

@@ -6,16 +6,25 @@ the cases that failed on their own assertion, and the requirements by which the 
 """
 
 import argparse
+import asyncio
 import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from conformance.cases import Case
+from conformance.client_cases import client_cases
+from conformance.client_runner import ClientRunner
 from conformance.codec_cases import codec_cases
+from conformance.options import Options
 from conformance.server_cases import server_cases
+from conformance.spec import load
+from conformance.verdicts import Result, Verdict
 from tests import (
     broken_codecs,
     broken_server_connections,
@@ -24,10 +33,13 @@ from tests import (
     broken_server_publish,
     broken_server_rooms,
 )
+from tests.broken_client_rooms import BROKEN as CLIENTS
+from tests.broken_clients import Break
 from tests.broken_codecs import BrokenCodec
 from tests.broken_server_changes import SERVERS
 from tests.broken_server_rooms import durable
 from tests.broken_servers import WHOLE_OPTIONS, Broken, trial
+from tests.client_in_process import launch, run_to_the_end
 
 PATH = Path(__file__).parent.parent / "conformance" / "data" / "kill_matrix.json"
 
@@ -39,9 +51,11 @@ DECLARED_IN = (
 CODECS = tuple(broken_codecs.ALL)
 _BUSY = {"heartbeat_ms": 3000}  # a machine that does much else must not make a whole server fail
 WHOLE = (Broken("whole", (), config=_BUSY), Broken("whole and durable", (), boot=durable, config=_BUSY))
-PEERS: dict[str, Broken | BrokenCodec] = {
+Peer = Broken | BrokenCodec | Break
+PEERS: dict[str, Peer] = {
     **{f"server/{peer.name}": peer for peer in SERVERS},
     **{f"codec/{peer.name}": peer for peer in CODECS},
+    **{f"client/{peer.name}": peer for peer in CLIENTS},
 }
 """The broken peers, by role and name."""
 
@@ -64,8 +78,16 @@ class Row(NamedTuple):
         return sorted({end.removeprefix("watch ") for end in self.ends.values() if end.startswith("watch ")})
 
 
-def cases_for(peer: Broken | BrokenCodec) -> list[Case]:
+def broken_by(peer: Peer) -> tuple[str, ...]:
+    """The requirements that a peer breaks."""
+    return (peer.requirement,) if isinstance(peer, Break) else peer.breaks
+
+
+def cases_for(peer: Peer) -> list[Case]:
     """The cases that are tried on a broken peer."""
+    if isinstance(peer, Break):
+        named = [case for case in client_cases() if any(fnmatchcase(case.id, name) for name in peer.cases)]
+        return named or [case for case in client_cases() if peer.requirement in case.requirements]
     if isinstance(peer, BrokenCodec):
         return broken_codecs.cases_for(peer, codec_cases())
     if peer.only:
@@ -73,9 +95,28 @@ def cases_for(peer: Broken | BrokenCodec) -> list[Case]:
     return [case for case in server_cases() if set(case.requirements) & set(peer.breaks)]
 
 
-def run(peer: Broken | BrokenCodec, cases: Sequence[Case] | None = None) -> Row:
+def _client_ends(peer: Break, cases: Sequence[Case]) -> dict[str, str]:
+    """How cases end on a broken client; a failure over another requirement than the case names is the watch's."""
+    named = {case.id: case.requirements for case in cases}
+
+    def end(result: Result) -> str:
+        if result.verdict is Verdict.PASS:
+            return "pass"
+        if result.verdict not in (Verdict.FAIL, Verdict.WARN):
+            return f"no verdict: {result.verdict.name}: {result.reason}"
+        return f"{'kill' if result.requirement in named[result.id] else 'watch'} {result.requirement}"
+
+    with pytest.MonkeyPatch.context() as patch:
+        peer.apply(patch)
+        runner = ClientRunner(launch, load(), Options(timeout=0.6, ready=5.0, jobs=24), lambda result: result)
+        return {result.id: end(result) for result in asyncio.run(run_to_the_end(runner.run(cases)))}
+
+
+def run(peer: Peer, cases: Sequence[Case] | None = None) -> Row:
     """Tries a broken peer, on all of its cases or some."""
     taken = cases_for(peer) if cases is None else cases
+    if isinstance(peer, Break):
+        return Row(broken_by(peer), _client_ends(peer, taken), [])
     if isinstance(peer, BrokenCodec):
         return Row(peer.breaks, broken_codecs.trial(peer, taken), [])
     ends, errors = trial(peer, taken)
@@ -106,7 +147,7 @@ def main() -> int:
         tries = [run(PEERS[name]) for _ in range(options.again)]
         kills = [id for id in tries[0].kills if all(id in row.kills for row in tries)]
         watched = [id for id in tries[0].watched if all(id in row.watched for row in tries)]
-        rows[name] = {"breaks": PEERS[name].breaks, "kills": kills, "watch": watched}
+        rows[name] = {"breaks": broken_by(PEERS[name]), "kills": kills, "watch": watched}
         print(f"{time.monotonic() - began:6.2f} s  {len(kills):3} {' '.join(watched):30} {name}", flush=True)
     document = {"version": 1, "peers": {name: rows[name] for name in PEERS}}
     PATH.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
