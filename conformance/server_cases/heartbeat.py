@@ -59,9 +59,13 @@ async def many_unread(t: Context) -> None:
     if peer.ended:
         raise Informative(f"the server ended the connection after {sent} octets: {peer.ended}")
     pong = encode(Pong(b"unread!!"))
-    await peer.wait(lambda: peer.ended or _whole(peer, sent), "a PONG for each PING", "RW-PING-1", t.options.patience)
+    await peer.wait(
+        lambda: peer.ended or _whole(peer, pong, sent), "a PONG for each PING", "RW-PING-1", t.options.patience
+    )
     given_up = bool(peer.ended) and bytes.fromhex("0008 0001") in peer.capture[-200:]
-    whole = peer.capture == pong * (sent // len(pong))
+    # A server whose H is short says PING among them, as it must.
+    rest = [(header.type, body) for header, body in _frames(peer.capture) if header.type != FrameType.PING]
+    whole = rest == [(FrameType.PONG, b"unread!!")] * (sent // len(pong))
     t.require(given_up or whole, "each PONG, or GOAWAY(SLOW)", "something else", "RW-PING-1")
     t.observe(stopped, f"{sent} octets of PINGs were read while no PONG was taken")
 
@@ -119,8 +123,8 @@ def _frames(octets: bytes | bytearray) -> list[tuple[Header, bytes]]:
     return found
 
 
-def _whole(peer: Peer, octets: int) -> bool | None:
-    return (peer.capture is not None and len(peer.capture) >= octets) or None
+def _whole(peer: Peer, pong: bytes, octets: int) -> bool | None:
+    return (peer.capture is not None and peer.capture.count(pong) * len(pong) >= octets) or None
 
 
 @case("8.4/silent-client", "RW-HEARTBEAT-2", tags=["waits"])
