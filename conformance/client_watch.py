@@ -71,6 +71,8 @@ class ClientWatch:
             self.breach("RW-CLOSE-1", "nothing after GOAWAY", line)
         if self.hello is None and not isinstance(frame, Hello | Goaway):
             self.breach("RW-HELLO-1", "HELLO as the first frame", line)
+        if frame.flags & Flag.SEQ and frame.flags & Flag.EPHEMERAL:
+            self.breach("RW-FLAG-2", "SEQ or EPHEMERAL, not both", line)
         if isinstance(frame, Unknown):
             self._unknown(frame, line)
             return

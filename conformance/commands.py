@@ -5,6 +5,7 @@ import inspect
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -94,9 +95,19 @@ def _explain(id: str, cases: Sequence[Case]) -> int:
     if case.tags:
         print(f"\ntags: {', '.join(sorted(case.tags))}")
     print(f"\nagain: roomwire-check {case.role} ... {case.id}")
-    if case.role == "server" and inspect.isfunction(case.run):
-        print(f"\n{inspect.getsource(case.run)}")
+    print("\n" + "\n".join(_source(case.run)))
     return 0
+
+
+def _source(run: Callable[..., object]) -> list[str]:
+    """What tries a case, and what it was made with where a table made it: functions by their source as well."""
+    values = inspect.getclosurevars(run).nonlocals
+    parts = [textwrap.dedent(inspect.getsource(run)).rstrip()]
+    parts += [escape(f"with {name} = {value!r}") for name, value in values.items() if not inspect.isfunction(value)]
+    for name, value in values.items():
+        if inspect.isfunction(value):
+            parts += [f"with {name}:", textwrap.dedent(inspect.getsource(value)).rstrip()]
+    return parts
 
 
 def _describe(name: str) -> int:

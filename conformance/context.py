@@ -215,12 +215,13 @@ class Context:
             self.recording.add("drain")
         self._own.drain()
 
-    async def crash_and_restart(self) -> None:
-        """Kills the case's own server, and starts it again."""
+    async def crash_and_restart(self, **limits: int) -> None:
+        """Kills the case's own server, and starts it again; these limits are offered to it from now on."""
         assert self._own, "the case has no server of its own"
         if self.recording:
-            self.recording.add("restart")
+            self.recording.add("restart", limits=limits)
         await self._own.crash()
+        self._own.limits = {**self._own.limits, **limits}
         try:
             await self._own.start()
         except (Unreachable, Unstartable) as reason:

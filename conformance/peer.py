@@ -244,7 +244,10 @@ class Peer:
         try:
             frame = decode(header, body, "S")
         except RemoteProtocolError as error:
-            self._breach(_BROKEN_BY.get(error.code, "RW-FRAME-7"), "a well-formed frame", str(error))
+            broken = _BROKEN_BY.get(error.code, "RW-FRAME-7")
+            if error.code == Code.UNKNOWN_FIELD and header.room in self.watch.rooms and not header.request:
+                broken = "RW-EXT-2"
+            self._breach(broken, "a well-formed frame", str(error))
             self.ended = "unreadable"
             return
         self.received.append(Received(frame, time.monotonic(), HEADER.size + len(body)))

@@ -12,7 +12,7 @@ Each further line is a step, `peer` naming the connection:
     {"do": "write", "peer": "A", "hex": HEX}                      {"do": "pause", "peer": "A", "paused": BOOL}
     {"do": "receive", "peer": "A", "hex": HEX}                    a frame that came
     {"do": "expect", "peer": "A", WHAT: ..., "requirement": ID, "within": SECONDS}
-    {"do": "server", "limits": {NAME: N}}  {"do": "restart"}  {"do": "drain"}
+    {"do": "server", "limits": {NAME: N}}  {"do": "restart", "limits": {NAME: N}}  {"do": "drain"}
 
 WHAT is one of "preface", "reply" (a request, with "frame" or "code" and perhaps "room"), "goaway" (a code, with
 "closed"), "closed", "silent", "frame" (a name), "message" (an id in hexadecimal, with "room").

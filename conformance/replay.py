@@ -6,10 +6,11 @@ come, or something comes that breaks a requirement; PASS where the step that fai
 the case judged by comparing what had come, FAIL if the same comes again, else INCONCLUSIVE: only the case can tell.
 """
 
-import asyncio
+import contextlib
 import json
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class _Replay:
             if do == "server":
                 await self.t.own_server(**step["limits"])
             elif do == "restart":
-                await self.t.crash_and_restart()
+                await self.t.crash_and_restart(**step["limits"])
             elif do == "drain":
                 self.t.drain()
             elif do == "connect":
@@ -157,12 +158,11 @@ class _Replay:
     async def _settled(self) -> None:
         """Waits a while for as many frames as had come before this step when it was recorded."""
         deadline = time.monotonic() + _SETTLED
-        while time.monotonic() < deadline and any(
-            len(self.peers[label].received) < len(frames) and not self.peers[label].ended
-            for label, frames in self.recorded.items()
-            if label in self.peers
-        ):
-            await asyncio.sleep(0.005)
+        for label, frames in self.recorded.items():
+            peer, left = self.peers.get(label), deadline - time.monotonic()
+            if peer is not None and left > 0:
+                with contextlib.suppress(Failed):  # what is wrong is judged at the end
+                    await peer.wait(partial(_as_many, peer, len(frames)), "as many frames", within=left)
         self._learn()
 
     def _learn(self) -> None:
@@ -209,6 +209,10 @@ class _Replay:
             if len(frames) > len(came):
                 raise Inconclusive(f"recorded was {frame_line(frames[len(came)])}, this time it did not come")
         raise Failed(str(self.script.header["expected"]), f"{self.script.header['got']}, as when it was recorded")
+
+
+def _as_many(peer: Peer, count: int) -> bool | None:
+    return len(peer.received) >= count or None
 
 
 def _shape(value: Frame | Unknown) -> tuple[object, ...]:

@@ -29,7 +29,7 @@ from protocol.frames import (
     Welcome,
     extensions,
 )
-from protocol.registry import CODES, LIMITS, RULES, Code, Flag, FrameType, PresenceKind, is_ignorable
+from protocol.registry import CODES, GREASE, LIMITS, RULES, Code, Flag, FrameType, PresenceKind, is_ignorable
 
 _FINAL: dict[int, tuple[type, ...]] = {
     FrameType.HELLO: (Welcome,),
@@ -80,6 +80,8 @@ class Watch:
         """Judges a frame of the server."""
         if self.goaway and self.goaway.code != Code.DRAINING:
             self.breach("RW-CLOSE-1", "nothing after GOAWAY", frame_line(frame))
+        if frame.flags & Flag.SEQ and frame.flags & Flag.EPHEMERAL:
+            self.breach("RW-FLAG-2", "SEQ or EPHEMERAL, not both", frame_line(frame))
         if isinstance(frame, Unknown):
             self._unknown(frame)
             return
@@ -107,7 +109,11 @@ class Watch:
                 pass
 
     def _unknown(self, frame: Unknown) -> None:
-        if not is_ignorable(frame.type):
+        if frame.type in GREASE and frame.flags & Flag.SEQ:
+            self.breach("RW-GREASE-1", "no SEQ in a frame of reserved type", frame_line(frame))
+        if not is_ignorable(frame.type) and frame.room in self.rooms and not frame.request:
+            self.breach("RW-EXT-2", "only ignorable frames of extensions in a room's stream", frame_line(frame))
+        elif not is_ignorable(frame.type):
             self.breach("RW-EXT-1", "no critical frame of an extension not negotiated", frame_line(frame))
         elif frame.seq is not None and not frame.request and frame.room in self.rooms:
             self._move(self.rooms[frame.room], frame.seq, frame)

@@ -261,6 +261,14 @@ add(
 )
 
 
+add(
+    "may_be_dropped",
+    "RW-FLAG-2",
+    sends(each(Join, as_is, lambda f: Unknown(0xF001, bytes(8), flags=Flag.SEQ | Flag.EPHEMERAL))),
+    "client/9.1/*",
+)
+
+
 @breaks("RW-FRAME-1")
 def no_limit(patch: Patch) -> None:
     plain = FrameReader.next_frame

@@ -7,6 +7,7 @@ from conformance.octets import frame
 from protocol.frames import (
     Ack,
     Error,
+    Field,
     Goaway,
     Hello,
     Message,
@@ -90,6 +91,22 @@ broken(
     "RW-EXT-1",
     says=lambda a, f: [f, Unknown(0x0030, b"")] if isinstance(f, Welcome) else [f],
 )
+broken(
+    "sends critical frames to a room", "RW-EXT-2",
+    says=lambda a, f: [Unknown(0x0030, b"", room=f.room), f] if isinstance(f, Message) else [f],
+)  # fmt: skip
+broken(
+    "sends critical fields to a room", "RW-EXT-2",
+    says=of(Message, lambda f: replace(f, fields=(*f.fields, Field(0x0003)))),
+)  # fmt: skip
+broken(
+    "counts what may be dropped", "RW-FLAG-2",
+    says=lambda a, f: [Unknown(0xF001, bytes(8), Flag.SEQ | Flag.EPHEMERAL), f] if isinstance(f, Message) else [f],
+)  # fmt: skip
+broken(
+    "counts reserved frames", "RW-GREASE-1",
+    says=lambda a, f: [Unknown(0x8021, bytes(8), Flag.SEQ), f] if isinstance(f, Message) else [f],
+)  # fmt: skip
 broken("does not say what it offers", "RW-SASL-1", says=of(Error, lambda f: replace(f, fields=())))
 broken(
     "calls a mechanism malformed", "RW-SASL-1", "RW-CHECK-5", "RW-HELLO-3",

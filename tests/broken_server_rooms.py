@@ -1,9 +1,11 @@
 """Servers that break one rule about rooms, presence, draining, history and names (SPEC.md, 3, 7.9 to 7.19, 9, 12)."""
 
+import asyncio
 import itertools
 import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -31,8 +33,10 @@ from protocol.registry import (
     PresenceKind,
 )
 from reference_server import joiner
+from reference_server.id_index import IdIndex
 from reference_server.listener import Listener
 from reference_server.memory_store import MemoryStore
+from reference_server.peer import Pending
 from reference_server.store import Retention
 from tests.broken_server_changes import (
     broken,
@@ -130,6 +134,11 @@ class Durable(MemoryStore):
     """Survives what the tests do to it."""
 
     durable = True
+    _largest = 0
+
+    def raise_max_body(self, max_body: int) -> int:
+        self._largest = max(self._largest, max_body)
+        return self._largest
 
     def close(self) -> None:
         """Keeps everything."""
@@ -138,6 +147,43 @@ class Durable(MemoryStore):
 def durable(old: MemoryStore | None, retention: Retention) -> MemoryStore:
     """The same store after each start."""
     return old or Durable(retention)
+
+
+class Late(Durable):
+    """What was committed is stable a while later; what is not stable yet is gone in a crash."""
+
+    starts = 0
+
+    def commit(self, done: Callable[[], None]) -> None:
+        tails, starts = [(log, log.tail) for log in self._unstable], self.starts
+        self._unstable.clear()
+
+        def stable() -> None:
+            if starts == self.starts:
+                for log, tail in tails:
+                    log.head = tail
+                done()
+
+        asyncio.get_running_loop().call_later(0.2, stable)
+
+    def start_again(self) -> None:
+        """Forgets what was not stable."""
+        self.starts += 1
+        for log in self._logs.values():
+            del log._records[log.head + 1 - log.oldest :]
+            log._ids = IdIndex()
+
+
+def _late(old: MemoryStore | None, retention: Retention) -> MemoryStore:
+    store = old or Late(retention)
+    assert isinstance(store, Late)
+    store.start_again()
+    return store
+
+
+def _answers_repeats_at_once(patch: pytest.MonkeyPatch) -> None:
+    ready: Any = vars(Pending)["ready"]
+    patch.setattr(Pending, "ready", property(lambda p: bool(p.flags & Flag.DUPLICATE) or ready.fget(p)))
 
 
 def _after(change: Callable[[MemoryStore], None]) -> Callable[[MemoryStore | None, Retention], MemoryStore]:
@@ -191,7 +237,12 @@ broken("loses a message in the middle", "RW-PROMISE-3", boot=_after(_hole))
 broken("loses everything in a crash", "RW-PROMISE-2", "RW-MODEL-5", boot=_nothing_left)
 broken("has new epochs after a crash", "RW-MODEL-5", boot=_after(_new_epochs))
 broken("forgets ids in a crash", "RW-DEDUPE-3", "RW-DEDUPE-1", boot=_after(_forget_ids))
+broken("answers repeats at once", "RW-DEDUPE-5", boot=_late, patch=_answers_repeats_at_once)
 broken("begins logs again in their epochs", "RW-MODEL-4", boot=_same_epochs)
+broken(
+    "shrinks its limit over a restart", "RW-WELCOME-5", boot=durable,
+    says=lambda a, f: [replace(f, max_body=4096) if isinstance(f, Welcome) and a.world["starts"] > 1 else f],
+)  # fmt: skip
 broken("sets its clock back", "RW-ID-4", "RW-ACK-1", boot=durable, says=_clock_back)
 
 

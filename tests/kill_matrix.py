@@ -49,7 +49,8 @@ DECLARED_IN = (
 """Modules that declare broken servers when they are imported."""
 
 CODECS = tuple(broken_codecs.ALL)
-_BUSY = {"heartbeat_ms": 3000}  # a machine that does much else must not make a whole server fail
+# A machine that does much else must not make a whole server fail.
+_BUSY = {"heartbeat_ms": 4000, "preface_ms": 5000, "handshake_ms": 5000, "frame_ms": 5000}
 WHOLE = (Broken("whole", (), config=_BUSY), Broken("whole and durable", (), boot=durable, config=_BUSY))
 Peer = Broken | BrokenCodec | Break
 PEERS: dict[str, Peer] = {

@@ -160,6 +160,15 @@ def test_list_and_explain(capsys: pytest.CaptureFixture[str]) -> None:
     assert "server/7.9/already-joined" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("role", ["server", "client", "codec"])
+def test_explain_shows_what_tries_a_case(role: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for case in [case for case in cli.all_cases() if case.role == role][::25]:
+        assert cli.main(["explain", case.id]) == 0
+        out = capsys.readouterr().out
+        assert "async def " in out
+        assert "await " in out or "Context" in out
+
+
 @pytest.mark.parametrize("name", load().frames)
 def test_describe(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["describe", name.lower()]) == 0

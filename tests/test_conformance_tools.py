@@ -199,10 +199,10 @@ def test_codec_skeleton(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
     arguments = ["codec", "--exec", f"{PYTHON} codec_adapter.py", "--baseline", "roomwire-baseline.toml"]
-    assert main([*arguments, "codec/7.6", "--format", "json"]) in (CONFORMS, FAILS)
+    assert main([*arguments, "--format", "json"]) == CONFORMS
     counts = json.loads(capsys.readouterr().out)["counts"]
-    assert counts["PASS"] >= 5
-    assert set(counts) <= {"PASS", "FAIL", "UNSUPPORTED"}
+    assert counts["PASS"] >= 50
+    assert set(counts) == {"PASS", "UNSUPPORTED"}
 
 
 def test_client_skeleton(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import json
 import random
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
 
 import pytest
 
@@ -187,23 +188,21 @@ def test_useless_servers_pass_nothing(handler: Handler) -> None:
 
 def _status(handler: Handler, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     """Runs the command against a handler that serves from a thread of its own."""
-    ports: list[int] = []
-    started, done = threading.Event(), threading.Event()
+    started: Future[tuple[int, Callable[[], object]]] = Future()
 
     async def serve() -> None:
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
         async with serving(handler) as port:
-            ports.append(port)
-            started.set()
-            while not done.is_set():
-                await asyncio.sleep(0.01)
+            started.set_result((port, lambda: loop.call_soon_threadsafe(done.set)))
+            await done.wait()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
+    port, end = started.result(10)
     try:
-        assert started.wait(10)
-        status = main(["server", "--connect", f"127.0.0.1:{ports[0]}", "--timeout", "0.2", *arguments])
+        status = main(["server", "--connect", f"127.0.0.1:{port}", "--timeout", "0.2", *arguments])
     finally:
-        done.set()
+        end()
         thread.join()
     return status, capsys.readouterr().out
 

@@ -8,9 +8,9 @@ from protocol.frames import Ack, Goaway, Hello, Joined, Presence, Publish
 from protocol.registry import Code
 
 
-async def _drained(t: Context, count: int = 1, **limits: int) -> list[tuple[Peer, Joined]]:
+async def _drained(t: Context, count: int = 1, drain_ms: int = 10_000) -> list[tuple[Peer, Joined]]:
     """Members of one room at a server that has begun to drain."""
-    await t.own_server(**limits)
+    await t.own_server(drain_ms=drain_ms)
     room = t.room()
     members = [await t.member(room) for _ in range(count)]
     for peer, joined in members:

@@ -5,7 +5,7 @@ from conformance.peer import Peer
 from conformance.server_cases.register import case
 from conformance.verdicts import Unsupported
 from protocol.frames import Ack, Joined, Message, Publish
-from protocol.registry import Flag
+from protocol.registry import CONTENT_RESERVE, Flag
 
 
 async def _published(t: Context, count: int) -> tuple[Peer, Joined, list[bytes], list[Ack]]:
@@ -68,6 +68,42 @@ async def repeat_after_crash(t: Context) -> None:
         ack = await peer.expect(peer.ask(Publish(id, 0, b"%d" % at, room=there.room)), Ack)
         same = (ack.seq, ack.time_ms) == (first.seq, first.time_ms)
         t.require(same and bool(ack.flags & Flag.DUPLICATE), f"DUPLICATE of seq {first.seq}", ack)
+
+
+@case("10.2/repeat-waits", "RW-DEDUPE-5", "RW-PROMISE-1", tags=["process"])
+async def repeat_waits(t: Context) -> None:
+    """What a repeat on another connection was answered is there after kill -9, however early the answer came."""
+    first, joined, _, _ = await _durable(t, 1)
+    t.needs(first, dedupe=True)
+    second, _ = await t.member(joined.name)
+    id = t.id(first)
+    first.ask(Publish(id, 0, b"twice", room=joined.room))
+    ack = await second.expect(second.ask(Publish(id, 0, b"twice", room=joined.room)), Ack)
+    await t.crash_and_restart()
+    peer, there = await t.member(joined.name, epoch=joined.epoch, since=ack.seq - 1)
+    t.require(there.head >= ack.seq, f"a head of at least {ack.seq}", there.head)
+    [message] = await peer.until(there.room, id)
+    t.require(message.seq == ack.seq, f"the message at seq {ack.seq}", message)
+
+
+@case("7.2/max-body-of-what-is-retained", "RW-WELCOME-5", tags=["process"])
+async def max_body_of_what_is_retained(t: Context) -> None:
+    """A server that is started again with a smaller limit announces one for which what it retains is not too large."""
+    await t.own_server(max_body=65_536)
+    peer, joined = await t.member()
+    if not peer.welcome.flags & Flag.DURABLE:
+        raise Unsupported("WELCOME does not say DURABLE")
+    id = t.id(peer)
+    await t.publish(peer, joined.room, bytes(peer.welcome.max_body - CONTENT_RESERVE), id=id, ctype=1)
+    await t.crash_and_restart(max_body=4_096)
+    again, there = await t.member(joined.name)
+    if there.oldest > there.head:
+        raise Unsupported("what was published is not retained")
+    before, now = peer.welcome.max_body, again.welcome.max_body
+    size = len(peer.welcome.name.encode()) + 50 + before - CONTENT_RESERVE
+    t.require(now >= size, f"a max_body of at least {size}, the body of a message that is retained", now)
+    _, there = await t.member(joined.name, epoch=joined.epoch, since=0)
+    t.require(there.start == 1, "the message", there, "RW-CURSOR-1")
 
 
 @case("3/volatile-new-epoch", "RW-MODEL-4", tags=["process"])

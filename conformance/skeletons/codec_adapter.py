@@ -77,7 +77,7 @@ def read(octets: bytes, sender: str, limit: int) -> tuple[dict[str, Any], bytes]
     name = TYPES.get(kind)
     if name is None:
         raise NotYet
-    if name in ("PING", "PONG") and (request or room or flags & 0x8000):
+    if flags & 0x8000 or (not request if name == "OK" else request or room):
         raise Refused("BAD_HEADER")
     value = read_body(name, octets[HEADER : HEADER + length])
     return {"frame": name, "value": {**value, "flags": flags, "request": request, "room": room}}, octets[
