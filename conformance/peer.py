@@ -8,16 +8,14 @@ stream, and neither minds the frames between. The `Watch` sees everything all th
 import asyncio
 import contextlib
 import itertools
-import socket
-import struct
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import TypeVar, cast
+from dataclasses import replace
+from typing import cast
 
 from conformance.octets import CLIENT_PREFACE, HEADER, Header, decode, encode, read_header, split_frames
-from conformance.show import code_name, frame_line, quoted
-from conformance.spec import load
+from conformance.raw_connection import F, RawConnection, Received, reset
+from conformance.show import frame_line
 from conformance.verdicts import Failed, HarnessFault
 from conformance.watch import Watch
 from conformance.wirelog import WireLog
@@ -36,32 +34,16 @@ from protocol.frames import (
     Unknown,
     Welcome,
 )
-from protocol.registry import HELLO_MAX_BODY, MAGIC, PREFACE_SIZE, Code, PresenceKind
-
-T = TypeVar("T")
-F = TypeVar("F", bound=Frame)
+from protocol.registry import MAGIC, PREFACE_SIZE, Code, PresenceKind
 
 _UNREAD = 32 * 2**20  # octets of frames that nobody took, after which a peer stops reading
-_MOST = 200_000  # frames after which a peer stops reading
-_BROKEN_BY = {
-    Code.MALFORMED: "RW-FRAME-7",
-    Code.BAD_HEADER: "RW-FRAME-6",
-    Code.UNKNOWN_FIELD: "RW-EXT-1",
-}
 
 
-@dataclass(slots=True)
-class Received:
-    """A frame of the server; `taken` once a case has used it. `at` is a time of time.monotonic()."""
+class Peer(RawConnection):
+    """One connection to a server."""
 
-    frame: Frame | Unknown
-    at: float
-    size: int
-    taken: bool = False
-
-
-class Peer:
-    """One connection to a server, `label` naming it in logs. `timeout` bounds each expectation, in seconds."""
+    OTHER = "S"
+    MOST = 200_000
 
     def __init__(
         self,
@@ -71,29 +53,19 @@ class Peer:
         log: WireLog,
         timeout: float,
     ) -> None:
-        self.label = label
-        self.timeout = timeout
-        self.received: list[Received] = []
-        self.preface = b""
+        super().__init__(label, reader, writer, log, timeout)
         self.octets = 0
         self.last_octet = time.monotonic()
-        self.ended = ""
-        self.answers_pings = True
         self.said_goaway = False
         self.capture: bytearray | None = None
         self.watch = Watch(self._breach)
-        self._breaches: list[Failed] = []
-        self._reader = reader
-        self._writer = writer
-        self._log = log
-        self._buffer = bytearray()
         self._unread = 0
-        self._first = 0
-        self._half_sent = False
         self._request = 0
-        self._news = asyncio.Event()
         self._opened = time.monotonic()
-        self._reading = asyncio.create_task(self._read())
+
+    @property
+    def observer(self) -> Watch:
+        return self.watch
 
     # Sending.
 
@@ -108,10 +80,8 @@ class Peer:
     def send_octets(self, octets: bytes, *, breaks: str = "", slices: Iterable[bytes] = ()) -> None:
         """Sends octets as they are: valid frames, or such as declare what they break; in `slices` if given."""
         frames, rest = split_frames(octets)
-        if breaks:
-            if breaks not in load().requirements:
-                raise HarnessFault(f"breaks {breaks}, which SPEC.md does not have")
-        else:
+        self._declared(breaks)
+        if not breaks:
             self._hold_valid(frames, rest)
         self._log.add(self.label, "C", octets, f"breaks {breaks}" if breaks else "")
         for frame in frames:
@@ -130,15 +100,9 @@ class Peer:
         self.said_goaway = self.said_goaway or isinstance(frame, Goaway)
         self._half_sent = self._half_sent or header.length > self.limit
 
-    @property
-    def limit(self) -> int:
-        """The limit for bodies that is in force, in octets."""
-        return self.watch.welcome.max_body if self.watch.welcome else HELLO_MAX_BODY
-
     def send_preface(self, octets: bytes = CLIENT_PREFACE, *, breaks: str = "") -> None:
         """Sends octets in the place of the preface."""
-        if breaks and breaks not in load().requirements:
-            raise HarnessFault(f"breaks {breaks}, which SPEC.md does not have")
+        self._declared(breaks)
         self._log.add(self.label, "C", octets, "preface" if not breaks else f"breaks {breaks}", framed=False)
         self.write(octets)
 
@@ -168,11 +132,6 @@ class Peer:
         """Octets that wait for the transport, since the server does not read."""
         return self._writer.transport.get_write_buffer_size()
 
-    def write(self, octets: bytes) -> None:
-        """Writes octets past all checks and the log: parts of what `send_octets` has declared."""
-        if not self.ended and not self._writer.is_closing():
-            self._writer.write(octets)
-
     def _hold_valid(self, frames: list[bytes], rest: bytes) -> None:
         if rest:
             raise HarnessFault(f"sends half a frame that breaks nothing: {rest.hex()}")
@@ -190,28 +149,14 @@ class Peer:
 
     # Receiving.
 
-    async def _read(self) -> None:
-        try:
-            while data := await self._reader.read(65536):
-                self.last_octet = time.monotonic()
-                self.octets += len(data)
-                self._take_in(data)
-                self._news.set()
-                if self._breaches or len(self.received) > _MOST:
-                    return  # what is wrong is known, and more of it says nothing new
-                while self._unread > _UNREAD:
-                    self._news.clear()
-                    await self._news.wait()
-                await asyncio.sleep(0)  # a server that never stops must not keep others from their turn
-            self.ended = self.ended or "closed"
-        except OSError:
-            self.ended = self.ended or "reset"
-        if self._buffer:
-            self._log.add(self.label, "S", bytes(self._buffer), "and no more", framed=False)
-        self._log.event(self.label, f"connection {self.ended} by the server")
-        self._news.set()
+    async def _hold(self) -> None:
+        while self._unread > _UNREAD:
+            self._news.clear()
+            await self._news.wait()
 
-    def _take_in(self, data: bytes) -> None:
+    def _came(self, data: bytes) -> None:
+        self.last_octet = time.monotonic()
+        self.octets += len(data)
         if self.ended:
             return
         if self.capture is not None:
@@ -226,88 +171,25 @@ class Peer:
             self._log.add(self.label, "S", self.preface, "preface", framed=False)
             if not self.preface.startswith(MAGIC):
                 self.ended = "not Roomwire"
-        while len(self._buffer) >= HEADER.size and not self.ended and not self._breaches:
-            header = read_header(self._buffer)
-            if header.length > self.limit:
-                self._breach("RW-FRAME-3", f"a body of at most {self.limit} octets", f"a length of {header.length}")
-                self.ended = "unreadable"
-                return
-            size = HEADER.size + header.length
-            if len(self._buffer) < size:
-                return
-            octets = bytes(self._buffer[:size])
-            del self._buffer[:size]
-            self._log.add(self.label, "S", octets)
-            self._frame(header, octets[HEADER.size :])
+        self._frames()
 
     def _frame(self, header: Header, body: bytes) -> None:
-        try:
-            frame = decode(header, body, "S")
-        except RemoteProtocolError as error:
-            broken = _BROKEN_BY.get(error.code, "RW-FRAME-7")
-            if error.code == Code.UNKNOWN_FIELD and header.room in self.watch.rooms and not header.request:
-                broken = "RW-EXT-2"
-            self._breach(broken, "a well-formed frame", str(error))
-            self.ended = "unreadable"
-            return
-        self.received.append(Received(frame, time.monotonic(), HEADER.size + len(body)))
         self._unread += HEADER.size + len(body)
-        self.watch.received(frame)
-        if isinstance(frame, Ping) and self.answers_pings and not (self.watch.goaway or self._half_sent):
-            self.send(Pong(frame.opaque))
+        super()._frame(header, body)
 
-    def _breach(self, requirement: str, expected: str, got: str) -> None:
-        self._breaches.append(Failed(expected, got, requirement, passive=True))
+    def _broken_by(self, error: RemoteProtocolError, header: Header) -> str:
+        in_stream = header.room in self.watch.rooms and not header.request
+        if error.code == Code.UNKNOWN_FIELD and in_stream:
+            return "RW-EXT-2"
+        return super()._broken_by(error, header)
 
-    def raise_breach(self) -> None:
-        """Raises Failed for the first thing that the server did wrong unasked."""
-        if self._breaches:
-            raise self._breaches[0]
-
-    async def wait(
-        self, find: Callable[[], T | None], expected: str, requirement: str = "", within: float | None = None
-    ) -> T:
-        """Waits until `find` finds something. Raises Failed when the time is over or the stream has ended."""
-        seconds = self.timeout if within is None else within
-        deadline = time.monotonic() + seconds
-        while True:
-            self.raise_breach()
-            found = find()
-            if found is not None:
-                return found
-            if self.ended:
-                raise Failed(expected, self.last_words(), requirement)
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise Failed(expected, f"nothing within {seconds:g} s", requirement)
-            self._news.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), left)
-
-    def last_words(self) -> str:
-        """How the connection ended, with the GOAWAY if there was one."""
-        goaway = self.watch.goaway
-        said = f"GOAWAY({code_name(goaway.code)}) {quoted(goaway.text)}, then " if goaway else ""
-        return f"{said}connection {self.ended or 'open'}"
-
-    def find(self, kind: type[F], test: Callable[[F], bool] = lambda frame: True) -> F | None:
-        """Takes the first frame of a kind that nobody has taken, if it is there."""
-        while self._first < len(self.received) and self.received[self._first].taken:
-            self._first += 1
-        for item in itertools.islice(self.received, self._first, None):
-            if not item.taken and isinstance(item.frame, kind) and test(item.frame):
-                self._take(item)
-                return item.frame
-        return None
+    def _may_answer(self, ping: Ping) -> bool:
+        return not (self.watch.goaway or self._half_sent)
 
     def _take(self, item: Received) -> None:
-        item.taken = True
+        super()._take(item)
         self._unread -= item.size
         self._news.set()
-
-    def left_over(self, *kinds: type) -> list[Frame | Unknown]:
-        """Frames of some kinds that nobody has taken."""
-        return [item.frame for item in self.received if not item.taken and isinstance(item.frame, kinds)]
 
     async def expect_preface(self, requirement: str = "RW-PREFACE-2") -> bytes:
         """The server's 8 octets, with the right magic."""
@@ -455,17 +337,9 @@ class Peer:
         self._log.event(self.label, "closed by the suite")
         transport = self._writer.transport
         if abort:
-            _reset(transport)
+            reset(transport)
         else:
             self._writer.close()
         with contextlib.suppress(OSError, TimeoutError):
             await asyncio.wait_for(self._writer.wait_closed(), 0.2)
         transport.abort()
-
-
-def _reset(transport: asyncio.WriteTransport) -> None:
-    """Closes with RST instead of FIN."""
-    socket_ = transport.get_extra_info("socket")
-    with contextlib.suppress(OSError, AttributeError):
-        socket_.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from conformance.octets import HEADER, Header
-from conformance.peer import F, Peer
+from conformance.peer import Peer
+from conformance.raw_connection import F
 from conformance.verdicts import Result
 from protocol.frames import Error, Frame, Goaway, Message
 from protocol.registry import Code

@@ -8,41 +8,27 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TypeVar
 
 from conformance.client_watch import CaseWatch, ClientWatch
-from conformance.octets import HEADER, Header, decode, encode, read_header, split_frames
-from conformance.show import code_name, frame_line, quoted
-from conformance.spec import load
+from conformance.octets import HEADER, decode, encode, read_header, split_frames
+from conformance.raw_connection import F, RawConnection, reset
+from conformance.show import code_name, frame_line
 from conformance.verdicts import Failed, HarnessFault
 from conformance.wirelog import WireLog
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.frames import Frame, Goaway, Ping, Pong, Unknown, Welcome
-from protocol.registry import HELLO_MAX_BODY, MAGIC, PREFACE_SIZE, Code
-
-T = TypeVar("T")
-F = TypeVar("F", bound=Frame)
+from protocol.registry import MAGIC, PREFACE_SIZE, Code
 
 SERVER_PREFACE = bytes.fromhex("F5525750 01 00 0000")
-_MOST = 50_000  # frames of a client after which it is not read any further
-_BROKEN_BY = {Code.MALFORMED: "RW-FRAME-7", Code.BAD_HEADER: "RW-FRAME-6", Code.UNKNOWN_FIELD: "RW-EXT-1"}
 
 
-@dataclass(slots=True)
-class Received:
-    """A frame of the client; `taken` once a case has used it. `at` is a time of time.monotonic()."""
+class Wire(RawConnection):
+    """One connection that the client made."""
 
-    frame: Frame | Unknown
-    at: float
-    taken: bool = False
-
-
-class Wire:
-    """One connection that the client made, `label` naming it in logs. `timeout` bounds each expectation, in seconds."""
+    OTHER = "C"
+    MOST = 50_000
 
     def __init__(
         self,
@@ -53,27 +39,18 @@ class Wire:
         timeout: float,
         case_watch: CaseWatch,
     ) -> None:
-        self.label = label
-        self.timeout = timeout
+        super().__init__(label, reader, writer, log, timeout)
         self.at = time.monotonic()
-        self.received: list[Received] = []
-        self.preface = b""
         self.octet_times: list[float] = []
-        self.ended = ""
-        self.answers_pings = True
         self.watch = ClientWatch(self._breach, case_watch)
-        self.breaches: list[Failed] = []
-        self._reader = reader
-        self._writer = writer
-        self._log = log
-        self._buffer = bytearray()
         self._said_goaway = False
-        self._half_sent = False
         self._pings: set[bytes] = set()
-        self._news = asyncio.Event()
         self._may_read = asyncio.Event()
         self._may_read.set()
-        self._reading = asyncio.create_task(self._read())
+
+    @property
+    def observer(self) -> ClientWatch:
+        return self.watch
 
     # Sending.
 
@@ -114,20 +91,10 @@ class Wire:
             await self.flush()
             await asyncio.sleep(0)
 
-    def write(self, octets: bytes) -> None:
-        """Writes octets past all checks and the log: parts of what was declared before."""
-        if not self.ended and not self._writer.is_closing():
-            self._writer.write(octets)
-
     async def flush(self) -> None:
         """Waits until the transport has room again."""
         with contextlib.suppress(OSError, TimeoutError):
             await asyncio.wait_for(self._writer.drain(), self.timeout)
-
-    @staticmethod
-    def _declared(breaks: str) -> None:
-        if breaks and breaks not in load().requirements:
-            raise HarnessFault(f"breaks {breaks}, which SPEC.md does not have")
 
     def _hold_valid(self, frames: list[bytes], rest: bytes) -> None:
         if rest:
@@ -165,25 +132,11 @@ class Wire:
             self._writer.transport.resume_reading()  # type: ignore[attr-defined]
             self._may_read.set()
 
-    async def _read(self) -> None:
-        try:
-            while data := await self._reader.read(65536):
-                await self._may_read.wait()
-                self.octet_times.append(time.monotonic())
-                self._take_in(data)
-                self._news.set()
-                if self.breaches or len(self.received) > _MOST:
-                    return  # what is wrong is known, and more of it says nothing new
-                await asyncio.sleep(0)  # a client that never stops must not keep others from their turn
-            self.ended = self.ended or "closed"
-        except OSError:
-            self.ended = self.ended or "reset"
-        if self._buffer:
-            self._log.add(self.label, "C", bytes(self._buffer), "and no more", framed=False)
-        self._log.event(self.label, f"connection {self.ended} by the client")
-        self._news.set()
+    async def _hold(self) -> None:
+        await self._may_read.wait()
 
-    def _take_in(self, data: bytes) -> None:
+    def _came(self, data: bytes) -> None:
+        self.octet_times.append(time.monotonic())
         self._buffer += data
         if not self.preface:
             if not MAGIC.startswith(bytes(self._buffer[: len(MAGIC)])):
@@ -197,78 +150,11 @@ class Wire:
             self.watch.preface(self.preface)
         if self._buffer and not self.watch.prefaced:
             self._breach("RW-PREFACE-1", "nothing behind the preface before the server's", self._buffer.hex())
-        while len(self._buffer) >= HEADER.size and not self.breaches:
-            header = read_header(self._buffer)
-            limit = self.watch.welcome.max_body if self.watch.welcome else HELLO_MAX_BODY
-            if header.length > limit:
-                self._breach("RW-FRAME-3", f"a body of at most {limit} octets", f"a length of {header.length}")
-                return
-            size = HEADER.size + header.length
-            if len(self._buffer) < size:
-                return
-            octets = bytes(self._buffer[:size])
-            del self._buffer[:size]
-            self._log.add(self.label, "C", octets)
-            self._frame(header, octets[HEADER.size :])
+        self._frames()
 
-    def _frame(self, header: Header, body: bytes) -> None:
-        try:
-            frame = decode(header, body, "C")
-        except RemoteProtocolError as error:
-            self._breach(_BROKEN_BY.get(error.code, "RW-FRAME-7"), "a well-formed frame", str(error))
-            return
-        self.received.append(Received(frame, time.monotonic()))
-        self.watch.received(frame)
+    def _may_answer(self, ping: Ping) -> bool:
         # A PING of the suite that comes back as it was is an echo, and its PONG would come back too.
-        may_answer = self.answers_pings and not (self._said_goaway or self._half_sent)
-        if isinstance(frame, Ping) and frame.opaque not in self._pings and may_answer:
-            self.send(Pong(frame.opaque))
-
-    def _breach(self, requirement: str, expected: str, got: str) -> None:
-        self.breaches.append(Failed(expected, got, requirement, passive=True))
-
-    async def wait(
-        self, find: Callable[[], T | None], expected: str, requirement: str = "", within: float | None = None
-    ) -> T:
-        """Waits until `find` finds something. Raises Failed when the time is over or the stream has ended."""
-        seconds = self.timeout if within is None else within
-        deadline = time.monotonic() + seconds
-        while True:
-            if self.breaches:
-                raise self.breaches[0]
-            found = find()
-            if found is not None:
-                return found
-            if self.ended:
-                raise Failed(expected, self.last_words(), requirement)
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise Failed(expected, f"nothing within {seconds:g} s{self._instead()}", requirement)
-            self._news.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), left)
-
-    def last_words(self) -> str:
-        """How the connection ended, with the GOAWAY if there was one."""
-        goaway = self.watch.goaway
-        said = f"GOAWAY({code_name(goaway.code)}) {quoted(goaway.text)}, then " if goaway else ""
-        return f"{said}connection {self.ended or 'open'}"
-
-    def _instead(self) -> str:
-        others = [frame_line(item.frame) for item in self.received if not item.taken]
-        return f", but {'; '.join(others[-3:])}" if others else ""
-
-    def find(self, kind: type[F], test: Callable[[F], bool] = lambda frame: True) -> F | None:
-        """Takes the first frame of a kind that nobody has taken, if it is there."""
-        for item in self.received:
-            if not item.taken and isinstance(item.frame, kind) and test(item.frame):
-                item.taken = True
-                return item.frame
-        return None
-
-    def left_over(self, *kinds: type[F]) -> list[F]:
-        """Frames of some kinds that nobody has taken."""
-        return [item.frame for item in self.received if not item.taken and isinstance(item.frame, kinds)]
+        return ping.opaque not in self._pings and not (self._said_goaway or self._half_sent)
 
     async def expect(
         self,
@@ -305,10 +191,7 @@ class Wire:
     async def close(self, *, abort: bool = False) -> None:
         """Ends the connection from this side; with `abort` by a reset."""
         if abort:
-            raw = self._writer.get_extra_info("socket")
-            with contextlib.suppress(OSError):
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self._writer.transport.abort()
+            reset(self._writer.transport)
         else:
             self._writer.close()
         self._reading.cancel()

@@ -49,7 +49,7 @@ async def no_presence(t: Context) -> None:
     second.send(Goaway(Code.NONE))
     await second.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3")
     await first.fence()
-    told = [p for p in first.left_over(Presence) if isinstance(p, Presence) and p.kind in (2, 3)]
+    told = [p for p in first.left_over(Presence) if p.kind in (2, 3)]
     t.require(not told, "no PRESENCE", told)
     first.send(Goaway(Code.NONE))
     await first.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3")

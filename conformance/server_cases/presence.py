@@ -38,7 +38,7 @@ async def joined(t: Context) -> None:
         presence = await reader.expect_presence(there.room, third.welcome.member, (PresenceKind.JOINED,))
         t.require(presence.name == third.welcome.name, third.welcome.name, presence.name)
     await t.marker(keeper, third, room=there.room)
-    own = [p for p in third.left_over(Presence) if isinstance(p, Presence) and p.member == third.welcome.member]
+    own = [p for p in third.left_over(Presence) if p.member == third.welcome.member]
     t.require(not own, "no PRESENCE of one's own", own, "RW-PRESENCE-4")
 
 
