@@ -48,8 +48,8 @@ class Selection:
 
 
 def _matches(id: str, pattern: str) -> bool:
-    """Whether an id is meant by a pattern: itself, a glob, or a leading part up to a slash."""
-    return fnmatchcase(id, pattern) or id.startswith(pattern.rstrip("/") + "/")
+    """Whether an id is meant by a pattern: itself, a glob, or a leading part up to a slash or within the section."""
+    return fnmatchcase(id, pattern) or id.startswith((pattern.rstrip("/") + "/", pattern + "."))
 
 
 def _within(section: str, wanted: str) -> bool:

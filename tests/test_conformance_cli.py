@@ -36,6 +36,7 @@ def test_selection() -> None:
     assert _ids(patterns=["server/7.9/already-joined"]) == ["server/7.9/already-joined"]
     assert _ids(patterns=["server/7.9/already*"]) == ["server/7.9/already-joined", "server/7.9/already-joined-spelling"]
     assert _ids(patterns=["server/7.9"]) == _ids(patterns=["server/7.9/*"])
+    assert _ids(patterns=["server/7"]) == [id for id in _ids(sections=["7"]) if id.startswith("server/")]
     assert set(_ids(sections=["7"])) > set(_ids(sections=["7.9"]))
     assert not any(id.startswith(("server/7.1/", "server/7.10/")) for id in _ids(sections=["7.9"]))
     assert all("RW-JOIN-1" in case.requirements for case in Selection(requirements=["RW-JOIN-1"]).of(_ALL, load()))
