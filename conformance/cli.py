@@ -12,7 +12,7 @@ from pathlib import Path
 
 import shtab
 
-from conformance import commands, coverage, declaration, init, replay, report_commands, selftest
+from conformance import commands, coverage, declaration, init, replay, report_commands, selftest, shrinking
 from conformance.baseline import BaselineError
 from conformance.cases import Case, check
 from conformance.client_cases import client_cases
@@ -102,9 +102,15 @@ def _parser() -> argparse.ArgumentParser:
     _server_options(server)
     _selection_options(server)
     _run_options(server)
-    server.set_defaults(run=_server, role="server", file=None)
+    server.set_defaults(run=_server, role="server", file=None, shrink=None)
     again = commands_.add_parser("replay", help="do again what a file of --replay-dir says, at any server")
     again.add_argument("file", type=Path, metavar="FILE")
+    again.add_argument(
+        "--shrink",
+        type=Path,
+        metavar="DIR",
+        help="leave out what the failure does not need, and write a file of the rest",
+    )
     _server_options(again)
     _run_options(again)
     again.set_defaults(run=_server, role="server", cases=[], requirement=[], section=[], level=[], words="")
@@ -222,13 +228,18 @@ def _server(args: argparse.Namespace) -> int:
         target = LaunchedServer(args.exec, options.ready, offered)
 
     async def run(cases: Sequence[Case], report: Report) -> None:
+        recorded = options
         try:
             await target.start()
-            await ServerRunner(target, load(), options, report).run(cases)
+            if script and args.shrink:
+                cases = [(await shrinking.shrunk(script, target, options)).case]
+                recorded = replace(options, replay_dir=args.shrink)
+            await ServerRunner(target, load(), recorded, report).run(cases)
         finally:
             await target.stop()
 
-    cases = [replay.read(args.file).case] if args.file else server_cases()
+    script = replay.read(args.file) if args.file else None
+    cases = [script.case] if script else server_cases()
     return _session(args, args.connect or args.exec).run(cases, run)
 
 

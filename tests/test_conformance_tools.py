@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance import declaration, replay
+from conformance import declaration, replay, shrinking
 from conformance.cases import Case
 from conformance.cli import main
 from conformance.context import Context
@@ -159,6 +159,46 @@ def test_what_comes_unasked_is_judged_in_a_replay(tmp_path: Path) -> None:
     assert (again.verdict, again.requirement) == (Verdict.FAIL, "RW-PROMISE-11")
     [other] = asyncio.run(_tried("", [script.case], OPTIONS))
     assert other.verdict is not Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("quirk", "id"),
+    [
+        ("loses-messages", "server/7.17/all-members"),
+        ("echo-before-ack", "server/7.17/all-members"),
+        ("wrong-code", "server/7.13/not-joined"),
+    ],
+)
+def test_failure_is_shrunk(quirk: Quirk, id: str, tmp_path: Path) -> None:
+    """What is left fails in the same way, and has its grounds: a server that is right passes it."""
+    [failed] = asyncio.run(_tried(quirk, _cases(id), replace(OPTIONS, replay_dir=tmp_path)))
+    script = replay.read(Path(failed.replay))
+    quick = replace(OPTIONS, timeout=0.15)
+
+    async def shrink() -> replay.Script:
+        async with serving(SmallServer(quirk).connected) as port:
+            return await shrinking.shrunk(script, ServerTarget("127.0.0.1", port, 5.0), quick)
+
+    shorter = asyncio.run(shrink())
+    assert len(shorter.steps) < len(script.steps)
+    [again] = asyncio.run(_tried(quirk, [shorter.case], quick))
+    assert (again.verdict, again.requirement) == (Verdict.FAIL, failed.requirement)
+    [other] = asyncio.run(_tried("", [replace(shorter, compared=False).case], quick))
+    assert other.verdict in (Verdict.PASS, Verdict.INCONCLUSIVE), (other.expected, other.got)
+
+
+def test_nothing_to_shrink(tmp_path: Path) -> None:
+    [failed] = asyncio.run(_tried("wrong-code", _cases("server/7.13/ok"), replace(OPTIONS, replay_dir=tmp_path)))
+    assert main(["replay", failed.replay, "--exec", SERVER, "--shrink", str(tmp_path / "short")]) == USAGE
+    assert not (tmp_path / "short").exists()
+
+
+def test_fewest() -> None:
+    async def fails(items: list[int]) -> bool:
+        return {3, 7} <= set(items)
+
+    assert asyncio.run(shrinking.fewest(range(20), fails)) == [3, 7]
+    assert asyncio.run(shrinking.fewest([3, 7], fails)) == [3, 7]
 
 
 def test_replay_as_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
