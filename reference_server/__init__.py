@@ -2,3 +2,5 @@
 
 It uses the package `protocol` alone; nothing here is imported by the client or by the conformance suite.
 """
+
+VERSION = "0.1.0"

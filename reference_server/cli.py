@@ -13,10 +13,11 @@ from pathlib import Path
 
 import shtab
 
-from reference_server import doctor, logs
+from reference_server import VERSION, doctor, logs
 from reference_server.config import Config, ConfigError, default_data_directory, load
 from reference_server.listener import Listener, ListenError, allow_connections
 from reference_server.memory_store import MemoryStore
+from reference_server.monitor import Monitor
 from reference_server.sqlite_store import SqliteStore
 from reference_server.store import Retention, Store, StoreError
 
@@ -27,10 +28,12 @@ examples:
   roomwire-server --memory                   nothing is kept; for tests and throw-away rooms
   roomwire-server --config server.toml       settings from a file, such as: publish_rate = 100
   ROOMWIRE_PUBLISH_RATE=100 roomwire-server  any setting by its name in capitals
+  roomwire-server --metrics-port 9117        tells Prometheus, and whatever restarts it, how it is doing
   roomwire-server doctor                     says what would keep a server from running here
 
-Settings are the limits of SPEC.md, section 15, by their names there, and: host, port, data, memory, log_format,
-log_level, server_id, create_rooms, max_connections, max_members, max_open_rooms, ids_per_room, retention_octets.
+Settings are the limits of SPEC.md, section 15, by their names there, and: host, port, data, memory, metrics_host,
+metrics_port, log_format, log_level, server_id, create_rooms, max_connections, max_members, max_open_rooms,
+ids_per_room, retention_octets.
 An option of the command line beats a ROOMWIRE_ variable, which beats the file.
 
 SIGTERM or Ctrl-C drains: clients are told, what they still ask is answered, and the server ends after drain_ms at the
@@ -49,25 +52,42 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     shtab.add_argument_to(top, ["--print-completion"])
-    top.add_argument("command", nargs="?", choices=("run", "doctor"), default="run", help="run (the default) or doctor")
-    top.add_argument("--host", help="address to listen on (127.0.0.1)")
-    top.add_argument("--port", type=int, help="port to listen on (7117); 0 takes a free one")
-    store = top.add_mutually_exclusive_group()
+    top.add_argument("--version", action="version", version=f"roomwire-server {VERSION}, Roomwire/1")
+    _add_settings(top)
+    commands = top.add_subparsers(metavar="COMMAND", title="commands")
+    for name, what in (("run", "run a server: the default"), ("doctor", "say what would keep it from running here")):
+        command = commands.add_parser(name, help=what, description=what, argument_default=argparse.SUPPRESS)
+        command.set_defaults(command=name)
+        _add_settings(command)
+    return top
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", help="address to listen on (127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (7117); 0 takes a free one")
+    store = parser.add_mutually_exclusive_group()
     store.add_argument("--data", metavar="DIR", help="directory that holds the rooms (~/.local/share/roomwire)")
     store.add_argument("--memory", action="store_const", const=True, help="keep rooms in memory only")
-    top.add_argument("--config", metavar="FILE", type=Path, help="settings, as TOML")
-    top.add_argument("--log-format", choices=("text", "json"), help="text")
-    top.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="info")
-    top.add_argument("--version", action="version", version="roomwire-server 0.1.0, Roomwire/1")
-    return top
+    parser.add_argument("--config", metavar="FILE", type=Path, help="settings, as TOML")
+    parser.add_argument(
+        "--metrics-port", type=int, metavar="PORT",
+        help="port for /metrics and /healthz (none); 0 takes a free one"
+    )  # fmt: skip
+    parser.add_argument("--metrics-host", metavar="HOST", help="address to listen on for them (127.0.0.1)")
+    parser.add_argument("--log-format", choices=("text", "json"), help="text")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="info")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
     arguments = vars(parser().parse_args(argv))
-    command, file = arguments.pop("command"), arguments.pop("config")
+    command = arguments.pop("command", "run")
+    if not isinstance(command, str):
+        return int(command(argparse.Namespace(**arguments)))  # one that needs no settings of a server
+    file = arguments.pop("config")
     if arguments["data"] is not None:
         arguments["memory"] = False
+    config = None
     try:
         config = load(arguments, os.environ, file)
         if command == "doctor":
@@ -76,10 +96,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = dataclasses.replace(config, max_connections=allow_connections(config.max_connections))
         return asyncio.run(_serve(config))
     except (ConfigError, ListenError, StoreError) as error:
-        print(f"roomwire-server: {error}", file=sys.stderr)
+        _report(error, config)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         return 130
+
+
+def _report(error: Exception, config: Config | None) -> None:
+    """Say why the server ends: where every line is to be JSON, in JSON."""
+    if config is not None and config.log_format == "json":
+        logs.log_end(error)
+    else:
+        print(f"roomwire-server: {error}", file=sys.stderr)
 
 
 def data_directory(config: Config) -> Path:
@@ -112,17 +140,25 @@ async def _serve(config: Config) -> int:
     gc.set_threshold(50_000, 20, 50)
     asyncio.get_running_loop().set_exception_handler(logs.log_fault)
     listener = Listener(config, lambda post, failed: _open_store(config, post, failed))
+    monitor = None
     try:
         host, port = await listener.start()
+        if config.metrics_port >= 0:
+            loop = asyncio.get_running_loop()
+            monitor = Monitor(listener.hub, loop, config.metrics_host, config.metrics_port)
     except ListenError:
         listener.hub.store.close()
         raise
     listener.handle_signals()
     where = "in memory only: gone when the server ends" if config.memory else f"in {for_people(data_directory(config))}"
     print(f"roomwire-server: listening on {host}:{port}; rooms are kept {where}", flush=True)
+    if monitor is not None:
+        print(f"roomwire-server: metrics on http://{monitor.address}/metrics", flush=True)
     failure = await listener.run()
+    if monitor is not None:
+        monitor.close()
     if failure is not None:
-        print(f"roomwire-server: {failure}", file=sys.stderr)
+        _report(failure, config)
         return 1
     return 0
 

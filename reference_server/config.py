@@ -29,6 +29,8 @@ class Config:
     port: int = 7117
     data: str = ""  # "": the user's data directory
     memory: bool = False
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = -1  # -1: nobody is told
     log_format: str = "text"
     log_level: str = "info"
     server_id: int = 0  # 0: random
@@ -71,15 +73,17 @@ class Config:
                 raise ConfigError(f"{name}: expected {limit.low} to {limit.high} {limit.unit}, found {value}")
         for name, low, high in (
             ("port", 0, 65535),
+            ("metrics_port", -1, 65535),
             ("server_id", 0, 2**64 - 1),
             *((n, 1, 2**31 - 1) for n in _CAPS),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"{name}: expected {low} to {high}, found {value}")
-        if not self.host:  # it would mean all addresses of this host
-            raise ConfigError("host: expected a name or an address, found ''")
-        for name in ("host", "data"):
+        for name in ("host", "metrics_host"):
+            if not getattr(self, name):  # it would mean all addresses of this host
+                raise ConfigError(f"{name}: expected a name or an address, found ''")
+        for name in ("host", "metrics_host", "data"):
             if "\0" in getattr(self, name):
                 raise ConfigError(f"{name}: expected text without U+0000, found {getattr(self, name)!r}")
         for name, choices in _CHOICES.items():

@@ -10,6 +10,7 @@ from reference_server.config import Config
 from reference_server.limits import AddressBook
 from reference_server.room import Room
 from reference_server.store import Log, Store
+from reference_server.tally import Tally
 
 
 class Host(Protocol):
@@ -49,6 +50,7 @@ class Context:
         self.server_id = config.server_id or self.new_member()
         self.addresses = AddressBook(config.address_connections, config.room_rate)
         self.draining = False
+        self.tally = Tally()
         self.rooms: dict[str, Room] = {}
         self.waiting: set[Writer] = set()  # peers whose next reply waits for a commit, or for its turn
         self._touched: set[Writer] = set()
@@ -87,6 +89,7 @@ class Context:
         elif self.rooms.get(room.key) is room:
             del self.rooms[room.key]
             self._changed.discard(room)
+            self.tally.deliveries += room.delivered
             self.store.release(room.log)
 
     # --- the tick

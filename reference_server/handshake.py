@@ -7,7 +7,7 @@ import logging
 from protocol.errors import NameInvalid
 from protocol.frames import Auth, Field, Hello, Welcome, agent, extension, extensions, mechanism, server_identity
 from protocol.names import normalise
-from protocol.registry import Code, Flag
+from protocol.registry import Code, Flag, FrameType
 from reference_server.context import Context
 from reference_server.peer import NO_EXTENSIONS, Peer
 
@@ -71,5 +71,6 @@ class Handshake:
         raise AssertionError(f"AUTH reported without a challenge: {auth}")
 
     def _refuse(self, peer: Peer, code: Code, text: str, retry_ms: int = 0, fields: tuple[Field, ...] = ()) -> None:
+        self._hub.tally.error(FrameType.HELLO, code)
         peer.conn.refuse(code, self._hub.now, retry_ms=retry_ms, text=text, fields=fields)
         log.info("client refused", extra={"peer": peer.address, "code": code.name, "text": text})

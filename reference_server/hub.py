@@ -47,6 +47,7 @@ class Hub(Context):
         allowed = allowed and not self.draining  # RW-DRAIN-6: accepted just before the listener was closed
         peer = Peer(self, self.requests, self.peer_gone, link, address, full=not allowed)
         self.peers.add(peer)
+        self.tally.accepted += 1
         self._refused += peer.full
         if self._refused > REFUSED_AT_ONCE:
             peer.lost(self.now)
@@ -69,14 +70,16 @@ class Hub(Context):
             return
         if self._appended:
             appended, self._appended = self._appended, set()
-            self.store.commit(lambda: self._committed(appended))
+            count, begun = self.tally.appended, self.now
+            self.store.commit(lambda: self._committed(appended, count, begun))
         if self.waiting:
             self._settle()
         self._flush_rooms()
         self._write_out()
 
-    def _committed(self, appended: set[str]) -> None:
+    def _committed(self, appended: set[str], count: int, begun: float) -> None:
         """What was appended up to some tick is stable now: ACKs first (RW-PROMISE-11), then the streams."""
+        self.tally.committed(count, self.now - begun)
         self._changed.update(self.rooms[key] for key in appended if key in self.rooms)
         self._settle()
         self._schedule()
@@ -98,6 +101,13 @@ class Hub(Context):
         touched, self._touched = self._touched, set()
         for peer in touched:
             peer.write_out(now)
+
+    @property
+    def health(self) -> str:
+        """ "serving", or why not: "draining" or "failed"."""
+        if self.failed is not None:
+            return "failed"
+        return "draining" if self.draining else "serving"
 
     # --- time-outs and housekeeping
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from protocol.connection import error_frame
 from protocol.errors import NameInvalid
 from protocol.frames import History, HistoryEnd, Join, Joined
 from protocol.names import key, normalise
@@ -34,27 +33,27 @@ class Joiner:
             name = normalise(join.name)
             room_key = key(name)
         except NameInvalid as error:
-            self._refuse(peer, join, Code.NAME_INVALID, str(error))
+            peer.refuse(join, Code.NAME_INVALID, str(error))
             return
         room = hub.rooms.get(room_key)
         if room is not None and peer in room.members:  # RW-JOIN-1
             text = "you are in that room already"
-            peer.conn.send(error_frame(Code.ALREADY_JOINED, join.request, room.ref, text=text))
+            peer.refuse(join, Code.ALREADY_JOINED, text, room=room.ref)
             return
         if len(peer.memberships) >= config.max_rooms:  # RW-JOIN-2
-            self._refuse(peer, join, Code.TOO_MANY_ROOMS, f"you may be in {config.max_rooms} rooms")
+            peer.refuse(join, Code.TOO_MANY_ROOMS, f"you may be in {config.max_rooms} rooms")
             return
         if room is not None and len(room.members) >= config.max_members:
-            self._refuse(peer, join, Code.ROOM_FULL, "the room is full", FULL_RETRY_MS)
+            peer.refuse(join, Code.ROOM_FULL, "the room is full", FULL_RETRY_MS)
             return
         if room is None and len(hub.rooms) >= config.max_open_rooms:
-            self._refuse(peer, join, Code.SERVER_FULL, "too many rooms are open", FULL_RETRY_MS)
+            peer.refuse(join, Code.SERVER_FULL, "too many rooms are open", FULL_RETRY_MS)
             return
         if peer.join_bucket is None:
             peer.join_bucket = TokenBucket(config.join_burst, hub.now)
         wait_ms = peer.join_bucket.take(config.join_rate, config.join_burst, hub.now)
         if wait_ms:
-            self._refuse(peer, join, Code.RATE_LIMITED, "too many joins at once", wait_ms)
+            peer.refuse(join, Code.RATE_LIMITED, "too many joins at once", wait_ms)
             return
         if room is not None:
             self._enter(peer, join, room)
@@ -86,7 +85,7 @@ class Joiner:
                 wait_ms = hub.addresses.create_room(peer.address, hub.now)
             if wait_ms or code == Code.NO_SUCH_ROOM:
                 hub.store.release(log)
-                self._refuse(peer, join, code, text, wait_ms)
+                peer.refuse(join, code, text, wait_ms)
                 return
         self._enter(peer, join, room or hub.add_room(log))
 
@@ -107,10 +106,8 @@ class Joiner:
         )  # fmt: skip
         if wants_roster and not room.quiet:
             peer.write_stream(room.roster())
+        self._hub.tally.joins += 1
         self._hub.room_changed(room)
-
-    def _refuse(self, peer: Peer, join: Join, code: Code, text: str, retry_ms: int = 0) -> None:
-        peer.conn.send(error_frame(code, join.request, retry_ms=retry_ms, text=text))
 
 
 class Historian:
@@ -121,14 +118,13 @@ class Historian:
 
     def history(self, peer: Peer, history: History) -> None:
         """Answer HISTORY."""
-        ref, request = history.room, history.request
         if history.end and history.end < history.start:  # RW-HISTORY-4
             text = f"end: expected at least start ({history.start}) or 0, found {history.end}"
-            peer.conn.send(error_frame(Code.RANGE_INVALID, request, ref, text=text))
+            peer.refuse(history, Code.RANGE_INVALID, text)
             return
-        member = peer.memberships.get(ref)
+        member = peer.memberships.get(history.room)
         if member is None:
-            peer.conn.send(error_frame(Code.NOT_JOINED, request, ref, text="you are not in that room"))
+            peer.refuse(history, Code.NOT_JOINED, "you are not in that room")
             return
         log, config = member.room.log, self._hub.config
         low = min(max(history.start, log.oldest), log.head + 1)

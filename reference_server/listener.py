@@ -118,6 +118,7 @@ class Listener:
         self._config = config
         self.open = 0  # sockets of clients
         self.most = config.max_connections + REFUSED_AT_ONCE
+        self._sweep_at = 0.0  # when time-outs are looked at next, in seconds of the loop
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._server: asyncio.Server | None = None
@@ -130,6 +131,7 @@ class Listener:
             lambda: secrets.randbits(64),
             f"{config.host}:{config.port}",
         )
+        self._flush = self._timed_flush if config.metrics_port >= 0 else self.hub.flush
 
     # --- hub.Host
 
@@ -138,7 +140,12 @@ class Listener:
 
     def schedule_flush(self) -> None:
         # Runs after the callbacks of all sockets that were readable in this turn of the loop.
-        self._loop.call_soon(self.hub.flush)
+        self._loop.call_soon(self._flush)
+
+    def _timed_flush(self) -> None:
+        begun = time.perf_counter()
+        self.hub.flush()
+        self.hub.tally.tick_seconds.observe(time.perf_counter() - begun)
 
     def _post(self, callback: Callable[[], None]) -> None:
         try:
@@ -156,18 +163,16 @@ class Listener:
             self._server = await self._loop.create_server(
                 lambda: PeerProtocol(self), config.host, config.port, backlog=ACCEPT_AT_ONCE, reuse_address=True
             )
-        except OSError as error:
-            reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-            raise ListenError(f"cannot listen on {config.host}:{config.port}: {reason}") from None
-        except (OverflowError, UnicodeError) as error:
-            raise ListenError(f"cannot listen on {config.host}:{config.port}: {error}") from None
+        except (OSError, OverflowError, UnicodeError) as error:
+            raise ListenError(f"cannot listen on {config.host}:{config.port}: {reason_not_to_listen(error)}") from None
         for listening in self._server.sockets:
             # asyncio's backlog is two things, this one and how many it accepts at once, whatever descriptors are left.
             with listening.dup() as same:
                 same.listen(BACKLOG)
         host, port = self._server.sockets[0].getsockname()[:2]
         self.hub.address = f"{host}:{port}"
-        self._loop.call_later(self._sweep_seconds, self._sweep)
+        self._sweep_at = self._loop.time() + self._sweep_seconds
+        self._loop.call_at(self._sweep_at, self._sweep)
         return host, port
 
     @property
@@ -179,7 +184,10 @@ class Listener:
         return min(0.5, max(0.02, shortest / 4000))
 
     def _sweep(self) -> None:
-        self._loop.call_later(self._sweep_seconds, self._sweep)  # first: there is no time-out without it
+        now, due = self._loop.time(), self._sweep_at
+        self._sweep_at = now + self._sweep_seconds
+        self._loop.call_at(self._sweep_at, self._sweep)  # first: there is no time-out without it
+        self.hub.tally.late_seconds.observe(max(0.0, now - due))
         self.hub.sweep()
 
     def handle_signals(self) -> None:
@@ -240,6 +248,13 @@ def allow_connections(wanted: int) -> int:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - RESERVED_DESCRIPTORS))
+
+
+def reason_not_to_listen(error: Exception) -> str:
+    """Why an address cannot be listened on, in a few words."""
+    if isinstance(error, OSError):
+        return "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+    return str(error)
 
 
 def port_is_free(host: str, port: int) -> str:

@@ -4,7 +4,9 @@ import asyncio
 import json
 import logging
 import sys
+import threading
 import time
+from types import TracebackType
 from typing import Any, TextIO
 
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
@@ -23,14 +25,20 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def _value(value: object) -> str:
+    """A value that ends where it seems to: no peer can begin a name of its own."""
+    text = str(value)
+    if text.isprintable() and not set(text) & set(' "=\\') and text:
+        return text
+    return '"' + _printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
 class TextFormatter(logging.Formatter):
     """`TIME LEVEL message name=value ...`"""
 
     def format(self, record: logging.LogRecord) -> str:
         parts = [_time(record), f"{record.levelname:<7}", _printable(record.getMessage())]
-        for name, value in _details(record).items():
-            text = _printable(str(value))
-            parts.append(f"{name}={json.dumps(text, ensure_ascii=False) if ' ' in text or not text else text}")
+        parts += [f"{name}={_value(value)}" for name, value in _details(record).items()]
         if record.exc_info:
             parts.append(_printable(self.formatException(record.exc_info)))
         return " ".join(parts)
@@ -44,7 +52,7 @@ class JsonFormatter(logging.Formatter):
         event |= {"message": record.getMessage(), **_details(record)}
         if record.exc_info:
             event["exception"] = self.formatException(record.exc_info)
-        return json.dumps(event, default=str)
+        return json.dumps(event, default=str).replace("\x7f", "\\u007f")  # the one control character that JSON leaves
 
 
 def log_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -52,11 +60,25 @@ def log_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     logging.getLogger("roomwire.server").error(context["message"], exc_info=context.get("exception"))
 
 
+def log_end(error: Exception) -> None:
+    """The last event of a server that ends by `error`."""
+    logging.getLogger("roomwire.server").critical("the server ends", extra={"error": str(error)})
+
+
 def configure(format: str, level: str, stream: TextIO | None = None) -> None:
-    """Send the server's log to `stream`, standard error by default."""
+    """Send the server's log to `stream`, standard error by default: its own, and what libraries and Python itself warn
+    of or die of, so that nothing stands there in another form."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
-    root = logging.getLogger("roomwire")
-    root.handlers = [handler]
-    root.setLevel(level.upper())
-    root.propagate = False
+    top = logging.getLogger()
+    top.handlers = [handler]
+    top.setLevel(logging.WARNING)
+    logging.getLogger("roomwire").setLevel(level.upper())
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if error is not None:
+        logging.getLogger("roomwire.server").critical("not foreseen", exc_info=(kind, error, trace))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from reference_server.id_index import IdIndex
 from reference_server.store import INCARNATION_SIZE, Entry, Known, Log, Record, Retention, epoch_of
@@ -131,6 +132,9 @@ class MemoryStore:
 
     def rooms(self) -> int:
         return sum(log.head > 0 for log in self._logs.values())
+
+    def files(self) -> tuple[Path, ...]:
+        return ()
 
     def keys(self, after: str, limit: int, done: Callable[[list[str]], None]) -> None:
         done(sorted(key for key, log in self._logs.items() if log.head and key > after)[:limit])

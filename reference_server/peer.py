@@ -166,6 +166,7 @@ class Peer:
         """The end of the stream, or its failure."""
         if not self.gone:
             if self.conn.state in ("OPEN", "DRAINING"):
+                self.hub.tally.lost += 1
                 log.info("client lost", extra={"peer": self.address, "client": self.name})
             self._leave_all(self._parting or PresenceKind.LOST)
             if self.conn.state != "CLOSED":
@@ -335,6 +336,7 @@ class Peer:
                 member = self.memberships.get(event.room)
                 if member is not None and event.type == FrameType.PUBLISH:
                     member.refused = True  # RW-ORDER-1
+                self.hub.tally.error(event.type, event.code)
                 self.conn.send(error_frame(event.code, event.request, event.room, text=event.text))
             case Join():
                 self._handlers.join(self, event)
@@ -342,6 +344,14 @@ class Peer:
                 self._leave(event)
             case History():
                 self._handlers.history(self, event)
+
+    def refuse(
+        self, request: Join | Leave | History, code: Code, text: str, retry_ms: int = 0, room: int | None = None
+    ) -> None:
+        """Answer a request with ERROR, about its own `room` (RW-ERROR-4) unless another is given."""
+        self.hub.tally.error(request.TYPE, code)
+        about = request.room if room is None else room
+        self.conn.send(error_frame(code, request.request, about, retry_ms=retry_ms, text=text))
 
     def run(self, start: Callable[[Callable[[], None]], None]) -> None:
         """Execute a request that may end in a callback: `start(done)` begins it, `done` says that it is answered."""
@@ -359,7 +369,7 @@ class Peer:
     def _leave(self, leave: Leave) -> None:
         member = self.memberships.pop(leave.room, None)
         if member is None:  # RW-LEAVE-1
-            self.conn.send(error_frame(Code.NOT_JOINED, leave.request, leave.room, text="you are not in that room"))
+            self.refuse(leave, Code.NOT_JOINED, "you are not in that room")
             return
         member.room.detach(member, PresenceKind.LEFT)
         self.conn.send(Ok(request=leave.request, room=leave.room))
@@ -368,6 +378,7 @@ class Peer:
     def evicted(self, member: Member, octets: bytes) -> None:
         """The room ended the membership."""
         del self.memberships[member.room.ref]
+        self.hub.tally.evictions += 1
         self.write_stream(octets)
         self.hub.room_left(member.room)
 
@@ -380,6 +391,7 @@ class Peer:
             self._leave_all(self._parting)
         extra = {"peer": self.address, "client": self.name, "by_peer": event.by_peer}
         if event.code is not None:
+            self.hub.tally.goaway("client" if event.by_peer else "server", event.code)
             extra["code"] = Code(event.code).name if event.code in set(Code) else str(event.code)
         if event.text:
             extra["text"] = event.text[:200]
@@ -389,6 +401,7 @@ class Peer:
         """End the connection by the server's will."""
         if self.conn.state in ("WAIT_HELLO", "AUTHENTICATING", "OPEN", "DRAINING"):
             jitter_ms = self.hub.config.jitter_ms if code.retry else 0
+            self.hub.tally.goaway("server", code)
             self.conn.goaway(code, now, retry_ms=retry_ms, jitter_ms=jitter_ms, text=text, event=event)
             self._leave_all(PresenceKind.LOST)
             self.hub.touched(self)

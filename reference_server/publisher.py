@@ -5,7 +5,7 @@ from __future__ import annotations
 from protocol.codec import encode
 from protocol.connection import error_frame
 from protocol.frames import Error, Message, Publish
-from protocol.registry import CONTENT_RESERVE, Code, ContentType, Flag, is_relayed
+from protocol.registry import CONTENT_RESERVE, Code, ContentType, Flag, FrameType, is_relayed
 from reference_server.context import Context
 from reference_server.limits import TokenBucket
 from reference_server.peer import Peer, Pending
@@ -50,6 +50,7 @@ class Publisher:
                 if known.digest != digest:
                     return self._error(publish, Code.ID_CONFLICT, "the id belongs to another message")  # RW-DEDUPE-2
                 member.refused = False
+                hub.tally.repeats += 1
                 return Pending(publish.request, member, known.seq, known.time_ms, Flag.DUPLICATE, None)
             now_ms = hub.clock_ms()
             age_ms = now_ms - int.from_bytes(publish.id[:6], "big")
@@ -80,6 +81,7 @@ class Publisher:
             publish.id, digest, now_ms, peer.member, peer.name, verified, publish.ctype, publish.payload, fields
         )
         known = room.log.append(entry)
+        self._hub.tally.appended += 1
         message = Message(
             known.seq,
             known.time_ms,
@@ -98,4 +100,5 @@ class Publisher:
         return Pending(publish.request, member, known.seq, known.time_ms, 0, None)
 
     def _error(self, publish: Publish, code: Code, text: str, retry_ms: int = 0) -> Error:
+        self._hub.tally.error(FrameType.PUBLISH, code)
         return error_frame(code, publish.request, publish.room, retry_ms=retry_ms, text=text)

@@ -91,6 +91,7 @@ class Room:
         "_tail",
         "_tail_first",
         "_tail_octets",
+        "delivered",
         "key",
         "log",
         "members",
@@ -105,6 +106,7 @@ class Room:
         self.key = log.key
         self.quiet_above = quiet_above
         self.quiet = False
+        self.delivered = 0  # messages handed to members
         self.members: dict[Subscriber, Member] = {}
         self._tail: list[bytes] = []  # encoded MESSAGEs, the first of which has the seq _tail_first
         self._tail_first = log.tail + 1
@@ -189,6 +191,7 @@ class Room:
         portions: dict[int, tuple[int, bytes]] = {}
         news: dict[int, bytes] = {}
         done = True
+        delivered = 0
         self._behind = False
         for member in tuple(self.members.values()):
             peer = member.peer
@@ -206,6 +209,7 @@ class Room:
                 if portion is None:
                     portion = portions[cursor] = self._portion(cursor, head)
                 if portion[1]:
+                    delivered += portion[0] - cursor
                     member.cursor = portion[0]
                     peer.write_stream(portion[1])
                     done = done and portion[0] == head
@@ -224,6 +228,7 @@ class Room:
             self._behind = self._behind or member.cursor < head
             if member.roster_stale:
                 self._repair_roster(member)
+        self.delivered += delivered
         return done
 
     def _portion(self, cursor: int, head: int) -> tuple[int, bytes]:
@@ -258,6 +263,7 @@ class Room:
                 self.evict(member, Code.LAGGED, text="messages after your cursor are gone")  # RW-LAG-3
             else:
                 member.cursor = records[-1].seq
+                self.delivered += len(records)
                 peer.write_stream(b"".join([message_octets(record, self.ref) for record in records]))
 
         self.log.read(cursor, READ_MESSAGES, PORTION_OCTETS, done)

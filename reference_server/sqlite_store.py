@@ -251,6 +251,9 @@ class SqliteStore:
     def rooms(self) -> int:
         return self._rooms
 
+    def files(self) -> tuple[Path, ...]:
+        return self.path, self.path.with_name(f"{self.path.name}-wal")
+
     def keys(self, after: str, limit: int, done: Callable[[list[str]], None]) -> None:
         self.ask(lambda reader: read_keys(reader, after, limit), done)
 

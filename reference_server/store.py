@@ -29,6 +29,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 ID_SIZE = 16
@@ -212,6 +213,9 @@ class Store(Protocol):
 
     def rooms(self) -> int:
         """The number of rooms with a stable head above 0."""
+
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold what is stored, for whoever measures them; some may not be there."""
 
     def keys(self, after: str, limit: int, done: Callable[[list[str]], None]) -> None:
         """Call `done` with the keys of up to `limit` stored rooms greater than `after`, ascending.

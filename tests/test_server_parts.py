@@ -3,6 +3,11 @@
 import io
 import json
 import logging
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -160,17 +165,68 @@ def test_limits_have_the_defaults_of_the_registry() -> None:
 # --- logs
 
 
+@contextmanager
+def logged(format: str) -> Iterator[io.StringIO]:
+    """What is logged meanwhile; what tests themselves have set up for logs and warnings comes back."""
+    stream = io.StringIO()
+    top, server = logging.getLogger(), logging.getLogger("roomwire")
+    handlers, levels, hooks = top.handlers, (top.level, server.level), (sys.excepthook, threading.excepthook)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logs.configure(format, "info", stream)
+        try:
+            yield stream
+        finally:
+            logging.captureWarnings(False)
+            top.handlers = handlers
+            top.setLevel(levels[0])
+            server.setLevel(levels[1])
+            sys.excepthook, threading.excepthook = hooks
+
+
 @pytest.mark.parametrize("format", ["text", "json"])
 @given(text=st.text())
 def test_an_event_is_one_line_whatever_a_peer_sends(format: str, text: str) -> None:
-    stream = io.StringIO()
-    logs.configure(format, "info", stream)
-    try:
+    with logged(format) as stream:
         logging.getLogger("roomwire.test").info("client connected", extra={"client": text})
-    finally:
-        logging.getLogger("roomwire").handlers = []
     line = stream.getvalue()
     assert line.endswith("\n")
     assert line[:-1].isprintable()
     if format == "json":
         assert json.loads(line)["client"] == text
+
+
+@pytest.mark.parametrize(
+    ("client", "shown"),
+    [
+        ("ada", "ada"),
+        ("\x1b[2Jada", '"\\x1b[2Jada"'),
+        ('ada" peer=203.0.113.9', '"ada\\" peer=203.0.113.9"'),
+        ("ada\\", '"ada\\\\"'),
+        ("x=y", '"x=y"'),
+        ("", '""'),
+    ],
+)
+def test_a_value_in_the_log_ends_where_it_seems_to(client: str, shown: str) -> None:
+    with logged("text") as stream:
+        logging.getLogger("roomwire.test").info("client connected", extra={"client": client, "after": 1})
+    assert stream.getvalue().endswith(f" client connected client={shown} after=1\n")
+
+
+def test_what_nobody_foresaw_is_one_event_as_well() -> None:
+    """Warnings of Python, words of libraries, exceptions of threads."""
+
+    def fail() -> None:
+        raise ZeroDivisionError("by\nnobody")
+
+    with logged("json") as stream:
+        warnings.warn("be\nwarned", stacklevel=1)
+        logging.getLogger("asyncio").warning("slow\ncallback")
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+    events = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert "be\nwarned" in events[0]["message"]
+    assert events[1]["message"] == "slow\ncallback"
+    assert "ZeroDivisionError: by\nnobody" in events[2]["exception"]
+    assert [event["level"] for event in events] == ["warning", "warning", "critical"]

@@ -1,0 +1,90 @@
+"""What the server counts while it works: plain numbers, touched by the loop's thread only.
+
+Whatever can be read off the server's state when somebody asks (connections, rooms, members) is not counted here, and
+what happens for each message is counted once a tick.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+
+from protocol.registry import Code, FrameType
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+MESSAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+
+
+class Histogram:
+    """How often a value was up to each of the `bounds` and above the one before; the last: above all of them."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+class Tally:
+    """The counts of one server since it began."""
+
+    __slots__ = (
+        "accepted",
+        "appended",
+        "commit_messages",
+        "commit_seconds",
+        "deliveries",
+        "errors",
+        "evictions",
+        "goaways",
+        "joins",
+        "late_seconds",
+        "lost",
+        "repeats",
+        "stable",
+        "tick_seconds",
+    )
+
+    def __init__(self) -> None:
+        self.accepted = 0  # connections
+        self.lost = 0  # of these, those that ended without a word from either side
+        self.joins = 0
+        self.evictions = 0
+        self.appended = 0  # messages that were given a seq
+        self.stable = 0  # of these, those that are committed: their ACKs are due
+        self.repeats = 0  # publishes that were answered with a DUPLICATE
+        self.deliveries = 0  # messages handed to members, in rooms that are no longer loaded
+        self.errors: Counter[tuple[str, str]] = Counter()  # ERRORs by request and code
+        self.goaways: Counter[tuple[str, str]] = Counter()  # GOAWAYs by who sent it and code
+        self.commit_seconds = Histogram(SECONDS)
+        self.commit_messages = Histogram(MESSAGES)
+        self.tick_seconds = Histogram(SECONDS)  # only where somebody may ask
+        self.late_seconds = Histogram(SECONDS)
+
+    def committed(self, appended: int, seconds: float) -> None:
+        """All messages up to the `appended`th are stable, `seconds` after the store was asked for it."""
+        self.commit_messages.observe(appended - self.stable)
+        self.commit_seconds.observe(seconds)
+        self.stable = appended
+
+    def error(self, request: int, code: int) -> None:
+        """An ERROR is sent to a request of the type `request`."""
+        self.errors[_name(FrameType, request), _name(Code, code)] += 1
+
+    def goaway(self, sender: str, code: int) -> None:
+        """A GOAWAY is sent by the "server", or was by a "client"."""
+        self.goaways[sender, _name(Code, code)] += 1
+
+
+_NAMES = {kind: {int(member): member.name for member in kind} for kind in (FrameType, Code)}
+
+
+def _name(kind: type[FrameType] | type[Code], number: int) -> str:
+    """The name of a type or a code; a peer's own numbers are all one, or it could count as many as it likes."""
+    return _NAMES[kind].get(number, "UNKNOWN")
