@@ -13,7 +13,7 @@ from pathlib import Path
 
 import shtab
 
-from reference_server import VERSION, doctor, logs
+from reference_server import VERSION, doctor, logs, maintenance
 from reference_server.config import Config, ConfigError, default_data_directory, load
 from reference_server.listener import Listener, ListenError, allow_connections
 from reference_server.memory_store import MemoryStore
@@ -30,6 +30,8 @@ examples:
   ROOMWIRE_PUBLISH_RATE=100 roomwire-server  any setting by its name in capitals
   roomwire-server --metrics-port 9117        tells Prometheus, and whatever restarts it, how it is doing
   roomwire-server doctor                     says what would keep a server from running here
+  roomwire-server backup DIR TARGET          copies the rooms in DIR, also while a server runs
+  roomwire-server verify DIR                 checks all that is stored in DIR
 
 Settings are the limits of SPEC.md, section 15, by their names there, and: host, port, data, memory, metrics_host,
 metrics_port, log_format, log_level, server_id, create_rooms, max_connections, max_members, max_open_rooms,
@@ -40,6 +42,14 @@ SIGTERM or Ctrl-C drains: clients are told, what they still ask is answered, and
 latest. A second one ends it at once. Nothing that was acknowledged is lost either way, unless --memory.
 
 exit status: 0 drained, 1 could not run or failed, 2 wrong usage or settings
+"""
+
+DOCTOR = """\
+examples:
+  roomwire-server doctor                     would the server run that is started without options?
+  roomwire-server doctor --config server.toml --port 7200
+
+exit status: 0 it would run, 1 it would not, and FAIL says why, 2 wrong usage or settings
 """
 
 
@@ -55,10 +65,17 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"roomwire-server {VERSION}, Roomwire/1")
     _add_settings(top)
     commands = top.add_subparsers(metavar="COMMAND", title="commands")
-    for name, what in (("run", "run a server: the default"), ("doctor", "say what would keep it from running here")):
-        command = commands.add_parser(name, help=what, description=what, argument_default=argparse.SUPPRESS)
+    for name, what, text in (
+        ("run", "run a server: the default", EXAMPLES),
+        ("doctor", "say what would keep a server with these settings from running here", DOCTOR),
+    ):
+        command = commands.add_parser(
+            name, help=what, description=what, epilog=text, argument_default=argparse.SUPPRESS,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
         command.set_defaults(command=name)
         _add_settings(command)
+    maintenance.add_commands(commands)
     return top
 
 

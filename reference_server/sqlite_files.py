@@ -9,7 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from reference_server.sqlite_tables import SCHEMA, Meta, read_meta, write_meta
@@ -22,7 +23,12 @@ from reference_server.store import (
     StoreUnavailable,
 )
 
+DATABASE = "rooms.sqlite3"
+"""The name of the database in its directory."""
+
 FORMAT = 1
+"""The version of the store's format, kept as the database's `user_version`. There has been no other yet."""
+
 _APPLICATION = 0x52574952  # "RWIR", kept in the file's header so that nobody takes another database for a store
 _STORAGE_ERRORS = {
     sqlite3.SQLITE_PERM,
@@ -44,11 +50,13 @@ class DataDirectory:
     """
 
     def __init__(self, directory: Path, random_bytes: Callable[[int], bytes]) -> None:
-        self.path = directory / "rooms.sqlite3"
+        self.path = directory / DATABASE
         self._lock = _lock(directory)
         try:
             self._check_log()
             self.writer = self._open(random_bytes)
+            if not self._meta.incarnation:  # a copy that is put to use: RW-MODEL-4
+                self.write_meta(Meta(random_bytes(INCARNATION_SIZE), self._meta.max_body))
         except Exception as error:
             os.close(self._lock)
             raise as_store_error(error, self.path) from error
@@ -58,7 +66,7 @@ class DataDirectory:
         try:
             if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
                 self._create(connection, random_bytes)
-            self._check(connection)
+            check_format(connection, self.path)
             self._meta = read_meta(connection, self.path)
             # Also what check_wal relies on.
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -74,18 +82,8 @@ class DataDirectory:
             raise StoreCorrupt(self.path, "a database beside its write-ahead log", "none")
 
     def connect(self, mode: str = "rwc") -> sqlite3.Connection:
-        """A connection that may be handed to another thread. Transactions are begun and ended explicitly."""
-        uri = f"{self.path.absolute().as_uri()}?mode={mode}"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-        try:
-            # FULL syncs the log at every commit: NORMAL loses acknowledged messages with the power.
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA cell_size_check = ON")
-            connection.execute("PRAGMA journal_size_limit = 67108864")
-        except Exception:
-            connection.close()
-            raise
-        return connection
+        """`connect`, to this database."""
+        return connect(self.path, mode)
 
     def _create(self, connection: sqlite3.Connection, random_bytes: Callable[[int], bytes]) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -97,8 +95,8 @@ class DataDirectory:
         write_meta(connection, Meta(random_bytes(INCARNATION_SIZE), 0))
         connection.execute("COMMIT")
         # SQLite syncs its files and their names, but not the name of the directory that they are in.
-        _sync(self.path.parent)
-        _sync(self.path.parent.parent)
+        sync_directory(self.path.parent)
+        sync_directory(self.path.parent.parent)
 
     @property
     def incarnation(self) -> bytes:
@@ -118,23 +116,40 @@ class DataDirectory:
             raise as_store_error(error, self.path) from error
         self._meta = meta
 
-    def _check(self, connection: sqlite3.Connection) -> None:
-        application, version = (
-            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-        )
-        if application != _APPLICATION:
-            raise StoreCorrupt(self.path, "a Roomwire store", "the database of another application")
-        if version > FORMAT:
-            raise StoreTooNew(self.path, f"format {FORMAT} or older", f"format {version} of a newer version")
-        if version != FORMAT:
-            raise StoreCorrupt(self.path, f"format {FORMAT}", f"format {version}")
-
     def close(self) -> None:
         """Close the writer's connection and the lock. With no other connection open, this empties the log."""
         try:
             self.writer.close()
         finally:
             os.close(self._lock)
+
+
+def connect(path: Path, mode: str = "rwc") -> sqlite3.Connection:
+    """A connection that may be handed to another thread. Transactions are begun and ended explicitly."""
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        # FULL syncs the log at every commit: NORMAL loses acknowledged messages with the power.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA cell_size_check = ON")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+    except Exception:
+        connection.close()
+        raise
+    return connection
+
+
+def check_format(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise StoreTooNew or StoreCorrupt unless this version of the server can read the database."""
+    application, version = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+    )
+    if application != _APPLICATION:
+        raise StoreCorrupt(path, "a Roomwire store", "the database of another application")
+    if version > FORMAT:
+        raise StoreTooNew(path, f"format {FORMAT} or older", f"format {version} of a newer version")
+    if version != FORMAT:
+        raise StoreCorrupt(path, f"format {FORMAT}", f"format {version}")
 
 
 def renew_incarnation(directory: str | os.PathLike[str], random_bytes: Callable[[int], bytes] = os.urandom) -> None:
@@ -144,7 +159,7 @@ def renew_incarnation(directory: str | os.PathLike[str], random_bytes: Callable[
     and that its sequence numbers may come to stand for other messages. Raises StoreError.
     """
     path = Path(directory)
-    if not (path / "rooms.sqlite3").exists():
+    if not (path / DATABASE).exists():
         raise StoreUnavailable(path, "a store", "none")
     files = DataDirectory(path, random_bytes)
     try:
@@ -171,6 +186,14 @@ def as_store_error(error: Exception, path: Path) -> Exception:
 
 def _lock(directory: Path) -> int:
     """Make and lock the directory; the descriptor holds the lock, also if the process is killed."""
+    descriptor, holder = _try_lock(directory)
+    if holder:
+        raise StoreLocked(directory, "to be the only user", f"that process {holder} uses it")
+    return descriptor
+
+
+def _try_lock(directory: Path) -> tuple[int, str]:
+    """A descriptor that holds the lock, or -1 and who holds it."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -178,13 +201,32 @@ def _lock(directory: Path) -> int:
         raise StoreUnavailable(directory, "a directory that can be read and written", _reason(error)) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    except BlockingIOError:
         holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
-        raise StoreLocked(directory, "to be the only user", f"that process {holder} uses it") from error
+        return -1, holder
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
+    return descriptor, ""
+
+
+@contextmanager
+def lock_if_free(directory: Path) -> Iterator[str]:
+    """Keep servers from opening the store meanwhile; the number of the process that has it open already, or "".
+
+    A directory in which no server has been yet has no lock, and one in which nothing can be written needs none.
+    """
+    descriptor, holder = -1, ""
+    try:
+        if (directory / "lock").exists():
+            descriptor, holder = _try_lock(directory)
+    except StoreUnavailable:
+        pass
+    try:
+        yield holder
+    finally:
+        if descriptor != -1:
+            os.close(descriptor)
 
 
 def _size(path: Path) -> int:
@@ -194,7 +236,8 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _sync(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory stable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

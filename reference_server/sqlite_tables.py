@@ -17,7 +17,7 @@ import functools
 import json
 import sqlite3
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -231,7 +231,7 @@ def read_rooms(connection: sqlite3.Connection, path: Path) -> Iterator[Room]:
     """All rooms, each checked."""
     count = last = 0
     for row in connection.execute(_READ_ROOMS):
-        room = _room(row, path)
+        room = room_of(row, path)
         count, last = count + 1, max(last, room.id)
         yield room
     if count != last:
@@ -240,7 +240,7 @@ def read_rooms(connection: sqlite3.Connection, path: Path) -> Iterator[Room]:
 
 def read_room(connection: sqlite3.Connection, path: Path, key: str) -> Room | None:
     row = connection.execute(f"{_READ_ROOMS} WHERE key = ?", (key,)).fetchone()
-    return None if row is None else _room(row, path)
+    return None if row is None else room_of(row, path)
 
 
 def read_keys(connection: sqlite3.Connection, after: str, limit: int) -> list[str]:
@@ -318,6 +318,7 @@ class Meta(NamedTuple):
     """What is kept once for the whole store."""
 
     incarnation: bytes
+    """Empty in a copy that no server was started with."""
     max_body: int
     """The greatest limit for bodies under which messages were stored."""
 
@@ -338,7 +339,8 @@ def _meta_crc(incarnation: bytes, max_body: int) -> int:
     return crc32(incarnation + max_body.to_bytes(8, "big"))
 
 
-def _room(row: tuple[Any, ...], path: Path) -> Room:
+def room_of(row: tuple[Any, ...], path: Path) -> Room:
+    """A row of the table rooms, checked. Raises StoreCorrupt."""
     key, id, name, head, oldest, octets, ids, last_time_ms, unicode_version, crc = row
     room = Room(key, name, unicode_version, id, head, oldest, octets, ids, last_time_ms)
     if not _sound(crc, room.crc):
@@ -354,6 +356,17 @@ def _record(row: list[Any], room: Room, path: Path) -> Record:
         raise _changed(path, f"message {seq}", room.key)
     sender &= 0xFFFF_FFFF_FFFF_FFFF
     return Record(seq, time_ms, sender, id, ctype, name, bool(verified), payload, fields)
+
+
+def message_is_sound(row: Sequence[Any]) -> bool:
+    """Whether a row of the table messages is as it was written."""
+    return _sound(row[-1], _message_crc, tuple(row[:-1]))
+
+
+def id_is_sound(row: Sequence[Any]) -> bool:
+    """Whether a row of the table ids is as it was written."""
+    room, id, seq, time_ms, digest, crc = row
+    return _sound(crc, _id_crc, room, id, seq, time_ms, digest)
 
 
 def _changed(path: Path, what: str, key: str) -> StoreCorrupt:
