@@ -5,9 +5,8 @@ import contextlib
 import shlex
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from conformance.cases import Case
 from conformance.context import Context
@@ -110,21 +109,23 @@ class ServerRunner:
 
     async def run(self, cases: Sequence[Case]) -> list[Result]:
         """All results in the order of the cases; fewer once there were as many failures as the run allows."""
+        own = [case for case in cases if "process" in case.tags]
         shared = [case for case in cases if "process" not in case.tags]
         # Those that wait begin first: what they wait for goes by while the others work.
         shared.sort(key=lambda case: "waits" not in case.tags)
-        await self._all([self._one(case, "waits" in case.tags) for case in shared])
-        own = [case for case in cases if "process" in case.tags]
         if isinstance(self._target, LaunchedServer) and own and not self._target.side_by_side:
+            await self._all(shared)
             await self._target.stop()  # it may hold the files that the next one needs
             self._slots = asyncio.Semaphore(1)
-        await self._all([self._one(case, False) for case in own])
+            await self._all(own)
+        else:
+            await self._all([*shared, *own])
         order = {case.id: at for at, case in enumerate(cases)}
         self.results.sort(key=lambda result: order[result.id])
         return self.results
 
-    async def _all(self, runs: Iterable[Coroutine[Any, Any, None]]) -> None:
-        tasks = [asyncio.create_task(run) for run in runs]
+    async def _all(self, cases: Iterable[Case]) -> None:
+        tasks = [asyncio.create_task(self._one(case)) for case in cases]
         enough = asyncio.create_task(self._enough.wait())
         try:
             pending = set(tasks)
@@ -138,9 +139,9 @@ class ServerRunner:
                 task.cancel()
             await asyncio.gather(*tasks, enough, return_exceptions=True)
 
-    async def _one(self, case: Case, waits: bool) -> None:
+    async def _one(self, case: Case) -> None:
         async with contextlib.AsyncExitStack() as stack:
-            if not waits:
+            if "waits" not in case.tags:
                 await stack.enter_async_context(self._slots)
             result = combine([await self._try(case) for _ in range(self._options.repeat)])
         result = self._report(result)
