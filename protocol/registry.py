@@ -184,7 +184,7 @@ CODES: dict[Code, CodeRule] = {
     Code.UNKNOWN_FIELD: CodeRule("EG"),  # GOAWAY where the frame's request is 0
     Code.RANGE_INVALID: CodeRule("E"),
     Code.ID_EXPIRED: CodeRule("E"),
-    Code.RATE_LIMITED: CodeRule("E", retry=True),
+    Code.RATE_LIMITED: CodeRule("EG", retry=True),  # GOAWAY only after the ERROR to a HELLO
     Code.TOO_MANY_ROOMS: CodeRule("E"),
     Code.ROOM_FULL: CodeRule("E", retry=True),
     Code.SERVER_FULL: CodeRule("EG", retry=True),
@@ -241,6 +241,7 @@ LIMITS: dict[str, Limit] = {
     "room_rate": Limit(10, 1, _U32, "per minute and address"),
     "quiet_members": Limit(500, 0, _U32, "members"),
     "auth_steps": Limit(4, 4, 4, "AUTH frames"),
+    "auth_rate": Limit(10, 1, _U32, "per minute and address"),
     "address_connections": Limit(64, 1, _U32, "connections"),
 }
 
