@@ -13,7 +13,8 @@ from pathlib import Path
 
 import shtab
 
-from reference_server import VERSION, doctor, logs, maintenance
+from reference_server import VERSION, doctor, logs, maintenance, user_commands
+from reference_server.accounts import AccountsError
 from reference_server.config import Config, ConfigError, default_data_directory, load
 from reference_server.listener import Listener, ListenError, allow_connections
 from reference_server.memory_store import MemoryStore
@@ -29,13 +30,14 @@ examples:
   roomwire-server --config server.toml       settings from a file, such as: publish_rate = 100
   ROOMWIRE_PUBLISH_RATE=100 roomwire-server  any setting by its name in capitals
   roomwire-server --metrics-port 9117        tells Prometheus, and whatever restarts it, how it is doing
+  roomwire-server user add ada               makes an account; from then on guests have a ~ before their names
   roomwire-server doctor                     says what would keep a server from running here
   roomwire-server backup DIR TARGET          copies the rooms in DIR, also while a server runs
   roomwire-server verify DIR                 checks all that is stored in DIR
 
-Settings are the limits of SPEC.md, section 15, by their names there, and: host, port, data, memory, metrics_host,
-metrics_port, log_format, log_level, server_id, create_rooms, max_connections, max_members, max_open_rooms,
-ids_per_room, retention_octets.
+Settings are the limits of SPEC.md, section 15, by their names there, and: host, port, data, memory, accounts,
+anonymous, metrics_host, metrics_port, log_format, log_level, server_id, create_rooms, max_connections, max_members,
+max_open_rooms, ids_per_room, retention_octets.
 An option of the command line beats a ROOMWIRE_ variable, which beats the file.
 
 SIGTERM or Ctrl-C drains: clients are told, what they still ask is answered, and the server ends after drain_ms at the
@@ -75,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
         )  # fmt: skip
         command.set_defaults(command=name)
         _add_settings(command)
+    user_commands.add_to(commands)
     maintenance.add_commands(commands)
     return top
 
@@ -85,6 +88,10 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     store = parser.add_mutually_exclusive_group()
     store.add_argument("--data", metavar="DIR", help="directory that holds the rooms (~/.local/share/roomwire)")
     store.add_argument("--memory", action="store_const", const=True, help="keep rooms in memory only")
+    parser.add_argument("--accounts", metavar="FILE", help="accounts (accounts.sqlite3 in DIR); see: user --help")
+    parser.add_argument(
+        "--no-anonymous", dest="anonymous", action="store_const", const=False, help="let in nobody without an account"
+    )
     parser.add_argument("--config", metavar="FILE", type=Path, help="settings, as TOML")
     parser.add_argument(
         "--metrics-port", type=int, metavar="PORT",
@@ -112,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs.configure(config.log_format, config.log_level)
         config = dataclasses.replace(config, max_connections=allow_connections(config.max_connections))
         return asyncio.run(_serve(config))
-    except (ConfigError, ListenError, StoreError) as error:
+    except (ConfigError, ListenError, StoreError, AccountsError) as error:
         _report(error, config)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
@@ -163,7 +170,7 @@ async def _serve(config: Config) -> int:
         if config.metrics_port >= 0:
             loop = asyncio.get_running_loop()
             monitor = Monitor(listener.hub, loop, config.metrics_host, config.metrics_port)
-    except ListenError:
+    except (ListenError, AccountsError):
         listener.hub.store.close()
         raise
     listener.handle_signals()

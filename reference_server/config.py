@@ -29,6 +29,8 @@ class Config:
     port: int = 7117
     data: str = ""  # "": the user's data directory
     memory: bool = False
+    accounts: str = ""  # "": a file in the data directory, if there is one
+    anonymous: bool = True  # who has no account may come in
     metrics_host: str = "127.0.0.1"
     metrics_port: int = -1  # -1: nobody is told
     log_format: str = "text"
@@ -64,6 +66,7 @@ class Config:
     join_burst: int = _limit("join_burst")
     room_rate: int = _limit("room_rate")
     quiet_members: int = _limit("quiet_members")
+    auth_rate: int = _limit("auth_rate")
     address_connections: int = _limit("address_connections")
 
     def __post_init__(self) -> None:
@@ -83,7 +86,7 @@ class Config:
         for name in ("host", "metrics_host"):
             if not getattr(self, name):  # it would mean all addresses of this host
                 raise ConfigError(f"{name}: expected a name or an address, found ''")
-        for name in ("host", "metrics_host", "data"):
+        for name in ("host", "metrics_host", "data", "accounts"):
             if "\0" in getattr(self, name):
                 raise ConfigError(f"{name}: expected text without U+0000, found {getattr(self, name)!r}")
         for name, choices in _CHOICES.items():

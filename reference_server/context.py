@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Protocol
 
+from reference_server.accounts import Accounts
 from reference_server.clock import ServerClock
 from reference_server.config import Config
 from reference_server.limits import AddressBook
@@ -21,6 +23,9 @@ class Host(Protocol):
 
     def schedule_flush(self) -> None:
         """Have `Hub.flush` called at the end of this tick."""
+
+    def drain(self) -> None:
+        """Begin to end (section 8.6)."""
 
 
 class Writer(Protocol):
@@ -48,7 +53,8 @@ class Context:
         self._random_number = random_number
         self._clock = ServerClock(wall_ms, store.last_time_ms, host.now())
         self.server_id = config.server_id or self.new_member()
-        self.addresses = AddressBook(config.address_connections, config.room_rate)
+        self.addresses = AddressBook(config.address_connections, config.room_rate, config.auth_rate)
+        self.accounts: Accounts | None = None  # None: this server has no accounts
         self.draining = False
         self.tally = Tally()
         self.rooms: dict[str, Room] = {}
@@ -73,6 +79,10 @@ class Context:
     def new_member(self) -> int:
         """RW-WELCOME-1: 64 random bits, not 0."""
         return self._random_number() or 1
+
+    def nonce(self) -> bytes:
+        """192 random bits, in base64."""
+        return base64.b64encode(b"".join(self._random_number().to_bytes(8, "big") for _ in range(3)))
 
     # --- rooms
 

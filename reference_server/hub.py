@@ -6,15 +6,19 @@ its end `flush` commits, answers what became stable, and hands each room's new o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from protocol.registry import Code
+from reference_server.accounts import Accounts
 from reference_server.caretaker import Caretaker
 from reference_server.config import Config
 from reference_server.context import Context, Host
 from reference_server.peer import Link, Peer
 from reference_server.requests import Requests
 from reference_server.store import Store
+
+log = logging.getLogger("roomwire.server")
 
 REFUSED_AT_ONCE = 32
 """How many connections beyond the caps may be there to be told so."""
@@ -58,7 +62,23 @@ class Hub(Context):
         self.peers.discard(peer)
         self._refused -= peer.full
         self.waiting.discard(peer)
+        self.requests.gone(peer)
         self.addresses.disconnect(peer.address)
+
+    # --- accounts
+
+    def use_accounts(self, accounts: Accounts | None) -> None:
+        """Let in who has one of these accounts from now on. Whose account is gone, or has another password, is sent
+        away (RW-SASL-8)."""
+        before, self.accounts = self.accounts, accounts
+        for peer in tuple(self.peers) if before is not None else ():
+            if not peer.account:
+                continue
+            old = before.find(peer.account) if before else None
+            new = accounts.find(peer.account) if accounts else None
+            if old is None or new is None or old.keys != new.keys:
+                log.info("account revoked", extra={"peer": peer.address, "client": peer.name})
+                peer.goaway(Code.ACCOUNT_REVOKED, self.now, text="the account was removed, or has another password")
 
     # --- the tick
 

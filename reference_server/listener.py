@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from reference_server.accounts import AccountsError, AccountsFile, accounts_path
 from reference_server.config import Config
 from reference_server.hub import REFUSED_AT_ONCE, Hub
 from reference_server.peer import Peer
@@ -30,6 +31,10 @@ BACKLOG = 1024
 
 ACCEPT_AT_ONCE = 8
 """How many are accepted before anything else is done, which counts for the reserve of descriptors."""
+
+
+ACCOUNTS_SECONDS = 1.0
+"""How often the file of accounts is looked at."""
 
 
 class ListenError(Exception):
@@ -131,6 +136,9 @@ class Listener:
             lambda: secrets.randbits(64),
             f"{config.host}:{config.port}",
         )
+        path = accounts_path(config)
+        self._accounts = AccountsFile(path) if path else None
+        self._accounts_version: tuple[int, bytes] | None = None
         self._flush = self._timed_flush if config.metrics_port >= 0 else self.hub.flush
 
     # --- hub.Host
@@ -157,8 +165,9 @@ class Listener:
     # --- the server's life
 
     async def start(self) -> tuple[str, int]:
-        """Listen; the address and port. Raises ListenError."""
+        """Listen; the address and port. Raises ListenError and AccountsError."""
         config = self._config
+        self._read_accounts()
         try:
             self._server = await self._loop.create_server(
                 lambda: PeerProtocol(self), config.host, config.port, backlog=ACCEPT_AT_ONCE, reuse_address=True
@@ -173,7 +182,25 @@ class Listener:
         self.hub.address = f"{host}:{port}"
         self._sweep_at = self._loop.time() + self._sweep_seconds
         self._loop.call_at(self._sweep_at, self._sweep)
+        self._loop.call_later(ACCOUNTS_SECONDS, self._watch_accounts)
         return host, port
+
+    def _read_accounts(self) -> None:
+        if self._accounts is None or (version := self._accounts.version()) == self._accounts_version:
+            return
+        accounts = self._accounts.read()
+        if self._accounts_version is not None or version is not None:
+            log.info("accounts read", extra={"accounts": len(accounts.all()) if accounts else 0})
+        self._accounts_version = version
+        self.hub.use_accounts(accounts)
+
+    def _watch_accounts(self) -> None:
+        """Notice what `roomwire-server user` has changed. What cannot be read leaves everything as it was."""
+        self._loop.call_later(ACCOUNTS_SECONDS, self._watch_accounts)
+        try:
+            self._read_accounts()
+        except AccountsError as error:
+            log.error("the accounts cannot be read", extra={"error": str(error)})
 
     @property
     def _sweep_seconds(self) -> float:

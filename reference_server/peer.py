@@ -14,7 +14,7 @@ from typing import Protocol
 
 from protocol.connection import error_frame
 from protocol.events import ConnectionTerminated, RequestRefused, ServerEvent
-from protocol.frames import Ack, Auth, Error, Hello, History, Join, Leave, Ok, Publish
+from protocol.frames import Ack, Auth, Error, Hello, History, Join, Leave, Ok, Publish, Stop
 from protocol.registry import Code, FrameType, PresenceKind
 from protocol.server import ServerConnection
 from reference_server.context import Context
@@ -66,6 +66,9 @@ class Handlers(Protocol):
 
     def history(self, peer: Peer, history: History) -> None:
         """Answer HISTORY, at once or in a callback."""
+
+    def stop(self, peer: Peer, stop: Stop) -> None:
+        """Answer STOP."""
 
 
 class Pending:
@@ -133,7 +136,7 @@ class Peer:
         self.conn = ServerConnection(hub.now, hub.times)
         self.full = full  # the server has no room for this connection (RW-CONN-3)
         self.name = ""
-        self.account = ""  # of a verified name
+        self.account = ""  # the key of a verified name
         self.member = 0
         self.extensions = NO_EXTENSIONS
         self.memberships: dict[int, Member] = {}
@@ -344,9 +347,11 @@ class Peer:
                 self._leave(event)
             case History():
                 self._handlers.history(self, event)
+            case Stop():
+                self._handlers.stop(self, event)
 
     def refuse(
-        self, request: Join | Leave | History, code: Code, text: str, retry_ms: int = 0, room: int | None = None
+        self, request: Join | Leave | History | Stop, code: Code, text: str, retry_ms: int = 0, room: int | None = None
     ) -> None:
         """Answer a request with ERROR, about its own `room` (RW-ERROR-4) unless another is given."""
         self.hub.tally.error(request.TYPE, code)

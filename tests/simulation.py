@@ -404,3 +404,6 @@ class _Clock:
 
     def schedule_flush(self) -> None:
         self._world.schedule_flush()
+
+    def drain(self) -> None:
+        self._world.drain()

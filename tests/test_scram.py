@@ -169,7 +169,8 @@ def test_client_takes_one_challenge() -> None:
 
 
 @pytest.mark.parametrize(
-    "final", [b"", b"v=", b"e=other-error", SERVER_FINAL[:-2], SERVER_FINAL.replace(b"v=6", b"v=7"), SERVER_FINAL + b","]
+    "final",
+    [b"", b"v=", b"e=other-error", SERVER_FINAL[:-2], SERVER_FINAL.replace(b"v=6", b"v=7"), SERVER_FINAL + b","],
 )
 def test_client_refuses_a_wrong_signature(final: bytes) -> None:
     """RW-SCRAM-4."""

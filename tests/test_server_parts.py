@@ -75,7 +75,7 @@ def copy_of(bucket: TokenBucket) -> TokenBucket:
 
 
 def test_addresses_are_counted_and_forgotten() -> None:
-    book = AddressBook(connections=2, rooms_per_minute=2)
+    book = AddressBook(connections=2, rooms_per_minute=2, logins_per_minute=2)
     assert [book.connect("192.0.2.1") for _ in range(3)] == [True, True, False]
     for _ in range(3):
         book.disconnect("192.0.2.1")
@@ -83,6 +83,20 @@ def test_addresses_are_counted_and_forgotten() -> None:
     assert [bool(book.create_room("192.0.2.1", 0.0)) for _ in range(3)] == [False, False, True]
     book.sweep(120.0)
     assert not book._rooms
+
+
+def test_logins_that_fail_are_limited_for_an_address() -> None:
+    """RW-SASL-9: as many as may fail in a minute at once, and one that succeeds costs nothing."""
+    book = AddressBook(connections=9, rooms_per_minute=9, logins_per_minute=3)
+    for _ in range(10):
+        assert book.login("192.0.2.1", 0.0) == 0
+        book.logged_in("192.0.2.1")
+    assert [book.login("192.0.2.1", 0.0) for _ in range(4)] == [0, 0, 0, 20_000]
+    assert book.login("192.0.2.2", 0.0) == 0
+    assert book.login("192.0.2.1", 20.0) == 0
+    book.logged_in("192.0.2.9")  # never tried
+    book.sweep(200.0)
+    assert not book._logins
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,266 @@
+"""Accounts: who may log in, and what is kept of passwords (SPEC.md, section 13).
+
+`AccountsFile` is a SQLite database of its own, beside the rooms: commands change it while a server runs. A server works
+with `Accounts`, what the file held when it was read last; it looks for changes now and then. A server that has the file
+has accounts, also while there is none in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocol.errors import NameInvalid
+from protocol.names import key as key_of
+from protocol.names import normalise
+from protocol.scram import KEY_SIZE, MAX_ITERATIONS, MIN_ITERATIONS, StoredKeys, stored_keys
+from reference_server.config import Config, default_data_directory
+
+ITERATIONS = 600_000
+"""Of PBKDF2-HMAC-SHA-256, unless the first account of a file is made with another number."""
+
+SHORTEST_PASSWORD = 8
+"""Characters."""
+
+_SECRET_SIZE = 32
+_SALT_SIZE = 16
+_APPLICATION = 0x52574143  # "RWAC", kept in the file's header so that nobody takes another database for this one
+_FORMAT = 1
+_BUSY_SECONDS = 10.0
+_CHANGE_COUNTER = slice(24, 28)  # of the header of a SQLite file: another number after each transaction that wrote
+_SCHEMA = (
+    "CREATE TABLE settings (secret BLOB NOT NULL, iterations INTEGER NOT NULL) STRICT",
+    "CREATE TABLE accounts (key TEXT PRIMARY KEY, name TEXT NOT NULL, salt BLOB NOT NULL, stored_key BLOB NOT NULL,"
+    " server_key BLOB NOT NULL, admin INTEGER NOT NULL, created_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+)
+
+
+class AccountsError(Exception):
+    """What was asked for cannot be done with the accounts. `str()` is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Somebody who may log in. `name` is as the account spells it, `key` is what names are compared by."""
+
+    name: str
+    key: str
+    keys: StoredKeys
+    admin: bool = False
+    created_ms: int = 0
+
+
+class Accounts:
+    """All accounts, as they were when they were read."""
+
+    def __init__(self, secret: bytes, iterations: int, accounts: Iterable[Account] = ()) -> None:
+        self._secret = secret
+        self.iterations = iterations
+        self._by_key = {account.key: account for account in accounts}
+
+    def find(self, key: str) -> Account | None:
+        """The account whose name has this key."""
+        return self._by_key.get(key)
+
+    def all(self) -> list[Account]:
+        """All accounts, by their keys."""
+        return [self._by_key[key] for key in sorted(self._by_key)]
+
+    def salt(self, key: str) -> bytes:
+        """RW-SCRAM-2: the salt that an account of this name has, whether there is one or not."""
+        return self._derived(b"salt", key)[:_SALT_SIZE]
+
+    def nobodys_keys(self, key: str) -> StoredKeys:
+        """What an unknown account is checked against: it looks like others, and no password fits."""
+        return StoredKeys(
+            self.salt(key), self.iterations, self._derived(b"stored key", key), self._derived(b"server key", key)
+        )
+
+    def _derived(self, what: bytes, key: str) -> bytes:
+        return hmac.digest(self._secret, what + b"\0" + key.encode(), "sha256")
+
+    def account(self, name: str, password: str, *, admin: bool = False, created_ms: int = 0) -> Account:
+        """A new account, which is not among these yet. Slow on purpose. Raises AccountsError (RW-SASL-6)."""
+        name, key = checked_name(name)
+        check_password(password)
+        return Account(name, key, stored_keys(password, self.salt(key), self.iterations), admin, created_ms)
+
+
+def checked_name(name: str) -> tuple[str, str]:
+    """The name that an account may have, and its key. Raises AccountsError."""
+    try:
+        name = normalise(name)
+    except NameInvalid as error:
+        raise AccountsError(f"not a name that an account can have: {error}") from None
+    key = key_of(name)
+    if key.startswith("~"):  # RW-SASL-6
+        raise AccountsError(f"not a name that an account can have: names with ~ in front are for guests, found {name}")
+    return name, key
+
+
+def check_password(password: str) -> None:
+    """Raises AccountsError for a password that nobody should have."""
+    try:
+        password.encode()
+    except UnicodeEncodeError:
+        raise AccountsError("the password is not UTF-8") from None
+    if len(password) < SHORTEST_PASSWORD:
+        found = f"found {len(password)}" if password else "found none"
+        raise AccountsError(f"the password: expected at least {SHORTEST_PASSWORD} characters, {found}")
+
+
+def accounts_path(config: Config) -> Path | None:
+    """Where a server with these settings looks for accounts; None if it has none. Raises ConfigError."""
+    if config.accounts:
+        return Path(config.accounts)
+    if config.memory:
+        return None
+    return (Path(config.data) if config.data else default_data_directory()) / "accounts.sqlite3"
+
+
+class AccountsFile:
+    """The accounts in a file, which need not exist. Each method opens it anew, and waits while another changes it."""
+
+    def __init__(self, path: Path, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
+        self.path = path
+        self._random_bytes = random_bytes
+
+    def version(self) -> tuple[int, bytes] | None:
+        """What is another value after each change; None if there is no file, or an empty one. Raises AccountsError."""
+        try:
+            with self.path.open("rb") as file:
+                header = file.read(_CHANGE_COUNTER.stop)
+                return (os.fstat(file.fileno()).st_ino, header[_CHANGE_COUNTER]) if header else None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unusable(error) from None
+
+    def read(self) -> Accounts | None:
+        """The accounts, or None if there is no file. Raises AccountsError."""
+        if self.version() is None:
+            return None
+        with self._open() as connection:
+            return self._read(connection)
+
+    def add(
+        self, name: str, password: str, *, created_ms: int, admin: bool = False, iterations: int | None = None
+    ) -> Account:
+        """Make an account, and the file if there is none. Raises AccountsError if a name with this key has one."""
+        name, key = checked_name(name)
+        check_password(password)
+        with self._open(write=True, iterations=iterations or ITERATIONS) as connection:
+            accounts = self._read(connection)
+            if iterations not in (None, accounts.iterations):
+                expected = f"the {accounts.iterations} iterations that all accounts there have"
+                raise AccountsError(f"{self.path}: expected {expected}, found {iterations}")
+            found = accounts.find(key)
+            if found is not None:
+                as_what = "" if found.name == name else f", as {found.name}"
+                raise AccountsError(f"there is an account {name} already{as_what}")
+            account = accounts.account(name, password, admin=admin, created_ms=created_ms)
+            keys = account.keys
+            row = (key, name, keys.salt, keys.stored_key, keys.server_key, admin, created_ms)
+            connection.execute("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        return account
+
+    def set_password(self, name: str, password: str) -> Account:
+        """Give an account another password. Raises AccountsError if there is none."""
+        check_password(password)
+        with self._open(write=True) as connection:
+            accounts = self._read(connection)
+            account = self._found(accounts, name)
+            keys = stored_keys(password, accounts.salt(account.key), accounts.iterations)
+            connection.execute(
+                "UPDATE accounts SET salt = ?, stored_key = ?, server_key = ? WHERE key = ?",
+                (keys.salt, keys.stored_key, keys.server_key, account.key),
+            )
+        return account
+
+    def remove(self, name: str) -> Account:
+        """Remove an account. Raises AccountsError if there is none."""
+        with self._open(write=True) as connection:
+            account = self._found(self._read(connection), name)
+            connection.execute("DELETE FROM accounts WHERE key = ?", (account.key,))
+        return account
+
+    def _found(self, accounts: Accounts, name: str) -> Account:
+        account = accounts.find(checked_name(name)[1])
+        if account is None:
+            raise AccountsError(f"there is no account {name} in {self.path}")
+        return account
+
+    # --- the database
+
+    @contextlib.contextmanager
+    def _open(self, *, write: bool = False, iterations: int = 0) -> Iterator[sqlite3.Connection]:
+        """A transaction, which is written at the end. With `iterations` the file is made if there is none."""
+        if iterations and not MIN_ITERATIONS <= iterations <= MAX_ITERATIONS:  # RW-SCRAM-3
+            raise AccountsError(f"iterations: expected {MIN_ITERATIONS} to {MAX_ITERATIONS}, found {iterations}")
+        try:
+            if iterations:
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            # Also to read: it may be necessary to undo what a process left behind that was killed while it wrote.
+            uri = f"{self.path.absolute().as_uri()}?mode=rw"
+            connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
+        except (OSError, sqlite3.Error) as error:
+            raise self._unusable(error) from None
+        try:
+            connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            if iterations and not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+                self._create(connection, iterations)
+            self._check(connection)
+            yield connection
+            connection.execute("COMMIT")
+        except (OSError, sqlite3.Error) as error:
+            raise self._unusable(error) from None
+        finally:
+            connection.close()  # what is not committed is undone
+
+    def _create(self, connection: sqlite3.Connection, iterations: int) -> None:
+        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {_FORMAT}")
+        for statement in _SCHEMA:
+            connection.execute(statement)
+        connection.execute("INSERT INTO settings VALUES (?, ?)", (self._random_bytes(_SECRET_SIZE), iterations))
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        application, version = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+        )
+        if (application, version) != (_APPLICATION, _FORMAT):
+            found = "the file of another application" if application != _APPLICATION else f"format {version}"
+            raise AccountsError(f"{self.path}: expected accounts of format {_FORMAT}, found {found}")
+
+    def _read(self, connection: sqlite3.Connection) -> Accounts:
+        row = connection.execute("SELECT secret, iterations FROM settings").fetchone()
+        if row is None or len(row[0]) != _SECRET_SIZE or not MIN_ITERATIONS <= row[1] <= MAX_ITERATIONS:
+            raise AccountsError(f"{self.path}: expected a secret and a number of iterations, found none")
+        secret, iterations = row
+        rows = connection.execute("SELECT key, name, salt, stored_key, server_key, admin, created_ms FROM accounts")
+        return Accounts(secret, iterations, [self._account(iterations, *values) for values in rows])
+
+    def _account(
+        self,
+        iterations: int,
+        key: str,
+        name: str,
+        salt: bytes,
+        stored_key: bytes,
+        server_key: bytes,
+        admin: int,
+        created_ms: int,
+    ) -> Account:
+        if len(stored_key) != KEY_SIZE or len(server_key) != KEY_SIZE or not salt:
+            raise AccountsError(f"{self.path}: the account {name!r} has keys of a wrong length")
+        return Account(name, key, StoredKeys(salt, iterations, stored_key, server_key), bool(admin), created_ms)
+
+    def _unusable(self, error: Exception) -> AccountsError:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        return AccountsError(f"{self.path}: cannot be used: {reason}")
