@@ -9,14 +9,20 @@ from struct import Struct
 from struct import error as StructError
 from typing import Any
 
-from protocol.compiled import DECODERS, ENCODERS
+from protocol.compiled import DECODERS, ENCODERS, PACKERS
 from protocol.errors import LocalProtocolError, Malformed
 from protocol.frames import Frame, Unknown
 from protocol.framing import RawFrame, check_header, frame_name
-from protocol.registry import MAX_SAFE, RULES, Flag, Sender, is_ignorable
+from protocol.registry import MAX_SAFE, RULES, Flag, FrameType, Sender, is_ignorable
 from protocol.wire import HEADER, plain_format, truncated
 
-__all__ = ["RawFrame", "check_header", "decode", "encode"]
+__all__ = ["RawFrame", "check_header", "decode", "encode", "pack_ack", "pack_message"]
+
+pack_ack = PACKERS[FrameType.ACK]
+"""(seq, time_ms, extension fields as octets, flags, request, room) to the octets of an ACK. See compiled.PACKERS."""
+
+pack_message = PACKERS[FrameType.MESSAGE]
+"""(seq, time_ms, sender, id, ctype, name as octets, payload, fields as octets, flags, request, room) to a MESSAGE."""
 
 _pack_header = Struct(plain_format(HEADER)).pack
 

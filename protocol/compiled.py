@@ -121,6 +121,11 @@ def encode_{type}(frame):
         raise unfit(frame, _error) from None
 """
 
+PACKER = """
+def pack_{type}({arguments}):
+    return {whole}
+"""
+
 FIELDS = """
 def read_fields(frame, body, _at):
     if _at > len(body):
@@ -289,16 +294,29 @@ def _decoder(type: FrameType, pieces: tuple[Piece, ...]) -> str:
 
 
 def _encoder(type: FrameType, pieces: tuple[Piece, ...]) -> str:
+    prepare, whole = _whole(type, pieces, "frame.")
+    return _fill(ENCODER, type=type.name, prepare=prepare, whole=whole)
+
+
+def _packer(type: FrameType, pieces: tuple[Piece, ...]) -> str:
+    """Of values instead of a frame; there is none of a frame with items."""
+    if any(piece.kind == "counted" for piece in pieces):
+        return ""
+    arguments = ", ".join([*(piece.name for piece in pieces), "_fields", "flags", "request", "room"])
+    return _fill(PACKER, type=type.name, arguments=arguments, whole=_whole(type, pieces, "")[1])
+
+
+def _whole(type: FrameType, pieces: tuple[Piece, ...], source: str) -> tuple[list[str], str]:
+    """Lines that prepare the members of a frame, and the expression for all of its octets."""
     lengths = [str(sum(piece.size for piece in pieces))]
     for piece in pieces:
         lengths += [f"len({piece.name})"] if piece.kind == "prefixed" else []
         lengths += ["sum(map(len, _items))"] if piece.kind == "counted" else []
     lengths.append("len(_fields)")
-    header = [" + ".join(lengths), f"{type:#06x}", "frame.flags", "frame.request", "frame.room"]
+    header = [" + ".join(lengths), f"{type:#06x}", f"{source}flags", f"{source}request", f"{source}room"]
     format = "".join(piece.format for piece in walk(wire.HEADER))
     prepare, parts = _write(pieces, "frame", format, *header)
-    whole = f"{parts[0]} + _fields" if len(parts) == 1 else f'b"".join(({", ".join(parts)}, _fields))'
-    return _fill(ENCODER, type=type.name, prepare=prepare, whole=whole)
+    return prepare, f"{parts[0]} + _fields" if len(parts) == 1 else f'b"".join(({", ".join(parts)}, _fields))'
 
 
 def _fields() -> str:
@@ -313,8 +331,8 @@ PIECES: dict[FrameType, tuple[Piece, ...]] = {type: walk_body(body) for type, bo
 
 def source() -> str:
     """The Python that was made of the declarations."""
-    pairs = [_decoder(type, pieces) + "\n" + _encoder(type, pieces) for type, pieces in PIECES.items()]
-    return "\n".join([_fields(), *pairs])
+    emitted = [emit(type, pieces) for type, pieces in PIECES.items() for emit in (_decoder, _encoder, _packer)]
+    return "\n".join([_fields(), *filter(None, emitted)])
 
 
 # --- What the emitted code calls when something is wrong ------------------------------------------
@@ -385,3 +403,12 @@ DECODERS: dict[FrameType, Callable[[RawFrame], Frame]] = {type: _namespace[f"dec
 
 ENCODERS: dict[type, Callable[[Any], bytes]] = {FRAMES[type]: _namespace[f"encode_{type.name}"] for type in FrameType}
 """By class, from a Frame to the octets of the whole, header included. They raise LocalProtocolError."""
+
+PACKERS: dict[FrameType, Callable[..., bytes]] = {
+    type: _namespace[f"pack_{type.name}"] for type in FrameType if f"pack_{type.name}" in _namespace
+}
+"""By type, from the members of its body, then extension fields as octets, flags, request and room, to the whole.
+
+For what is sent so often that making a Frame of it would cost more than all else. Names and texts are octets here, and
+nothing is held against its declaration but what struct refuses: the values are to be such as a decoder gave.
+"""

@@ -8,7 +8,7 @@ from math import inf
 
 from protocol.codec import decode, encode
 from protocol.connection import HEARTBEAT_SHARE, Connection, error_frame, require
-from protocol.errors import BadHeader, RemoteProtocolError, Unexpected, UnknownType
+from protocol.errors import BadHeader, LocalProtocolError, RemoteProtocolError, Unexpected, UnknownType
 from protocol.events import ConnectionTerminated, RequestRefused, ServerEvent
 from protocol.frames import Auth, Field, Frame, Goaway, Hello, Ping, Pong, Unknown, Welcome, extensions
 from protocol.framing import RawFrame, frame_name
@@ -238,17 +238,33 @@ class ServerConnection(Connection):
         if not request:
             self._out.append(encode(frame))
             return
-        outstanding = self._outstanding
-        require(bool(outstanding) and outstanding[0] == request, f"the next reply due is not that to request {request}")
-        self._out.append(encode(frame))
         if frame.TYPE == FrameType.MESSAGE:
+            self._due(request)
+            self._out.append(encode(frame))
             return
+        self.reply(request, encode(frame))
+
+    def reply(self, request: int, octets: bytes) -> None:
+        """Send the final reply to `request`, encoded already; after a GOAWAY it is dropped (RW-CLOSE-1).
+
+        Raises LocalProtocolError if it is not the next one due (RW-REQUEST-3).
+        """
+        if self._said_goaway():
+            return
+        outstanding = self._due(request)
+        self._out.append(octets)
         outstanding.popleft()
         while outstanding and isinstance(outstanding[0], bytes):
             self._out.append(outstanding.popleft())  # type: ignore[arg-type]
         if not outstanding:
             self._outstanding = _NOTHING
         self._say_goodbye_if_due()
+
+    def _due(self, request: int) -> deque[int | bytes]:
+        outstanding = self._outstanding
+        if not outstanding or outstanding[0] != request:
+            raise LocalProtocolError(f"the next reply due is not that to request {request}")
+        return outstanding
 
     def send_encoded(self, octets: bytes) -> None:
         """Send whole frames with `request` 0 that are encoded already: a slice of a room's stream."""

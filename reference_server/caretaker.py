@@ -33,7 +33,7 @@ class Caretaker:
             self._hub.store.keys(self._after, VISITS, self._visit)
 
     def _tend(self, log: Log) -> None:
-        now_ms = self._hub.clock_ms()
+        now_ms = self._hub.clock_ms(self._hub.now)
         log.retain(now_ms)
         log.forget(now_ms - self._hub.config.dedupe_ms)
 

@@ -72,9 +72,9 @@ class Context:
         """Seconds of a steady clock."""
         return self.host.now()
 
-    def clock_ms(self) -> int:
-        """The server's clock: UTC milliseconds."""
-        return self._clock.ms(self.host.now())
+    def clock_ms(self, now: float) -> int:
+        """The server's clock at `now`: UTC milliseconds."""
+        return self._clock.ms(now)
 
     def new_member(self) -> int:
         """RW-WELCOME-1: 64 random bits, not 0."""

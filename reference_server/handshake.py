@@ -132,7 +132,7 @@ class Handshake:
             Welcome(
                 peer.member,
                 name,
-                hub.clock_ms(),
+                hub.clock_ms(hub.now),
                 hub.max_body,
                 config.heartbeat_ms,
                 config.dedupe_ms,

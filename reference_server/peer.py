@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from protocol.codec import pack_ack
 from protocol.connection import error_frame
 from protocol.events import ConnectionTerminated, RequestRefused, ServerEvent
-from protocol.frames import Ack, Auth, Error, Hello, History, Join, Leave, Ok, Publish, Stop
+from protocol.frames import Auth, Error, Hello, History, Join, Leave, Ok, Publish, Stop
 from protocol.registry import Code, FrameType, PresenceKind
 from protocol.server import ServerConnection
 from reference_server.context import Context
@@ -311,7 +312,8 @@ class Peer:
                 conn.send(due.error)
             else:
                 assert due.member is not None
-                conn.send(Ack(due.seq, due.time_ms, (), due.flags, due.request, due.member.room.ref))
+                ack = pack_ack(due.seq, due.time_ms, b"", due.flags, due.request, due.member.room.ref)
+                conn.reply(due.request, ack)
         if pending:
             self.hub.waiting.add(self)
         elif not self._executing:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from protocol.codec import encode
+from protocol.codec import pack_message
 from protocol.connection import error_frame
-from protocol.frames import Error, Message, Publish
-from protocol.registry import CONTENT_RESERVE, Code, ContentType, Flag, FrameType, is_relayed
+from protocol.frames import Error, Publish
+from protocol.registry import CONTENT_RESERVE, Code, ContentType, Flag, FrameType
 from reference_server.context import Context
 from reference_server.limits import TokenBucket
 from reference_server.peer import Peer, Pending
@@ -43,6 +43,8 @@ class Publisher:
             except UnicodeDecodeError as error:  # RW-PUBLISH-2
                 return self._error(publish, Code.PAYLOAD_INVALID, f"not UTF-8 at octet {error.start}")
         hub, config, log = self._hub, self._hub.config, member.room.log
+        now = hub.now
+        now_ms = hub.clock_ms(now)
         digest = content_digest(publish.ctype, payload, fields, peer.account)
         if config.dedupe_ms:  # RW-ID-3
             known = log.lookup(publish.id)  # RW-DEDUPE-4: before anything that may change with time
@@ -52,19 +54,16 @@ class Publisher:
                 member.refused = False
                 hub.tally.repeats += 1
                 return Pending(publish.request, member, known.seq, known.time_ms, Flag.DUPLICATE, None)
-            now_ms = hub.clock_ms()
             age_ms = now_ms - int.from_bytes(publish.id[:6], "big")
             if age_ms > config.dedupe_ms or age_ms < -AHEAD_MS:  # RW-ID-2
                 where = f"{age_ms} ms old" if age_ms > 0 else f"{-age_ms} ms ahead"
                 return self._error(publish, Code.ID_EXPIRED, f"the id is {where}")
-        else:
-            now_ms = hub.clock_ms()
         if publish.flags & Flag.ORDERED and member.refused:  # RW-ORDER-1
             return self._error(publish, Code.PRECEDED, "the publish before this one was refused", PRECEDED_RETRY_MS)
         bucket = peer.publish_bucket
         if bucket is None:
-            bucket = peer.publish_bucket = TokenBucket(config.publish_burst, hub.now)
-        wait_ms = bucket.take(config.publish_rate, config.publish_burst, hub.now)
+            bucket = peer.publish_bucket = TokenBucket(config.publish_burst, now)
+        wait_ms = bucket.take(config.publish_rate, config.publish_burst, now)
         if wait_ms:
             return self._error(publish, Code.RATE_LIMITED, "too many publishes at once", wait_ms)
         if log.known >= config.ids_per_room:  # RW-DEDUPE-6
@@ -82,20 +81,11 @@ class Publisher:
         )
         known = room.log.append(entry)
         self._hub.tally.appended += 1
-        message = Message(
-            known.seq,
-            known.time_ms,
-            peer.member,
-            publish.id,
-            publish.ctype,
-            peer.name,
-            publish.payload,
-            tuple(field for field in publish.fields if is_relayed(field.type)) if fields else (),
-            Flag.SEQ | Flag.VERIFIED if verified else Flag.SEQ,
-            0,
-            room.ref,
-        )
-        room.sequenced(encode(message))  # once, the same octets for all members (RW-MODEL-2)
+        octets = pack_message(
+            known.seq, known.time_ms, peer.member, publish.id, publish.ctype, peer.name.encode(), publish.payload,
+            fields, Flag.SEQ | Flag.VERIFIED if verified else Flag.SEQ, 0, room.ref,
+        )  # fmt: skip
+        room.sequenced(octets)  # once, the same for all members (RW-MODEL-2)
         self._hub.appended(room)
         return Pending(publish.request, member, known.seq, known.time_ms, 0, None)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from protocol.codec import encode
+from protocol.codec import pack_message
 from protocol.frames import Field, Message, Publish
 from protocol.registry import Flag, is_relayed
 from reference_server.store import Record
@@ -33,14 +33,16 @@ def content_digest(ctype: int, payload: bytes, fields: bytes, account: str) -> b
 
     `account` is "" for an author who is not verified: so two of those count as the same author (RW-DEDUPE-2).
     """
-    digest = hashlib.blake2b(payload, digest_size=16)
-    digest.update(b"%d %d %d %b %b" % (len(payload), ctype, len(fields), fields, account.encode()))
-    return digest.digest()
+    parts = (len(payload), ctype, len(fields), fields, account.encode(), payload)
+    return hashlib.blake2b(b"%d %d %d %b %b%b" % parts, digest_size=16).digest()
 
 
 def message_octets(record: Record, ref: int) -> bytes:
     """The MESSAGE of a record in the stream of the room `ref`: the same octets for every member."""
-    return encode(message_frame(record, ref))
+    return pack_message(
+        record.seq, record.time_ms, record.sender, record.id, record.ctype, record.name.encode(), record.payload,
+        record.fields, Flag.SEQ | Flag.VERIFIED if record.verified else Flag.SEQ, 0, ref,
+    )  # fmt: skip
 
 
 def message_frame(record: Record, ref: int, request: int = 0) -> Message:

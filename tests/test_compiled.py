@@ -84,6 +84,17 @@ def test_same_octets_and_values(type: FrameType, data: st.DataObject) -> None:
     assert wire.decode_body(type, body) == fast(type, body) == values
 
 
+@pytest.mark.parametrize("type", compiled.PACKERS)
+@given(data=st.data())
+def test_a_packer_is_the_encoder_without_a_frame(type: FrameType, data: st.DataObject) -> None:
+    frame = data.draw(FRAMES[type])
+    values = [getattr(frame, piece.name) for piece in compiled.PIECES[type]]
+    octets = [value.encode() if isinstance(value, str) else value for value in values]
+    fields = encode(f.Ok(frame.fields))[HEADER_SIZE:]
+    packed = compiled.PACKERS[type](*octets, fields, frame.flags, frame.request, frame.room)
+    assert packed == encode(frame)
+
+
 @TYPES
 def test_same_outcome_for_every_truncation(type: FrameType) -> None:
     body = encode(EXAMPLES[type])[HEADER_SIZE:]
@@ -233,7 +244,8 @@ def test_pieces() -> None:
 def test_source_is_python_that_can_be_read() -> None:
     functions = {node.name for node in ast.parse(compiled.source()).body if isinstance(node, ast.FunctionDef)}
     expected = {f"{action}_{type.name}" for action in ("encode", "decode") for type in FrameType}
-    assert functions == {*expected, "read_fields", "write_fields"}
+    packers = {f"pack_{type.name}" for type in FrameType if type != FrameType.ROSTER}
+    assert functions == {*expected, *packers, "read_fields", "write_fields"}
 
 
 def test_what_is_fixed_is_read_at_one_stroke() -> None:
