@@ -25,6 +25,8 @@ UNLIMITED = {
     "publish_rate": 2**32 - 1,
     "publish_burst": 2**32 - 1,
     "join_rate": 2**32 - 1,
+    "history_rate": 2**32 - 1,
+    "history_burst": 2**32 - 1,
     "join_burst": 2**32 - 1,
     "ids_per_room": 2**31 - 1,
     "window": 1024,

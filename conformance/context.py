@@ -24,6 +24,7 @@ from protocol.frames import (
     Error,
     Field,
     Frame,
+    History,
     Join,
     Joined,
     Message,
@@ -175,7 +176,7 @@ class Context:
         await self.publish(publisher, room, b"marker", id=id)
         return [await reader.until(room, id, "RW-MESSAGE-1") for reader in readers or (publisher,)]
 
-    async def patiently(self, peer: Peer, frame: Join | Publish) -> Frame:
+    async def patiently(self, peer: Peer, frame: History | Join | Publish) -> Frame:
         """The reply to a request, which is repeated as long as the server limits the rate."""
         while True:
             reply = await peer.reply(peer.ask(frame))

@@ -29,6 +29,8 @@ OFFERED: Mapping[str, int] = MappingProxyType(
         "publish_burst": 10_000,
         "join_rate": 10_000,
         "join_burst": 10_000,
+        "history_rate": 10_000,
+        "history_burst": 10_000,
         "room_rate": 1_000_000,
         "address_connections": 10_000,
     }

@@ -238,6 +238,8 @@ LIMITS: dict[str, Limit] = {
     "publish_burst": Limit(100, 1, _U32, "messages"),
     "join_rate": Limit(2, 1, _U32, "per second"),
     "join_burst": Limit(20, 1, _U32, "joins"),
+    "history_rate": Limit(10, 1, _U32, "per second"),
+    "history_burst": Limit(50, 1, _U32, "requests"),
     "room_rate": Limit(10, 1, _U32, "per minute and address"),
     "quiet_members": Limit(500, 0, _U32, "members"),
     "auth_steps": Limit(4, 4, 4, "AUTH frames"),

@@ -36,8 +36,8 @@ examples:
   roomwire-server verify DIR                 checks all that is stored in DIR
 
 Settings are the limits of SPEC.md, section 15, by their names there, and: host, port, data, memory, accounts,
-anonymous, metrics_host, metrics_port, log_format, log_level, server_id, create_rooms, max_connections, max_members,
-max_open_rooms, ids_per_room, retention_octets.
+anonymous, metrics_host, metrics_port, log_format, log_level, server_id, create_rooms, local_limits, max_connections,
+max_members, max_open_rooms, ids_per_room, retention_octets.
 An option of the command line beats a ROOMWIRE_ variable, which beats the file.
 
 SIGTERM or Ctrl-C drains: clients are told, what they still ask is answered, and the server ends after drain_ms at the

@@ -37,6 +37,7 @@ class Config:
     log_level: str = "info"
     server_id: int = 0  # 0: random
     create_rooms: bool = True
+    local_limits: bool = False  # whether what goes by addresses goes for those of this host too
     max_connections: int = 10_000
     max_members: int = 100_000  # a room
     max_open_rooms: int = 100_000
@@ -64,6 +65,8 @@ class Config:
     publish_burst: int = _limit("publish_burst")
     join_rate: int = _limit("join_rate")
     join_burst: int = _limit("join_burst")
+    history_rate: int = _limit("history_rate")
+    history_burst: int = _limit("history_burst")
     room_rate: int = _limit("room_rate")
     quiet_members: int = _limit("quiet_members")
     auth_rate: int = _limit("auth_rate")

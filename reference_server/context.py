@@ -9,7 +9,7 @@ from typing import Protocol
 from reference_server.accounts import Accounts
 from reference_server.clock import ServerClock
 from reference_server.config import Config
-from reference_server.limits import AddressBook
+from reference_server.limits import AddressBook, Rates
 from reference_server.room import Room
 from reference_server.store import Log, Store
 from reference_server.tally import Tally
@@ -53,7 +53,14 @@ class Context:
         self._random_number = random_number
         self._clock = ServerClock(wall_ms, store.last_time_ms, host.now())
         self.server_id = config.server_id or self.new_member()
-        self.addresses = AddressBook(config.address_connections, config.room_rate, config.auth_rate)
+        rates = Rates(
+            (config.publish_rate, config.publish_burst),
+            (config.join_rate, config.join_burst),
+            (config.history_rate, config.history_burst),
+        )
+        self.addresses = AddressBook(
+            config.address_connections, config.room_rate, config.auth_rate, rates, local=config.local_limits
+        )
         self.accounts: Accounts | None = None  # None: this server has no accounts
         self.draining = False
         self.tally = Tally()

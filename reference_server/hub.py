@@ -14,6 +14,7 @@ from reference_server.accounts import Accounts
 from reference_server.caretaker import Caretaker
 from reference_server.config import Config
 from reference_server.context import Context, Host
+from reference_server.limits import Spent
 from reference_server.peer import Link, Peer
 from reference_server.requests import Requests
 from reference_server.store import Store
@@ -52,6 +53,8 @@ class Hub(Context):
         peer = Peer(self, self.requests, self.peer_gone, link, address, full=not allowed)
         self.peers.add(peer)
         self.tally.accepted += 1
+        if allowed:
+            peer.publish_bucket, peer.join_bucket, peer.history_bucket = self.addresses.take_over(address)
         self._refused += peer.full
         if self._refused > REFUSED_AT_ONCE:
             peer.lost(self.now)
@@ -63,7 +66,8 @@ class Hub(Context):
         self._refused -= peer.full
         self.waiting.discard(peer)
         self.requests.gone(peer)
-        self.addresses.disconnect(peer.address)
+        spent = Spent(peer.publish_bucket, peer.join_bucket, peer.history_bucket)
+        self.addresses.disconnect(peer.address, spent, self.now)
 
     # --- accounts
 

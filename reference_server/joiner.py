@@ -126,7 +126,13 @@ class Historian:
         if member is None:
             peer.refuse(history, Code.NOT_JOINED, "you are not in that room")
             return
-        log, config = member.room.log, self._hub.config
+        log, config, now = member.room.log, self._hub.config, self._hub.now
+        if peer.history_bucket is None:
+            peer.history_bucket = TokenBucket(config.history_burst, now)
+        wait_ms = peer.history_bucket.take(config.history_rate, config.history_burst, now)
+        if wait_ms:
+            peer.refuse(history, Code.RATE_LIMITED, "too much history at once", wait_ms)
+            return
         low = min(max(history.start, log.oldest), log.head + 1)
         high = max(low, min(history.end or log.head + 1, log.head + 1))
         limit = min(history.limit or config.history_messages, config.history_messages)

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections import Counter
+from typing import NamedTuple
 
 
 class TokenBucket:
@@ -32,55 +33,99 @@ class TokenBucket:
         return self._tokens + (now - self._time) * rate >= burst
 
 
-class AddressBook:
-    """What each address has: open connections, tokens for new rooms, and for logins that fail.
+class Spent(NamedTuple):
+    """What a connection has used of its rates; None: nothing yet."""
 
-    Addresses of this host are not counted: on it run proxies, which bring many people from one address.
+    publish: TokenBucket | None = None
+    join: TokenBucket | None = None
+    history: TokenBucket | None = None
+
+
+class Rates(NamedTuple):
+    """Rates of a connection, each with its burst."""
+
+    publish: tuple[float, float]
+    join: tuple[float, float]
+    history: tuple[float, float]
+
+    def forgotten(self, spent: Spent, now: float) -> bool:
+        """Whether so much time has passed that it is as if nothing had been used."""
+        pairs = zip(spent, self, strict=True)
+        return all(bucket is None or bucket.full(rate, burst, now) for bucket, (rate, burst) in pairs)
+
+
+class AddressBook:
+    """What each address has: open connections, tokens for new rooms and for logins that fail, and what its ended
+    connections have used.
+
+    Addresses of this host are not counted, unless `local` says so: on it run proxies, which bring many people from one
+    address.
     """
 
-    def __init__(self, connections: int, rooms_per_minute: int, logins_per_minute: int) -> None:
+    def __init__(
+        self, connections: int, rooms_per_minute: int, logins_per_minute: int, rates: Rates, *, local: bool = False
+    ) -> None:
         self._connections = connections
         self._rate = rooms_per_minute / 60
         self._burst = float(rooms_per_minute)
+        self._rates = rates
+        self._local = local
         self._open: Counter[str] = Counter()
         self._rooms: dict[str, TokenBucket] = {}
         self._login_rate = logins_per_minute / 60
         self._login_burst = float(logins_per_minute)
         self._logins: dict[str, TokenBucket] = {}
+        self._spent: dict[str, list[Spent]] = {}
+
+    def _exempt(self, address: str) -> bool:
+        return not self._local and is_local(address)
 
     def connect(self, address: str) -> bool:
         """Count a connection; false if the address has as many as it may."""
-        if is_local(address):
+        if self._exempt(address):
             return True
-        self._open[address] += 1
-        return self._open[address] <= self._connections
+        who = network(address)
+        self._open[who] += 1
+        return self._open[who] <= self._connections
 
-    def disconnect(self, address: str) -> None:
-        """Undo `connect`, whatever it returned."""
-        if is_local(address):
+    def take_over(self, address: str) -> Spent:
+        """What a new connection has used already: as much as one that has ended (RW-LIMIT-3)."""
+        left = self._spent.get(network(address)) if self._spent else None
+        return left.pop() if left else Spent()
+
+    def disconnect(self, address: str, spent: Spent, now: float) -> None:
+        """Undo `connect`, whatever it returned, and remember what the connection has used.
+
+        A new connection takes over what an ended one left, so an address leaves as many as it had open at once.
+        """
+        if self._exempt(address):
             return
-        self._open[address] -= 1
-        if self._open[address] <= 0:
-            del self._open[address]
+        who = network(address)
+        self._open[who] -= 1
+        if self._open[who] <= 0:
+            del self._open[who]
+        if not self._rates.forgotten(spent, now):
+            self._spent.setdefault(who, []).append(spent)
 
     def create_room(self, address: str, now: float) -> int:
         """0 if the address may make a room now, else the milliseconds to wait."""
-        if is_local(address):
+        if self._exempt(address):
             return 0
-        bucket = self._rooms.setdefault(address, TokenBucket(self._burst, now))
+        bucket = self._rooms.setdefault(network(address), TokenBucket(self._burst, now))
         return bucket.take(self._rate, self._burst, now)
 
     def login(self, address: str, now: float) -> int:
         """0 if a client at the address may try to log in now, else the milliseconds to wait."""
-        if is_local(address):
+        if self._exempt(address):
             return 0
-        bucket = self._logins.setdefault(address, TokenBucket(self._login_burst, now))
+        bucket = self._logins.setdefault(network(address), TokenBucket(self._login_burst, now))
         return bucket.take(self._login_rate, self._login_burst, now)
 
     def logged_in(self, address: str) -> None:
         """The login succeeded: only those that fail are limited (RW-SASL-9)."""
-        if address in self._logins:
-            self._logins[address].give_back()
+        bucket = self._logins.get(network(address))
+        if bucket is not None:
+            bucket.give_back()
 
     def sweep(self, now: float) -> None:
         """Forget addresses that have been quiet, so that the book does not grow with visitors."""
@@ -88,11 +133,29 @@ class AddressBook:
             del self._logins[address]
         for address in [a for a, bucket in self._rooms.items() if bucket.full(self._rate, self._burst, now)]:
             del self._rooms[address]
+        for address, left in tuple(self._spent.items()):
+            left[:] = [spent for spent in left if not self._rates.forgotten(spent, now)]
+            if not left:
+                del self._spent[address]
+
+
+def network(address: str) -> str:
+    """What counts as one address: itself, and of IPv6 its first 64 bits, which are one host's to choose from."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Address(int(parsed) >> 64 << 64))
 
 
 def is_local(address: str) -> bool:
     """Whether the address is this host's own loopback, or no IP address at all (a local socket)."""
     try:
-        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+        return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
     except ValueError:
         return True

@@ -113,6 +113,7 @@ class Peer:
         "extensions",
         "full",
         "gone",
+        "history_bucket",
         "hub",
         "join_bucket",
         "link",
@@ -143,6 +144,7 @@ class Peer:
         self.memberships: dict[int, Member] = {}
         self.publish_bucket: TokenBucket | None = None
         self.join_bucket: TokenBucket | None = None
+        self.history_bucket: TokenBucket | None = None
         self.writable = True
         self.reads = 0  # portions of rooms' streams that the store is reading for it
         self.sated = False  # it is handed no more messages in this tick

@@ -19,6 +19,7 @@ from protocol.registry import (
 )
 from protocol.server import ServerConnection
 from reference_server import cursor, joiner
+from reference_server.limits import AddressBook, Spent
 from reference_server.listener import PeerProtocol
 from reference_server.memory_store import MemoryLog
 from reference_server.room import Room
@@ -114,6 +115,10 @@ def _forgets(a: Alteration, said: Piece) -> list[Piece]:
     return [said]
 
 
+def _forgets_ended(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(AddressBook, "take_over", lambda book, address: Spent())
+
+
 def _one_cap(patch: pytest.MonkeyPatch) -> None:
     formula = cursor.join_point
     patch.setattr(
@@ -137,6 +142,7 @@ broken("leaves rooms quiet for ever", "RW-QUIET-2", says=_quiet_for_ever)
 broken("closes when it is full", "RW-CONN-3", says=recoded({Code.SERVER_FULL: Code.AUTH_FAILED}))
 broken("forgets ids early", "RW-DEDUPE-6", "RW-DEDUPE-3", says=_forgets)
 broken("calls limits something else", "RW-LIMIT-1", "RW-ORDER-1", says=recoded({Code.RATE_LIMITED: Code.UNAVAILABLE}))
+broken("renews rates with each connection", "RW-LIMIT-3", patch=_forgets_ended)
 broken("replays one message more", "RW-CURSOR-1", patch=_one_cap)
 broken("retains what somebody has not read", "RW-LAG-7", patch=_retains_for_members)
 broken("counts time in which it does not read", "RW-HEARTBEAT-3", patch=_counts_unread_time)

@@ -44,6 +44,8 @@ FAST: dict[str, Any] = {
     "publish_burst": 10**6,
     "join_rate": 10**6,
     "join_burst": 10**6,
+    "history_rate": 10**6,
+    "history_burst": 10**6,
     "room_rate": 10**6,
     "memory": True,
 }

@@ -45,7 +45,9 @@ PATIENCE = 20.0
 PREFACE = bytes.fromhex("F5525750 0101 0000")
 
 KIB = 1024
-FREE: dict[str, Any] = {"publish_rate": 10**6, "publish_burst": 10**6, "join_rate": 10**6, "join_burst": 10**6}
+FREE: dict[str, Any] = {
+    f"{what}_{limit}": 10**6 for what in ("publish", "join", "history") for limit in ("rate", "burst")
+}
 """No rate limits, for tests of something else."""
 
 

@@ -41,7 +41,10 @@ def test_selection() -> None:
     assert not any(id.startswith(("server/7.1/", "server/7.10/")) for id in _ids(sections=["7.9"]))
     assert all("RW-JOIN-1" in case.requirements for case in Selection(requirements=["RW-JOIN-1"]).of(_ALL, load()))
     assert _ids(requirements=["RW-JOIN-2"]) == ["server/7.9/too-many-rooms"]
-    assert _ids(patterns=["server"], levels=["SHOULD"]) == ["server/8.6/refuses-new"]
+    assert _ids(patterns=["server"], levels=["SHOULD"]) == [
+        "server/8.6/refuses-new",
+        "server/15/rates-outlive-connections",
+    ]
     assert _ids(words="waits and not (8.4 or 5.1)", patterns=["server/5.2", "server/8.4"])
     assert set(_ids(words="process")) == {case.id for case in _ALL if "process" in case.tags}
     assert _ids(patterns=["server/7.9"], words="spelling or fresh") != []

@@ -3,14 +3,18 @@
 import contextlib
 import select
 import socket
+import time
+from typing import Any
 
 import pytest
 
 from protocol.codec import encode
 from protocol.frames import (
+    Ack,
     Error,
     Goaway,
     Hello,
+    HistoryEnd,
     Join,
     Joined,
     Leave,
@@ -25,7 +29,7 @@ from protocol.registry import Code, Flag, PresenceKind
 from reference_server.hub import REFUSED_AT_ONCE
 from reference_server.listener import HIGH_WATER
 from reference_server.peer import Peer
-from tests.rawpeer import KIB, PATIENCE, PREFACE, RawPeer, held_for, peer_of, serving
+from tests.rawpeer import FREE, KIB, PATIENCE, PREFACE, RawPeer, held_for, peer_of, serving
 
 
 def test_goaway_survives_what_its_peer_still_sends() -> None:
@@ -161,6 +165,30 @@ def test_join_and_leave_without_end_is_slowed_down() -> None:
         assert error.flags & Flag.RETRY
         assert error.retry_ms > 0
         assert server.run(lambda: not server.hub.rooms)
+
+
+@pytest.mark.parametrize("what", ["publish", "join", "history"])
+def test_connecting_again_renews_no_rate(what: str) -> None:
+    """RW-LIMIT-3"""
+    limits: dict[str, Any] = FREE | {f"{what}_burst": 3, f"{what}_rate": 1, "room_rate": 10**6}
+    with serving(local_limits=True, **limits) as server:
+        accepted, begun = 0, time.monotonic()
+        for number in range(10):
+            with RawPeer(server.port) as ada:
+                room = ada.join("hall").room if what != "join" else 0
+                if what == "publish":
+                    ada.send(ada.publish(room))
+                elif what == "history":
+                    ada.send(ada.history(room))
+                else:
+                    ada.send(Join(f"room {number}", 0, 0, request=ada.request()))
+                answer = ada.expect(Ack | HistoryEnd | Joined | Error)  # type: ignore[arg-type]
+                if isinstance(answer, Error):
+                    assert answer.code == Code.RATE_LIMITED
+                else:
+                    accepted += 1
+            server.until(lambda: not server.hub.peers)
+        assert accepted <= 3 + time.monotonic() - begun
 
 
 def test_connection_beyond_the_cap_is_told_and_can_come_later() -> None:

@@ -22,7 +22,7 @@ from reference_server import logs
 from reference_server.clock import ServerClock
 from reference_server.config import Config, ConfigError, load
 from reference_server.cursor import join_point
-from reference_server.limits import AddressBook, TokenBucket, is_local
+from reference_server.limits import AddressBook, Rates, Spent, TokenBucket, is_local
 from reference_server.relay import content_digest, message_octets, pack_fields, unpack_fields
 from reference_server.store import Record
 from tests import strategies
@@ -74,37 +74,97 @@ def copy_of(bucket: TokenBucket) -> TokenBucket:
     return other
 
 
+RATES = Rates((20, 100), (2, 20), (10, 50))
+
+
+def book(connections: int = 2, rooms_per_minute: int = 2, *, local: bool = False) -> AddressBook:
+    return AddressBook(connections, rooms_per_minute, 2, RATES, local=local)
+
+
+def used(count: int, now: float) -> Spent:
+    """What a connection has used that joined so often."""
+    bucket = TokenBucket(20, now)
+    assert not any(bucket.take(2, 20, now) for _ in range(count))
+    return Spent(join=bucket)
+
+
 def test_addresses_are_counted_and_forgotten() -> None:
-    book = AddressBook(connections=2, rooms_per_minute=2, logins_per_minute=2)
-    assert [book.connect("192.0.2.1") for _ in range(3)] == [True, True, False]
+    addresses = book()
+    assert [addresses.connect("192.0.2.1") for _ in range(3)] == [True, True, False]
     for _ in range(3):
-        book.disconnect("192.0.2.1")
-    assert book.connect("192.0.2.1")
-    assert [bool(book.create_room("192.0.2.1", 0.0)) for _ in range(3)] == [False, False, True]
-    book.sweep(120.0)
-    assert not book._rooms
+        addresses.disconnect("192.0.2.1", Spent(), 0.0)
+    assert addresses.connect("192.0.2.1")
+    assert [bool(addresses.create_room("192.0.2.1", 0.0)) for _ in range(3)] == [False, False, True]
+    addresses.sweep(120.0)
+    assert not addresses._rooms
+
+
+def test_what_a_connection_has_used_is_taken_over_by_the_next() -> None:
+    """RW-LIMIT-3: once, by the same address, until it would have been renewed anyway."""
+    addresses = book(connections=10)
+    for count in (5, 20):
+        addresses.connect("192.0.2.1")
+        addresses.disconnect("192.0.2.1", used(count, 0.0), 0.0)
+    assert addresses.take_over("192.0.2.2") == Spent()
+    taken = [addresses.take_over("192.0.2.1").join for _ in range(3)]
+    assert [bucket and bucket.take(2, 20, 0.0) for bucket in taken] == [500, 0, None]
+    addresses.connect("192.0.2.1")
+    addresses.disconnect("192.0.2.1", used(20, 0.0), 0.0)
+    addresses.sweep(9.9)
+    assert addresses._spent
+    addresses.sweep(10.1)
+    assert not addresses._spent
+    assert addresses.take_over("192.0.2.1") == Spent()
+
+
+def test_what_is_remembered_is_bounded_by_what_was_open_at_once() -> None:
+    addresses = book(connections=4)
+    for _ in range(100):
+        addresses.connect("192.0.2.1")
+        left = addresses.take_over("192.0.2.1")
+        addresses.disconnect("192.0.2.1", left if left.join else used(20, 0.0), 0.0)
+    assert sum(map(len, addresses._spent.values())) == 1
+
+
+def test_addresses_of_one_network_of_ipv6_are_one() -> None:
+    addresses = book()
+    assert [addresses.connect(f"2001:db8::{n}") for n in range(3)] == [True, True, False]
+    assert addresses.connect("2001:db8:0:1::1")
+    assert addresses.connect("192.0.2.1")
+    assert [addresses.connect("::ffff:192.0.2.1") for _ in range(2)] == [True, False]
+    for n in range(3):
+        addresses.disconnect(f"2001:db8::{n + 7}", Spent(), 0.0)
+    assert addresses.connect("2001:db8::9")
 
 
 def test_logins_that_fail_are_limited_for_an_address() -> None:
     """RW-SASL-9: as many as may fail in a minute at once, and one that succeeds costs nothing."""
-    book = AddressBook(connections=9, rooms_per_minute=9, logins_per_minute=3)
+    addresses = AddressBook(9, 9, 3, RATES)
     for _ in range(10):
-        assert book.login("192.0.2.1", 0.0) == 0
-        book.logged_in("192.0.2.1")
-    assert [book.login("192.0.2.1", 0.0) for _ in range(4)] == [0, 0, 0, 20_000]
-    assert book.login("192.0.2.2", 0.0) == 0
-    assert book.login("192.0.2.1", 20.0) == 0
-    book.logged_in("192.0.2.9")  # never tried
-    book.sweep(200.0)
-    assert not book._logins
+        assert addresses.login("192.0.2.1", 0.0) == 0
+        addresses.logged_in("192.0.2.1")
+    assert [addresses.login("192.0.2.1", 0.0) for _ in range(4)] == [0, 0, 0, 20_000]
+    assert addresses.login("192.0.2.2", 0.0) == 0
+    assert addresses.login("192.0.2.1", 20.0) == 0
+    addresses.logged_in("192.0.2.9")  # never tried
+    addresses.sweep(200.0)
+    assert not addresses._logins
 
 
 @pytest.mark.parametrize(
     ("address", "local"),
-    [("127.0.0.1", True), ("::1", True), ("", True), ("192.0.2.1", False), ("fe80::1%eth0", False)],
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("", True),
+        ("192.0.2.1", False),
+        ("fe80::1%eth0", False),
+    ],
 )
-def test_this_host_is_not_limited(address: str, local: bool) -> None:
+def test_this_host_is_not_limited_unless_it_is_asked_for(address: str, local: bool) -> None:
     assert is_local(address) == local
+    assert [book(connections=0).connect(address), book(connections=0, local=True).connect(address)] == [local, False]
 
 
 fields = st.lists(st.builds(Field, st.integers(0x8021, 0xFFFF), strategies.short_octets), max_size=5).map(tuple)

@@ -3,6 +3,8 @@
 from conformance.context import Context
 from conformance.peer import Peer
 from conformance.server_cases.register import SERVER, case
+from conformance.show import frame_line
+from conformance.verdicts import Failed
 from protocol.frames import History, HistoryEnd, Joined, Message, Stop
 from protocol.registry import MAX_SAFE, Code, Flag
 
@@ -23,8 +25,10 @@ async def read(
     t: Context, peer: Peer, room: int, start: int, end: int, limit: int, flags: int = 0
 ) -> tuple[list[Message], HistoryEnd]:
     """The reply to HISTORY, judged against the formula of section 7.18."""
-    request = peer.ask(History(start, end, limit, flags=flags, room=room))
-    reply = await peer.expect(request, HistoryEnd)
+    reply = await t.patiently(peer, History(start, end, limit, flags=flags, room=room))
+    if not isinstance(reply, HistoryEnd):
+        raise Failed("HISTORY_END", frame_line(reply))
+    request = reply.request
     messages = []
     while message := peer.find(Message, lambda m: m.request == request):
         messages.append(message)

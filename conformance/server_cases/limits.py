@@ -12,6 +12,8 @@ from protocol.frames import (
     Error,
     Goaway,
     Hello,
+    History,
+    HistoryEnd,
     Join,
     Joined,
     Leave,
@@ -42,6 +44,53 @@ async def join_rate(t: Context) -> None:
             t.require(isinstance(reply, Joined), "JOINED after retry_ms", reply)
             return
     raise Informative(f"not tried: {rooms} joins were not limited")
+
+
+@case("15/history-rate", "RW-LIMIT-1", "RW-ERROR-1", "RW-REQUEST-2", tags=["process"])
+async def history_rate(t: Context) -> None:
+    """Where HISTORY is limited, RATE_LIMITED says after which time, the stream goes on, and then it is answered."""
+    await t.with_limits(history_rate=2, history_burst=3)
+    peer, joined = await t.member(extension_names=["history"])
+    t.needs(peer, "history")
+    wanted = History(1, 0, 0, room=joined.room)
+    for _ in range(30):
+        reply = await peer.reply(peer.ask(wanted))
+        if isinstance(reply, Error):
+            t.require(reply.code == Code.RATE_LIMITED, "RATE_LIMITED", reply)
+            await t.marker(peer, room=joined.room)
+            await t.wait_ms(reply.retry_ms)
+            reply = await t.patiently(peer, wanted)
+            t.require(isinstance(reply, HistoryEnd), "HISTORY_END after retry_ms", reply)
+            return
+    raise Informative("not tried: 30 requests were not limited")
+
+
+@case("15/rates-outlive-connections", "RW-LIMIT-3", tags=["process"])
+async def rates_outlive_connections(t: Context) -> None:
+    """Where joins are limited, connecting again from the same address does not renew what there is of them."""
+    await t.with_limits(local_limits=1, address_connections=2, join_rate=1, join_burst=12)
+    peers = [await t.open(), await t.open()]
+    beyond = await t.greet()
+    if isinstance(await _answer(t, beyond), Welcome):
+        raise Informative("not tried: the server does not limit this address")
+    await beyond.expect_closed("RW-CONN-3")
+    first = await _joins(t, peers[0])
+    for peer in peers:
+        peer.send(Goaway(Code.NONE))
+        await peer.expect_goaway(Code.NONE)
+        await peer.expect_closed("RW-CLOSE-3")
+    again = await _joins(t, await t.open())
+    t.require(again <= first // 2, f"next to none of {first} joins again", again, "RW-LIMIT-3")
+
+
+async def _joins(t: Context, peer: Peer) -> int:
+    """How many rooms the peer may join before it has to wait."""
+    count = 0
+    while isinstance(reply := await peer.reply(peer.ask(Join(t.room(), 0, 0))), Joined):
+        count += 1
+        t.observe(count < 60, "60 joins were not limited")
+    t.require(isinstance(reply, Error) and reply.code == Code.RATE_LIMITED, "RATE_LIMITED", reply)
+    return count
 
 
 @case("15/rate-and-order", "RW-ORDER-1", "RW-LIMIT-1", "RW-PROMISE-8", tags=["process"])
