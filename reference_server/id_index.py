@@ -36,16 +36,15 @@ class IdIndex:
     def __len__(self) -> int:
         return len(self._values)
 
-    def __contains__(self, id: bytes) -> bool:
-        return id in self._values
-
     def get(self, id: bytes) -> Known | None:
         value = self._values.get(id)
         return None if value is None else Known(*_VALUE.unpack(value))
 
     def add(self, id: bytes, known: Known) -> None:
-        """Remember `id`, which must not be known."""
-        self._values[id] = _VALUE.pack(known.seq, known.time_ms, known.digest)
+        """Remember `id`. Raises ValueError if it is known."""
+        value = _VALUE.pack(*known)
+        if self._values.setdefault(id, value) is not value:
+            raise ValueError(f"the id {id.hex()} is already known")
         heapq.heappush(self._by_time, id)
 
     def forget(self, before_ms: int) -> int:

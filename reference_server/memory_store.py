@@ -56,10 +56,10 @@ class MemoryLog:
         return self._ids.get(id)
 
     def append(self, entry: Entry) -> Known:
-        if entry.id in self._ids:
-            raise ValueError(f"the id {entry.id.hex()} is already known")
-        self.last_time_ms = max(entry.time_ms, self.last_time_ms)
-        known = Known(self.tail + 1, self.last_time_ms, entry.digest)
+        known = Known(self.tail + 1, max(entry.time_ms, self.last_time_ms), entry.digest)
+        if self._store.retention.remember_ids:
+            self._ids.add(entry.id, known)
+        self.last_time_ms = known.time_ms
         self._records.append(
             Record(
                 known.seq, known.time_ms, entry.sender, entry.id, entry.ctype,
@@ -67,8 +67,6 @@ class MemoryLog:
             )
         )  # fmt: skip
         self.octets += _octets(entry)
-        if self._store.retention.remember_ids:
-            self._ids.add(entry.id, known)
         self._store.appended(self)
         return known
 

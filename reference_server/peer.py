@@ -306,16 +306,21 @@ class Peer:
             return
         pending = self._pending
         conn = self.conn
-        if pending and pending[0].ready:
-            self.hub.touched(self)
-        while pending and pending[0].ready:
-            due = pending.popleft()
+        answered = False
+        while pending:
+            due = pending[0]
+            if not due.ready:
+                break
+            pending.popleft()
+            answered = True
             if due.error is not None:
                 conn.send(due.error)
             else:
                 assert due.member is not None
                 ack = pack_ack(due.seq, due.time_ms, b"", due.flags, due.request, due.member.room.ref)
                 conn.reply(due.request, ack)
+        if answered:
+            self.hub.touched(self)
         if pending:
             self.hub.waiting.add(self)
         elif not self._executing:

@@ -1,12 +1,11 @@
 """Who executes which request of a client."""
 
-from protocol.frames import Auth, Error, Hello, History, Join, Publish, Stop
+from protocol.frames import Auth, Hello, History, Join, Stop
 from reference_server.context import Context
 from reference_server.handshake import Handshake
 from reference_server.joiner import Historian, Joiner
-from reference_server.peer import Peer, Pending
+from reference_server.peer import Peer
 from reference_server.publisher import Publisher
-from reference_server.room import Member
 from reference_server.stopper import Stopper
 
 
@@ -17,7 +16,7 @@ class Requests:
         self.handshake = Handshake(context)
         self.joiner = Joiner(context)
         self.historian = Historian(context)
-        self.publisher = Publisher(context)
+        self.publish = Publisher(context).publish
         self.stopper = Stopper(context)
 
     def hello(self, peer: Peer, hello: Hello) -> None:
@@ -25,9 +24,6 @@ class Requests:
 
     def auth(self, peer: Peer, auth: Auth) -> None:
         self.handshake.auth(peer, auth)
-
-    def publish(self, peer: Peer, member: Member | None, publish: Publish) -> Pending | Error:
-        return self.publisher.publish(peer, member, publish)
 
     def join(self, peer: Peer, join: Join) -> None:
         self.joiner.join(peer, join)

@@ -44,6 +44,8 @@ _STEPS_A_TRANSACTION = 4_096  # bounds how long the first commit of a group wait
 
 _T = TypeVar("_T")
 _Opened = Callable[[Log, bool], None]
+_Append = tuple[Room, Entry, Known, bool]
+"""What `Writer.append` takes."""
 
 
 @dataclass(slots=True)
@@ -60,7 +62,7 @@ class _Loaded:
 class _Batch:
     """What the writer has to do as a whole, in order, and what is true once it is stable."""
 
-    steps: list[Callable[[Writer], None]] = field(default_factory=list)
+    steps: list[_Append | Callable[[Writer], None]] = field(default_factory=list)
     logs: dict[SqliteLog, None] = field(default_factory=dict)  # those touched, in order
     appends: bool = False
     heads: list[tuple[SqliteLog, int, int]] = field(default_factory=list)  # log, its new head, octets up to there
@@ -118,16 +120,13 @@ class SqliteLog:
         return self._ids.get(id)
 
     def append(self, entry: Entry) -> Known:
-        if entry.id in self._ids:
-            raise ValueError(f"the id {entry.id.hex()} is already known")
-        room, remember_id = self.room, self._store.retention.remember_ids
-        seq = self.tail = self.tail + 1
-        time_ms = self.last_time_ms = max(entry.time_ms, self.last_time_ms)
-        self.octets += len(entry.payload) + len(entry.fields)
-        known = Known(seq, time_ms, entry.digest)
+        remember_id = self._store.retention.remember_ids
+        known = Known(self.tail + 1, max(entry.time_ms, self.last_time_ms), entry.digest)
         if remember_id:
             self._ids.add(entry.id, known)
-        self._store.appended(self, lambda writer: writer.append(room, seq, entry, time_ms, remember_id))
+        self.tail, self.last_time_ms, _ = known
+        self.octets += len(entry.payload) + len(entry.fields)
+        self._store.appended(self, (self.room, entry, known, remember_id))
         return known
 
     def read(self, after: int, limit: int, octets: int, done: Callable[[list[Record]], None]) -> None:
@@ -286,8 +285,8 @@ class SqliteStore:
         if not log.in_use:
             self._logs.pop(log.key, None)
 
-    def appended(self, log: SqliteLog, step: Callable[[Writer], None]) -> None:
-        """Called by a log to have `step` written with the next commit."""
+    def appended(self, log: SqliteLog, step: _Append) -> None:
+        """Called by a log to have a message written with the next commit."""
         self._batch.appends = True
         self.last_time_ms = max(self.last_time_ms, log.last_time_ms)
         self._add(log, step)
@@ -298,7 +297,7 @@ class SqliteStore:
         if not self._batch.appends:
             self._hand_over(None)
 
-    def _add(self, log: SqliteLog, step: Callable[[Writer], None]) -> None:
+    def _add(self, log: SqliteLog, step: _Append | Callable[[Writer], None]) -> None:
         batch = self._batch
         batch.steps.append(step)
         if log not in batch.logs:
@@ -398,7 +397,10 @@ class SqliteStore:
         if steps:
             writer.begin()
             for step in steps:
-                step(writer)
+                if isinstance(step, tuple):
+                    writer.append(*step)
+                else:
+                    step(writer)
             writer.commit()
 
     # On the reader's thread.

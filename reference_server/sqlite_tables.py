@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from reference_server.id_index import time_prefix
-from reference_server.store import Entry, Record, StoreCorrupt
+from reference_server.store import Entry, Known, Record, StoreCorrupt
 
 SCHEMA = (
     """CREATE TABLE meta (
@@ -132,7 +132,8 @@ class Writer:
         self._ids: list[Any] = []
         self._rooms: dict[Room, None] = {}
 
-    def append(self, room: Room, seq: int, entry: Entry, time_ms: int, remember_id: bool) -> None:
+    def append(self, room: Room, entry: Entry, known: Known, remember_id: bool) -> None:
+        seq, time_ms, digest = known
         if not room.id:
             self._last_room += 1
             room.id = self._last_room
@@ -163,8 +164,8 @@ class Writer:
             crc,
         )
         if remember_id:
-            crc = _id_crc(room.id, entry.id, seq, time_ms, entry.digest)
-            self._ids += (room.id, bytearray(entry.id), seq, time_ms, bytearray(entry.digest), crc)
+            crc = _id_crc(room.id, entry.id, seq, time_ms, digest)
+            self._ids += (room.id, bytearray(entry.id), seq, time_ms, bytearray(digest), crc)
             room.ids += 1
         room.head = seq
         room.octets += len(entry.payload) + len(entry.fields)

@@ -30,7 +30,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 ID_SIZE = 16
 DIGEST_SIZE = 16
@@ -76,8 +76,7 @@ class Record:
     fields: bytes
 
 
-@dataclass(slots=True)
-class Known:
+class Known(NamedTuple):
     """What is remembered of an id: where its message stands, and the digest of its content."""
 
     seq: int

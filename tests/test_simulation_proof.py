@@ -21,7 +21,7 @@ Break = Callable[[pytest.MonkeyPatch], None]
 def forget_ids(patch: pytest.MonkeyPatch) -> None:
     """RW-DEDUPE-1."""
     patch.setattr(IdIndex, "get", lambda self, id: None)
-    patch.setattr(IdIndex, "__contains__", lambda self, id: False)
+    patch.setattr(IdIndex, "add", lambda self, id, known: None)
 
 
 def acknowledge_early(patch: pytest.MonkeyPatch) -> None:
