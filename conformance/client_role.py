@@ -32,7 +32,7 @@ EVENTS = frozenset(
         "error",
     ]
 )
-FEATURES = frozenset(["history", "ordered", "presence", "reconnect", "rejoin", "repeat"])
+FEATURES = frozenset(["accounts", "history", "ordered", "presence", "reconnect", "rejoin", "repeat", "tls"])
 """What a client may leave out by not naming it in its first line."""
 
 _SHOWN = 300  # characters of a line that a report shows

@@ -341,6 +341,10 @@ class ServerConnection(Connection):
 
     # --- time
 
+    def accepted_at(self, since: float) -> None:
+        """The transport was accepted earlier than this connection was made: a TLS handshake is within the times."""
+        self._opened = since
+
     def pause_reading(self) -> None:
         """The transport is not read from now on."""
         self._reading = False

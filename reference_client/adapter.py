@@ -10,6 +10,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 from protocol.errors import LocalProtocolError
@@ -17,9 +18,10 @@ from reference_client import events
 from reference_client.client import Client
 from reference_client.errors import ClientError, OutcomeUnknown, TooManyPending
 from reference_client.session import SOFTWARE
+from reference_client.tls import client_context
 
 CONTRACT = 1
-FEATURES = ("history", "ordered", "presence", "reconnect", "rejoin", "repeat")
+FEATURES = ("accounts", "history", "ordered", "presence", "reconnect", "rejoin", "repeat", "tls")
 
 Report = Callable[[str], None]
 
@@ -67,7 +69,15 @@ class Adapter:
         if op == "connect":
             if client is None:
                 self._connecting = id
-                client = self._client = self._make(self._host, self._port, name=command["name"], patient=True)
+                tls = client_context(Path(command["ca"])) if "ca" in command else None
+                client = self._client = self._make(
+                    self._host,
+                    self._port,
+                    name=command["name"],
+                    password=command.get("password"),
+                    tls=tls,
+                    patient=True,
+                )
                 self._talking = self._begin(self._talk(client))
             else:
                 self.report(event="error", id=id, text="connected already")

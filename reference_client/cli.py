@@ -8,26 +8,31 @@ import io
 import os
 import re
 import signal
+import ssl
 import sys
 from collections.abc import Coroutine, Sequence
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
 import shtab
 
 from protocol.errors import RoomwireError
 from reference_client.chat import Chat
 from reference_client.client import DEFAULT_PORT, Client
+from reference_client.credentials import Account, CredentialsError, credentials
 from reference_client.errors import ClientError, OutcomeUnknown, Unreachable
-from reference_client.oneshot import FAILED, TIMED_OUT, UNKNOWN, Send, Sender, Tail, Tailer, warn
+from reference_client.oneshot import FAILED, TIMED_OUT, UNKNOWN, Send, Sender, Stopper, Tail, Tailer, warn
 from reference_client.render import harmless
 from reference_client.show import Show, wants_colour
 from reference_client.terminal import Plain, Terminal, can_edit
+from reference_client.tls import client_context
 
 USAGE = 2
 UNREACHABLE = 3
 INTERRUPTED = 130
 
-_COMMANDS = ("chat", "send", "tail")
+_COMMANDS = ("chat", "send", "tail", "stop")
+_WITH_VALUE = ("--name", "--server", "--host", "--history", "--account", "--password-file", "--ca")
 _HISTORY = 10
 _MOST_HISTORY = 2**53 - 1
 
@@ -49,9 +54,14 @@ examples:
   roomwire-chat send lobby "good morning"            one message, acknowledged
   make 2>&1 | roomwire-chat send builds -            each line a message
   roomwire-chat tail lobby -n 1 -W 60 --json         wait a minute for the next message
+  roomwire-chat --account ada roomwires://chat.example lobby
+                                                     log in as ada, over TLS; asks for the password
+  roomwire-chat --ca ca.pem localhost lobby          TLS with a certificate of `roomwire-server cert`
+  roomwire-chat stop --account ops                   end the server, if ops may
 
-ROOMWIRE_SERVER is the server and ROOMWIRE_NAME the name where the command line has none. With NO_COLOR set, nothing
-is coloured. A message from somebody else never reaches the terminal as control characters: those are shown as \\x1b.
+ROOMWIRE_SERVER is the server, ROOMWIRE_NAME the name and ROOMWIRE_ACCOUNT the account where the command line has none.
+ROOMWIRE_PASSWORD is the password, if there is no --password-file. With NO_COLOR set, nothing is coloured.
+A message from somebody else never reaches the terminal as control characters: those are shown as \\x1b.
 
 """
 
@@ -64,17 +74,31 @@ class Parser(argparse.ArgumentParser):
         sys.exit(USAGE)
 
 
-def server(text: str) -> tuple[str, int]:
-    """HOST, HOST:PORT or [ADDRESS]:PORT."""
+class Address(NamedTuple):
+    """Where the server is; `tls` if that was said with it."""
+
+    host: str
+    port: int
+    tls: bool = False
+
+
+def server(text: str) -> Address:
+    """HOST, HOST:PORT or [ADDRESS]:PORT, perhaps behind roomwire:// or, for TLS, roomwires://."""
+    scheme, slashes, rest = text.rpartition("://")
+    if slashes:
+        if scheme not in ("roomwire", "roomwires"):
+            raise argparse.ArgumentTypeError(f"expected roomwire:// or roomwires://, found {harmless(text)!r}")
+        text = rest.removesuffix("/")
+    tls = scheme == "roomwires"
     match = re.fullmatch(r"\[([^\]]+)\](?::(\d{1,5}))?|([^:]+)(?::(\d{1,5}))?", text)
     if match is None:
         if re.fullmatch(r"[0-9A-Fa-f:.%\w]*:[0-9A-Fa-f:.%\w]*:[0-9A-Fa-f:.%\w]*", text):
-            return text, DEFAULT_PORT  # an IPv6 address
+            return Address(text, DEFAULT_PORT, tls)  # an IPv6 address
         raise argparse.ArgumentTypeError(f"expected HOST or HOST:PORT, found {harmless(text)!r}")
     port = int(match[2] or match[4] or DEFAULT_PORT)
     if not 1 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"the port is a number from 1 to 65535, found {port}")
-    return match[1] or match[3], port
+    return Address(match[1] or match[3], port, tls)
 
 
 def seconds(text: str) -> float:
@@ -126,17 +150,25 @@ def parser() -> Parser:
         default=None,
         help=f"the server (ROOMWIRE_SERVER, or localhost:{DEFAULT_PORT})",
     )
+    common.add_argument("--account", metavar="NAME", help="log in to this account (ROOMWIRE_ACCOUNT)")
+    common.add_argument(
+        "--password-file", metavar="FILE", type=Path,
+        help="its first line is the password (else ROOMWIRE_PASSWORD, or you are asked)"
+    )  # fmt: skip
+    common.add_argument("--tls", action="store_true", help="speak TLS, as with roomwires://HOST")
+    common.add_argument("--ca", metavar="FILE", type=Path, help="speak TLS, and trust these authorities alone (PEM)")
     layout: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     top = Parser(
         prog="roomwire-chat",
-        usage="roomwire-chat [--name NAME] [HOST[:PORT]] [ROOM ...]\n       roomwire-chat send|tail [option ...] ROOM",
+        usage="roomwire-chat [--name NAME] [HOST[:PORT]] [ROOM ...]\n       roomwire-chat send|tail [option ...] ROOM\n"
+        "       roomwire-chat stop [option ...]",
         description="Talks at a Roomwire/1 chat server: by hand, or with send and tail from a script.",
         epilog=_EXAMPLES + _EXIT_STATUS,
         **layout,
     )
     shtab.add_argument_to(top, ["--print-completion"])
     top.add_argument("--version", action="version", version="roomwire-chat 0.1.0, Roomwire/1")
-    commands = top.add_subparsers(prog="roomwire-chat", dest="command", metavar="chat|send|tail", required=True)
+    commands = top.add_subparsers(prog="roomwire-chat", dest="command", metavar="chat|send|tail|stop", required=True)
 
     chat = commands.add_parser("chat", parents=[common], help="talk (this is what happens without a command)", **layout)
     chat.add_argument(
@@ -161,7 +193,9 @@ def parser() -> Parser:
     tail.add_argument("--history", metavar="COUNT", type=number, default=0, help="begin with so many old messages (0)")
     tail.add_argument("--since", metavar="[EPOCH:]SEQ", type=place, help="begin behind this message")
     tail.add_argument("--json", action="store_true", help="print lines of JSON")
-    for command in (chat, send, tail):
+    stop = commands.add_parser("stop", parents=[common], help="end the server, where your account may", **layout)
+    stop.add_argument("-W", dest="seconds", metavar="SECONDS", type=seconds, help="give up after this time")
+    for command in (chat, send, tail, stop):
         command.epilog = _EXIT_STATUS
     return top
 
@@ -173,7 +207,7 @@ def with_command(words: Sequence[str]) -> list[str]:
         return rest
     index = 0
     while index < len(rest) and rest[index].startswith("-") and rest[index] not in ("-", "--"):
-        index += 2 if rest[index] in ("--name", "--server", "--host", "--history") else 1
+        index += 2 if rest[index] in _WITH_VALUE else 1
     if index < len(rest) and rest[index] in _COMMANDS:
         return [rest.pop(index), *rest]
     return ["chat", *rest]
@@ -194,7 +228,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return asyncio.run(_run(arguments, address, rooms))
+        account = credentials(arguments.account, arguments.name, arguments.password_file, os.environ)
+        tls = client_context(arguments.ca) if arguments.tls or arguments.ca or address.tls else None
+        return asyncio.run(_run(arguments, address, rooms, account, tls))
+    except CredentialsError as error:
+        top.error(str(error))
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -205,23 +243,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         warn(f"{harmless(address[0])}:{address[1]} cannot be reached: {harmless(str(error))}")
         return UNREACHABLE
     except OutcomeUnknown as error:
-        warn(f"nobody can tell whether it was published: {harmless(str(error))}")
+        what = "the server is ending" if arguments.command == "stop" else "it was published"
+        warn(f"nobody can tell whether {what}: {harmless(str(error))}")
         return UNKNOWN
     except (ClientError, RoomwireError) as error:
         warn(harmless(str(error)))
         return FAILED
 
 
-def _server_or_exit(top: Parser, text: str) -> tuple[str, int]:
+def _server_or_exit(top: Parser, text: str) -> Address:
     try:
         return server(text)
     except argparse.ArgumentTypeError as error:
         top.error(str(error))
 
 
-async def _run(arguments: argparse.Namespace, address: tuple[str, int], rooms: list[str]) -> int:
-    name = arguments.name or login_name()
-    client = Client(*address, name=name, roster=arguments.command == "chat")
+async def _run(
+    arguments: argparse.Namespace,
+    address: Address,
+    rooms: list[str],
+    account: Account | None,
+    tls: ssl.SSLContext | None,
+) -> int:
+    name = account.name if account else arguments.name or login_name()
+    password = account.password if account else None
+    client = Client(
+        address.host, address.port, name=name, password=password, tls=tls, roster=arguments.command == "chat"
+    )
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -250,6 +298,8 @@ def _command(
     if arguments.command == "tail":
         order = Tail(arguments.room, arguments.count, deadline, arguments.history, arguments.since, arguments.json)
         return Tailer(client, order).run()
+    if arguments.command == "stop":
+        return Stopper(client, deadline).run()
     return _chat(client, rooms, arguments.history)
 
 

@@ -12,9 +12,10 @@ All that matters is in `session`; this module gives it a socket, a clock and cha
 
 import asyncio
 import random
+import ssl
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Self, TypeVar
 
 from protocol.errors import LocalProtocolError
@@ -27,6 +28,7 @@ from reference_client.errors import (
     OutcomeUnknown,
     PublishError,
     Refused,
+    StopError,
     TooManyPending,
     Unreachable,
 )
@@ -54,7 +56,8 @@ class Client:
     nothing more is read from the server, except while a call waits for a reply. Who has not begun to iterate misses
     the older ones instead.
 
-    `connect_timeout` is in seconds, once for the transport and once for the handshake.
+    With `password` it logs in to the account `name`. With `tls` (see `tls.client_context`) it speaks TLS.
+    `connect_timeout` is in seconds, once for the transport, with TLS, and once for the handshake.
     `rng` is for tests: nobody else may be able to guess what it gives (RW-ID-1).
     """
 
@@ -64,6 +67,8 @@ class Client:
         port: int = DEFAULT_PORT,
         *,
         name: str,
+        password: str | None = None,
+        tls: ssl.SSLContext | None = None,
         patient: bool = False,
         roster: bool = True,
         max_events: int = 1000,
@@ -75,8 +80,14 @@ class Client:
         self.rooms: dict[str, Room] = {}
         """The rooms that were joined, by the names by which they were."""
         self.session = Session(
-            name, rng or random.SystemRandom(), time.monotonic(), roster=roster, handshake=connect_timeout
+            name,
+            rng or random.SystemRandom(),
+            time.monotonic(),
+            password=password,
+            roster=roster,
+            handshake=connect_timeout,
         )
+        self._tls = tls
         self._patient = patient
         self._connect_timeout = connect_timeout
         # The connection:
@@ -84,6 +95,7 @@ class Client:
         self._closing = False
         self._link: Link | None = None
         self._dialling: asyncio.Task[None] | None = None
+        self._deriving: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = asyncio.Event()
         # Events for who iterates:
@@ -97,6 +109,7 @@ class Client:
         self._pages: dict[int, asyncio.Future[events.HistoryPage]] = {}
         self._joins: dict[str, list[asyncio.Future[Room]]] = {}
         self._leaves: dict[str, list[asyncio.Future[None]]] = {}
+        self._stop: asyncio.Future[None] | None = None
         self._turn = asyncio.Lock()
         self._space = asyncio.Event()
 
@@ -171,12 +184,24 @@ class Client:
                 waiting.remove(joined)
             raise
 
+    async def stop(self) -> None:
+        """Ask the server to end. Raises StopError if it does not, OutcomeUnknown if the connection ended first."""
+        try:
+            self.session.stop()
+        except LocalProtocolError as error:
+            raise StopError(str(error)) from error
+        self._stop = asyncio.get_running_loop().create_future()
+        self._pump()
+        await self._stop
+
     async def close(self) -> None:
         """Say goodbye, and wait briefly for the server to close. What is not answered is given up."""
         self._closing = True
         self.session.close(time.monotonic())
         if self._dialling is not None:
             self._dialling.cancel()
+        if self._deriving is not None:
+            self._deriving.cancel()
         self._pump()
         try:
             async with asyncio.timeout(_LINGER + 1):
@@ -257,18 +282,36 @@ class Client:
 
     async def _dial(self) -> None:
         loop = asyncio.get_running_loop()
+        failure = ""
         try:
             async with asyncio.timeout(self._connect_timeout):
-                await loop.create_connection(lambda: Link(self), self.host, self.port, happy_eyeballs_delay=0.25)
+                _, link = await loop.create_connection(
+                    lambda: Link(self),
+                    self.host,
+                    self.port,
+                    ssl=self._tls,
+                    server_hostname=self.host if self._tls else None,
+                    happy_eyeballs_delay=0.25,
+                )
+            failure = link.objection
         except (OSError, UnicodeError) as error:
-            if self._link is None:  # else it was connected a moment too late, and is being closed
-                self.session.connect_failed(time.monotonic(), reason(error))
+            failure = reason(error)
+        if failure and self._link is None:  # else it was connected a moment too late, and is being closed
+            self.session.connect_failed(time.monotonic(), failure)
         self._dialling = None
+        self._pump()
+
+    async def _derive(self, derivation: Callable[[], tuple[bytes, int, bytes]]) -> None:
+        result = await asyncio.to_thread(derivation)
+        self._deriving = None
+        self.session.derived(result)
         self._pump()
 
     def _pump(self) -> None:
         """Write, take events, and see to what is to be done later."""
         session, link = self.session, self._link
+        if self._deriving is None and (derivation := session.derivation) is not None and not self._closing:
+            self._deriving = asyncio.get_running_loop().create_task(self._derive(derivation))
         if link is not None:
             link.write(session.data_to_send(time.monotonic()))
             if session.should_close:
@@ -304,7 +347,7 @@ class Client:
         if self._link is None:
             return
         full = self._iterated and len(self._events) >= self._max_events
-        waits = self._published or self._pages or self._joins or self._leaves or self._closing
+        waits = self._stop or self._published or self._pages or self._joins or self._leaves or self._closing
         if full and not waits and not self._link.paused:
             self._link.pause_reading()
             self.session.pause_reading()
@@ -329,6 +372,13 @@ class Client:
                 failure = OutcomeUnknown if event.unknown else PublishError
                 _fail(self._published.pop(event.ticket, None), failure(event.text, event.code))
                 self._space.set()
+            case events.StopAnswered():
+                if event.code is None:
+                    _resolve(self._stop, None)
+                else:
+                    _fail(self._stop, StopError(event.text, event.code))
+                self._stop = None
+                return
             case events.Joined():
                 room = self.rooms.setdefault(event.room, Room(self, event.room))
                 room.joined = event
@@ -353,6 +403,9 @@ class Client:
                 _fail(self._first, error)
             case events.Closed():
                 self._end(Refused(event.text, event.code))
+        if self._stop is not None and isinstance(event, events.Disconnected | events.Closed):
+            _fail(self._stop, OutcomeUnknown(event.text, event.code))
+            self._stop = None
         self._events.append(event)
         if not self._iterated and len(self._events) > self._max_events:
             self._events.popleft()

@@ -52,5 +52,9 @@ class TooManyPending(ClientError):
     """So many publishes wait for an answer that no more are taken."""
 
 
+class StopError(ClientError):
+    """The server was not stopped."""
+
+
 class HistoryError(ClientError):
     """The server did not give the room's history."""

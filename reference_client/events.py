@@ -193,6 +193,14 @@ class PublishFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class StopAnswered:
+    """The server ends, or will not: then with the `code` and `text` of its refusal."""
+
+    code: int | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class HistoryPage:
     """Exactly the messages of [`start`, `end`), ascending. `more`: what was asked for goes beyond them."""
 
@@ -233,6 +241,7 @@ Event = (
     | RoomQuiet
     | Published
     | PublishFailed
+    | StopAnswered
     | HistoryPage
     | HistoryFailed
 )

@@ -4,7 +4,10 @@ import asyncio
 import os
 import re
 import socket
+import ssl
 from typing import Protocol, cast
+
+from reference_client.tls import objection
 
 
 class Owner(Protocol):
@@ -24,6 +27,8 @@ class Link(asyncio.Protocol):
         self._owner = owner
         self._transport: asyncio.Transport | None = None
         self._closed = False
+        self.objection = ""
+        """Why the connection is of no use though the transport is up; then nobody was told of it."""
         self.paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -31,7 +36,11 @@ class Link(asyncio.Protocol):
         connected: socket.socket | None = transport.get_extra_info("socket")
         if connected is not None and connected.family in (socket.AF_INET, socket.AF_INET6):
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._owner.link_up(self)
+        self.objection = objection(transport.get_extra_info("ssl_object"))
+        if self.objection:
+            self._transport.abort()
+        else:
+            self._owner.link_up(self)
 
     def data_received(self, data: bytes) -> None:
         self._owner.received(self, data)
@@ -75,6 +84,10 @@ def reason(error: BaseException) -> str:
     """An error of the operating system in a few words, without numbers and addresses."""
     if isinstance(error, TimeoutError):
         return "timed out"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not to be trusted: {error.verify_message.rstrip('.')}"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS 1.3 with it: {(error.reason or str(error)).replace('_', ' ').lower()}"
     if isinstance(error, UnicodeError):
         return "not a name that a host can have"
     if isinstance(error, socket.gaierror):

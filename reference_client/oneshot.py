@@ -187,5 +187,24 @@ class Tailer:
         warn(f"{what}: {described(event.code, event.text)}{again}")
 
 
+class Stopper:
+    """Asks the server to end."""
+
+    def __init__(self, client: Client, deadline: float | None) -> None:
+        self._client = client
+        self._deadline = deadline
+
+    async def run(self) -> int:
+        """The exit status."""
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await self._client.stop()
+        except TimeoutError:
+            warn("the time is over, and the server has not answered")
+            return TIMED_OUT
+        warn(f"{harmless(self._client.host)}:{self._client.port} is ending")
+        return OK
+
+
 def _name(code: int | None) -> str | None:
     return None if code is None else code_name(code)

@@ -21,6 +21,8 @@ whoever leaves a room and joins it anew, or asks for history, is shown what was 
 
 import random
 from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
 
 from protocol import frames
 from protocol.client import ClientConnection
@@ -29,10 +31,12 @@ from protocol.errors import LocalProtocolError
 from protocol.events import Challenged, ClientEvent, ConnectionTerminated, DrainStarted, Received, Replied
 from protocol.events import Connected as Opened
 from protocol.registry import LIMITS, MAX_SAFE, Code, Flag, is_ignorable
+from protocol.scram import MECHANISM, ScramError
 from reference_client import events
 from reference_client.backoff import Backoff
 from reference_client.errors import TooManyPending
 from reference_client.histories import HistoryRequest
+from reference_client.login import Login
 from reference_client.outbox import Pending
 from reference_client.rooms import Member, Room
 from reference_client.traffic import Traffic
@@ -46,6 +50,7 @@ _ORDERLY = (Code.NONE, Code.DRAINING, Code.SHUTDOWN)
 class Session:
     """One user's rooms and publishes, over as many connections as it takes.
 
+    With `password` the session logs in to the account `name`; without, it is anonymous.
     `rng` makes the ids of messages: random.SystemRandom() wherever somebody could gain by guessing (RW-ID-1).
     At most `max_pending` publishes, with `max_pending_octets` of content, wait for an answer.
     `handshake` is how many seconds the server has for its WELCOME.
@@ -58,6 +63,7 @@ class Session:
         rng: random.Random,
         now: float,
         *,
+        password: str | None = None,
         software: str = SOFTWARE,
         roster: bool = True,
         handshake: float = LIMITS["handshake_ms"].default / 1000,
@@ -67,6 +73,10 @@ class Session:
         fields = (frames.extension("history"), frames.agent(software))
         self._hello = frames.Hello(name, "ANONYMOUS", b"", fields, request=_HELLO)
         _require_encodable(self._hello)
+        self._login: Login | None = None
+        if password is not None:
+            self._login = Login(name, password, rng)
+            self._hello = replace(self._hello, mechanism=MECHANISM, fields=(frames.extension("admin"), *fields))
         self._handshake = handshake
         self._max_pending = max_pending
         self._max_octets = max_pending_octets
@@ -173,6 +183,17 @@ class Session:
         self._traffic.pump(now)
         return self._tickets
 
+    def stop(self) -> None:
+        """Ask the server to end (STOP), now or not at all. StopAnswered follows, unless the connection ends first.
+
+        Raises LocalProtocolError if there is no connection, or its server does not offer that.
+        """
+        connection, welcome = self._connection, self.welcome
+        if connection is None or welcome is None or not connection.can_request:
+            raise LocalProtocolError("not connected, or too busy")
+        _require("admin" in frames.extensions(welcome), "the server cannot be stopped like this")
+        connection.stop()
+
     def close(self, now: float) -> None:
         """End the session. What is not answered is given up; Closed follows when the transport has ended."""
         if self._ending is None:
@@ -191,6 +212,22 @@ class Session:
     def _require_open(self) -> None:
         _require(self._ending is None, "the session is closed")
 
+    # --- logging in
+
+    @property
+    def derivation(self) -> Callable[[], tuple[bytes, int, bytes]] | None:
+        """What has to be worked out before the server's challenge can be answered: it may take a second of one core.
+
+        Whoever drives the session calls it, best on another thread, and gives the result to `derived`.
+        """
+        return None if self._login is None else self._login.derivation
+
+    def derived(self, result: tuple[bytes, int, bytes]) -> None:
+        """What `derivation` gave."""
+        if self._login is not None:
+            self._login.derived(result)
+            self._answer()
+
     # --- the transport
 
     @property
@@ -206,7 +243,8 @@ class Session:
     def connect(self, now: float) -> None:
         """The transport is up. Raises LocalProtocolError if there is one already, or none is wanted."""
         _require(self.reconnect_at is not None, "no connection is wanted")
-        self._connection = ClientConnection(self._hello, now, handshake=self._handshake)
+        hello = self._hello if self._login is None else replace(self._hello, auth=self._login.begin())
+        self._connection = ClientConnection(hello, now, handshake=self._handshake)
         self._ended = False
         self._farewell = None
         self._connection.transport_up(now)
@@ -279,13 +317,15 @@ class Session:
                 self._traffic.received(frame, now)
             case Replied(frames.Hello(), frames.Error() as error):
                 self._farewell = error
+            case Replied(frames.Stop(), reply):
+                refusal = (reply.code, reply.text) if isinstance(reply, frames.Error) else (None, "")
+                self._events.append(events.StopAnswered(*refusal))
             case Replied(request, reply):
                 self._traffic.replied(request, reply, now)
             case Opened(welcome):
                 self._opened(welcome, now)
-            case Challenged():
-                # RW-AUTH-1. ANONYMOUS has one step.
-                self._end(Code.AUTH_FAILED, "the server asks for more than ANONYMOUS has", now)
+            case Challenged(data):
+                self._challenged(data, now)
             case DrainStarted(goaway):
                 self._farewell = goaway
                 self._events.append(events.Draining(goaway.text, goaway.retry_ms / 1000))
@@ -294,8 +334,35 @@ class Session:
                     self._farewell = event.goaway
                 self._disconnected(event.code, event.text, now)
 
+    def _challenged(self, data: bytes, now: float) -> None:
+        """RW-AUTH-1: an answer, perhaps somewhat later, or the end."""
+        if self._login is None:
+            self._end(Code.AUTH_FAILED, "the server asks for more than ANONYMOUS has", now)
+            return
+        try:
+            self._login.challenged(data)
+        except ScramError as error:  # RW-SCRAM-3
+            self._end(Code.AUTH_FAILED, str(error), now)
+        else:
+            self._answer()
+
+    def _answer(self) -> None:
+        """Answer a challenge, if there is one, and the answer is known."""
+        connection = self._connection
+        if self._login is None or connection is None or connection.state != "HELLO_SENT":
+            return
+        answer = self._login.answer()
+        if answer is not None:
+            connection.authenticate(answer)
+
     def _opened(self, welcome: frames.Welcome, now: float) -> None:
         assert self._connection is not None
+        if self._login is not None:
+            try:
+                self._login.verify(welcome.auth)  # RW-WELCOME-3
+            except ScramError as error:  # RW-SCRAM-4
+                self._end(Code.AUTH_FAILED, str(error), now)
+                return
         self.welcome = welcome
         self._opened_at = now
         self.name = welcome.name

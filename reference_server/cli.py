@@ -13,7 +13,7 @@ from pathlib import Path
 
 import shtab
 
-from reference_server import VERSION, doctor, logs, maintenance, user_commands
+from reference_server import VERSION, cert_command, doctor, logs, maintenance, user_commands
 from reference_server.accounts import AccountsError
 from reference_server.config import Config, ConfigError, default_data_directory, load
 from reference_server.listener import Listener, ListenError, allow_connections
@@ -21,6 +21,7 @@ from reference_server.memory_store import MemoryStore
 from reference_server.monitor import Monitor
 from reference_server.sqlite_store import SqliteStore
 from reference_server.store import Retention, Store, StoreError
+from reference_server.tls import TlsError, require_secrecy
 
 EXAMPLES = """\
 examples:
@@ -34,12 +35,15 @@ examples:
   roomwire-server doctor                     says what would keep a server from running here
   roomwire-server backup DIR TARGET          copies the rooms in DIR, also while a server runs
   roomwire-server verify DIR                 checks all that is stored in DIR
+  roomwire-server --tls-cert cert.pem --tls-key key.pem --host 0.0.0.0
+                                             TLS, for other hosts; see also: roomwire-server cert --help
 
 Settings are the limits of SPEC.md, section 15, by their names there, and: host, port, data, memory, accounts,
-anonymous, metrics_host, metrics_port, log_format, log_level, server_id, create_rooms, local_limits, max_connections,
-max_members, max_open_rooms, ids_per_room, retention_octets.
+anonymous, tls_cert, tls_key, insecure, metrics_host, metrics_port, log_format, log_level, server_id, create_rooms,
+local_limits, max_connections, max_members, max_open_rooms, ids_per_room, retention_octets.
 An option of the command line beats a ROOMWIRE_ variable, which beats the file.
 
+SIGHUP reads the certificate and its key anew; files that cannot be used leave those that are in use, and are logged.
 SIGTERM or Ctrl-C drains: clients are told, what they still ask is answered, and the server ends after drain_ms at the
 latest. A second one ends it at once. Nothing that was acknowledged is lost either way, unless --memory.
 
@@ -78,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(command=name)
         _add_settings(command)
     user_commands.add_to(commands)
+    cert_command.add_to(commands)
     maintenance.add_commands(commands)
     return top
 
@@ -91,6 +96,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accounts", metavar="FILE", help="accounts (accounts.sqlite3 in DIR); see: user --help")
     parser.add_argument(
         "--no-anonymous", dest="anonymous", action="store_const", const=False, help="let in nobody without an account"
+    )
+    parser.add_argument("--tls-cert", metavar="FILE", help="certificates for TLS, in PEM; read anew at SIGHUP")
+    parser.add_argument("--tls-key", metavar="FILE", help="the private key, if it is not in that file")
+    parser.add_argument(
+        "--insecure", action="store_const", const=True, help="clear text also on addresses that others can reach"
     )
     parser.add_argument("--config", metavar="FILE", type=Path, help="settings, as TOML")
     parser.add_argument(
@@ -116,10 +126,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load(arguments, os.environ, file)
         if command == "doctor":
             return doctor.run(config)
+        require_secrecy(config)
         logs.configure(config.log_format, config.log_level)
         config = dataclasses.replace(config, max_connections=allow_connections(config.max_connections))
         return asyncio.run(_serve(config))
-    except (ConfigError, ListenError, StoreError, AccountsError) as error:
+    except (ConfigError, ListenError, StoreError, AccountsError, TlsError) as error:
         _report(error, config)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:

@@ -31,6 +31,9 @@ class Config:
     memory: bool = False
     accounts: str = ""  # "": a file in the data directory, if there is one
     anonymous: bool = True  # who has no account may come in
+    tls_cert: str = ""  # "": clear text
+    tls_key: str = ""  # "": in the file of the certificate
+    insecure: bool = False  # clear text for other hosts, too
     metrics_host: str = "127.0.0.1"
     metrics_port: int = -1  # -1: nobody is told
     log_format: str = "text"
@@ -89,7 +92,7 @@ class Config:
         for name in ("host", "metrics_host"):
             if not getattr(self, name):  # it would mean all addresses of this host
                 raise ConfigError(f"{name}: expected a name or an address, found ''")
-        for name in ("host", "metrics_host", "data", "accounts"):
+        for name in ("host", "metrics_host", "data", "accounts", "tls_cert", "tls_key"):
             if "\0" in getattr(self, name):
                 raise ConfigError(f"{name}: expected text without U+0000, found {getattr(self, name)!r}")
         for name, choices in _CHOICES.items():

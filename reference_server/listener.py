@@ -9,14 +9,18 @@ import resource
 import secrets
 import signal
 import socket
+import ssl
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from reference_server.accounts import AccountsError, AccountsFile, accounts_path
 from reference_server.config import Config
 from reference_server.hub import REFUSED_AT_ONCE, Hub
+from reference_server.limits import is_local
 from reference_server.peer import Peer
 from reference_server.store import Store
+from reference_server.tls import ALPN, TlsError, agreed, server_context
 
 log = logging.getLogger("roomwire.server")
 
@@ -114,6 +118,90 @@ class PeerProtocol(asyncio.Protocol):
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
 
+class TlsGate(asyncio.Protocol):
+    """One socket whose TLS handshake is under way. It counts like any other, and has as long as the preface has."""
+
+    __slots__ = ("_address", "_listener", "_opening")
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._address = ""
+        self._opening: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        listener = self._listener
+        listener.open += 1
+        address = transport.get_extra_info("peername")
+        self._address = address[0] if isinstance(address, tuple) else ""
+        if listener.open > listener.most or not listener.begin_handshake(self._address):
+            transport.abort()
+            return
+        self._opening = asyncio.get_running_loop().create_task(self._open(transport, listener.now()))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is lost before its handshake has begun: from then on the transport is no longer ours."""
+        self._listener.open -= 1
+        if self._opening is not None:
+            self._opening.cancel()
+            self._listener.end_handshake(self._address)
+
+    async def _open(self, transport: asyncio.Transport, since: float) -> None:
+        listener = self._listener
+        times, context = listener.hub.times, listener.tls
+        assert context is not None
+        protocol = TlsProtocol(listener)
+        try:
+            tls = await asyncio.get_running_loop().start_tls(
+                transport, protocol, context, server_side=True,
+                ssl_handshake_timeout=min(times.preface, times.handshake), ssl_shutdown_timeout=times.linger,
+            )  # fmt: skip
+        except OSError as error:  # ssl.SSLError and time-outs are such
+            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+            log.info("no TLS", extra={"peer": self._address, "reason": reason})
+            return
+        finally:
+            self._opening = None
+            listener.open -= 1
+            listener.end_handshake(self._address)
+        if tls is None or tls.is_closing():
+            return
+        if agreed(tls.get_extra_info("ssl_object")):
+            protocol.begin(tls, since)
+        else:  # RW-TLS-4
+            log.info("no TLS", extra={"peer": self._address, "reason": f"{ALPN} was not agreed on"})
+            tls.abort()
+
+
+class TlsProtocol(PeerProtocol):
+    """A socket with TLS. The first octets, and the end, may come before anybody is told that the handshake is over."""
+
+    __slots__ = ("_early",)
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__(listener)
+        self._early: bytes | None = b""
+
+    def begin(self, transport: asyncio.Transport, since: float) -> None:
+        """The handshake is over; the socket was accepted at `since`."""
+        early, self._early = self._early, None
+        self.connection_made(transport)
+        if self._peer is not None:
+            self._peer.conn.accepted_at(since)
+            if early:
+                self.data_received(early)
+
+    def data_received(self, data: bytes) -> None:
+        if self._early is None:
+            super().data_received(data)
+        else:
+            self._early += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._early is None:
+            super().connection_lost(exc)
+
+
 class Listener:
     """A running server. `open_store` gets the function that runs a callback on the loop, and the failure handler."""
 
@@ -139,6 +227,8 @@ class Listener:
         path = accounts_path(config)
         self._accounts = AccountsFile(path) if path else None
         self._accounts_version: tuple[int, bytes] | None = None
+        self.tls: ssl.SSLContext | None = None
+        self._handshakes: Counter[str] = Counter()  # TLS handshakes under way, by address
         self._flush = self._timed_flush if config.metrics_port >= 0 else self.hub.flush
 
     # --- hub.Host
@@ -165,12 +255,14 @@ class Listener:
     # --- the server's life
 
     async def start(self) -> tuple[str, int]:
-        """Listen; the address and port. Raises ListenError and AccountsError."""
+        """Listen; the address and port. Raises ListenError, AccountsError and TlsError."""
         config = self._config
         self._read_accounts()
+        self.tls = server_context(config)
+        protocol = PeerProtocol if self.tls is None else TlsGate
         try:
             self._server = await self._loop.create_server(
-                lambda: PeerProtocol(self), config.host, config.port, backlog=ACCEPT_AT_ONCE, reuse_address=True
+                lambda: protocol(self), config.host, config.port, backlog=ACCEPT_AT_ONCE, reuse_address=True
             )
         except (OSError, OverflowError, UnicodeError) as error:
             raise ListenError(f"cannot listen on {config.host}:{config.port}: {reason_not_to_listen(error)}") from None
@@ -221,6 +313,8 @@ class Listener:
         """SIGTERM and SIGINT drain; a second one ends at once."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._signalled, signal.Signals(number).name)
+        if self.tls is not None:
+            self._loop.add_signal_handler(signal.SIGHUP, self.reload_certificate)
 
     def _signalled(self, name: str) -> None:
         if self.hub.draining:
@@ -229,6 +323,28 @@ class Listener:
         else:
             log.info("draining", extra={"signal": name, "peers": len(self.hub.peers)})
             self.drain()
+
+    def begin_handshake(self, address: str) -> bool:
+        """Whether the address may begin a TLS handshake: it may have as many under way as it may have connections."""
+        if not is_local(address) and self._handshakes[address] >= self._config.address_connections:
+            return False
+        self._handshakes[address] += 1
+        return True
+
+    def end_handshake(self, address: str) -> None:
+        """A handshake came to an end, whatever it was."""
+        self._handshakes[address] -= 1
+        if not self._handshakes[address]:
+            del self._handshakes[address]
+
+    def reload_certificate(self) -> None:
+        """Use the certificate that is in the files now for connections from now on, or go on with the old one."""
+        try:
+            self.tls = server_context(self._config)
+        except TlsError as error:
+            log.error("the certificate was not read anew, the old one stays", extra={"error": str(error)})
+        else:
+            log.info("certificate read anew", extra={"certificate": self._config.tls_cert})
 
     def drain(self) -> None:
         """Begin to end (section 8.6); `run` returns when it is done."""

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -253,7 +253,8 @@ class Server:
             assert time.monotonic() < deadline, "it never came true"
 
     def stop(self) -> None:
-        self.loop.call_soon_threadsafe(self.listener._end)
+        with suppress(RuntimeError):  # the loop is closed: the server has ended by itself
+            self.loop.call_soon_threadsafe(self.listener._end)
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
 

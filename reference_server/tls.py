@@ -1,0 +1,76 @@
+"""TLS at the server (SPEC.md, section 14): its certificate, and when clear text will do."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+from asyncio import sslproto
+
+from reference_server.config import Config, ConfigError
+
+ALPN = "roomwire/1"
+
+BUFFER = 16 * 1024
+"""Octets that asyncio keeps for each connection to decrypt into: one record, where it would take sixteen times that."""
+
+
+class TlsError(Exception):
+    """Certificate or key cannot be used. `str()` is one line."""
+
+
+def server_context(config: Config) -> ssl.SSLContext | None:
+    """The context with the certificate that is in the files now; None for clear text. Raises TlsError."""
+    if not config.tls_cert:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3  # RW-TLS-1
+    context.set_alpn_protocols([ALPN])
+    context.num_tickets = 0  # a session is resumed by its cursors: tickets would be octets that nobody uses
+    for path in (config.tls_cert, config.tls_key):
+        try:
+            if path:
+                open(path, "rb").close()
+        except OSError as error:
+            raise TlsError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
+    try:
+        context.load_cert_chain(config.tls_cert, config.tls_key or None, password=_no_password)
+    except (ssl.SSLError, ValueError) as error:
+        reason = getattr(error, "reason", None)
+        expected = "a certificate and its private key in PEM"
+        found = {"KEY_VALUES_MISMATCH": "the key of another certificate", None: "neither, or not both"}.get(
+            reason, str(error) if reason is None else reason.replace("_", " ").lower()
+        )
+        if isinstance(error, ValueError) and not isinstance(error, ssl.SSLError):
+            found = str(error)
+        where = f"{config.tls_cert} and {config.tls_key}" if config.tls_key else config.tls_cert
+        raise TlsError(f"{where}: expected {expected}, found {found}") from None
+    sslproto.SSLProtocol.max_size = BUFFER
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("a key that needs a password")
+
+
+def agreed(tls: ssl.SSLObject | None) -> bool:
+    """Whether a connection may be used whose handshake is over: OpenSSL goes on without a protocol (RW-TLS-4)."""
+    return tls is None or tls.selected_alpn_protocol() == ALPN
+
+
+def require_secrecy(config: Config) -> None:
+    """RW-TLS-2: clear text on this host only, unless the operator says so. Raises ConfigError."""
+    if config.tls_key and not config.tls_cert:
+        raise ConfigError("tls_key: expected tls_cert with it, found none")
+    if config.tls_cert or config.insecure:
+        return
+    try:
+        found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError, OverflowError):
+        return  # it cannot be listened on either, which is told when it is tried
+    addresses = [str(address[4][0]) for address in found]
+    if not all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses):
+        raise ConfigError(
+            f"host: expected an address of this host alone, found {config.host}: for others to connect give --tls-cert "
+            "and --tls-key, or --insecure to let passwords and messages go in clear text"
+        )
