@@ -71,6 +71,7 @@ class AddressBook:
         self._rates = rates
         self._local = local
         self._open: Counter[str] = Counter()
+        self._handshakes: Counter[str] = Counter()  # of TLS, under way
         self._rooms: dict[str, TokenBucket] = {}
         self._login_rate = logins_per_minute / 60
         self._login_burst = float(logins_per_minute)
@@ -106,6 +107,21 @@ class AddressBook:
             del self._open[who]
         if not self._rates.forgotten(spent, now):
             self._spent.setdefault(who, []).append(spent)
+
+    def begin_handshake(self, address: str) -> bool:
+        """Count a TLS handshake; false if the address has as many under way as it may have connections."""
+        who = network(address)
+        if not self._exempt(address) and self._handshakes[who] >= self._connections:
+            return False
+        self._handshakes[who] += 1
+        return True
+
+    def end_handshake(self, address: str) -> None:
+        """Undo a `begin_handshake` that returned true."""
+        who = network(address)
+        self._handshakes[who] -= 1
+        if not self._handshakes[who]:
+            del self._handshakes[who]
 
     def create_room(self, address: str, now: float) -> int:
         """0 if the address may make a room now, else the milliseconds to wait."""

@@ -11,13 +11,11 @@ import signal
 import socket
 import ssl
 import time
-from collections import Counter
 from collections.abc import Callable
 
 from reference_server.accounts import AccountsError, AccountsFile, accounts_path
 from reference_server.config import Config
 from reference_server.hub import REFUSED_AT_ONCE, Hub
-from reference_server.limits import is_local
 from reference_server.peer import Peer
 from reference_server.store import Store
 from reference_server.tls import ALPN, TlsError, agreed, server_context
@@ -134,7 +132,7 @@ class TlsGate(asyncio.Protocol):
         listener.open += 1
         address = transport.get_extra_info("peername")
         self._address = address[0] if isinstance(address, tuple) else ""
-        if listener.open > listener.most or not listener.begin_handshake(self._address):
+        if listener.open > listener.most or not listener.hub.addresses.begin_handshake(self._address):
             transport.abort()
             return
         self._opening = asyncio.get_running_loop().create_task(self._open(transport, listener.now()))
@@ -144,7 +142,7 @@ class TlsGate(asyncio.Protocol):
         self._listener.open -= 1
         if self._opening is not None:
             self._opening.cancel()
-            self._listener.end_handshake(self._address)
+            self._listener.hub.addresses.end_handshake(self._address)
 
     async def _open(self, transport: asyncio.Transport, since: float) -> None:
         listener = self._listener
@@ -163,7 +161,7 @@ class TlsGate(asyncio.Protocol):
         finally:
             self._opening = None
             listener.open -= 1
-            listener.end_handshake(self._address)
+            listener.hub.addresses.end_handshake(self._address)
         if tls is None or tls.is_closing():
             return
         if agreed(tls.get_extra_info("ssl_object")):
@@ -228,7 +226,6 @@ class Listener:
         self._accounts = AccountsFile(path) if path else None
         self._accounts_version: tuple[int, bytes] | None = None
         self.tls: ssl.SSLContext | None = None
-        self._handshakes: Counter[str] = Counter()  # TLS handshakes under way, by address
         self._flush = self._timed_flush if config.metrics_port >= 0 else self.hub.flush
 
     # --- hub.Host
@@ -323,19 +320,6 @@ class Listener:
         else:
             log.info("draining", extra={"signal": name, "peers": len(self.hub.peers)})
             self.drain()
-
-    def begin_handshake(self, address: str) -> bool:
-        """Whether the address may begin a TLS handshake: it may have as many under way as it may have connections."""
-        if not is_local(address) and self._handshakes[address] >= self._config.address_connections:
-            return False
-        self._handshakes[address] += 1
-        return True
-
-    def end_handshake(self, address: str) -> None:
-        """A handshake came to an end, whatever it was."""
-        self._handshakes[address] -= 1
-        if not self._handshakes[address]:
-            del self._handshakes[address]
 
     def reload_certificate(self) -> None:
         """Use the certificate that is in the files now for connections from now on, or go on with the old one."""

@@ -64,7 +64,7 @@ def test_handshake(files: Path) -> None:
                 assert raw.selected_alpn_protocol() == "roomwire/1"
                 assert len(raw.recv(PREFACE_SIZE)) == PREFACE_SIZE
         server.until(lambda: not server.hub.peers and not server.listener.open)
-        assert not server.listener._handshakes
+        assert not server.hub.addresses._handshakes
 
 
 @pytest.mark.parametrize("alpn", ["", "http/1.1"])
@@ -107,16 +107,14 @@ def test_stalled_handshake_is_closed_and_others_are_served(files: Path) -> None:
         assert silent.recv(1) == b""
         assert half.recv(100)[:1] in (b"", b"\x15")
         server.until(lambda: not server.listener.open)
-        assert not server.listener._handshakes
+        assert not server.hub.addresses._handshakes
 
 
-def test_handshakes_under_way_are_limited_for_an_address(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("limits", "listener"):
-        monkeypatch.setattr(f"reference_server.{module}.is_local", lambda address: False)
-    with serving(**settings(files), address_connections=3) as server:
+def test_handshakes_under_way_are_limited_for_an_address(files: Path) -> None:
+    with serving(**settings(files), address_connections=3, local_limits=True) as server:
         held = [socket.create_connection(("127.0.0.1", server.port), PATIENCE) for _ in range(3)]
         try:
-            server.until(lambda: sum(server.listener._handshakes.values()) == 3)
+            server.until(lambda: sum(server.hub.addresses._handshakes.values()) == 3)
             with (
                 socket.create_connection(("127.0.0.1", server.port), PATIENCE) as fourth,
                 contextlib.suppress(ConnectionResetError),
@@ -125,7 +123,7 @@ def test_handshakes_under_way_are_limited_for_an_address(files: Path, monkeypatc
         finally:
             for one in held:
                 one.close()
-        server.until(lambda: not server.listener.open and not server.listener._handshakes)
+        server.until(lambda: not server.listener.open and not server.hub.addresses._handshakes)
 
 
 def _serial(server: Server, files: Path) -> int:
