@@ -127,13 +127,6 @@ def test_address_that_is_not_ours() -> None:
     assert "cannot listen on 192.0.2.1:0: " in refused("--host", "192.0.2.1", "--port", "0", "--memory", "--insecure")
 
 
-def test_clear_text_that_others_could_read() -> None:
-    """RW-TLS-2."""
-    line = refused("--host", "0.0.0.0", "--port", "0", "--memory", status=2)
-    assert "expected an address of this host alone, found 0.0.0.0" in line
-    assert "--insecure" in line
-
-
 @pytest.mark.parametrize("host", ["x" * 64 + ".example", "no such host", "a..b"])
 def test_host_that_is_none(host: str) -> None:
     assert f"cannot listen on {host}:0: " in refused("--host", host, "--port", "0", "--memory")

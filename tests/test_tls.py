@@ -25,7 +25,7 @@ from reference_server.tls import TlsError as ServerTlsError
 from reference_server.tls import require_secrecy, server_context
 from tests.accounts import ADMINS, PASSWORDS, make_accounts
 from tests.rawpeer import PATIENCE, PREFACE, RawPeer, Server, serving
-from tests.test_server_process import running
+from tests.test_server_process import refused, running
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +190,13 @@ def test_clear_text_is_for_this_host(files: Path, host: str) -> None:
         require_secrecy(Config(host=local))
     with pytest.raises(ConfigError, match="expected tls_cert with it"):
         require_secrecy(Config(tls_key="key.pem"))
+
+
+def test_clear_text_that_others_could_read() -> None:
+    """RW-TLS-2."""
+    line = refused("--host", "0.0.0.0", "--port", "0", "--memory", status=2)
+    assert "expected an address of this host alone, found 0.0.0.0" in line
+    assert "--insecure" in line
 
 
 def test_cert_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
