@@ -63,13 +63,15 @@ class Watch:
     refs: dict[int, str] = field(default_factory=dict)
     offered: set[str] = field(default_factory=set)
     own_ids: set[bytes] = field(default_factory=set)
-    acked: set[tuple[int, int]] = field(default_factory=set)
+    asked_ids: dict[int, bytes] = field(default_factory=dict)  # of PUBLISHes that are not answered, by request
+    acked: set[bytes] = field(default_factory=set)  # ids: a room may have another ref when the message comes back
     goaway: Goaway | None = None
 
     def sent(self, frame: Frame | Unknown) -> None:
         """Takes note of a frame that the suite sends."""
         if isinstance(frame, Publish):
             self.own_ids.add(frame.id)
+            self.asked_ids[frame.request] = frame.id
         if isinstance(frame, Hello):
             self.offered |= extensions(frame).keys()
         kind = frame.type if isinstance(frame, Unknown) else frame.TYPE
@@ -134,8 +136,9 @@ class Watch:
         if not isinstance(frame, (Error, *_FINAL.get(kind, ()))):
             self.breach("RW-REQUEST-2", f"a reply that answers {type_name(kind)}", frame_line(frame))
         self.outstanding = [item for item in self.outstanding if item[0] != frame.request]
+        id = self.asked_ids.pop(frame.request, b"")
         if isinstance(frame, Ack):
-            self.acked.add((frame.room, frame.seq))
+            self.acked.add(id)
         if kind == FrameType.LEAVE and isinstance(frame, Ok):
             self.rooms.pop(frame.room, None)
 
@@ -204,7 +207,7 @@ class Watch:
             self.breach("RW-ACK-1", f"time_ms of at least {room.time_ms}", frame_line(frame))
         room.time_ms = frame.time_ms
         own = self.welcome is not None and frame.sender == self.welcome.member and frame.id in self.own_ids
-        if own and (frame.room, frame.seq) not in self.acked:
+        if own and frame.id not in self.acked:
             self.breach("RW-PROMISE-11", f"ACK of seq {frame.seq} before its MESSAGE", frame_line(frame))
 
     def _move(self, room: Membership, seq: int, frame: Frame | Unknown) -> None:

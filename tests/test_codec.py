@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conformance.fuzz.strategies import FRAMES, RAW, frames, payloads, texts, u16, u64, unknown_fields
 from protocol import frames as f
 from protocol.codec import RawFrame, check_header, decode, encode
 from protocol.errors import (
@@ -21,7 +22,6 @@ from protocol.errors import (
 )
 from protocol.framing import FrameReader
 from protocol.registry import MAX_SAFE, RULES, FieldType, Flag, FrameType, Sender
-from tests.strategies import FRAMES, RAW, frames, payloads, texts, u16, u64, unknown_fields
 
 TYPES = pytest.mark.parametrize("type", FrameType, ids=lambda type: type.name)
 ID = bytes.fromhex("018BCFE568000123456789ABCDEF0123")

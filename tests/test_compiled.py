@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conformance.fuzz.strategies import FRAMES, ids, payloads, u8, u16
 from protocol import compiled, wire
 from protocol import frames as f
 from protocol.codec import RawFrame, encode
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.registry import HEADER_SIZE, MAX_SAFE, RULES, Flag, FrameType
-from tests.strategies import FRAMES, ids, payloads, u8, u16
 
 TYPES = pytest.mark.parametrize("type", FrameType, ids=lambda type: type.name)
 ID = bytes(range(16))

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conformance.fuzz import strategies
 from protocol import connection as module
 from protocol import frames as f
 from protocol.client import ClientConnection
@@ -22,7 +23,6 @@ from protocol.framing import FrameReader
 from protocol.registry import Code, Flag, FrameType
 from protocol.server import ServerConnection, ServerTimes
 from protocol.state import CLIENT, SERVER, Transition, advance
-from tests import strategies
 
 HELLO = f.Hello("ada", "ANONYMOUS", b"", (f.extension("history"),), request=1)
 WELCOME = f.Welcome(7, "ada", 10**12, 65536, 30_000, 600_000, 4, 8, b"", (f.extension("history"),), request=1)

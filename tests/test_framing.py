@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conformance.fuzz.strategies import RAW
 from protocol import framing
 from protocol.errors import FrameTooLarge
 from protocol.framing import FrameReader, RawFrame, frame_name
 from protocol.registry import HEADER_SIZE, HELLO_MAX_BODY
-from tests.strategies import RAW
 
 
 def octets(frame: RawFrame) -> bytes:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conformance.fuzz import strategies
 from protocol.codec import decode, encode
 from protocol.frames import Field, Publish
 from protocol.framing import FrameReader
@@ -25,7 +26,6 @@ from reference_server.cursor import join_point
 from reference_server.limits import AddressBook, Rates, Spent, TokenBucket, is_local
 from reference_server.relay import content_digest, message_octets, pack_fields, unpack_fields
 from reference_server.store import Record
-from tests import strategies
 
 seqs = st.integers(0, 30)
 

@@ -1,19 +1,27 @@
-"""hypothesis strategies for every frame, valid in all that a codec checks: body, fields and header.
+"""hypothesis strategies for every frame, for frames that break one named rule, for streams, and for scripts.
 
-`frames()` draws any frame, `FRAMES[type]` one of a type; `RAW` draws raw frames that may be anything.
+`frames()` draws any frame that is valid in all that a codec checks, `FRAMES[type]` one of a type; `RAW` draws raw
+frames that may be anything. `broken_frames()` draws octets that are wrong in one way, with the rule and the code;
+`streams()` valid octets in any pieces; `scripts()` steps of several connections for `player.Player`.
 """
 
-from itertools import chain
+import unicodedata
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from conformance.fuzz.broken import BROKEN, Bench, Breakage
+from conformance.fuzz.generate import Profile, script
+from conformance.fuzz.steps import Step
 from protocol import frames as f
+from protocol.codec import RawFrame, encode
 from protocol.errors import NameInvalid
-from protocol.framing import RawFrame
 from protocol.names import key, normalise
-from protocol.registry import GREASE, MAX_SAFE, RULES, Code, ContentType, FieldType, Flag, FrameType
+from protocol.registry import CONTENT_RESERVE, GREASE, MAX_SAFE, RULES, Code, ContentType, FieldType, Flag, FrameType
 
 u8 = st.integers(0, 2**8 - 1)
 u16 = st.integers(0, 2**16 - 1)
@@ -151,3 +159,82 @@ RAW: SearchStrategy[RawFrame] = st.builds(
     room=st.one_of(st.just(0), u32),
     body=st.binary(max_size=200),
 )
+
+
+# --- at the edges
+
+edge_names = st.one_of(
+    st.sampled_from(
+        (
+            "x" * 64, "\u00e9" * 32, "\U0001f980" * 16, "e\u0301" * 32, "a\u0301\u0301", "\u1e9e", "\ufb01", "\u2460",
+            "~", "~ada", "a b", "\u0130", "\u03c2", "a\u0345b", "\uac00\u1100\u1161", "\u3392", "-", "\u00bd",
+        )
+    ),
+    st.text(st.characters(categories=("L", "M", "N", "P", "S")), min_size=1, max_size=64).filter(
+        lambda text: _is_name(normalised(text))
+    ),
+)  # fmt: skip
+"""Names that are allowed though only just: of 64 octets after NFC, with marks, that fold to others."""
+
+edge_numbers = st.sampled_from((0, 1, 2, 2**32 - 1, 2**32, MAX_SAFE - 1, MAX_SAFE))
+"""Values of an n64 where something may go wrong."""
+
+reserved_fields = st.builds(f.Field, st.sampled_from((GREASE[0], GREASE[-1], 0xC000, 0xF000, 0xFFFF)), short_octets)
+"""Extension fields with the first and last numbers that nobody may mind."""
+
+
+def normalised(text: str) -> str:
+    """The text in NFC."""
+    return unicodedata.normalize("NFC", text)
+
+
+def frames_of_size(max_body: int) -> SearchStrategy[f.Publish]:
+    """PUBLISHes whose content is at the limit of `max_body`, or a few octets below it."""
+    most = max_body - CONTENT_RESERVE
+    sizes = st.integers(0, 5).map(lambda less: most - less)
+    return st.builds(
+        lambda id, size, request, room: f.Publish(id, 1, bytes(size), (), 0, request, room),
+        ids, sizes, st.integers(1, 2**32 - 1), st.integers(1, 2**32 - 1),
+    )  # fmt: skip
+
+
+# --- what is wrong in one way, and known to be
+
+
+@dataclass(frozen=True)
+class BrokenFrame:
+    """Octets of a client that break one rule: `breakage` names it, and the code that it earns."""
+
+    breakage: Breakage
+    octets: bytes
+
+
+def broken_frames(*, fatal: bool | None = None, max_body: int = 65_536) -> SearchStrategy[BrokenFrame]:
+    """Frames that are wrong on a connection that is open; `fatal` picks those that end it, or that do not."""
+    picked = [breakage for breakage in BROKEN.values() if fatal is None or breakage.fatal == fatal]
+
+    def made(breakage: Breakage, random: Random, request: int, room: int, id: bytes) -> BrokenFrame:
+        return BrokenFrame(breakage, breakage.make(Bench(random, request, room, id, max_body)))
+
+    random = st.randoms(use_true_random=False)
+    return st.builds(made, st.sampled_from(picked), random, st.integers(1, 2**31), st.integers(0, 2**31), ids)
+
+
+# --- streams and scripts
+
+
+def slices(octets: bytes) -> SearchStrategy[list[bytes]]:
+    """The same octets in pieces, however cut."""
+    cuts = st.lists(st.integers(0, len(octets)), max_size=40).map(sorted)
+    return cuts.map(lambda at: [octets[i:j] for i, j in pairwise([0, *at, len(octets)])])
+
+
+def streams(sender: str, most: int = 8) -> SearchStrategy[list[bytes]]:
+    """Valid frames of one end, one behind the other, in pieces."""
+    whole = st.lists(frames(sender), max_size=most).map(lambda drawn: b"".join(map(encode, drawn)))
+    return whole.flatmap(slices)
+
+
+def scripts(profile: Profile | None = None) -> SearchStrategy[list[Step]]:
+    """Scripts of several connections: see `generate`."""
+    return st.randoms(use_true_random=False).map(lambda random: script(random, profile))
