@@ -127,6 +127,22 @@ class _Link:
         self._wire._closed = True
 
 
+class _Host:
+    """The hub's host: the network's clock, and the end of a tick."""
+
+    def __init__(self, network: HubNetwork) -> None:
+        self._network = network
+
+    def now(self) -> float:
+        return self._network.time
+
+    def schedule_flush(self) -> None:
+        self._network.schedule_flush()
+
+    def drain(self) -> None:
+        self._network.drain()
+
+
 class HubNetwork:
     """A server that can be crashed; with `broken` one of the broken servers (see `broken_servers.altered`)."""
 
@@ -155,14 +171,10 @@ class HubNetwork:
         self.world["starts"] += 1
         _SERVED.set(self)  # type: ignore[arg-type]
         wall = WALL_MS + int(self.time * 1000)
-        self.hub = Hub(self.config, self._store, self, wall, lambda: self._random.getrandbits(64), "simulated")
-
-    # --- the server's host
-
-    def now(self) -> float:
-        return self.time
+        self.hub = Hub(self.config, self._store, _Host(self), wall, lambda: self._random.getrandbits(64), "simulated")
 
     def schedule_flush(self) -> None:
+        """Has `tick` end a tick."""
         self._due = True
 
     def tick(self) -> None:
@@ -177,6 +189,9 @@ class HubNetwork:
                 wire._hear()
 
     # --- the fuzzer's network
+
+    def now(self) -> float:
+        return self.time
 
     def connect(self) -> HubWire:
         wire = HubWire(self)
