@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import codec, durable, generator, idle, report, traffic
+from benchmarks import codec, durable, generator, idle, peers, report, traffic
 from benchmarks.figures import Figure, Results
 from benchmarks.generator import Generator, LoadFailed
 from benchmarks.settings import Settings, cores, environment
@@ -53,7 +53,7 @@ def _traffic(shape: traffic.Shape) -> Benchmark:
 
 
 LOADED = (
-    *map(_traffic, (traffic.BURST, traffic.SINGLE, traffic.ROOMS, traffic.CROWD)),
+    *map(_traffic, (traffic.BURST, traffic.ALL_TALK, traffic.SINGLE, traffic.ROOMS, traffic.CROWD)),
     Benchmark("durable", f"{durable.SHAPE.text}, beside SQLite alone", durable.run),
     Benchmark("idle", "memory of connections that do nothing", idle.run),
 )
@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--only", nargs="+", metavar="NAME", choices=NAMES, default=NAMES, help="these benchmarks alone")
     top.add_argument("--quick", action="store_true", help="three short passes, and 500 idle connections")
-    top.add_argument("--seconds", type=_positive(float), metavar="S", help="of each measured pass (3; quick: 0.5)")
+    top.add_argument("--seconds", type=_positive(float), metavar="S", help="of each measured pass (1.5; quick: 0.5)")
     top.add_argument("--passes", type=_positive(int), metavar="N", help="how many, taking turns (5; quick: 3)")
     top.add_argument("--json", type=Path, metavar="FILE", help="write every value there")
     where = "where stores are put for a while (the system's directory for temporary files)"
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     quick = options.quick
     settings = Settings(
-        seconds=options.seconds or (0.5 if quick else 3.0),
+        seconds=options.seconds or (0.5 if quick else 1.5),
         passes=options.passes or (3 if quick else 5),
         connections=(500,) if quick else (2_000, 10_000),
         directory=options.directory,
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (LoadFailed, ServerFailed) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
-    machine = environment(settings.directory)
+    machine = environment(settings.directory) | peers.versions()
     print(", ".join(f"{name}: {value}" for name, value in machine.items()))
     report.show(results, Console())
     if options.json:
@@ -142,6 +142,9 @@ def _run_loaded(
     for count in settings.connections:
         if not idle.possible(count):
             print(f"skipped, the limit of open descriptors is too low: {count:,} connections", file=sys.stderr)
+    for peer in (*peers.BROKERS, peers.JETSTREAM):
+        if reason := peer.missing():
+            print(f"skipped, {reason}: {peer.name}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="roomwire-bench-") as directory:
         program = Generator(Path(directory))
         for number in range(1, settings.passes + 1):

@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks import figures, traffic
 from benchmarks.figures import Figure
 from benchmarks.generator import Generator
+from benchmarks.peers import JETSTREAM
 from benchmarks.settings import Settings, cores, pinned
 from benchmarks.targets import SQLITE
 
@@ -36,6 +37,13 @@ def run(generator: Generator, settings: Settings) -> Iterator[Figure]:
     yield Figure(GROUP, SHAPE.text, SQLITE.name, figures.ACKED, acked)
     yield Figure(GROUP, SHAPE.text, SQLITE.name, figures.BUSY, load.server_cpu / load.seconds)
     yield Figure(GROUP, SHAPE.text, SQLITE.name, figures.WAITED, load.server_waited / load.seconds)
+    if not JETSTREAM.missing():
+        peer = traffic.measure(SHAPE, JETSTREAM, generator, settings)
+        yield Figure(GROUP, SHAPE.text, JETSTREAM.name, figures.ACKED, peer.publishes / peer.seconds)
+        yield Figure(GROUP, SHAPE.text, JETSTREAM.name, figures.BUSY, peer.server_cpu / peer.seconds)
+        yield Figure(
+            GROUP, SHAPE.text, JETSTREAM.name, figures.SERVER_TO_THIS, acked * peer.seconds / max(peer.publishes, 1)
+        )
     for size in BATCHES:
         with (
             tempfile.TemporaryDirectory(prefix="roomwire-bench-", dir=settings.directory) as directory,

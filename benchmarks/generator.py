@@ -1,4 +1,4 @@
-"""The load generator: loadgen.c, compiled where and when it is needed."""
+"""The load generator: loadgen/, compiled where and when it is needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.settings import cores, pinned
 from benchmarks.targets import Running
 
-SOURCE = Path(__file__).with_name("loadgen.c")
+SOURCES = Path(__file__).with_name("loadgen")
 
 
 class LoadFailed(Exception):
@@ -24,7 +24,10 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What was counted. Times are in seconds, of the measured part; `all_...` count the whole run."""
+    """What was counted. Times are in seconds, of the measured part; `all_...` count the whole run.
+
+    Latencies are of a run at a fixed rate, in microseconds, and 0 otherwise. `resident_...` are octets.
+    """
 
     seconds: float
     deliveries: int
@@ -34,6 +37,13 @@ class Load:
     own_cpu: float
     all_deliveries: int
     all_publishes: int
+    resident_before: int
+    resident_after: int
+    p50_us: float
+    p90_us: float
+    p99_us: float
+    p999_us: float
+    most_us: float
 
 
 def compiler() -> str | None:
@@ -50,10 +60,11 @@ class Generator:
         if found is None:
             raise LoadFailed("no C compiler")
         self._program = directory / "loadgen"
-        command = [found, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-o", str(self._program), str(SOURCE)]
+        command = [found, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-o", str(self._program)]
+        command += sorted(map(str, SOURCES.glob("*.c")))
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise LoadFailed(f"{found} does not compile {SOURCE.name}: {done.stderr.strip()}")
+            raise LoadFailed(f"{found} does not compile {SOURCES.name}: {done.stderr.strip()}")
 
     def _start(self, server: Running, options: dict[str, int]) -> subprocess.Popen[str]:
         values = {"port": server.port, "server_pid": server.pid} | options
@@ -64,7 +75,7 @@ class Generator:
             )
 
     def load(self, server: Running, options: dict[str, int]) -> Load:
-        """Publish and receive, with the options of loadgen.c. Raises LoadFailed when a check fails."""
+        """Publish and receive, with the options of loadgen/main.c. Raises LoadFailed when a check fails."""
         process = self._start(server, options)
         output, errors = process.communicate()
         if process.returncode:

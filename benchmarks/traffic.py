@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from benchmarks import figures
 from benchmarks.figures import Figure, Quantity
 from benchmarks.generator import Generator, Load
+from benchmarks.peers import BROKERS, NATS, NGIRCD, REDIS, TICK
 from benchmarks.settings import Settings
 from benchmarks.targets import MEMORY, SQLITE, Target, serve
 
@@ -29,7 +30,7 @@ class Shape:
     targets: tuple[Target, ...]
 
     def options(self) -> dict[str, int]:
-        """As loadgen.c calls them."""
+        """As loadgen/main.c calls them."""
         return {
             "rooms": self.rooms,
             "members": self.members,
@@ -39,19 +40,31 @@ class Shape:
         }
 
 
-BURST = Shape("burst", "1 room x 100, 4 publishers, window 64", 1, 100, 4, 64, (MEMORY, SQLITE))
-SINGLE = Shape("single", "1 room x 100, 1 publisher, window 1", 1, 100, 1, 1, (MEMORY,))
-ROOMS = Shape("rooms", "100 rooms x 10, 1 publisher each, window 16", 100, 10, 1, 16, (MEMORY,))
-CROWD = Shape("crowd", "1 room x 1,000, 4 publishers, window 16", 1, 1000, 4, 16, (MEMORY,))
+BURST = Shape("burst", "1 room x 100, 4 publishers, window 64", 1, 100, 4, 64, (MEMORY, SQLITE, *BROKERS))
+ALL_TALK = Shape("all-talk", "1 room x 100, 100 publishers, window 1", 1, 100, 100, 1, (MEMORY, NATS, REDIS, TICK))
+SINGLE = Shape("single", "1 room x 100, 1 publisher, window 1", 1, 100, 1, 1, (MEMORY, *BROKERS))
+MANY = tuple(peer for peer in BROKERS if peer is not NGIRCD)
+"""Those that 1,000 clients can connect to at a stroke."""
+
+ROOMS = Shape("rooms", "100 rooms x 10, 1 publisher each, window 16", 100, 10, 1, 16, (MEMORY, *MANY))
+CROWD = Shape("crowd", "1 room x 1,000, 4 publishers, window 16", 1, 1000, 4, 16, (MEMORY, *MANY))
 DURABLE = Shape("durable", "1 room x 16, all publish, window 64", 1, 16, 16, 64, (SQLITE,))
 
 
 def run(shape: Shape, generator: Generator, settings: Settings) -> Iterator[Figure]:
     """One pass against each target, each time with a new server."""
-    for target in shape.targets:
-        load = measure(shape, target, generator, settings)
-        for quantity, value in quantities(load).items():
+    ours = 0.0
+    for target in installed(shape.targets):
+        found = quantities(measure(shape, target, generator, settings))
+        ours = ours or found[figures.PER_CORE]  # the first is Roomwire
+        found[figures.ROOMWIRE_TO_THIS] = ours / found[figures.PER_CORE]
+        for quantity, value in found.items():
             yield Figure(GROUP, shape.text, target.name, quantity, value)
+
+
+def installed(targets: tuple[Target, ...]) -> list[Target]:
+    """Those that this machine has."""
+    return [target for target in targets if not target.missing()]
 
 
 def measure(shape: Shape, target: Target, generator: Generator, settings: Settings) -> Load:

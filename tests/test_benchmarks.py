@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks import cli, codec, durable, figures, generator, report, traffic
+from benchmarks import cli, codec, durable, figures, generator, peers, report, traffic
 from benchmarks.figures import Figure, Results
 from benchmarks.generator import Generator, LoadFailed
 from benchmarks.settings import Settings
 from benchmarks.targets import MEMORY, SQLITE, Target, serve
 from protocol.frames import Ack, Message, Publish
 
-needs_compiler = pytest.mark.skipif(generator.compiler() is None, reason="no C compiler for benchmarks/loadgen.c")
+needs_compiler = pytest.mark.skipif(generator.compiler() is None, reason="no C compiler for benchmarks/loadgen")
 
 SHAPE = traffic.Shape("tiny", "2 rooms x 5", 2, 5, 2, 4, (MEMORY,))
 
@@ -39,6 +39,32 @@ def test_every_member_gets_every_message(program: Generator, settings: Settings,
     assert load.publishes <= load.all_publishes
     assert load.deliveries <= load.all_deliveries
     assert set(traffic.quantities(load)) >= {figures.DELIVERIES, figures.CPU, figures.PER_CORE}
+
+
+@needs_compiler
+@pytest.mark.parametrize("peer", [*peers.BROKERS, peers.JETSTREAM], ids=lambda peer: peer.name)
+def test_every_member_of_a_peer_gets_every_message(program: Generator, settings: Settings, peer: Target) -> None:
+    if reason := peer.missing():
+        pytest.skip(reason)
+    load = traffic.measure(SHAPE, peer, program, settings)
+    receivers = SHAPE.members - (peer is peers.NGIRCD)  # which does not echo
+    assert load.all_publishes > 0
+    assert load.all_deliveries == load.all_publishes * receivers
+
+
+@needs_compiler
+def test_latency_is_measured_at_a_fixed_rate(program: Generator, settings: Settings) -> None:
+    with serve(MEMORY, settings) as server:
+        load = program.load(server, SHAPE.options() | {"rate": 500, "warmup_ms": 10, "measure_ms": 100})
+    assert load.all_publishes >= 50
+    assert 0 < load.p50_us <= load.p99_us <= load.p999_us <= load.most_us
+
+
+@needs_compiler
+def test_a_member_that_never_reads_is_not_waited_for(program: Generator, settings: Settings) -> None:
+    with serve(MEMORY, settings) as server:
+        load = program.load(server, SHAPE.options() | {"deaf": 1, "warmup_ms": 10, "measure_ms": 50})
+    assert load.all_publishes > 0
 
 
 @needs_compiler
