@@ -7,6 +7,7 @@ Layouts are declared in `wire.py`; meanings are in SPEC.md, one section a frame.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from protocol.registry import FieldType, Flag, FrameType
@@ -372,6 +373,7 @@ FRAMES: dict[FrameType, type[Frame]] = {
 }
 
 
+@lru_cache(maxsize=64)
 def extension(name: str, data: bytes = b"") -> Field:
     """EXTENSION: an extension that is offered (HELLO) or accepted (WELCOME), with what it wants to say.
 
@@ -380,11 +382,13 @@ def extension(name: str, data: bytes = b"") -> Field:
     return _field(FieldType.EXTENSION, name=name, data=data)
 
 
+@lru_cache(maxsize=64)
 def agent(text: str) -> Field:
     """AGENT: the program's name and version, for people to read."""
     return _field(FieldType.AGENT, text=text)
 
 
+@lru_cache(maxsize=64)
 def server_identity(id: int, address: str) -> Field:
     """SERVER: the server's id and the address by which it knows itself."""
     return _field(FieldType.SERVER, id=id, address=address)
