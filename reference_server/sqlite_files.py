@@ -7,6 +7,7 @@ rooms.sqlite3   the database, beside it SQLite's own -wal and -shm
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ from reference_server.store import (
 
 DATABASE = "rooms.sqlite3"
 """The name of the database in its directory."""
+
+logger = logging.getLogger("roomwire.server")
 
 FORMAT = 1
 """The version of the store's format, kept as the database's `user_version`. There has been no other yet."""
@@ -77,7 +80,12 @@ class DataDirectory:
 
     def _check_log(self) -> None:
         log = self.path.with_name(self.path.name + "-wal")
-        check_wal(log)
+        dropped = check_wal(log)
+        if dropped:
+            logger.warning(
+                "an incomplete transaction at the end of the write-ahead log is dropped: the last complete one counts",
+                extra={"path": str(log), "octets": dropped},
+            )
         if _size(log) and not _size(self.path):  # SQLite would delete the log
             raise StoreCorrupt(self.path, "a database beside its write-ahead log", "none")
 

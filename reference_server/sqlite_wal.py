@@ -29,11 +29,15 @@ _MAGIC_LITTLE, _MAGIC_BIG = (
     0x377F0682,
     0x377F0683,
 )  # the magic tells in which order checksums read their words
+_SALT_DAMAGE_BITS = 4
 _PAGE_SIZES = {1 << bits for bits in range(9, 17)}
 
 
-def check_wal(path: Path) -> None:
+def check_wal(path: Path) -> int:
     """Raise StoreCorrupt if a stable transaction in the write-ahead log `path` would be lost.
+
+    Returns how many octets of an incomplete transaction stand at its end, which SQLite drops without a word: after a
+    crash that is what was being written, and was not acknowledged; 0 if there are none.
 
     To be called before SQLite opens the database, and only if each earlier opening has emptied the log: else
     what two crashes left behind could be taken for one history.
@@ -41,11 +45,11 @@ def check_wal(path: Path) -> None:
     try:
         file = path.open("rb")
     except FileNotFoundError:
-        return
+        return 0
     with file:
         raw = file.read(_HEADER.size)
         if len(raw) < _HEADER.size:
-            return  # torn before anything could have been written behind it
+            return len(raw)  # torn before anything could have been written behind it
         magic, _version, page_size, _sequence, salt, *checksum = _HEADER.unpack(raw)
         little = magic == _MAGIC_LITTLE
         sound = little or magic == _MAGIC_BIG
@@ -53,8 +57,8 @@ def check_wal(path: Path) -> None:
             # The header is synced before the first frame is written.
             if file.read(1):
                 raise StoreCorrupt(path, "a write-ahead log with a sound header", "a damaged one")
-            return
-        valid = _valid_frames(file, page_size, salt, little, (checksum[0], checksum[1]))
+            return len(raw)
+        valid, complete = _valid_frames(file, page_size, salt, little, (checksum[0], checksum[1]))
         file.seek(_HEADER.size + valid * (_FRAME.size + page_size))
         if _is_followed(file, page_size, salt):
             raise StoreCorrupt(
@@ -62,18 +66,36 @@ def check_wal(path: Path) -> None:
                 "only the last transaction to be incomplete",
                 f"stable data behind a damaged frame {valid + 1}",
             )
+        return _incomplete(file, _HEADER.size + complete * (_FRAME.size + page_size), page_size, salt)
 
 
-def _valid_frames(file: BinaryIO, page_size: int, salt: bytes, little: bool, checksum: tuple[int, int]) -> int:
-    """The number of frames before the first that is not sound."""
-    count = 0
+def _valid_frames(
+    file: BinaryIO, page_size: int, salt: bytes, little: bool, checksum: tuple[int, int]
+) -> tuple[int, int]:
+    """The number of frames before the first that is not sound, and of those that belong to whole transactions."""
+    count = complete = 0
     while len(frame := file.read(_FRAME.size + page_size)) == _FRAME.size + page_size:
-        _page, _size, frame_salt, *expected = _FRAME.unpack_from(frame)
+        _page, size, frame_salt, *expected = _FRAME.unpack_from(frame)
         checksum = _checksum(frame[:8] + frame[_FRAME.size :], little, *checksum)
         if frame_salt != salt or checksum != tuple(expected):
             break
         count += 1
-    return count
+        if size:
+            complete = count
+    return count, complete
+
+
+def _incomplete(file: BinaryIO, start: int, page_size: int, salt: bytes) -> int:
+    """The octets from `start` to the end of the last frame that was written in this use of the file."""
+    whole = _FRAME.size + page_size
+    end = at = file.seek(start)
+    while frame := file.read(whole):
+        at += len(frame)
+        # A salt with a few wrong bits is this one's, damaged; that of an earlier use has 32 random bits of its own.
+        wrong_bits = (int.from_bytes(frame[8:16], "big") ^ int.from_bytes(salt, "big")).bit_count()
+        if len(frame) < whole or wrong_bits <= _SALT_DAMAGE_BITS:
+            end = at
+    return end - start
 
 
 def _is_followed(file: BinaryIO, page_size: int, salt: bytes) -> bool:

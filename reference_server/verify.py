@@ -96,7 +96,7 @@ def _examine(connection: sqlite3.Connection, path: Path, report: Report, progres
     report.wrong += bounded(ids(connection, rooms), f"more of {count} ids")
 
 
-def _refusals(check: Callable[[Path], None], path: Path) -> list[str]:
+def _refusals(check: Callable[[Path], object], path: Path) -> list[str]:
     try:
         check(path)
     except StoreError as error:
