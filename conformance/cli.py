@@ -20,6 +20,8 @@ from conformance.client_role import launcher
 from conformance.client_runner import ClientRunner
 from conformance.codec_cases import codec_cases
 from conformance.codec_runner import CodecRunner
+from conformance.fuzz import cli as fuzz_cli
+from conformance.fuzz import replays
 from conformance.markdown import SpecError
 from conformance.options import DECLARATIONS, Options
 from conformance.process import CommandError, arguments
@@ -59,6 +61,7 @@ _WRONG_USAGE = (
     CommandError,
     declaration.DeclarationError,
     replay.ReplayError,
+    replays.ReplayFileError,
     init.InitError,
 )
 
@@ -124,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     _selection_options(codec)
     _run_options(codec)
     codec.set_defaults(run=_codec, role="codec", connect=None, patience=75.0, declare=[])
+    fuzz_cli.add_to(commands_, _address, _seconds, _count)
     commands.add_to(commands_, _selection_options, all_cases)
     coverage.add_to(commands_, all_cases)
     tried = commands_.add_parser("selftest", help="whether the suite itself works on this machine")
@@ -216,6 +220,8 @@ def _options(args: argparse.Namespace, target: Sequence[str]) -> Options:
 
 
 def _server(args: argparse.Namespace) -> int:
+    if args.file and replays.is_fuzz(args.file):
+        return fuzz_cli.replay(args, _address)
     if args.connect:
         host, port = _address(args.connect)
         options = _options(args, ("--connect", args.connect))

@@ -71,6 +71,11 @@ class CodecProgram:
         return codec
 
     @property
+    def died(self) -> str:
+        """How it ended by itself, or "" while it runs."""
+        return self._program.died
+
+    @property
     def stderr(self) -> str:
         """The end of what it wrote to its standard error."""
         return self._program.stderr

@@ -83,6 +83,11 @@ class Program:
         return self._process.stdout
 
     @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
+    @property
     def died(self) -> str:
         """How it ended by itself, or "" while it runs."""
         code = self._process.returncode

@@ -219,7 +219,7 @@ _SERVED: ContextVar[Served] = ContextVar("served")
 
 
 @contextlib.contextmanager
-def _altered(broken: Broken) -> Iterator[None]:
+def altered(broken: Broken) -> Iterator[None]:
     """While it lasts every connection of every server in this process is altered so."""
     receive, send = ServerConnection.receive_data, ServerConnection.data_to_send
     alterations: dict[ServerConnection, Alteration] = {}
@@ -252,7 +252,7 @@ def trial(broken: Broken, cases: Sequence[Case], options: Options = OPTIONS) -> 
     An end is "pass", "kill REQUIREMENT" (the case's own assertion), "watch REQUIREMENT" (what is watched on every
     connection), or another word with the reason: "unsupported", "no verdict".
     """
-    with _altered(broken):
+    with altered(broken):
         return asyncio.run(_trial(broken, cases, options))
 
 

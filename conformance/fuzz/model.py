@@ -385,7 +385,8 @@ class Model:
         if not room.quiet:
             for stream in room.members.values():
                 stream.presence.append((int(kind), end.member, end.granted))
-        if not (seen or self.settled or any(not stream.slow for stream in room.members.values())):
+        told = not room.quiet and any(not stream.slow for stream in room.members.values())
+        if not (seen or self.settled or told):
             room.ghosts[end.member] = end.granted
 
     # --- the end of a step

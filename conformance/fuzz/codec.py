@@ -1,0 +1,236 @@
+"""Fuzzing a codec: frames and mutations of frames, read and written by everybody who can, who must all agree.
+
+In this process: construct's parser and builder of the declarations (`protocol.wire`), and the code that is made of them
+(`protocol.codec`). With --exec also a program that keeps the contract of `codec_program`.
+"""
+
+import asyncio
+import json
+import sys
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as seeded
+
+from conformance import reference_codec
+from conformance.codec_program import Broken, CodecProgram
+from conformance.codec_values import differences
+from conformance.fuzz import strategies
+from conformance.fuzz.progress import Progress
+from conformance.fuzz.server import Options
+from conformance.fuzz.tally import Tally
+from conformance.octets import HEADER, Header
+from conformance.octets import decode as declared
+from conformance.octets import encode as declared_octets
+from conformance.process import arguments
+from conformance.session import CONFORMS, FAILS
+from conformance.show import hex_lines
+from conformance.verdicts import CaseEnd
+from conformance.wirelog import WireLog
+from protocol.codec import RawFrame, decode, encode
+from protocol.errors import RemoteProtocolError
+from protocol.frames import Frame, Unknown
+from protocol.registry import RULES, Sender, is_ignorable
+
+POOL = 600
+"""Frames that hypothesis draws; all others are made of them."""
+
+_AT_ONCE = 200
+_WRITTEN = 4  # every so many that are read are also written by both
+
+
+@dataclass(frozen=True)
+class Differs:
+    """Octets about which two codecs do not agree."""
+
+    sender: Sender
+    octets: bytes
+    who: str
+    expected: str
+    got: str
+
+
+def pool(seed: int) -> list[tuple[Sender, bytes]]:
+    """Valid frames of both ends as octets, of every type, and frames that break one rule."""
+    drawn: list[tuple[Sender, bytes]] = []
+    quick = settings(
+        max_examples=POOL,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+
+    @seeded(seed)
+    @quick
+    @given(strategies.frames(), strategies.broken_frames())
+    def draw(frame: Frame, broken: strategies.BrokenFrame) -> None:
+        drawn.extend((sender, encode(frame)) for sender in ("C", "S") if sender in RULES[frame.TYPE].sender)
+        drawn.append(("C", broken.octets))
+
+    draw()
+    return [(sender, octets) for sender, octets in drawn if len(octets) <= 2_000]
+
+
+def changed(random: Random, octets: bytes) -> bytes:
+    """The same frame with something changed, and a length in front that is right."""
+    body = bytearray(octets)
+    for _ in range(random.choice((1, 1, 2, 3))):
+        at = random.randrange(4, len(body) + 1)
+        kind = random.random()
+        if kind < 0.4 and at < len(body):
+            body[at] ^= 1 << random.randrange(8)
+        elif kind < 0.6 and at < len(body):
+            body[at] = random.choice((0, 1, 0x7F, 0x80, 0xC0, 0xFF))
+        elif kind < 0.8:
+            del body[max(at, HEADER.size) :]
+        else:
+            body[max(at, HEADER.size) : at] = random.randbytes(random.choice((1, 2, 4)))
+    body[:4] = (len(body) - HEADER.size).to_bytes(4, "big")
+    return bytes(body)
+
+
+def outcome(octets: bytes, sender: Sender) -> tuple[str, Frame | Unknown | None]:
+    """How the code made of the declarations reads a whole frame: "" and the frame, or a code's name and None."""
+    _, type, flags, request, room = HEADER.unpack_from(octets)
+    try:
+        return "", decode(RawFrame(type, flags, request, room, octets[HEADER.size :]), sender)
+    except RemoteProtocolError as error:
+        return error.code.name, None
+
+
+def compare(octets: bytes, sender: Sender, *, written: bool) -> Differs | None:
+    """What the declarations and the code made of them do not agree about, if anything."""
+    code, frame = outcome(octets, sender)
+    try:
+        other: Frame | Unknown | None = declared(Header(*HEADER.unpack_from(octets)), octets[HEADER.size :], sender)
+        said = ""
+    except RemoteProtocolError as error:
+        said, other = error.code.name, None
+    if isinstance(other, Unknown) and code == "MALFORMED" and sender == "S" and is_ignorable(other.type):
+        return None  # RW-TYPE-6 is not in the declarations: an unknown frame has none
+    if (said, other) != (code, frame):
+        return Differs(sender, octets, "the code made of the declarations", f"{said} {other}", f"{code} {frame}")
+    if frame is not None and written:
+        again = encode(frame)
+        slow = declared_octets(frame)
+        if again != slow:
+            return Differs(sender, octets, "the encoder made of the declarations", slow.hex(), again.hex())
+        if outcome(again, sender) != (code, frame):
+            return Differs(sender, octets, "writing and reading again", f"{frame}", f"{outcome(again, sender)}")
+    return None
+
+
+class CodecFuzz:
+    """One run; with `command` the program that it starts is compared as well."""
+
+    def __init__(self, options: Options, command: str = "") -> None:
+        self.options = options
+        self.command = command
+        self.tally = Tally()
+        self.progress = Progress("fuzz codec", self.tally, options.max_time, options.max_examples, tables=())
+        self.found: list[Differs] = []
+        self._random = Random(options.seed)
+        self._pool: list[tuple[Sender, bytes]] = []
+
+    def run(self) -> int:
+        """Fuzzes until time, examples or failures are used up, and gives back the exit status."""
+        if self.command:
+            arguments(self.command, {})
+        self._pool = pool(self.options.seed)
+        interrupted = False
+        self.progress.began = self.progress.began + self.progress.seconds  # the pool is no frame yet
+        try:
+            with self.progress:
+                asyncio.run(self._with_program()) if self.command else self._alone()
+        except KeyboardInterrupt:
+            interrupted = True
+        for differs in self.found[: self.options.max_failures]:
+            self._report(differs)
+        outcome = f"{len(self.found)} differences found" if self.found else "no difference found"
+        self.progress.summary(outcome + (" before it was interrupted" if interrupted else ""), self.options.format)
+        return FAILS if self.found else CONFORMS
+
+    def _next(self) -> tuple[Sender, bytes]:
+        sender, octets = self._random.choice(self._pool)
+        if HEADER.unpack_from(octets)[0] != len(octets) - HEADER.size or self._random.random() < 0.75:
+            octets = changed(self._random, octets)
+        return sender, octets
+
+    def _alone(self) -> None:
+        while not self.progress.over and len(self.found) < self.options.max_failures:
+            for number in range(_AT_ONCE):
+                sender, octets = self._next()
+                differs = compare(octets, sender, written=number % _WRITTEN == 0)
+                self._count(differs, octets)
+            self.progress.show()
+
+    def _count(self, differs: Differs | None, octets: bytes) -> None:
+        self.tally.scripts += 1
+        self.tally.received += 1
+        self.tally.octets += len(octets)
+        if differs:
+            self.found.append(differs)
+
+    async def _with_program(self) -> None:
+        codec = await CodecProgram.start(self.command, 15.0, self.options.timeout)
+        log = WireLog()
+        try:
+            while not self.progress.over and len(self.found) < self.options.max_failures:
+                sender, octets = self._next()
+                request = {"op": "decode", "from": sender, "hex": octets.hex()}
+                expected = reference_codec.answer({"id": 0, **request})
+                try:
+                    answer = await codec.ask(request, log)
+                    differs = disagree(sender, octets, expected, answer)
+                    if differs is None and "frame" in expected:
+                        differs = await self._written(codec, log, sender, octets, expected)
+                except Broken as end:
+                    differs = Differs(sender, octets, "the program", "an answer", str(end))
+                except CaseEnd as end:
+                    differs = Differs(sender, octets, "the program", "an answer", f"{type(end).__name__}: {end}")
+                self._count(differs or compare(octets, sender, written=True), octets)
+                self.progress.show()
+                if differs and codec.died:
+                    await codec.stop()
+                    codec = await CodecProgram.start(self.command, 15.0, self.options.timeout)
+        finally:
+            await codec.stop()
+
+    async def _written(
+        self, codec: CodecProgram, log: WireLog, sender: Sender, octets: bytes, expected: dict[str, Any]
+    ) -> Differs | None:
+        """Has the program write what it has read: the octets that the reference writes."""
+        request = {"op": "encode", "from": sender, "frame": expected["frame"], "value": expected["value"]}
+        wanted = reference_codec.answer({"id": 0, **request})
+        answer = await codec.ask(request, log)
+        if answer.get("hex", "").lower() != wanted.get("hex", "").lower():
+            return Differs(sender, octets, "the program's encoder", json.dumps(wanted), json.dumps(answer))
+        return None
+
+    def _report(self, differs: Differs) -> None:
+        out = sys.stderr if self.options.format == "json" else sys.stdout
+        print(f"FAIL {differs.who} does not agree about octets of {differs.sender}:", file=out)
+        for line in hex_lines(differs.octets):
+            print(f"  {line}", file=out)
+        print(f"  expected {differs.expected[:1000]}\n  got      {differs.got[:1000]}", file=out)
+        if self.options.save:
+            self.options.save.mkdir(parents=True, exist_ok=True)
+            path = self.options.save / f"codec-{len(self.found)}-{self.options.seed}.jsonl"
+            said = {"from": differs.sender, "hex": differs.octets.hex(), "expected": differs.expected}
+            path.write_text(json.dumps(said | {"got": differs.got}) + "\n", encoding="utf-8")
+
+
+def disagree(sender: Sender, octets: bytes, expected: dict[str, Any], answer: dict[str, Any]) -> Differs | None:
+    """Whether a program's answer is not what it should be: the same value, or the same code."""
+    same = expected.get("error") == answer.get("error") and expected.get("frame") == answer.get("frame")
+    if same and "value" in expected:
+        same = not differences(expected["frame"], expected["value"], answer.get("value"))
+    if same:
+        return None
+    return Differs(sender, octets, "the program", json.dumps(expected), json.dumps(answer))
+
+
+__all__ = ["CodecFuzz", "compare", "disagree", "pool"]

@@ -1,0 +1,118 @@
+"""How long `fuzz server` takes to find each broken server of the kill matrix, without being told which it is.
+
+    python -m tests.fuzz_matrix [--seconds 60] [--in-process] [NAME ...]
+
+Each is fuzzed over sockets by what `roomwire-check fuzz server --exec` runs, or with --in-process without I/O and on a
+virtual clock. The table says after how many seconds it failed, by which requirement, and how many steps were left of
+the script, none of which can be left out.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from conformance.fuzz.generate import Profile, script
+from conformance.fuzz.player import Failure, Player
+from conformance.fuzz.server import TIGHT, Options, ServerFuzz
+from conformance.fuzz.shrink import shrunk
+from conformance.fuzz.steps import Step
+from conformance.fuzz.tally import Tally
+from conformance.target import Unreachable
+from tests.broken_server_changes import SERVERS
+from tests.broken_servers import Broken, Served, altered
+from tests.hub_network import HubNetwork
+from tests.kill_matrix import DECLARED_IN
+
+PROFILES = (Profile(restart=0.3, drain=0.1, time=0.3), Profile(clients=5, rooms=4, restart=0.2, drain=0.1, time=0.2))
+BY_NAME = {peer.name: peer for peer in SERVERS}
+assert DECLARED_IN  # importing them has declared the servers
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of one broken server. `steps`: the shortest script that shows it."""
+
+    name: str
+    seconds: float
+    requirement: str
+    steps: tuple[Step, ...]
+    repeats: bool
+
+
+def over_sockets(broken: Broken, seconds: float, seed: int = 1) -> Row | None:
+    """Fuzzes it as `fuzz server --exec` does; None if nothing was found in time."""
+    with altered(broken):
+        options = Options(seed=seed, max_time=seconds, timeout=2.0, shrinking=20.0, restart=0.2)
+        fuzz = ServerFuzz(Served(broken, 3.0), options)
+        began = time.monotonic()
+        try:
+            fuzz.start()
+            fuzz._fuzz()
+        except Unreachable as error:  # not even the first WELCOME came
+            return Row(broken.name, time.monotonic() - began, f"no start: {error}"[:60], (), True)
+        finally:
+            fuzz.stop()
+    if not fuzz.found:
+        return None
+    found = fuzz.found[0]
+    return Row(broken.name, found.seconds, found.failure.requirement, tuple(found.steps), found.repeats)
+
+
+def in_process(broken: Broken, seconds: float, first: int = 0) -> Row | None:
+    """Fuzzes it without I/O; None if nothing was found in time."""
+    began, seed = time.monotonic(), first
+    with altered(broken):
+        while time.monotonic() - began < seconds:
+            steps = script(Random(seed), PROFILES[seed % 2])
+            failure = play(broken, seed, steps)
+            if failure:
+                found = time.monotonic() - began
+                left = shortest(broken, seed, steps[: failure.at + 1], failure)
+                return Row(broken.name, found, failure.requirement, tuple(left), True)
+            seed += 1
+    return None
+
+
+def play(broken: Broken, seed: int, steps: Sequence[Step]) -> Failure | None:
+    """Plays a script without I/O, with tight limits for every other seed."""
+    network = HubNetwork(seed, broken, **(dict(TIGHT) if seed % 4 > 1 else {}))
+    return Player(network, seed, Tally(), 5.0).play(steps)
+
+
+def shortest(broken: Broken, seed: int, steps: list[Step], failure: Failure) -> list[Step]:
+    """The script without the steps that its failure does not need."""
+
+    def fails(shorter: Sequence[Step]) -> bool:
+        other = play(broken, seed, shorter)
+        return other is not None and other.requirement == failure.requirement
+
+    return shrunk(steps, fails)
+
+
+def main() -> int:
+    """Prints the table; exit status 1 if more than one in ten was not found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--seconds", type=float, default=60.0, help="for each (default 60)")
+    parser.add_argument("--in-process", action="store_true")
+    args = parser.parse_args()
+    find = in_process if args.in_process else over_sockets
+    names = args.names or list(BY_NAME)
+    missed = []
+    for name in names:
+        row = find(BY_NAME[name], args.seconds)
+        if row is None:
+            missed.append(name)
+            print(f"   not in {args.seconds:g} s        {name} ({', '.join(BY_NAME[name].breaks)})", flush=True)
+            continue
+        flaky = "" if row.repeats else " FLAKY"
+        print(f"{row.seconds:6.2f} s {len(row.steps):3} steps {row.requirement:14}{flaky} {name}", flush=True)
+    print(f"{len(names) - len(missed)} of {len(names)} found within {args.seconds:g} s each")
+    return int(len(missed) > len(names) // 10)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
