@@ -242,6 +242,7 @@ Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 async def serving(handle: Handle) -> AsyncIterator[int]:
     """Listens on a free local port, which is given; all connections end with it."""
     tasks: set[asyncio.Task[None]] = set()
+    writers: set[asyncio.StreamWriter] = set()
 
     async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -253,8 +254,10 @@ async def serving(handle: Handle) -> AsyncIterator[int]:
             pass
         finally:
             writer.transport.abort()
+            writers.discard(writer)
 
     def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.add(writer)
         tasks.add(task := asyncio.get_running_loop().create_task(served(reader, writer)))
         task.add_done_callback(tasks.discard)
 
@@ -263,6 +266,11 @@ async def serving(handle: Handle) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+        for _ in range(5):
+            await asyncio.sleep(0)  # what is being accepted comes to its handler
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in writers:
+            writer.transport.abort()  # a task that was cancelled before it began has closed nothing
+        await asyncio.sleep(0)

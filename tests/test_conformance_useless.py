@@ -133,8 +133,10 @@ async def serving(handler: Handler) -> AsyncIterator[int]:
             writer.transport.abort()
 
     tasks: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         task = asyncio.get_running_loop().create_task(handle(reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
@@ -144,9 +146,13 @@ async def serving(handler: Handler) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+        for _ in range(5):
+            await asyncio.sleep(0)  # what is being accepted comes to its handler
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in writers:
+            writer.transport.abort()  # a task that was cancelled before it began has closed nothing
         await asyncio.sleep(0)  # the loop closes what was aborted
 
 

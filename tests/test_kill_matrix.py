@@ -48,7 +48,7 @@ def test_broken_peers_are_found_as_the_matrix_says(names: list[str]) -> None:
 
 def test_matrix_is_of_these_broken_peers() -> None:
     mine = {name: peer for name, peer in MATRIX_ROWS.items() if name.partition("/")[0] in PROVED_ROLES}
-    assert list(mine) == list(PEERS)
+    assert sorted(mine) == sorted(PEERS)  # other tests may have imported the modules in another order
     assert {name: peer.breaks for name, peer in mine.items()} == {name: broken_by(p) for name, p in PEERS.items()}
 
 
