@@ -454,6 +454,7 @@ class Model:
         self.draining = False
         self.refs.clear()
         for room in self.rooms.values():
+            room.ref = 0  # it may be another room's now (RW-MODEL-7)
             room.members.clear()
             room.ghosts.clear()
             room.quiet = False
