@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -16,6 +17,9 @@ from reference_server.store import StoreCorrupt, StoreUnavailable
 from reference_server.verify import Report, verify
 
 PAGES_AT_ONCE = 1_024
+
+ACCOUNTS = "accounts.sqlite3"
+"""The accounts, where they are in the data directory, as they are unless a setting says otherwise."""
 
 
 def backup(directory: Path, target: Path, progress: Callable[[str], None] = lambda doing: None) -> Report:
@@ -38,6 +42,8 @@ def backup(directory: Path, target: Path, progress: Callable[[str], None] = lamb
                 if not holder:
                     check_wal(source.with_name(f"{DATABASE}-wal"))
                 _copy(source, begun / DATABASE, progress)
+                if (directory / ACCOUNTS).is_file():
+                    _copy_accounts(directory / ACCOUNTS, begun / ACCOUNTS)
             report = verify(begun, progress)
             if report.wrong:
                 raise StoreCorrupt(source, "a sound store", report.wrong[0])
@@ -47,6 +53,14 @@ def backup(directory: Path, target: Path, progress: Callable[[str], None] = lamb
     except Exception as error:
         raise as_store_error(error, source) from error
     return report
+
+
+def _copy_accounts(source: Path, target: Path) -> None:
+    target.touch(mode=0o600)
+    with closing(connect(source, "ro")) as reader, closing(sqlite3.connect(target)) as writer:
+        reader.backup(writer)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager

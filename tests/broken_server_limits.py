@@ -7,10 +7,12 @@ import pytest
 
 from protocol.frames import (
     Ack,
+    Error,
     Evicted,
     Joined,
     Pong,
     Presence,
+    Unknown,
 )
 from protocol.registry import (
     Code,
@@ -23,7 +25,7 @@ from reference_server.limits import AddressBook, Spent
 from reference_server.listener import PeerProtocol
 from reference_server.memory_store import MemoryLog
 from reference_server.room import Room
-from tests.broken_server_changes import broken, of, recoded, without
+from tests.broken_server_changes import broken, fatal_if, of, recoded, without
 from tests.broken_servers import Alteration, Piece
 
 
@@ -115,6 +117,15 @@ def _forgets(a: Alteration, said: Piece) -> list[Piece]:
     return [said]
 
 
+def _unforgiving(a: Alteration, said: Piece) -> list[Piece]:
+    """Who once asked for too much is let into no room any more."""
+    if isinstance(said, Error) and said.code == Code.RANGE_INVALID:
+        a.notes["offended"] = True
+    if isinstance(said, Joined) and a.notes.get("offended"):
+        return [Error(Code.FORBIDDEN, 0, "", (), 0, said.request, 0)]
+    return [said]
+
+
 def _forgets_ended(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(AddressBook, "take_over", lambda book, address: Spent())
 
@@ -143,6 +154,19 @@ broken("closes when it is full", "RW-CONN-3", says=recoded({Code.SERVER_FULL: Co
 broken("forgets ids early", "RW-DEDUPE-6", "RW-DEDUPE-3", says=_forgets)
 broken("calls limits something else", "RW-LIMIT-1", "RW-ORDER-1", says=recoded({Code.RATE_LIMITED: Code.UNAVAILABLE}))
 broken("renews rates with each connection", "RW-LIMIT-3", patch=_forgets_ended)
+broken(
+    "minds unknown types while it drains",
+    "RW-TYPE-1",
+    "RW-TYPE-2",
+    hears=fatal_if(lambda a, f: isinstance(f, Unknown) and a.conn.state == "DRAINING"),
+    only=("server/8.6/unknown-types",),
+)
+broken(
+    "never forgives a cursor out of range",
+    "RW-CHECK-2",
+    says=_unforgiving,
+    only=("server/6.2/range-since-then-joined",),
+)
 broken("replays one message more", "RW-CURSOR-1", patch=_one_cap)
 broken("retains what somebody has not read", "RW-LAG-7", patch=_retains_for_members)
 broken("counts time in which it does not read", "RW-HEARTBEAT-3", patch=_counts_unread_time)

@@ -15,6 +15,7 @@ from protocol.frames import Ack
 from protocol.registry import Flag
 from reference_server import backup as backup_module
 from reference_server import verify as verify_module
+from reference_server.accounts import Account, AccountsFile
 from reference_server.backup import backup
 from reference_server.sqlite_files import FORMAT
 from reference_server.sqlite_tables import Room
@@ -281,6 +282,22 @@ def test_a_copy_holds_all_and_gets_new_epochs_each_time_it_is_put_to_use(tmp_pat
         assert epoch(restored) == epochs[-1]
     assert len({first, *epochs}) == 3
     assert epoch(tmp_path / "store") == first
+
+
+def test_accounts_are_copied_with_the_rooms(tmp_path: Path) -> None:
+    accounts = AccountsFile(filled(tmp_path / "store") / "accounts.sqlite3")
+    accounts.add("Ada", "long enough", created_ms=0)
+    backup(tmp_path / "store", tmp_path / "copy")
+    copied = tmp_path / "copy" / "accounts.sqlite3"
+    assert copied.stat().st_mode & 0o077 == 0
+    assert [account.name for account in found(AccountsFile(copied))] == ["Ada"]
+    assert found(AccountsFile(copied)) == found(accounts)
+
+
+def found(file: AccountsFile) -> list[Account]:
+    accounts = file.read()
+    assert accounts is not None
+    return accounts.all()
 
 
 def test_a_copy_of_a_copy_is_one_too(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from conformance.server_cases.register import (
     refused_once,
     stand,
 )
-from protocol.frames import Join, Publish
+from protocol.frames import Join, Joined, Publish
 from protocol.registry import MAX_SAFE, Code, FieldType, FrameType
 
 _CRITICAL = field(CRITICAL)
@@ -245,6 +245,20 @@ async def history_range(t: Context) -> None:
         "history",
         "RW-MODEL-8",
     )
+
+
+@case("6.2/range-since-then-joined", "RW-CHECK-4", "RW-CHECK-2")
+async def range_since_then_joined(t: Context) -> None:
+    """JOIN with since 2^63 - 1 earns RANGE_INVALID, and the room is as good as before: it can be joined and used."""
+    member, there = await t.member()
+    peer = await t.open()
+    for since in (2**63 - 1, MAX_SAFE + 1):
+        peer.send_octets(join(there.name.encode(), there.epoch, since))
+        await peer.expect_error(700, Code.RANGE_INVALID, "RW-CHECK-4", 0)
+    reply = await t.patiently(peer, Join(there.name, there.epoch, 0))
+    t.require(isinstance(reply, Joined), "JOINED", reply, "RW-CHECK-2")
+    await t.publish(peer, there.room)
+    await t.marker(member, peer, room=there.room)
 
 
 @case("6.2/join-range-before-joined", "RW-CHECK-1")

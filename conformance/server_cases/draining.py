@@ -1,6 +1,7 @@
 """Section 8.6: draining, at a server of its own that is sent SIGTERM."""
 
 from conformance.context import Context
+from conformance.octets import frame
 from conformance.peer import Peer
 from conformance.server_cases.register import case
 from conformance.verdicts import Crashed, Informative
@@ -31,6 +32,17 @@ async def answers(t: Context) -> None:
     request = peer.ask(Publish(t.id(peer), 0, b"late", room=joined.room), breaks="RW-DRAIN-1")
     await peer.expect(request, Ack, "RW-DRAIN-2")
     await peer.fence("RW-PING-1")
+    peer.send(Goaway(Code.NONE))
+    await peer.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3")
+
+
+@case("8.6/unknown-types", "RW-TYPE-1", "RW-TYPE-2", "RW-DRAIN-2", tags=["process"])
+async def unknown_types(t: Context) -> None:
+    """A draining server treats frames of unknown type as before: requests are answered, the ignorable ignored."""
+    [(peer, _)] = await _drained(t)
+    peer.send_octets(frame(0x8021, b"\x01\x02") + frame(0x0009, request=700), breaks="RW-DRAIN-1")
+    await peer.expect_error(700, Code.UNKNOWN_REQUEST, "RW-TYPE-1", 0)
+    await peer.fence("RW-TYPE-2")
     peer.send(Goaway(Code.NONE))
     await peer.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3")
 
