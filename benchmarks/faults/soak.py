@@ -1,0 +1,145 @@
+"""Mixed load and faults for a long time, and whether memory and descriptors stay where they were."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from statistics import median
+from typing import NamedTuple
+
+from benchmarks.faults.attack import KINDS, start
+from benchmarks.faults.member import Member
+from benchmarks.faults.network import Plan, Proxy
+from benchmarks.faults.process import Server
+from benchmarks.faults.results import Outcome
+from benchmarks.faults.stage import STORE, Run, Scene
+
+CHECKED = (*STORE, "memory", "recovery")
+RETAINED = 20_000
+"""Messages a room; else the store and the index of ids would grow as they should."""
+
+SETTINGS = {"retention_messages": RETAINED, "dedupe_ms": 20_000, "join_rate": 50, "join_burst": 200}
+RATE_SECONDS = 0.02
+BURST = 6
+WARM_UP = 0.25
+"""The part of the samples that counts as getting warm."""
+
+GROWTH = 1.10
+DESCRIPTORS = 16
+"""How much more the last third may be than the first one after that."""
+
+
+class Sample(NamedTuple):
+    """Of the server, `second` after the start."""
+
+    second: float
+    resident_mib: float
+    descriptors: int
+    acknowledged: int
+
+
+async def soak(run: Run, outcome: Outcome, minutes: float, samples: list[Sample]) -> None:
+    """One server all the time: publishes, resets, stalls, floods, newcomers; it is not restarted, for memory's sake."""
+    rng = run.rng("soak")
+    server = Server(run.directory / "soak", SETTINGS)
+    proxy = Proxy(lambda: server.port, lambda: Plan("down", rng.randrange(200, 200_000), rng.choice((0.0, 0.05))))
+    scene = Scene(server, rng, publishers=3, readers=3, window=64, rooms=("red", "blue", "green"))
+    began = time.monotonic()
+    async with proxy, scene:
+        for members in scene.rooms.values():
+            members[1].port = proxy.port  # one publisher and one reader of each room have a bad line
+            members[4].port = proxy.port
+            members[1].cut()
+            members[4].cut()
+        while (second := time.monotonic() - began) < minutes * 60:
+            for member in scene.publishers:
+                member.target = member.sent + BURST
+                member.pump()
+            _forget_the_past(scene.members, outcome)
+            await asyncio.sleep(RATE_SECONDS)
+            if not samples or second - samples[-1].second >= 2.0:
+                sample = Sample(second, server.resident_octets() / 2**20, server.descriptors(), outcome.acknowledged)
+                samples.append(sample)
+                run.progress(
+                    f"soak: {second / 60:.1f} of {minutes:g} min, {sample.resident_mib:.1f} MiB,"
+                    f" {sample.descriptors} descriptors, {outcome.acknowledged:,} acknowledged"
+                )
+            if rng.random() < 0.002:
+                await _disturb(run, outcome, scene)
+        outcome.faults += proxy.cuts
+        await scene.quiet(outcome)
+        _forget_the_past(scene.members, outcome)
+        await server.end()
+        scene.audit(outcome, ended=True)  # of what is retained
+    judge(outcome, samples)
+
+
+async def _disturb(run: Run, outcome: Outcome, scene: Scene) -> None:
+    rng = run.rng(f"disturb {outcome.faults}")
+    outcome.faults += 1
+    if rng.random() < 0.5:
+        attack = await start(rng.choice(KINDS), scene.server.port, 2)
+        await asyncio.sleep(0.5)
+        attack.kill()
+        await attack.communicate()
+    else:
+        member = rng.choice(scene.members)
+        member.hold(True)
+        await asyncio.sleep(0.3)
+        member.hold(False)
+
+
+def _forget_the_past(members: list[Member], outcome: Outcome) -> None:
+    """Count what was seen and let go of it, or this program would be what grows. Members check order as it comes."""
+    for member in members:
+        member.confess(outcome)
+        outcome.acknowledged += len(member.acked)
+        outcome.repeated += member.repeated
+        for segment in member.segments:
+            outcome.delivered += len(segment.numbers)
+            del segment.numbers[:]
+        del member.segments[:-1]
+        member.acked.clear()
+        member.repeated = 0
+
+
+def judge(outcome: Outcome, samples: list[Sample]) -> None:
+    """Flat, or not."""
+    warm = samples[int(len(samples) * WARM_UP) :]
+    third = max(1, len(warm) // 3)
+    first, last = warm[:third], warm[-third:]
+    for name, early, late, bound in (
+        ("MiB", median(s.resident_mib for s in first), median(s.resident_mib for s in last), GROWTH),
+        ("descriptors", median(s.descriptors for s in first), median(s.descriptors for s in last), None),
+    ):
+        outcome.notes[f"{name}, first and last third after warming up"] = f"{early:.1f}, {late:.1f}"
+        if late > (early * bound if bound else early + DESCRIPTORS):
+            outcome.breach("memory", f"{late:.1f} {name} at the end, {early:.1f} before")
+
+
+WIDTH, HEIGHT, LEFT, TOP = 900, 360, 60, 30
+
+
+def plot(samples: list[Sample]) -> str:
+    """An SVG of memory and descriptors by minute."""
+    span = max(samples[-1].second, 1.0)
+    lines = []
+    for index, (label, colour, values) in enumerate(
+        (
+            ("resident memory, MiB", "#2b6cb0", [s.resident_mib for s in samples]),
+            ("descriptors", "#c05621", [float(s.descriptors) for s in samples]),
+        )
+    ):
+        top = max(values) * 1.1 or 1.0
+        points = " ".join(
+            f"{LEFT + s.second / span * WIDTH:.1f},{TOP + HEIGHT * (1 - value / top):.1f}"
+            for s, value in zip(samples, values, strict=True)
+        )
+        lines.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{points}"/>')
+        text = f"{label}: {values[0]:.1f} at first, at most {max(values):.1f}, {values[-1]:.1f} at the end"
+        lines.append(f'<text x="{LEFT}" y="{TOP + HEIGHT + 40 + 20 * index}" fill="{colour}">{text}</text>')
+    axis = f'<path d="M{LEFT} {TOP}V{TOP + HEIGHT}H{LEFT + WIDTH}" fill="none" stroke="#888"/>'
+    minutes = f'<text x="{LEFT + WIDTH - 90}" y="{TOP + HEIGHT + 18}">{span / 60:.1f} minutes</text>'
+    size = f'width="{WIDTH + 2 * LEFT}" height="{HEIGHT + TOP + 80}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13">'
+    return "\n".join([head, '<rect width="100%" height="100%" fill="white"/>', axis, minutes, *lines, "</svg>"]) + "\n"

@@ -1,0 +1,159 @@
+"""The fault matrix: a short run of every family on real processes, and that each invariant can be seen broken."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from benchmarks.faults import cli, disk, ledger, soak
+from benchmarks.faults.ledger import Stored
+from benchmarks.faults.member import Acknowledged, Member, Segment, check
+from benchmarks.faults.results import INVARIANTS, Outcome
+from benchmarks.generator import compiler
+
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler for benchmarks/faults/faultlib.c")
+NEEDS_LIBRARY = {"power", "full", "clock"}
+
+
+@pytest.mark.parametrize(
+    "families", [("kill", "damage"), ("drain", "reset"), ("repeat", "slow"), ("floods", "storm")], ids=" ".join
+)
+def test_nothing_is_broken_by_faults(families: tuple[str, ...], tmp_path: Path) -> None:
+    run(families, tmp_path)
+
+
+@needs_compiler
+def test_nothing_is_broken_by_a_machine_that_fails(tmp_path: Path) -> None:
+    run(("power", "full", "clock"), tmp_path)
+
+
+def run(families: tuple[str, ...], directory: Path) -> None:
+    report = directory / "faults.json"
+    arguments = ["--only", *families, "--seed", "5", "--json", str(report), "--directory", str(directory)]
+    status = cli.main(arguments)
+    results = json.loads(report.read_text())["families"]
+    assert [each["name"] for each in results] == list(families)
+    for each in results:
+        assert not any(each["broken"].values()), each["words"]
+        assert each["faults"] > 0
+        assert each["acknowledged"] > 0
+    assert status == 0
+
+
+def test_all_families_are_tried_here() -> None:
+    tried = {"kill", "damage", "drain", "reset", "repeat", "slow", "floods", "storm", *NEEDS_LIBRARY}
+    assert tried == set(cli.FAMILIES)
+    assert {name for family in cli.FAMILIES.values() for name in family.checked} == set(INVARIANTS)
+
+
+@needs_compiler
+def test_a_disk_that_lies_about_its_syncs_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAULTS_LIE", "1")
+    status = cli.main(["--only", "power", "--seed", "5", "--directory", str(tmp_path)])
+    assert status == 1
+    assert "power: lost: " in capsys.readouterr().out
+
+
+def member() -> Member:
+    """A member that published 7 and 8, and saw 7, 8 and 9 at 1 to 3."""
+    each = Member("ada", 0, "red", lambda: 0, 1, 0)
+    each.acked = {7: Acknowledged(1, 1), 8: Acknowledged(1, 2)}
+    segment = Segment(1)
+    segment.numbers.extend((7, 8, 9))
+    each.segments.append(segment)
+    each.cursor = (1, 3)
+    return each
+
+
+def stored(numbers: list[int], seqs: list[int] | None = None, times: list[int] | None = None) -> Stored:
+    count = len(numbers)
+    ids = [number.to_bytes(16, "big", signed=True) for number in numbers]
+    return Stored(count, 1, seqs or list(range(1, count + 1)), numbers, ids, times or [0] * count)
+
+
+def audited(log: Stored, each: Member) -> set[str]:
+    outcome = Outcome("test", tuple(INVARIANTS))
+    ledger.audit(outcome, log, [each], ended=True)
+    return set(outcome.broken)
+
+
+def test_a_sound_log_is_sound() -> None:
+    assert audited(stored([7, 8, 9]), member()) == set()
+
+
+@pytest.mark.parametrize(
+    ("log", "broken"),
+    [
+        (stored([7, 9, 8]), {"lost", "order"}),
+        (stored([7]), {"lost", "order", "gap"}),
+        (stored([7, 8, 9, 7]), {"doubled", "order", "gap"}),
+        (stored([7, 8, 9], seqs=[1, 2, 4]), {"seq"}),
+        (stored([7, 8, 9], times=[2, 1, 3]), {"order"}),
+        (stored([7, 8, 9, 10]), {"gap"}),
+        (stored([7, 8, -1]), {"order"}),
+    ],
+)
+def test_a_log_that_differs_is_a_breach(log: Stored, broken: set[str]) -> None:
+    assert audited(log, member()) - {"gap"} | (broken & {"gap"}) == broken
+
+
+def fault_seen(each: Member) -> None:
+    each.faults.append("order: seq 5 after 3")
+
+
+def refused(each: Member) -> None:
+    each.refused.append("ERROR(401)")
+
+
+@pytest.mark.parametrize(("change", "broken"), [(fault_seen, "order"), (refused, "lost")])
+def test_what_a_member_says_is_counted(change: Callable[[Member], None], broken: str) -> None:
+    each = member()
+    change(each)
+    assert audited(stored([7, 8, 9]), each) == {broken}
+
+
+def journal(*records: tuple[int, str, int, bytes]) -> bytes:
+    return b"".join(
+        disk._RECORD.pack(operation, len(data), offset, name.encode()) + data
+        for operation, name, offset, data in records
+    )
+
+
+def test_what_was_synced_survives_a_loss_of_power_and_the_rest_may_not(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_bytes(
+        journal(
+            (disk.CREATE, "a", 0, b""),
+            (disk.WRITE, "a", 0, b"x" * 1024),
+            (disk.SYNC, "a", 0, b""),
+            (disk.WRITE, "a", 512, b"y" * 1024),
+            (disk.CREATE, "b", 0, b""),
+            (disk.WRITE, "b", 0, b"z"),
+        )
+    )
+    seen = set()
+    for seed in range(60):
+        state = disk.Disk({})
+        state.replay(tmp_path / "journal")
+        state.cut(Random(seed), tmp_path / str(seed))
+        left = (tmp_path / str(seed) / "a").read_bytes()
+        assert left[:512] == b"x" * 512
+        assert set(left[512:1024]) <= {ord("x"), ord("y")}
+        seen.add((left, (tmp_path / str(seed) / "b").exists()))
+    assert {left == b"x" * 1024 for left, _ in seen} == {True, False}
+    assert {there for _, there in seen} == {True, False}
+    assert any(left[512:] == b"x" * 512 + b"y" * 512 for left, _ in seen)  # torn
+
+
+def test_payloads_prove_themselves() -> None:
+    assert len({check(number) for number in range(1_000)}) == 1_000
+
+
+def test_a_plot_shows_every_sample() -> None:
+    samples = [soak.Sample(second, 50.0 + second, 20, 100 * second) for second in range(10)]
+    text = soak.plot(samples)
+    assert text.count("<polyline") == 2
+    assert "59.0" in text
