@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from random import Random
 
 from conformance.fuzz.generate import Profile, script
-from conformance.fuzz.player import Failure, Player
+from conformance.fuzz.player import Player
+from conformance.fuzz.refusals import Failure
 from conformance.fuzz.server import TIGHT, Options, ServerFuzz
 from conformance.fuzz.shrink import shrunk
 from conformance.fuzz.steps import Step
@@ -29,6 +30,8 @@ from tests.kill_matrix import DECLARED_IN
 PROFILES = (Profile(restart=0.3, drain=0.1, time=0.3), Profile(clients=5, rooms=4, restart=0.2, drain=0.1, time=0.2))
 BY_NAME = {peer.name: peer for peer in SERVERS}
 assert DECLARED_IN  # importing them has declared the servers
+PATIENT = {"preface_ms": 60_000, "handshake_ms": 60_000, "frame_ms": 60_000, "heartbeat_ms": 60_000}
+"""Times of a server that a busy machine does not make hasty."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,15 @@ class Row:
     repeats: bool
 
 
-def over_sockets(broken: Broken, seconds: float, seed: int = 1) -> Row | None:
+def over_sockets(broken: Broken, seconds: float, seed: int = 1, shrinking: float = 5.0) -> Row | None:
     """Fuzzes it as `fuzz server --exec` does; None if nothing was found in time."""
     with altered(broken):
-        options = Options(seed=seed, max_time=seconds, timeout=2.0, shrinking=20.0, restart=0.2)
-        fuzz = ServerFuzz(Served(broken, 3.0), options)
+        options = Options(seed=seed, max_time=seconds, timeout=2.0, shrinking=shrinking, restart=0.2)
+        fuzz = ServerFuzz(Served(broken, 3.0, PATIENT), options)
         began = time.monotonic()
         try:
             fuzz.start()
-            fuzz._fuzz()
+            fuzz.fuzz()
         except Unreachable as error:  # not even the first WELCOME came
             return Row(broken.name, time.monotonic() - began, f"no start: {error}"[:60], (), True)
         finally:

@@ -26,7 +26,7 @@ from protocol.frames import Ack, Error, Goaway, Hello, Join, Joined, Leave, Mess
 from protocol.registry import Flag, Sender
 from tests.broken_server_rooms import durable
 from tests.broken_servers import Broken, Served, altered
-from tests.fuzz_matrix import BY_NAME, in_process, over_sockets, play
+from tests.fuzz_matrix import BY_NAME, PATIENT, in_process, over_sockets, play
 from tests.hub_network import HubNetwork
 
 CORPUS = sorted((Path(__file__).parent.parent / "conformance" / "corpus").glob("*.jsonl"))
@@ -89,13 +89,13 @@ def test_no_step_can_be_left_out() -> None:
 
 @pytest.mark.parametrize("name", ["leaves out one message", "loses the last message in a crash"])
 def test_broken_servers_are_found_over_sockets(name: str) -> None:
-    row = over_sockets(BY_NAME[name], 60.0)
+    row = over_sockets(BY_NAME[name], 60.0, shrinking=1.0)
     assert row is not None
     assert row.repeats
 
 
 def _fuzz(broken: Broken, options: Options) -> ServerFuzz:
-    fuzz = ServerFuzz(Served(broken, 10.0), options)
+    fuzz = ServerFuzz(Served(broken, 10.0, PATIENT), options)
     with altered(broken):
         fuzz.start()
         try:
@@ -121,14 +121,14 @@ def test_failure_is_written_and_replayed(tmp_path: Path, capsys: pytest.CaptureF
     [path] = tmp_path.iterdir()
     assert json.loads(path.read_text().splitlines()[-1])["wire"]
     with altered(broken):
-        served = Served(broken, 10.0)
+        served = Served(broken, 10.0, PATIENT)
         hosted = Hosted(served)
         hosted.start()
         try:
             assert main(["replay", str(path), "--connect", f"127.0.0.1:{served.port}"]) == 1
         finally:
             hosted.stop()
-    whole = Served(Broken("whole", ()), 10.0)
+    whole = Served(Broken("whole", ()), 10.0, PATIENT)
     hosted = Hosted(whole)
     with altered(Broken("whole", ())):
         hosted.start()
@@ -202,7 +202,8 @@ def test_server_that_hangs_is_found() -> None:
 
     network = HubNetwork()
     network.connect = Hung  # type: ignore[method-assign,assignment]
-    failure = octets.burst(network, Random(1), [CLIENT_PREFACE + frame(0x06, bytes(8))], Tally(), 1.0, 3)
+    steps = octets.mutations(Random(1), [CLIENT_PREFACE + frame(0x06, bytes(8))], 3)
+    failure = octets.burst(network, steps, Tally(), 1.0)
     assert failure is not None
     assert failure.requirement == "RW-CLOSE-2"
 

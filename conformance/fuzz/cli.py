@@ -3,15 +3,18 @@
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from conformance import declaration
 from conformance.fuzz import replays
 from conformance.fuzz.codec import CodecFuzz
 from conformance.fuzz.hosted import Hosted
 from conformance.fuzz.player import Player, last_frames
 from conformance.fuzz.server import Options, ServerFuzz
 from conformance.fuzz.tally import Tally
-from conformance.process import Unstartable
+from conformance.options import DECLARATIONS
+from conformance.process import Unstartable, arguments
 from conformance.session import CONFORMS, FAILS, UNREACHABLE
 from conformance.target import OFFERED, LaunchedServer, ServerTarget, Unreachable
 
@@ -49,6 +52,8 @@ def add_to(
     _common(server, seconds, count)
     server.add_argument("--no-octets", dest="octets", action="store_false", help="scripts alone, no mutated octets")
     server.add_argument("--save", type=Path, metavar="DIR", help="write a replay file for each failure")
+    server.add_argument("--config", type=Path, metavar="FILE", help="TOML: features and limits of the target")
+    server.add_argument("--declare", action="append", default=[], choices=sorted(DECLARATIONS), help="leave out")
     server.set_defaults(run=lambda args: _server(args, address))
     codec = roles.add_parser(
         "codec", help="the declarations, the code made of them, and a program", epilog=EXAMPLES, formatter_class=raw
@@ -70,7 +75,8 @@ def _common(parser: argparse.ArgumentParser, seconds: Callable[[str], float], co
 
 
 def options(args: argparse.Namespace) -> Options:
-    """The options of the command line."""
+    """The options of the command line. Raises declaration.DeclarationError."""
+    said = declared(args)
     return Options(
         seed=args.seed,
         max_time=0.0 if args.max_examples else args.max_time,
@@ -80,13 +86,24 @@ def options(args: argparse.Namespace) -> Options:
         format=args.format,
         octets=getattr(args, "octets", True),
         save=getattr(args, "save", None),
+        limits=dict(said.limits),
+        ascii_only=True if "ascii-names" in said.features else None,
     )
+
+
+def declared(args: argparse.Namespace) -> declaration.Declaration:
+    """What is said of the target by --config and --declare. Raises declaration.DeclarationError."""
+    file = getattr(args, "config", None)
+    said = declaration.read(file) if file else declaration.Declaration()
+    return replace(said, features=said.features | frozenset(getattr(args, "declare", ())))
 
 
 def _target(args: argparse.Namespace, address: Address) -> ServerTarget:
     if args.connect:
         return ServerTarget(*address(args.connect), ready=10.0)
-    return LaunchedServer(args.exec, 15.0, FUZZ_OFFERED)
+    arguments(args.exec, {"port": 0, "host": "", "dir": ""})
+    limits = declared(args).limits  # what it was declared to have is not offered to be otherwise
+    return LaunchedServer(args.exec, 15.0, {n: value for n, value in FUZZ_OFFERED.items() if n not in limits})
 
 
 def _server(args: argparse.Namespace, address: Address) -> int:
@@ -125,7 +142,8 @@ def replay(args: argparse.Namespace, address: Address) -> int:
     try:
         hosted.start()
         network = hosted.network(args.timeout, again.limits if args.exec else {})
-        failure = Player(network, again.seed, Tally(), args.timeout).play(again.steps)
+        ascii_only = True if "ascii-names" in declared(args).features else None
+        failure = Player(network, again.seed, Tally(), args.timeout, ascii_only=ascii_only).play(again.steps)
     except (Unreachable, Unstartable) as error:
         return unreachable(error)
     finally:

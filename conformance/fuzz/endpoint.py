@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from conformance.fuzz.model import Model, Stream
 from conformance.fuzz.network import Wire
-from conformance.fuzz.refusals import refuse
+from conformance.fuzz.refusals import Said, refuse
 from conformance.fuzz.tally import Tally
 from conformance.octets import HEADER, Header, read_header, split_frames
 from conformance.show import code_name, frame_line, octets_line
@@ -18,6 +18,7 @@ from conformance.watch import Watch
 from protocol.codec import RawFrame, decode, encode
 from protocol.errors import RemoteProtocolError
 from protocol.frames import (
+    Ack,
     Auth,
     Error,
     Evicted,
@@ -44,15 +45,6 @@ class Due:
     judge: Callable[[Frame], None]
     lost: Callable[[], None]
     messages: list[Message] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Said:
-    """Octets that went over the wire, for a replay file and for people. `sender` is C or S."""
-
-    client: str
-    sender: str
-    octets: bytes
 
 
 class Endpoint:
@@ -157,6 +149,7 @@ class Endpoint:
     def write(self, octets: bytes, cut: int = 0) -> None:
         """Sends octets, in so many pieces."""
         self.log.append(Said(self.label, "C", octets))
+        self.tally.told += len(octets)
         size = max(1, -(-len(octets) // max(1, cut)))
         for at in range(0, len(octets), size):
             self.wire.write(octets[at : at + size])
@@ -260,6 +253,7 @@ class Endpoint:
     def _reply(self, frame: Frame) -> None:
         if isinstance(frame, Error):
             self.tally.codes["E", frame.code] += 1
+        self.tally.acknowledged += isinstance(frame, Ack)
         if self.due and self.due[0].request == frame.request:
             due = self.due[0]
             due.judge(frame)

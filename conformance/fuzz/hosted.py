@@ -1,10 +1,8 @@
 """A `ServerTarget` for code that does not run in an event loop: its loop turns in a thread of its own."""
 
 import asyncio
-import os
 import threading
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, TypeVar
 
 from conformance.fuzz.network import Sockets
@@ -79,12 +77,3 @@ class Hosted:
         """The number of the target's process, or 0."""
         program = getattr(self.target, "_program", None)
         return program.pid if program is not None and not self.target.died else 0
-
-
-def usage(pid: int) -> tuple[int, int] | None:
-    """Resident memory in octets and open descriptors of a process, where the system tells them."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir(f"/proc/{pid}/fd"))
-    except (OSError, ValueError, IndexError):
-        return None

@@ -7,17 +7,18 @@ says on it must be well-formed. That others are served all the same shows in the
 from collections.abc import Sequence
 from random import Random
 
-from conformance.fuzz.endpoint import Endpoint, Said
+from conformance.fuzz.endpoint import Endpoint
 from conformance.fuzz.model import Model
 from conformance.fuzz.network import Network
-from conformance.fuzz.player import Failure
+from conformance.fuzz.refusals import Failure, Said
+from conformance.fuzz.steps import Step
 from conformance.fuzz.tally import Tally
 from conformance.octets import HEADER, Header, split_frames
 from conformance.show import frame_line
 from conformance.verdicts import Failed
 from protocol.codec import RawFrame, decode
 from protocol.errors import RemoteProtocolError
-from protocol.frames import Error, Goaway
+from protocol.frames import Ack, Error, Goaway
 from protocol.registry import CODES, MAGIC, PREFACE_SIZE, Code
 
 AT_ONCE = 40
@@ -81,21 +82,29 @@ def _frames(random: Random, octets: bytearray, other: bytes) -> bytearray:
     return octets[:PREFACE_SIZE] + b"".join(frames[: len(mine) + 3])
 
 
-def burst(
-    network: Network, random: Random, corpus: Sequence[bytes], tally: Tally, timeout: float, count: int = AT_ONCE
-) -> Failure | None:
-    """Sends mutations on so many connections at once, and judges what comes. Gives back what went wrong."""
+def mutations(random: Random, corpus: Sequence[bytes], count: int = AT_ONCE) -> list[Step]:
+    """Steps of one burst."""
+    made = (mutated(random, random.choice(corpus), random.choice(corpus)) for _ in range(count))
+    return [Step("octets", octets=octets.hex(), cut=random.choice((0, 0, 3))) for octets in made]
+
+
+def burst(network: Network, steps: Sequence[Step], tally: Tally, timeout: float) -> Failure | None:
+    """Says what "octets" steps say, each on a connection of its own, all at once, and judges what comes.
+
+    Gives back what went wrong; `at` is the number of the step, and the last one where nobody can tell which it was.
+    """
     log: list[Said] = []
-    ends = []
+    ends: list[tuple[Endpoint, bytearray]] = []
+    at = len(steps) - 1
     try:
-        for number in range(count):
-            octets = mutated(random, random.choice(corpus), random.choice(corpus))
+        for number, step in enumerate(steps):
+            octets = bytes.fromhex(step.octets)
             end = Endpoint(f"m{number}", network.connect(), Model(), tally, log, network.now())
+            ends.append((end, bytearray()))
             tally.connections += 1
             tally.sent += len(split_frames(octets[PREFACE_SIZE:])[0])
-            end.write(octets, random.choice((0, 0, 3)))
+            end.write(octets, step.cut)
             end.wire.eof()
-            ends.append((end, bytearray()))
         deadline = network.now() + timeout
         while any(not end.wire.ended for end, _ in ends):
             for end, got in ends:
@@ -104,20 +113,23 @@ def burst(
             if all(end.wire.ended for end, _ in ends):
                 break
             if left <= 0 or not network.wait(left):
-                end = next(end for end, _ in ends if not end.wire.ended)
+                at = next(number for number, (end, _) in enumerate(ends) if not end.wire.ended)
                 raise Failed("the connection closed behind the end of the client's stream", "nothing", "RW-CLOSE-2")
-        for end, got in ends:
+        for number, (end, got) in enumerate(ends):
+            at = number
             log.append(Said(end.label, "S", bytes(got)))
             judge(bytes(got), tally)
     except Failed as failed:
-        mine = tuple(said for said in log if said.client == end.label)
-        return Failure(failed.requirement, failed.expected, failed.got, 0, mine)
+        mine = tuple(said for said in log if said.client == f"m{at}")
+        return Failure(failed.requirement, failed.expected, failed.got, at, mine)
     except OSError as error:
         fault = network.fault() or str(error)
-        return Failure("RW-CLOSE-7", "a server that goes on serving", fault, 0, tuple(log), crashed=True)
+        return Failure("RW-CLOSE-7", "a server that goes on serving", fault, len(steps) - 1, tuple(log), crashed=True)
     finally:
         for other, _ in ends:
             other.wire.close()
+    if fault := network.fault():
+        return Failure("RW-CLOSE-7", "a server that goes on serving", fault, len(steps) - 1, tuple(log), crashed=True)
     return None
 
 
@@ -143,6 +155,7 @@ def judge(octets: bytes, tally: Tally) -> None:
             raise Failed("a well-formed frame", f"{error} in {one[:64].hex()}", "RW-FRAME-7") from None
         if last and last.code != Code.DRAINING:
             raise Failed("nothing after GOAWAY", frame_line(frame), "RW-CLOSE-1")
+        tally.acknowledged += isinstance(frame, Ack)
         if isinstance(frame, (Error, Goaway)):
             carrier = "E" if isinstance(frame, Error) else "G"
             rule = CODES.get(Code(frame.code)) if frame.code in Code._value2member_map_ else None
@@ -153,4 +166,4 @@ def judge(octets: bytes, tally: Tally) -> None:
             last = frame
 
 
-__all__ = ["burst", "conversations", "judge", "mutated"]
+__all__ = ["burst", "conversations", "judge", "mutated", "mutations"]

@@ -5,17 +5,18 @@ read are waited for up to the head that the model knows.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import cast
 
 from conformance.fuzz.broken import BROKEN, HANDSHAKES, Bench, Breakage, header_promises
-from conformance.fuzz.endpoint import Endpoint, Said
-from conformance.fuzz.refusals import refuse
+from conformance.fuzz.endpoint import Endpoint
+from conformance.fuzz.octets import burst
+from conformance.fuzz.refusals import Failure, refuse
 from conformance.fuzz.requests import DROPPABLE, expect_error, normal
 from conformance.fuzz.steps import Step
 from conformance.fuzz.waiting import Waiting
 from conformance.octets import CLIENT_PREFACE, HEADER, encode, read_header
 from conformance.show import code_name, frame_line
-from conformance.verdicts import CaseEnd, Crashed, Failed, Inconclusive
+from conformance.verdicts import Crashed, Failed
 from protocol.frames import Error, Field, Frame, Goaway, Hello, Publish, Unknown, Welcome, extension, extensions
 from protocol.frames import agent as agent_field
 from protocol.registry import GREASE, MAGIC, Code, Flag, FrameType, PresenceKind
@@ -24,37 +25,29 @@ NAMES = ("ada", "Grace H\u00f6pper", "e\u0301douard", "\u6797", "x" * 60, "a b c
 """Names of people: one each, in turn."""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A script that a server failed. `at` is the number of the step that showed it."""
-
-    requirement: str
-    expected: str
-    got: str
-    at: int
-    log: tuple[Said, ...]
-    crashed: bool = False
-
-
 class Player(Waiting):
     """One run of one script. See `Waiting` for what it is made of."""
 
-    def play(self, steps: Sequence[Step]) -> Failure | None:
-        """Takes all steps, then holds the end against the promise. Gives back what went wrong, if anything did."""
+    def play(self, steps: Sequence[Step], *, whole: bool = True) -> Failure | None:
+        """Takes all steps, then holds the end against the promise. Gives back what went wrong, if anything did.
+
+        A script that is not `whole` goes on with the next call: its connections stay.
+        """
         try:
             for self.at, step in enumerate(steps):
                 self.take(step)
             self.at = len(steps)
+            if not whole:
+                return None
             self.finish()
         except Failed as failed:
             return self._failure(failed)
         except (Crashed, OSError) as error:
             fault = self.network.fault() or f"{error}"
             return Failure("RW-CLOSE-7", "a server that goes on serving", fault, self.at, tuple(self.log), crashed=True)
-        except CaseEnd:
-            raise
         finally:
-            self.close()
+            if whole:
+                self.close()
         self.tally.scripts += 1
         return None
 
@@ -80,6 +73,8 @@ class Player(Waiting):
                 self._connect(step)
         elif step.do == "handshake":
             self._handshake(step)
+        elif step.do == "octets":
+            self._octets(step)
         elif step.do == "restart":
             self._restart()
         elif step.do == "drain":
@@ -109,7 +104,7 @@ class Player(Waiting):
         end = self.dial()
         end.cursors = self.cursors.setdefault(step.client, {})
         self.clients[step.client] = end
-        name = NAMES[step.number % len(NAMES)]
+        name = self._name(step.number)
         grease = step.what == "grease"
         fields: tuple[Field, ...] = (extension("history"),)
         if grease:
@@ -128,14 +123,32 @@ class Player(Waiting):
         before = end.note(Unknown(GREASE[3], b"before HELLO")) if grease else b""
         end.ask(request, lambda reply: self._welcome(end, name, reply))
         end.write(before + end.note(hello), step.cut)
-        self.until(lambda: end.welcome is not None, "WELCOME", "RW-HELLO-2", end)
+        self.until(lambda: end.welcome is not None or bool(end.errors), "WELCOME", "RW-HELLO-2", end)
+        if end.welcome is None:  # RW-NAME-6
+            del self.clients[step.client]
+            self.others.append(end)
+            end.expects_end = True
+            self.until(lambda: end.goaway_ends or end.wire.ended, "GOAWAY(NAME_INVALID)", "RW-HELLO-3", end)
+            self._refused(end, Code.NAME_INVALID, "RW-NAME-6", refused=True)
+            end.wire.close()
+            self._connect(step)
+
+    def _name(self, number: int) -> str:
+        names = [name for name in NAMES if name.isascii()] if self.model.ascii_only else NAMES
+        return names[number % len(names)]
 
     def _welcome(self, end: Endpoint, name: str, reply: Frame) -> None:
         line = frame_line(reply)
-        if isinstance(reply, Error) and reply.code == Code.NAME_INVALID and not name.isascii():
-            raise Inconclusive("the server takes ASCII names of people only: not yet supported by the fuzzer")
+        refused = isinstance(reply, Error) and reply.code == Code.NAME_INVALID
+        if refused and not name.isascii() and self.model.ascii_only is not False:
+            self.model.ascii_only = True
+            end.errors.append(cast(Error, reply))
+            end.expects_end = True
+            return
         if not isinstance(reply, Welcome):
             refuse("RW-HELLO-2", "WELCOME", line)
+        if not name.isascii():
+            self.model.ascii_only = False
         end.welcome = reply
         end.welcomed = self.network.now()
         end.extended = "history" in extensions(reply)
@@ -289,6 +302,14 @@ class Player(Waiting):
             self._after_goaway(end)
         end.wire.close()
         self.tally.visit("server", "any", "end of stream")
+
+    def _octets(self, step: Step) -> None:
+        failure = burst(self.network, [step], self.tally, self.timeout)
+        if failure is not None:
+            self.log += failure.log
+            if failure.crashed:
+                raise Crashed(failure.got)
+            refuse(failure.requirement, failure.expected, failure.got)
 
     def _refused(self, end: Endpoint, code: Code, requirement: str, *, refused: bool) -> None:
         if not end.goaway:

@@ -107,6 +107,13 @@ class Progress:
             return True
         return bool(self.max_time) and self.seconds >= self.max_time
 
+    @property
+    def done(self) -> float:
+        """Which part of its time or examples the run has had, from 0 to 1."""
+        if self.max_examples:
+            return self.tally.scripts / self.max_examples
+        return self.seconds / self.max_time if self.max_time else 0.0
+
     def show(self, note: str = "") -> None:
         """Says how far it is, if it is time to."""
         now = time.monotonic()

@@ -42,6 +42,30 @@ class Content:
         return f"ctype {self.ctype} <{shown}> of {len(self.payload)} octets{fields}"
 
 
+@dataclass(frozen=True)
+class Said:
+    """Octets that went over the wire, for a replay file and for people. `sender` is C or S."""
+
+    client: str
+    sender: str
+    octets: bytes
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A script that a server failed. `at` is the number of the step that showed it.
+
+    `requirement` is "" where none is broken, and yet nothing can go on: the server does not start again.
+    """
+
+    requirement: str
+    expected: str
+    got: str
+    at: int
+    log: tuple[Said, ...]
+    crashed: bool = False
+
+
 def relayed(fields: tuple[Field, ...]) -> tuple[Field, ...]:
     """Those that a server copies from PUBLISH to MESSAGE."""
     return tuple(item for item in fields if is_relayed(item.type))

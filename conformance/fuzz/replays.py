@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conformance.fuzz.endpoint import Said
-from conformance.fuzz.player import Failure
+from conformance.fuzz.refusals import Failure, Said
 from conformance.fuzz.steps import Step
 
 FORMAT = 1

@@ -79,7 +79,7 @@ class Requests:
         """A name of a room."""
         spellings = SPELLINGS[room % len(SPELLINGS)]
         if self.model.ascii_only:
-            return f"{self.fresh} {room}"
+            spellings = tuple(name for name in spellings if name.isascii()) or ("cafe",)
         return f"{self.fresh} {spellings[spelling % len(spellings)]} {room // len(SPELLINGS)}"
 
     def new_id(self, end: Endpoint, off_ms: int = 0) -> bytes:
@@ -148,7 +148,10 @@ class Requests:
         self, end: Endpoint, room: Room, reply: Frame, name: str, cursor: tuple[int, int], roster: bool
     ) -> None:
         assert end.welcome
-        if end in room.members:
+        refused = isinstance(reply, Error) and reply.code == Code.NAME_INVALID
+        if refused and not name.isascii() and self.model.ascii_only is not False:
+            self.model.ascii_only = True  # RW-NAME-6
+        elif end in room.members:
             expect_error(reply, room.ref, Code.ALREADY_JOINED, "RW-JOIN-1")
         elif len(end.streams) >= end.welcome.max_rooms:
             expect_error(reply, 0, Code.TOO_MANY_ROOMS, "RW-JOIN-2")
@@ -163,13 +166,6 @@ class Requests:
             expect_room(reply, 0)
             self.model.tolerate(reply.code)
             end.tally.visit("membership", "JOINING", "ERROR")
-        elif (
-            isinstance(reply, Error)
-            and reply.code == Code.NAME_INVALID
-            and not name.isascii()
-            and self.model.ascii_only is None
-        ):
-            self.model.ascii_only = True  # RW-NAME-6
         else:
             refuse("RW-CURSOR-1", f"JOINED for {name!r}", frame_line(reply))
 

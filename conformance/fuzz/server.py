@@ -1,9 +1,11 @@
 """Fuzzing a server: scripts against the model, octets that nobody meant, what fails made short and written down."""
 
+import contextlib
 import sys
 import time
+import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -12,16 +14,20 @@ from types import MappingProxyType
 from conformance.fuzz import octets, replays
 from conformance.fuzz.endpoint import wire_lines
 from conformance.fuzz.generate import Profile, script
-from conformance.fuzz.hosted import Hosted, usage
+from conformance.fuzz.growth import RULE, Growth
+from conformance.fuzz.hosted import Hosted
 from conformance.fuzz.network import Sockets
-from conformance.fuzz.player import Failure, Player
+from conformance.fuzz.player import Player
 from conformance.fuzz.progress import Progress
+from conformance.fuzz.refusals import Failure
 from conformance.fuzz.shrink import shrunk
 from conformance.fuzz.steps import Step
 from conformance.fuzz.tally import Tally
-from conformance.session import CONFORMS, FAILS
+from conformance.process import Unstartable
+from conformance.session import CONFORMS, FAILS, FAULT
 from conformance.spec import load
-from conformance.target import LaunchedServer, ServerTarget
+from conformance.target import LaunchedServer, ServerTarget, Unreachable
+from conformance.verdicts import Crashed
 
 TIGHT = MappingProxyType(
     {
@@ -41,7 +47,11 @@ _TRIES = 2  # of a failing script, which has to fail each time in the same way
 
 @dataclass
 class Options:
-    """How to fuzz. `timeout` is how long an answer may take, in seconds; `save` is where failures are written."""
+    """How to fuzz. `timeout` is how long an answer may take, in seconds; `save` is where failures are written.
+
+    `limits` are those of SPEC.md, section 15, that the server is known to have; with `ascii_only` it is known to take
+    ASCII names alone.
+    """
 
     seed: int = 1
     max_time: float = 60.0
@@ -53,6 +63,7 @@ class Options:
     octets: bool = True
     limits: dict[str, int] = field(default_factory=dict)
     shrinking: float = _SHRINKING
+    ascii_only: bool | None = None
     restart: float = 0.03
 
 
@@ -93,26 +104,32 @@ class ServerFuzz:
         self._target = target
         self._places: list[Place] = []
         self._corpus: list[bytes] = []
-        self._usage: list[tuple[float, int, int]] = []
+        self._growth = Growth()
+        self._gone = False  # a server cannot be started again
 
     # --- the servers
 
     def start(self) -> None:
         """Starts what is to be fuzzed. Raises Unreachable or Unstartable."""
-        hosted = Hosted(self._target)
-        self._places.append(Place(hosted, dict(self.options.limits), self._profiles(hosted), self._own))
+        hosted, known = Hosted(self._target), dict(self.options.limits)
+        own = isinstance(self._target, LaunchedServer)
+        self._places.append(Place(hosted, known, self._profiles(hosted), own))
         hosted.start()
         if isinstance(self._target, LaunchedServer):
-            tight = Hosted(self._target.another(**TIGHT))
-            place = Place(tight, {}, self._profiles(tight, rooms=4), True)
+            offered = {name: value for name, value in TIGHT.items() if name not in known}
+            tight = Hosted(self._target.another(**offered))
+            place = Place(tight, known, self._profiles(tight, rooms=4), True)
+            try:
+                tight.start()
+            except (Unreachable, Unstartable) as error:
+                tight.stop()
+                self.progress.notes.append(
+                    f"a second server with small limits did not start, and was left out: {error}"
+                )
+                return
             self._places.append(place)
-            tight.start()
-            if self._heeds(place):
-                place.limits = {name: TIGHT[name] for name in TRUSTED}
-
-    @property
-    def _own(self) -> bool:
-        return isinstance(self._target, LaunchedServer)
+            if self._heeds(place, offered):
+                place.limits = known | {name: offered[name] for name in TRUSTED if name in offered}
 
     def _profiles(self, hosted: Hosted, rooms: int = 2) -> list[Profile]:
         restart = self.options.restart if isinstance(hosted.target, LaunchedServer) else 0.0
@@ -121,19 +138,21 @@ class ServerFuzz:
             Profile(clients=6, rooms=rooms, steps=40, restart=restart, drain=restart / 3),
         ]
 
-    def _heeds(self, place: Place) -> bool:
+    def _heeds(self, place: Place, offered: dict[str, int]) -> bool:
         """Whether a server took the limits that it was offered: those that WELCOME tells show it."""
-        player = Player(place.network(self.options.timeout), 1, Tally(), self.options.timeout)
+        player = self._player(place, 1, Tally(), self.options.timeout)
+        shown = [name for name in ("window", "max_rooms", "max_body") if name in offered]
         try:
             player.take(Step("connect"))
             welcome = player.clients[0].welcome
-            return welcome is not None and all(
-                getattr(welcome, n) == TIGHT[n] for n in ("window", "max_rooms", "max_body")
-            )
+            return welcome is not None and bool(shown) and all(getattr(welcome, n) == offered[n] for n in shown)
         except Exception:
             return False  # what is wrong will show in the scripts
         finally:
             player.close()
+
+    def _player(self, place: Place, seed: int, tally: Tally, timeout: float) -> Player:
+        return Player(place.network(timeout), seed, tally, timeout, ascii_only=self.options.ascii_only)
 
     def stop(self) -> None:
         """Ends what was started."""
@@ -144,17 +163,20 @@ class ServerFuzz:
 
     def run(self) -> int:
         """Fuzzes until time, examples or failures are used up; prints the summary, and gives back the exit status."""
-        interrupted = False
+        ended = ""
         try:
             with self.progress:
-                self._fuzz()
+                self.fuzz()
         except KeyboardInterrupt:
-            interrupted = True
-        self._judge_usage()
-        outcome = "interrupted; what was found so far" if interrupted else "nothing found"
+            ended = "it was interrupted"
+        except Exception:
+            traceback.print_exc()
+            ended = f"a fault of the suite at example {self.tally.scripts}, seed {self.options.seed}: please report it"
+        self._judge_growth()
+        outcome = f"nothing found before {ended}" if ended else "nothing found"
         if self.found:
             outcome = f"{len(self.found)} failure{'s' if len(self.found) > 1 else ''} found"
-            outcome += " before it was interrupted" if interrupted else ""
+            outcome += f" before {ended}" if ended else ""
         for found in self.found:
             self._report(found)
         tolerated = ", ".join(f"{name} {count}" for name, count in self.tally.tolerated.items())
@@ -162,25 +184,31 @@ class ServerFuzz:
             self.progress.notes.append(f"refusals that a server may give whenever it likes: {tolerated}")
         self.progress.notes.append(f"seed {self.options.seed}: --seed {self.options.seed} repeats this run")
         self.progress.summary(outcome, self.options.format)
-        return FAILS if self.found else CONFORMS
+        return FAILS if self.found else FAULT if ended.startswith("a fault") else CONFORMS
 
-    def _fuzz(self) -> None:
+    def fuzz(self) -> None:
+        """Fuzzes until time, examples or failures are used up, or no server can be started any more."""
         number = 0
-        while not self.progress.over and len(self.found) < self.options.max_failures:
+        while not (self.progress.over or self._gone) and len(self.found) < self.options.max_failures:
             place = self._places[number % len(self._places)]
             self.one(place, number)
             number += 1
-            if self.options.octets and number % 4 == 0 and self._corpus:
+            if self.options.octets and number % 4 == 0 and self._corpus and not self._gone:
                 self._octets(self._places[(number // 4) % len(self._places)], number)
-            self.progress.show()
-            self._watch_usage()
+            self._growth.watch(
+                self._places[0].hosted.pid, self.progress.seconds, self.tally.told, self.tally.acknowledged
+            )
+            self.progress.show(self._growth.newest)
 
     def one(self, place: Place, number: int) -> Found | None:
         """Plays one script; what it finds is repeated, shrunk and kept."""
         seed = self.options.seed * 1_000_003 + number
         random = Random(seed)
-        steps = script(random, random.choice(place.profiles))
-        player = Player(place.network(self.options.timeout), seed, self.tally, self.options.timeout)
+        profile = random.choice(place.profiles)
+        if place is self._places[0] and self.progress.done > 0.25:
+            profile = replace(profile, restart=0.0, drain=0.0)  # its memory is watched from here on
+        steps = script(random, profile)
+        player = self._player(place, seed, self.tally, self.options.timeout)
         failure = player.play(steps)
         for code, count in player.model.refusals.items():
             self.tally.tolerated[code.name] += count
@@ -188,24 +216,40 @@ class ServerFuzz:
             self._corpus += octets.conversations(player.log)
             del self._corpus[:-_CORPUS]
             return None
+        return self._keep(place, steps[: failure.at + 1], seed, failure)
+
+    def _keep(self, place: Place, steps: list[Step], seed: int, failure: Failure) -> Found:
+        """Repeats a failure, and makes it short; or says that nothing can be repeated any more."""
         seconds = self.progress.seconds
         self.progress.show(f"{failure.requirement} broken, repeating it")
-        steps = steps[: failure.at + 1]
-        if place.hosted.target.died or failure.crashed:
-            place.hosted.restart()
-        again = [self._play(place, steps, seed) for _ in range(_TRIES)]
-        repeats = all(other is not None and other.requirement == failure.requirement for other in again)
-        if repeats:
-            steps, failure = self._shrunk(place, steps, seed, failure)
+        try:
+            if place.hosted.target.died or failure.crashed:
+                self._renew(place)
+            again = [self._play(place, steps, seed) for _ in range(_TRIES)]
+            repeats = all(other is not None and other.requirement == failure.requirement for other in again)
+            if repeats:
+                steps, failure = self._shrunk(place, steps, seed, failure)
+        except Crashed as error:
+            self._gone = True
+            said = f"{error}; before that {failure.requirement or 'a failure'}: {failure.got}"
+            failure = Failure("", "a server that starts again after it was killed", said, failure.at, failure.log, True)
+            repeats = True
         found = Found(failure, steps, seed, repeats, seconds, place.limits)
         self.found.append(found)
         return found
 
-    def _play(self, place: Place, steps: Sequence[Step], seed: int) -> Failure | None:
-        """Plays a script once more, at a server that is as new as it can be."""
-        if place.renewable:
+    def _renew(self, place: Place) -> None:
+        """Starts a server again, with a second try. Raises Crashed."""
+        try:
             place.hosted.restart()
-        return Player(place.network(self.options.timeout), seed, Tally(), min(self.options.timeout, 2.0)).play(steps)
+        except Crashed:
+            place.hosted.restart()
+
+    def _play(self, place: Place, steps: Sequence[Step], seed: int) -> Failure | None:
+        """Plays a script once more, at a server that is as new as it can be. Raises Crashed."""
+        if place.renewable and (place.hosted.target.died or not all(step.do == "octets" for step in steps)):
+            self._renew(place)
+        return self._player(place, seed, Tally(), min(self.options.timeout, 2.0)).play(steps)
 
     def _shrunk(self, place: Place, steps: list[Step], seed: int, failure: Failure) -> tuple[list[Step], Failure]:
         until = time.monotonic() + self.options.shrinking
@@ -223,41 +267,33 @@ class ServerFuzz:
         return shrunk(steps, fails, lambda: time.monotonic() > until), last
 
     def _octets(self, place: Place, number: int) -> None:
+        """One burst of mutated octets, with a connection beside it that has to be served all the same."""
         seed = self.options.seed * 1_000_003 + number
-        network = place.network(self.options.timeout)
-        failure = octets.burst(network, Random(seed), self._corpus, self.tally, 3 * self.options.timeout)
-        if failure:
-            crashed = bool(place.hosted.target.died)
-            self.found.append(Found(failure, [], seed, crashed, self.progress.seconds, place.limits))
-            if crashed:
-                place.hosted.restart()
+        steps = octets.mutations(Random(seed), self._corpus)
+        control = self._player(place, seed, self.tally, self.options.timeout)
+        try:
+            failure = control.play([Step("connect")], whole=False)
+            failure = failure or octets.burst(control.network, steps, self.tally, 3 * self.options.timeout)
+            failure = failure or control.play([Step("send", items=("ping",)), Step("connect", 1)], whole=False)
+        finally:
+            control.close()
+        if failure is None:
+            return
+        alone = steps[failure.at : failure.at + 1] if failure.at < len(steps) else []
+        with contextlib.suppress(Crashed):
+            if alone and not failure.crashed and self._play(place, alone, seed) is not None:
+                steps = alone
+        self._keep(place, steps, seed, failure)
 
     # --- memory and descriptors
 
-    def _watch_usage(self) -> None:
-        pid = self._places[0].hosted.pid
-        now = self.progress.seconds
-        if pid and (not self._usage or now - self._usage[-1][0] >= 1):
-            used = usage(pid)
-            if used:
-                self._usage.append((now, *used))
-
-    def _judge_usage(self) -> None:
-        """Memory and descriptors of the first quarter of the run beside those of the last one."""
-        if len(self._usage) < 8:
-            return
-        quarter = len(self._usage) // 4
-        first, last = self._usage[quarter : 2 * quarter], self._usage[-quarter:]
-        memory = [max(used for _, used, _ in part) / 2**20 for part in (first, last)]
-        files = [max(count for _, _, count in part) for part in (first, last)]
-        grown = files[1] > 2 * files[0] + 64
-        said = f"memory {memory[0]:.0f} MiB in the second quarter, {memory[1]:.0f} MiB in the last one; "
-        said += f"descriptors {files[0]} and {files[1]}"
-        verdict = "they grow" if grown or memory[1] > 1.5 * memory[0] + 32 else "flat"
-        self.progress.notes.append(f"{said}: {verdict}")
-        if grown:
-            failure = Failure("RW-CLOSE-7", "descriptors that do not grow without bound", said, 0, ())
-            self.found.append(Found(failure, [], self.options.seed, False, self.progress.seconds, {}))
+    def _judge_growth(self) -> None:
+        said, grows = self._growth.judge()
+        if said:
+            self.progress.notes.append(said)
+        if grows:
+            failure = Failure("RW-CLOSE-7", f"memory and descriptors that do not grow: {RULE}", said, 0, ())
+            self.found.append(Found(failure, [], self.options.seed, True, self.progress.seconds, {}))
 
     # --- what was found
 
@@ -266,21 +302,21 @@ class ServerFuzz:
         requirement = load().requirements.get(failure.requirement)
         flaky = "" if found.repeats else " (FLAKY: it did not fail again in the same way)"
         say = partial(print, file=sys.stderr if self.options.format == "json" else sys.stdout)
-        say(f"FAIL {failure.requirement}{flaky}")
+        say(f"FAIL {failure.requirement or 'CRASH'}{flaky}")
         if requirement:
             say(f"  {requirement.text}")
         say(f"  expected {failure.expected}")
         say(f"  got      {failure.got}")
         say(f"  {len(found.steps)} steps, seed {found.seed}, found after {found.seconds:.1f} s:")
         for step in found.steps:
-            say(f"    {step.to_json()}")
+            say(f"    {str(step.to_json())[:400]}")
         log = list(failure.log)
         say(f"  last of {len(log)} writes on the wire:")
         for line in wire_lines(log, 40 if found.repeats else len(log)):
             say(f"    {line[:400]}")
         if self.options.save:
             self.options.save.mkdir(parents=True, exist_ok=True)
-            path = self.options.save / f"{failure.requirement}-{found.seed}.jsonl"
+            path = self.options.save / f"{failure.requirement or 'CRASH'}-{found.seed}.jsonl"
             verdict = "FAIL" if found.repeats else "FLAKY"
             replays.of(failure, found.steps, found.seed, found.limits, verdict).write(path, log)
             say(f"  again: roomwire-check replay {path} --connect HOST:PORT")

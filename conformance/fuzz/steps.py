@@ -8,8 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from conformance.octets import split_frames
+from protocol.registry import PREFACE_SIZE
+
 KINDS = (
-    "connect", "send", "drop", "goaway", "pause", "resume", "break", "handshake", "restart", "drain", "time",
+    "connect", "send", "drop", "goaway", "pause", "resume", "break", "handshake", "octets", "restart", "drain", "time",
 )  # fmt: skip
 """What a step may do; `docs` of `player.Player` say how each is judged."""
 
@@ -35,7 +38,8 @@ class Step:
     `items`: the frames of a "send", or those in front of a GOAWAY or of a drop. `what`: which variant of a step:
     how a connection is dropped (fin, reset, half, unanswered), which rule is broken. `number`: a parameter of the
     items (how far back a cursor or a repeat goes), or milliseconds of "time". `roster`: JOINs ask for the roster.
-    `cut`: octets are handed to the transport in so many pieces, 0 and 1 standing for one.
+    `cut`: octets are handed to the transport in so many pieces, 0 and 1 standing for one. `octets`: in hexadecimal, all
+    that a new connection says, before it ends its stream.
     """
 
     do: str
@@ -46,6 +50,7 @@ class Step:
     number: int = 0
     roster: bool = False
     cut: int = 0
+    octets: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The values that are not the usual ones."""
@@ -64,6 +69,8 @@ class Step:
 
     def simpler(self) -> Iterable["Step"]:
         """Steps that do less, the simplest first."""
+        for octets in _shorter(bytes.fromhex(self.octets)):
+            yield replace(self, octets=octets.hex())
         for at in range(len(self.items)):
             if len(self.items) > 1 or self.do != "send":
                 yield replace(self, items=self.items[:at] + self.items[at + 1 :])
@@ -74,6 +81,18 @@ class Step:
             if getattr(self, name) != value and not (name == "number" and self.number == 0):
                 other: dict[str, Any] = {name: value}
                 yield replace(self, **other)
+
+
+def _shorter(octets: bytes) -> Iterable[bytes]:
+    """Octets without one frame, then without a part, the largest parts first."""
+    frames, rest = split_frames(octets[PREFACE_SIZE:])
+    for at in range(len(frames) if len(frames) > 1 else 0):
+        yield octets[:PREFACE_SIZE] + b"".join(frames[:at] + frames[at + 1 :]) + rest
+    size = len(octets) // 2
+    while size:
+        for at in range(0, len(octets), size):
+            yield octets[:at] + octets[at + size :]
+        size //= 2
 
 
 _PLAINER = {

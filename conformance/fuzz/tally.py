@@ -12,7 +12,10 @@ TABLES: dict[str, tuple[Transition, ...]] = {"server": SERVER, "client": CLIENT,
 
 @dataclass
 class Tally:
-    """Counts of one run. `visited` holds (table, state, event) of transitions that a peer was seen to make."""
+    """Counts of one run. `visited` holds (table, state, event) of transitions that a peer was seen to make.
+
+    `octets` came from the peer, `told` it was sent; `acknowledged` are publishes that it said it has.
+    """
 
     scripts: int = 0
     steps: int = 0
@@ -20,6 +23,8 @@ class Tally:
     received: int = 0
     connections: int = 0
     octets: int = 0
+    told: int = 0
+    acknowledged: int = 0
     codes: Counter[tuple[str, int]] = field(default_factory=Counter)
     visited: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     broken: Counter[str] = field(default_factory=Counter)

@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Callable
 from random import Random
 
-from conformance.fuzz.endpoint import Endpoint, Said
+from conformance.fuzz.endpoint import Endpoint
 from conformance.fuzz.model import Model
 from conformance.fuzz.network import Network
-from conformance.fuzz.refusals import refuse
+from conformance.fuzz.refusals import Said, refuse
 from conformance.fuzz.requests import Requests
 from conformance.fuzz.tally import Tally
 from conformance.verdicts import Crashed
@@ -19,16 +19,25 @@ _CODES_OF_THE_END = (Code.SLOW, Code.SHUTDOWN, Code.DRAINING)
 class Waiting:
     """The state of one run of one script. `timeout` is how long an answer may take, in seconds of the network's clock.
 
-    The same `seed` gives the same octets, but for what names the run: `fresh` is in the names of its rooms.
+    The same `seed` gives the same octets, but for what names the run: `fresh` is in the names of its rooms. With
+    `ascii_only` the server is known to take no other names, with None it will show.
     """
 
-    def __init__(self, network: Network, seed: int, tally: Tally, timeout: float, fresh: str = "") -> None:
+    def __init__(
+        self,
+        network: Network,
+        seed: int,
+        tally: Tally,
+        timeout: float,
+        fresh: str = "",
+        ascii_only: bool | None = None,
+    ) -> None:
         self.network = network
         self.tally = tally
         self.timeout = timeout
         self.random = Random(seed)
         self.fresh = fresh or hashlib.sha256(f"{seed} {network.now()}".encode()).hexdigest()[:10]
-        self.model = Model(dict(network.limits), network.settled)
+        self.model = Model(dict(network.limits), network.settled, ascii_only=ascii_only)
         self.requests = Requests(self.model, self.random, self.fresh, network.now)
         self.log: list[Said] = []
         self.clients: dict[int, Endpoint] = {}
