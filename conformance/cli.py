@@ -32,7 +32,8 @@ from conformance.selection import Selection, SelectionError
 from conformance.server_cases import server_cases
 from conformance.session import FAILS, FAULT, USAGE, Session
 from conformance.spec import load
-from conformance.target import OFFERED, LaunchedServer, ServerTarget
+from conformance.target import OFFERED, LaunchedServer, ServerTarget, tls_values
+from conformance.tls import TlsError, Trust, authority
 from conformance.verdicts import HarnessFault
 
 _EXAMPLES = """\
@@ -63,6 +64,7 @@ _WRONG_USAGE = (
     replay.ReplayError,
     replays.ReplayFileError,
     init.InitError,
+    TlsError,
 )
 
 
@@ -119,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     again.set_defaults(run=_server, role="server", cases=[], requirement=[], section=[], level=[], words="")
     client = commands_.add_parser("client", help="check a client, which the suite drives (see CONTRACT.md)")
     client.add_argument("--exec", metavar="COMMAND", required=True, help="start it: {host} and {port} are filled in")
+    client.add_argument("--tls", action="store_true", help="over TLS, in all cases")
     _selection_options(client)
     _run_options(client)
     client.set_defaults(run=_client, role="client", connect=None, patience=75.0, declare=[])
@@ -154,6 +157,10 @@ def _server_options(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--connect", metavar="HOST:PORT", help="a server that runs already")
     where.add_argument("--exec", metavar="COMMAND", help="start it: {port}, {host} and {dir} are filled in")
+    parser.add_argument("--tls", action="store_true", help="speak TLS; with --exec {cert} and {key} are filled in")
+    trusted = parser.add_mutually_exclusive_group()
+    trusted.add_argument("--ca", type=Path, metavar="FILE", help="authorities to trust, where the target has its own")
+    trusted.add_argument("--tls-insecure", action="store_true", help="trust whoever answers")
     parser.add_argument("--declare", action="append", default=[], choices=sorted(DECLARATIONS), help="leave out")
     parser.add_argument("--patience", type=_seconds, default=75.0, metavar="S", help="for time-outs of the target")
 
@@ -202,6 +209,9 @@ def _options(args: argparse.Namespace, target: Sequence[str]) -> Options:
     said = declaration.read(args.config) if args.config else declaration.Declaration()
     again = [part for name in args.declare for part in ("--declare", name)]
     again += ["--config", str(args.config)] if args.config else []
+    again += ["--tls"] if getattr(args, "tls", False) else []
+    again += ["--ca", str(args.ca)] if getattr(args, "ca", None) else []
+    again += ["--tls-insecure"] if getattr(args, "tls_insecure", False) else []
     again += ["--seed", str(args.seed)] if args.seed != 1 else []
     return Options(
         timeout=args.timeout,
@@ -211,6 +221,8 @@ def _options(args: argparse.Namespace, target: Sequence[str]) -> Options:
         declared=said.features | frozenset(args.declare),
         limits=said.limits,
         accounts=said.accounts,
+        admins=said.admins,
+        tls=getattr(args, "tls", False),
         seed=args.seed,
         repeat=args.repeat,
         max_time=args.max_time,
@@ -225,13 +237,14 @@ def _server(args: argparse.Namespace) -> int:
     if args.connect:
         host, port = _address(args.connect)
         options = _options(args, ("--connect", args.connect))
-        target = ServerTarget(host, port, options.ready)
+        target = ServerTarget(host, port, options.ready, _trust(args))
     else:
-        arguments(args.exec, {"port": 0, "host": "", "dir": ""})
+        trust = _trust(args)
+        arguments(args.exec, {"port": 0, "host": "", "dir": "", **tls_values(trust)})
         options = _options(args, ("--exec", args.exec))
         # What it was declared to have is not offered to be otherwise.
         offered = {name: value for name, value in OFFERED.items() if name not in options.limits}
-        target = LaunchedServer(args.exec, options.ready, offered)
+        target = LaunchedServer(args.exec, options.ready, offered, trust)
 
     async def run(cases: Sequence[Case], report: Report) -> None:
         recorded = options
@@ -247,6 +260,16 @@ def _server(args: argparse.Namespace) -> int:
     script = replay.read(args.file) if args.file else None
     cases = [script.case] if script else server_cases()
     return _session(args, args.connect or args.exec).run(cases, run)
+
+
+def _trust(args: argparse.Namespace) -> Trust | None:
+    """How servers are reached over TLS; None in clear text. Raises TlsError."""
+    if not (args.tls or args.ca or args.tls_insecure):
+        return None
+    own = authority().ca if args.exec and not args.ca else args.ca
+    trust = Trust(own, verify=not args.tls_insecure)
+    trust.context()  # so that a wrong file is told at once
+    return trust
 
 
 def _client(args: argparse.Namespace) -> int:

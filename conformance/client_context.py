@@ -7,6 +7,7 @@ inconclusive and does not judge its requirement. Only what a client does wrong u
 import asyncio
 import contextlib
 import os
+import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ from conformance.options import Options
 from conformance.process import Unstartable
 from conformance.scripted_server import ScriptedServer, Wire
 from conformance.target import Unreachable
+from conformance.tls import authority
 from conformance.verdicts import Crashed, Failed, Inconclusive, Unsupported
 from conformance.wirelog import WireLog
 from protocol.frames import (
@@ -93,6 +95,8 @@ class ClientContext:
 
     async def start(self) -> None:
         """Launches the client and waits until it is ready. Raises Unreachable or Unstartable."""
+        if self.options.tls:
+            self.server.tls = authority().server()
         await self.server.start()
         # Programs that start are busy: a few at a time, so that those under way keep their times.
         async with self._gate:
@@ -121,25 +125,33 @@ class ClientContext:
 
     # Connections.
 
-    def connect(self, name: str = "ada") -> None:
-        """Tells the client to connect."""
-        self._connect = self.client.tell("connect", name=name)
+    async def secure(self, tls: ssl.SSLContext) -> None:
+        """Listens with TLS from now on; the client is told to trust `tls.authority`."""
+        await self.server.stop_listening()
+        self.server.tls = tls
+        await self.server.start()
+
+    def connect(self, name: str = "ada", **login: str) -> None:
+        """Tells the client to connect; `login` may be the `password` of an account."""
+        if self.server.tls:
+            login["ca"] = str(authority().ca)
+        self._connect = self.client.tell("connect", name=name, **login)
 
     async def accept(self, requirement: str = "", within: float = 0.0) -> Wire:
         """The client's next connection, on which nothing was sent yet. With reconnecting, after the usual time."""
         return await self.server.accept(within or self.options.timeout, requirement)
 
-    async def dialled(self, name: str = "ada") -> Wire:
+    async def dialled(self, name: str = "ada", **login: str) -> Wire:
         """The client's first connection, with its preface."""
-        self.connect(name)
+        self.connect(name, **login)
         async with self.control("connecting"):
             wire = await self.accept()
             await wire.expect_preface()
         return wire
 
-    async def greeted(self, name: str = "ada") -> tuple[Wire, Hello]:
+    async def greeted(self, name: str = "ada", **login: str) -> tuple[Wire, Hello]:
         """A connection on which the prefaces and HELLO were exchanged, and no WELCOME yet."""
-        wire = await self.dialled(name)
+        wire = await self.dialled(name, **login)
         return wire, await self.hello(wire)
 
     async def hello(self, wire: Wire) -> Hello:

@@ -9,6 +9,7 @@ import contextlib
 import os
 import random
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from conformance.options import Options
@@ -75,11 +76,22 @@ class Context:
 
     async def dial(self, *, receive_buffer: int = 0) -> Peer:
         """A connection on which nothing was sent; if given, the transport's buffer has about so many octets."""
-        connecting = _connect(self.target.host, self.target.port, receive_buffer)
         try:
-            reader, writer = await asyncio.wait_for(connecting, self.options.timeout)
+            return await self._dial(receive_buffer, self.target.trust.context() if self.target.trust else None)
         except (OSError, TimeoutError) as error:
             raise Crashed(f"no connection to {self.target.address}: {str(error) or 'time-out'}") from None
+
+    async def dial_tls(self, tls: ssl.SSLContext) -> Peer:
+        """A connection with TLS as the case wants it. Raises OSError where the server refuses."""
+        return await self._dial(0, tls)
+
+    async def dial_clear(self) -> Peer:
+        """A connection without TLS."""
+        return await self._dial(0, None)
+
+    async def _dial(self, receive_buffer: int, tls: ssl.SSLContext | None) -> Peer:
+        connecting = _connect(self.target.host, self.target.port, receive_buffer, tls)
+        reader, writer = await asyncio.wait_for(connecting, self.options.timeout)
         label = chr(ord("A") + len(self.peers)) if len(self.peers) < 26 else f"P{len(self.peers)}"
         kind = RecordingPeer if self.recording else Peer
         peer = kind(label, reader, writer, self.log, self.options.timeout)
@@ -303,9 +315,11 @@ class Context:
             await self._own.stop()
 
 
-async def _connect(host: str, port: int, receive_buffer: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect(
+    host: str, port: int, receive_buffer: int, tls: ssl.SSLContext | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     if not receive_buffer:
-        return await asyncio.open_connection(host, port)
+        return await asyncio.open_connection(host, port, ssl=tls)
     loop = asyncio.get_running_loop()
     family, kind, number, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))[0]
     own = socket.socket(family, kind, number)
@@ -313,7 +327,7 @@ async def _connect(host: str, port: int, receive_buffer: int) -> tuple[asyncio.S
         own.setblocking(False)
         own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)  # before the window is agreed on
         await loop.sock_connect(own, address)
-        return await asyncio.open_connection(sock=own)
+        return await asyncio.open_connection(sock=own, ssl=tls, server_hostname=host if tls else None)
     except BaseException:
         own.close()
         raise

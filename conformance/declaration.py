@@ -10,6 +10,9 @@ The file is TOML, and every table may be left out:
 
     [accounts]                # names and passwords that the target knows
     ada = "correct horse"
+
+    [admins]                  # accounts that may stop it (STOP)
+    ops = "battery staple"
 """
 
 import tomllib
@@ -33,6 +36,7 @@ class Declaration:
     features: frozenset[str] = frozenset()
     limits: Mapping[str, int] = field(default_factory=dict)
     accounts: Mapping[str, str] = field(default_factory=dict)
+    admins: Mapping[str, str] = field(default_factory=dict)
 
 
 def read(path: Path) -> Declaration:
@@ -44,13 +48,14 @@ def read(path: Path) -> Declaration:
     features = _table(path, document, "features", bool, DECLARATIONS)
     limits = _table(path, document, "limits", int, LIMITS)
     accounts = _table(path, document, "accounts", str, None)
+    admins = _table(path, document, "admins", str, None)
     if document:
         raise DeclarationError(f"{path}: unknown table [{sorted(document)[0]}]")
     for name, value in limits.items():
         limit = LIMITS[name]
         if not limit.low <= value <= limit.high:
             raise DeclarationError(f"{path}: {name}: expected {limit.low} to {limit.high} {limit.unit}, found {value}")
-    return Declaration(frozenset(name for name, left_out in features.items() if left_out), limits, accounts)
+    return Declaration(frozenset(name for name, left_out in features.items() if left_out), limits, accounts, admins)
 
 
 def _table(

@@ -16,8 +16,9 @@ class Options:
     """`timeout` bounds each expectation, `patience` each time-out of the target, both in seconds.
 
     `declared` are keys of DECLARATIONS. `limits` are those of SPEC.md, section 15, that the target was declared
-    to have, `accounts` passwords by name. `command` is what started the run, without its selection. Inputs that
-    are chosen at random follow from `seed`. Each case is run `repeat` times; `max_time` bounds the run in
+    to have, `accounts` passwords by name, `admins` those of accounts that may stop it. With `tls` a client is told to
+    speak TLS. `command` is what started the run, without its selection. Inputs that are chosen at random follow from
+    `seed`. Each case is run `repeat` times; `max_time` bounds the run in
     seconds, and 0 does not. Failures are written to `replay_dir`, if that is given.
     """
 
@@ -29,6 +30,8 @@ class Options:
     declared: frozenset[str] = frozenset()
     limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     accounts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    admins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    tls: bool = False
     seed: int = 0
     repeat: int = 1
     max_time: float = 0.0

@@ -57,6 +57,7 @@ class Run:
             declared=said.features,
             limits=said.limits,
             accounts=said.accounts,
+            admins=said.admins,
             seed=option("--roomwire-seed"),
             jobs=1,
             command=("roomwire-check", "server", *(("--connect", address) if address else ("--exec", command))),

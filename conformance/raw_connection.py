@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import itertools
 import socket
+import ssl
 import struct
 import time
 from abc import ABC, abstractmethod
@@ -79,6 +80,7 @@ class RawConnection(ABC):
         self._first = 0  # of `received` that is not taken
         self._half_sent = False
         self._news = asyncio.Event()
+        self.tls: ssl.SSLObject | None = writer.get_extra_info("ssl_object")  # a transport that is closed has none
         self._reading = asyncio.create_task(self._read())
 
     @property
@@ -229,7 +231,7 @@ class RawConnection(ABC):
 
 def reset(transport: asyncio.WriteTransport) -> None:
     """Closes with RST instead of FIN."""
-    socket_ = transport.get_extra_info("socket")
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError):  # it may be closed, and without a socket or TLS
+        socket_: socket.socket = transport.get_extra_info("socket")
         socket_.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

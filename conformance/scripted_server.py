@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterable
 
@@ -222,10 +223,12 @@ class ScriptedServer:
         self._taken = 0
         self._news = asyncio.Event()
         self._server: asyncio.Server | None = None
+        self._closed = False
+        self.tls: ssl.SSLContext | None = None  # of `start`; None: clear text
 
     async def start(self) -> None:
         """Begins to listen; `port` is known from then on."""
-        self._server = await asyncio.start_server(self._connected, self.host, self.port)
+        self._server = await asyncio.start_server(self._connected, self.host, self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop_listening(self) -> None:
@@ -234,6 +237,9 @@ class ScriptedServer:
         self._server.close()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closed:  # it was accepted while the case ended
+            writer.transport.abort()
+            return
         raw = writer.get_extra_info("socket")
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         label = chr(ord("A") + len(self.wires) % 26)
@@ -256,6 +262,7 @@ class ScriptedServer:
 
     async def close(self) -> None:
         """Ends all connections, and listens no more."""
+        self._closed = True
         if self._server:
             self._server.close()
         for wire in self.wires:

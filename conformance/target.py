@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from conformance.peer import Peer
 from conformance.process import Program, arguments, placeholders
+from conformance.tls import Trust, authority
 from conformance.verdicts import CaseEnd, Informative
 from conformance.wirelog import WireLog
 from protocol.frames import Welcome
@@ -57,7 +58,8 @@ class Unreachable(Exception):
 class ServerTarget:
     """A server that runs already, at an address."""
 
-    def __init__(self, host: str, port: int, ready: float) -> None:
+    def __init__(self, host: str, port: int, ready: float, trust: Trust | None = None) -> None:
+        self.trust = trust  # over TLS; None: in clear text
         self.host = host
         self.port = port
         self.ready = ready
@@ -111,7 +113,9 @@ class ServerTarget:
     async def _probe(self, seconds: float) -> str:
         """Connects and says HELLO; gives back what went wrong, or ""."""
         try:
-            reader, writer = await asyncio.wait_for(asyncio.open_connection(self.host, self.port), seconds)
+            tls = self.trust.context() if self.trust else None
+            connecting = asyncio.open_connection(self.host, self.port, ssl=tls)
+            reader, writer = await asyncio.wait_for(connecting, seconds)
         except (OSError, TimeoutError) as error:
             return str(error) or "no connection in time"
         peer = Peer("probe", reader, writer, WireLog(), seconds)
@@ -133,8 +137,10 @@ class LaunchedServer(ServerTarget):
     heartbeat_ms as ROOMWIRE_HEARTBEAT_MS.
     """
 
-    def __init__(self, command: str, ready: float, limits: Mapping[str, int] = OFFERED) -> None:
-        super().__init__("127.0.0.1", 0, ready)
+    def __init__(
+        self, command: str, ready: float, limits: Mapping[str, int] = OFFERED, trust: Trust | None = None
+    ) -> None:
+        super().__init__("127.0.0.1", 0, ready, trust)
         self.command = command
         self.limits = limits
         self._program: Program | None = None
@@ -165,11 +171,12 @@ class LaunchedServer(ServerTarget):
         if self._directory is None:
             self._directory = tempfile.TemporaryDirectory(prefix="roomwire-check-", ignore_cleanup_errors=True)
         self.port = _free_port()
-        values = {"port": self.port, "host": self.host, "dir": Path(self._directory.name)}
+        values = {"port": self.port, "host": self.host, "dir": Path(self._directory.name), **tls_values(self.trust)}
         environment = {
             "ROOMWIRE_HOST": self.host,
             "ROOMWIRE_PORT": str(self.port),
             "ROOMWIRE_DIR": self._directory.name,
+            **{f"ROOMWIRE_TLS_{name.upper()}": value for name, value in tls_values(self.trust).items()},
             **{f"ROOMWIRE_{name.upper()}": str(value) for name, value in self.limits.items()},
         }
         self._program = await Program.start(arguments(self.command, values), environment)
@@ -199,7 +206,12 @@ class LaunchedServer(ServerTarget):
 
     def another(self, **limits: int) -> "LaunchedServer":
         kept = {name: value for name, value in self.limits.items() if name not in _SHORT}
-        return LaunchedServer(self.command, self.ready, {**kept, **limits})
+        return LaunchedServer(self.command, self.ready, {**kept, **limits}, self.trust)
+
+
+def tls_values(trust: Trust | None) -> dict[str, str]:
+    """The files that a server which the suite starts is offered for TLS."""
+    return {"cert": str(authority().cert), "key": str(authority().key)} if trust else {}
 
 
 def _free_port() -> int:

@@ -81,6 +81,7 @@ class PeerProtocol(asyncio.Protocol):
         if self._peer is not None:
             self._peer.lost(self._hub.now)
         if self._transport is not None:
+            self._listener.closing.discard(self._transport)
             _untie(self._transport)
         self._peer = self._transport = None
 
@@ -110,6 +111,7 @@ class PeerProtocol(asyncio.Protocol):
         transport = self._transport
         if transport is not None:
             transport.close()
+            self._listener.closing.add(transport)
             if transport.get_write_buffer_size():
                 # A peer that does not read would keep its buffer for ever.
                 asyncio.get_running_loop().call_later(self._hub.times.linger, transport.abort)
@@ -216,6 +218,7 @@ class Listener:
     ) -> None:
         self._config = config
         self.open = 0  # sockets of clients
+        self.closing: set[asyncio.Transport] = set()  # of connections that are over, until what they hold is written
         self.most = config.max_connections + REFUSED_AT_ONCE
         self._sweep_at = 0.0  # when time-outs are looked at next, in seconds of the loop
         self._loop = asyncio.get_running_loop()
@@ -367,12 +370,19 @@ class Listener:
     async def run(self) -> Exception | None:
         """Serve until drained; the error, if the store failed."""
         await self._ended
+        self.cut()
+        await asyncio.sleep(0)  # which closes the sockets
+        self._store.close()
+        return self.hub.failed
+
+    def cut(self) -> None:
+        """End every connection, whether its peer has read what was written or not, and accept no more."""
         if self._server is not None:
             self._server.close()
         for peer in tuple(self.hub.peers):
             peer.lost(self.hub.now)
-        self._store.close()
-        return self.hub.failed
+        for transport in tuple(self.closing):
+            transport.abort()
 
 
 def allow_connections(wanted: int) -> int:

@@ -1,5 +1,9 @@
 """Accounts for tests, and logging in with them."""
 
+import atexit
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 
 from protocol.frames import Auth, Error, Hello, Welcome, extension
@@ -21,6 +25,14 @@ def make_accounts(path: Path) -> AccountsFile:
     for name, password in {**PASSWORDS, **ADMINS}.items():
         file.add(name, password, created_ms=0, admin=name in ADMINS, iterations=MIN_ITERATIONS)
     return file
+
+
+@cache
+def accounts_file() -> Path:
+    """Such a file for this process."""
+    directory = Path(tempfile.mkdtemp(prefix="roomwire-accounts-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return make_accounts(directory / "accounts").path
 
 
 class Login(RawPeer):

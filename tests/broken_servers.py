@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from conformance.context import Context
 from conformance.octets import HEADER, Header, decode, encode, read_header, split_frames
 from conformance.options import Options
 from conformance.target import LaunchedServer
+from conformance.tls import authority
 from conformance.verdicts import CaseEnd, Failed, Unsupported
 from protocol.errors import RemoteProtocolError
 from protocol.frames import Frame, Unknown
@@ -32,6 +33,7 @@ from reference_server.config import Config
 from reference_server.listener import Listener
 from reference_server.memory_store import MemoryStore
 from reference_server.store import Retention
+from tests.accounts import ADMINS, PASSWORDS, accounts_file
 
 FAST: dict[str, Any] = {
     "preface_ms": 1200,
@@ -164,13 +166,15 @@ class Broken:
     boot: Boot = volatile
     config: dict[str, Any] = field(default_factory=dict)
     only: tuple[str, ...] = ()
+    accounts: bool = False
+    tls: bool = False
 
 
 class Served(LaunchedServer):
     """A server in this process that can be crashed and drained like one of its own process."""
 
     def __init__(self, broken: Broken, ready: float = 10.0, limits: Mapping[str, int] = MappingProxyType({})) -> None:
-        super().__init__(broken.name, ready, limits)
+        super().__init__(broken.name, ready, limits, authority().trust if broken.tls else None)
         self.broken = broken
         self.world: dict[str, Any] = {"starts": 0}
         self._store: MemoryStore | None = None
@@ -181,7 +185,12 @@ class Served(LaunchedServer):
         return True
 
     async def start(self) -> None:
-        config = Config(port=0, **{**FAST, **self.limits, **self.broken.config})
+        settings = {**FAST, **self.limits, **self.broken.config}
+        if self.broken.accounts:
+            settings["accounts"] = str(accounts_file())
+        if self.broken.tls:
+            settings |= {"tls_cert": str(authority().cert), "tls_key": str(authority().key)}
+        config = Config(port=0, **settings)
         retention = Retention(messages=config.retention_messages, remember_ids=config.dedupe_ms > 0)
         self._store = store = self.broken.boot(self._store, retention)
         self.world["starts"] += 1
@@ -196,11 +205,7 @@ class Served(LaunchedServer):
         if self._listener is None:
             return
         listener, self._listener = self._listener, None
-        server = listener._server
-        if server is not None:
-            server.close()
-        for peer in tuple(listener.hub.peers):
-            peer.lost(listener.hub.now)
+        listener.cut()
         await asyncio.sleep(0)
 
     async def stop(self) -> None:
@@ -260,6 +265,8 @@ async def _trial(broken: Broken, cases: Sequence[Case], options: Options) -> tup
     errors: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(repr(context)))
     slots = asyncio.Semaphore(16)
+    if broken.accounts:
+        options = replace(options, accounts=PASSWORDS, admins=ADMINS)
     served = Served(broken, options.ready)
     await served.start()
 

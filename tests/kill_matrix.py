@@ -26,7 +26,9 @@ from conformance.server_cases import server_cases
 from conformance.spec import load
 from conformance.verdicts import Result, Verdict
 from tests import (
+    broken_client_accounts,
     broken_codecs,
+    broken_server_accounts,
     broken_server_connections,
     broken_server_frames,
     broken_server_limits,
@@ -44,14 +46,18 @@ from tests.client_in_process import launch, run_to_the_end
 PATH = Path(__file__).parent.parent / "conformance" / "data" / "kill_matrix.json"
 
 DECLARED_IN = (
-    broken_server_frames, broken_server_connections, broken_server_rooms, broken_server_publish, broken_server_limits
+    broken_server_frames, broken_server_connections, broken_server_rooms, broken_server_publish, broken_server_limits,
+    broken_server_accounts, broken_client_accounts,
 )  # fmt: skip
-"""Modules that declare broken servers when they are imported."""
+"""Modules that declare broken peers when they are imported."""
 
 CODECS = tuple(broken_codecs.ALL)
 # A machine that does much else must not make a whole server fail.
 _BUSY = {"heartbeat_ms": 4000, "preface_ms": 5000, "handshake_ms": 5000, "frame_ms": 5000}
-WHOLE = (Broken("whole", (), config=_BUSY), Broken("whole and durable", (), boot=durable, config=_BUSY))
+WHOLE = (
+    Broken("whole", (), config=_BUSY),
+    Broken("whole and durable, with accounts and TLS", (), boot=durable, config=_BUSY, accounts=True, tls=True),
+)
 Peer = Broken | BrokenCodec | Break
 PEERS: dict[str, Peer] = {
     **{f"server/{peer.name}": peer for peer in SERVERS},

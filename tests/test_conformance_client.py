@@ -25,12 +25,15 @@ from conformance.session import CONFORMS
 from conformance.spec import load
 from conformance.verdicts import Result, Verdict
 from reference_client import adapter
+from tests import broken_client_accounts
 from tests.broken_client_rooms import BROKEN
 from tests.broken_clients import Break
 from tests.client_in_process import launch, run_to_the_end
 
 _CONFORMANCE = Path(__file__).parent.parent / "conformance"
 _COMMAND = f"{shlex.quote(sys.executable)} -m reference_client.adapter {{host}} {{port}}"
+DECLARED_IN = (broken_client_accounts,)
+"""Modules that declare more broken clients when they are imported."""
 _OPTIONS = Options(timeout=0.6, ready=5.0, jobs=24)
 
 
@@ -80,6 +83,14 @@ def test_reference_client_conforms(capsys: pytest.CaptureFixture[str]) -> None:
     assert failures == {}
     assert status == CONFORMS
     assert document["counts"]["PASS"] == len(client_cases()) >= 90
+
+
+def test_reference_client_conforms_over_tls(capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["client", "--tls", "--exec", _COMMAND, "--format", "json", "client/7.15", "client/8.5", "client/14"])
+    document = json.loads(capsys.readouterr().out)
+    assert {r["id"]: r["got"] for r in document["results"] if r["verdict"] != "PASS"} == {}
+    assert status == CONFORMS
+    assert len(document["results"]) > 15
 
 
 # A broken client that is ended while it connects leaves a socket to the collector: that is its fault, not the suite's.

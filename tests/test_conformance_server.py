@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,7 @@ from protocol.frames import (
     Frame,
     Unknown,
 )
+from tests.accounts import ADMINS, PASSWORDS, accounts_file
 
 _SERVER = f"{shlex.quote(sys.executable)} -m reference_server.cli --port {{port}}"
 _OPTIONS = Options(timeout=1.0, patience=1.0, jobs=8)
@@ -32,15 +34,33 @@ _OPTIONS = Options(timeout=1.0, patience=1.0, jobs=8)
 Change = Callable[[Frame | Unknown], list[Frame | Unknown]]
 
 
-@pytest.mark.parametrize("store", ["--memory", "--data {dir}"])
-def test_reference_server_conforms(store: str, capsys: pytest.CaptureFixture[str]) -> None:
-    command = f"{_SERVER} {store}"
-    status = main(["server", "--exec", command, "--format", "json", "-k", "not waits and not slow and not 8.6/ends"])
+def _whole(tmp_path: Path) -> list[str]:
+    """Options for a target that has all that there is."""
+    config = tmp_path / "accounts.toml"
+    tables = {"accounts": PASSWORDS, "admins": ADMINS}
+    with config.open("w", encoding="utf-8") as file:
+        for table, accounts in tables.items():
+            print(
+                f"[{table}]",
+                *(f"{json.dumps(name)} = {json.dumps(word)}" for name, word in accounts.items()),
+                sep="\n",
+                file=file,
+            )
+    return ["--tls", "--config", str(config)]
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["in-memory", "durable-with-accounts-and-tls"])
+def test_reference_server_conforms(whole: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    accounts = shlex.quote(str(accounts_file()))
+    store = f"--data {{dir}} --accounts {accounts} --tls-cert {{cert}} --tls-key {{key}}" if whole else "--memory"
+    more = _whole(tmp_path) if whole else []
+    selected = ["--format", "json", "-k", "not waits and not slow and not 8.6/ends"]
+    status = main(["server", "--exec", f"{_SERVER} {store}", *more, *selected])
     document = json.loads(capsys.readouterr().out)
     failures = {r["id"]: (r["expected"], r["got"], r["reason"]) for r in document["results"] if r["verdict"] == "FAIL"}
     assert failures == {}
     assert status == CONFORMS, document["counts"]
-    assert document["counts"]["PASS"] > 350
+    assert document["counts"]["PASS"] > (430 if whole else 350)
 
 
 def _case(id: str) -> Case:

@@ -322,3 +322,15 @@ def test_ping_flood_without_reading_is_not_read() -> None:
         flooder.socket.settimeout(20)
         flooder.send(pings[sent % 24 : 24] if sent % 24 else b"", Ping(b"the last"))
         flooder.expect(Pong, lambda pong: pong.opaque == b"the last")
+
+
+def test_server_that_ends_leaves_no_socket_open_for_what_nobody_reads() -> None:
+    with contextlib.ExitStack() as stack:
+        with serving() as server:
+            flooder = stack.enter_context(RawPeer(server.port, buffer=4 * KIB))
+            flooder.socket.setblocking(False)
+            peer = peer_of(server, flooder)
+            while server.run(lambda: peer.writable):
+                with contextlib.suppress(BlockingIOError):
+                    flooder.socket.send(encode(Ping(bytes(8))) * 1000)
+        assert server.listener.open == 0

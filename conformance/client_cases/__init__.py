@@ -1,12 +1,12 @@
 """Cases for clients, a module a part of SPEC.md; each says by section, name and requirement what it tries."""
 
 from conformance.cases import Case
-from conformance.client_cases import closing, framing, handshake, publishing, requests, rooms
+from conformance.client_cases import accounts, closing, framing, handshake, publishing, requests, rooms, transport
 from conformance.client_cases.register import CLIENT
 
 __all__ = ["client_cases"]
 
-_MODULES = (handshake, framing, requests, rooms, publishing, closing)
+_MODULES = (handshake, framing, requests, rooms, publishing, closing, accounts, transport)
 
 
 def client_cases() -> list[Case]:

@@ -2,6 +2,7 @@
 
 from conformance.cases import Case
 from conformance.server_cases import (
+    accounts,
     checks,
     closing,
     delivery,
@@ -30,6 +31,7 @@ from conformance.server_cases import (
     requests,
     restart,
     retention,
+    transport,
     types,
 )
 from conformance.server_cases.register import SERVER
@@ -66,6 +68,8 @@ _MODULES = (
     limits,
     quiet,
     retention,
+    accounts,
+    transport,
 )
 
 

@@ -3,6 +3,7 @@
 from conformance.context import Context
 from conformance.octets import b16, encode, frame, u16, u32
 from conformance.server_cases.register import case, ping
+from conformance.verdicts import Unsupported
 from protocol.frames import Ack, Error, Goaway, Message, Publish
 from protocol.registry import Code, Flag, FrameType
 
@@ -124,6 +125,8 @@ async def half_close(t: Context) -> None:
     """The end of the client's stream ends the connection and the membership."""
     keeper, joined = await t.member()
     peer, _ = await t.member(joined.name)
+    if peer.tls:
+        raise Unsupported("the suite cannot end one direction of a connection over TLS alone")
     peer.send_eof()
     await peer.wait(lambda: peer.ended or None, "the connection closed", "RW-CLOSE-6")
     await keeper.expect_presence(joined.room, peer.welcome.member, (3,), "RW-PRESENCE-3")
