@@ -16,6 +16,7 @@ from protocol.frames import Ack, Frame, Message, Publish
 from protocol.registry import HEADER_SIZE, MAX_SAFE, Sender
 
 GROUP = "Codec, ratios of passes one after the other"
+SUBJECT = "protocol.codec"
 PASS_SECONDS = 0.02
 
 PUBLISH = Publish(bytes(range(16)), 0, b"x" * 64, request=3, room=7)
@@ -94,7 +95,7 @@ def run(passes: int) -> Iterator[Figure]:
                 (figures.AGAINST_CONSTRUCT, construct / codec),
                 (figures.AGAINST_HAND, codec / hand),
             ):
-                yield Figure(GROUP, case.name, "protocol.codec", quantity, value)
+                yield Figure(GROUP, case.name, SUBJECT, quantity, value)
 
 
 def _calibrated(function: Callable[[], object]) -> int:

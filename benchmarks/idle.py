@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterator
 
 from benchmarks import figures
 from benchmarks.figures import Figure
 from benchmarks.generator import Generator
-from benchmarks.settings import Settings
+from benchmarks.settings import Settings, possible
 from benchmarks.targets import MEMORY, serve
 
 GROUP = "Memory of idle connections, RSS of the server's process"
 MEMBERS = 100
-SPARE_DESCRIPTORS = 200
+COUNTS = (1_000, 10_000)
+SUBJECTS = ("in no room", f"in a room of {MEMBERS}")
 WARM = 8
 """Connections that come and go first, so that what the server makes once is not counted."""
 
 
-def possible(connections: int) -> bool:
-    """Whether the limit of open descriptors lets both ends hold so many."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return hard == resource.RLIM_INFINITY or connections + SPARE_DESCRIPTORS <= hard
+def counts(settings: Settings) -> list[int]:
+    """How many are tried, as far as the run and the system allow."""
+    return [count for count in COUNTS if count <= settings.connections and possible(count)]
+
+
+def workload(count: int) -> str:
+    """What `count` connections are called."""
+    return f"{count:,} connections"
 
 
 def run(generator: Generator, settings: Settings) -> Iterator[Figure]:
     """One pass: connections in no room, then each in a room of MEMBERS."""
-    for count in filter(possible, settings.connections):
-        shapes = {
-            "in no room": {"rooms": 0, "members": count},
-            f"in a room of {MEMBERS}": {"rooms": count // MEMBERS, "members": MEMBERS},
-        }
-        for name, options in shapes.items():
+    for count in counts(settings):
+        shapes: tuple[dict[str, int], ...] = (
+            {"rooms": 0, "members": count},
+            {"rooms": count // MEMBERS, "members": MEMBERS},
+        )
+        for subject, options in zip(SUBJECTS, shapes, strict=True):
             with serve(MEMORY, settings) as server:
                 with generator.connections(server, {"rooms": 0, "members": WARM}):
                     pass
                 before = server.resident_octets()
                 with generator.connections(server, options | {"publishers": 0}):
                     growth = server.resident_octets() - before
-            yield Figure(
-                GROUP, f"{count:,} connections", f"{MEMORY.name}, {name}", figures.MEMORY, growth / count / 1024
-            )
+            yield Figure(GROUP, workload(count), subject, figures.MEMORY, growth / count / 1024)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +14,12 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`seconds` are those of one measured pass, `passes` how many there are; `directory` is where stores are put."""
+    """`seconds` are those of one measured pass, `passes` how many there are; `connections` is the greatest number that
+    is tried; `directory` is where stores are put."""
 
     seconds: float
     passes: int
-    connections: tuple[int, ...]
+    connections: int
     directory: Path
 
 
@@ -37,6 +39,15 @@ def cores() -> Cores:
     """The first and the last core that this process may use."""
     allowed = sorted(os.sched_getaffinity(0))
     return Cores(allowed[0], allowed[-1])
+
+
+SPARE_DESCRIPTORS = 200
+
+
+def possible(connections: int) -> bool:
+    """Whether the limit of open descriptors lets both ends hold so many."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return hard == resource.RLIM_INFINITY or connections + SPARE_DESCRIPTORS <= hard
 
 
 @contextmanager

@@ -76,13 +76,13 @@ def measure(shape: Shape, target: Target, generator: Generator, settings: Settin
 
 def quantities(load: Load) -> dict[Quantity, float]:
     """What is told of a load. `deliveries/CPU s` is what the server does with a core of its own."""
-    cpu = max(load.server_cpu, 0.01)  # the system counts in hundredths
+    cpu = load.server_cpu
     return {
         figures.DELIVERIES: load.deliveries / load.seconds,
         figures.PER_CORE: load.deliveries / cpu,
         figures.CPU: cpu / max(load.deliveries, 1) * 1e6,
         figures.ACKED: load.publishes / load.seconds,
-        figures.BUSY: load.server_cpu / load.seconds,
+        figures.BUSY: cpu / load.seconds,
         figures.WAITED: load.server_waited / load.seconds,
         figures.GENERATOR: load.own_cpu / load.seconds,
     }

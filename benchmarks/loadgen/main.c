@@ -26,6 +26,7 @@
 #define _GNU_SOURCE
 #include "load.h"
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -100,36 +101,49 @@ static int64_t clock_us(clockid_t clock) {
 
 int64_t wall_ms(void) { return clock_us(CLOCK_REALTIME) / 1000; }
 
-/* What /proc says about the server: the text after the last ')', which ends a name that may hold anything. */
-static void read_server(const char *name, char *text, size_t size) {
-    snprintf(text, size, "/proc/%ld/%s", OPTION(SERVER), name);
-    FILE *file = fopen(text, "r");
-    if (!file) fail("%s cannot be read: the server is gone", text);
+/* What a file in /proc says. */
+static bool read_text(const char *path, char *text, size_t size) {
+    FILE *file = fopen(path, "r");
+    if (!file) return false;
     text[fread(text, 1, size - 1, file)] = 0;
     fclose(file);
-    char *end = strrchr(text, ')');
-    if (end) memmove(text, end + 1, strlen(end));
+    return true;
+}
+
+/* Nanoseconds in which the server's threads could have run but other processes had its core. */
+static unsigned long waited_ns(void) {
+    char path[300], text[256];
+    unsigned long sum = 0, waited;
+    snprintf(path, sizeof path, "/proc/%ld/task", OPTION(SERVER));
+    DIR *tasks = opendir(path);
+    if (!tasks) fail("the server is gone");
+    for (struct dirent *task; (task = readdir(tasks));) {
+        snprintf(path, sizeof path, "/proc/%ld/task/%s/schedstat", OPTION(SERVER), task->d_name);
+        if (read_text(path, text, sizeof text) && sscanf(text, "%*u %lu", &waited) == 1) sum += waited;
+    }
+    closedir(tasks);
+    return sum;
 }
 
 struct sample { double time, server, waited, own; uint64_t deliveries, acks, resident; };
 
-/* Seconds: the clock's; the server's, user and system, all threads; those in which it could have run but another
- * process had its core (main thread); our own. And the octets of memory that the server has. */
+/* Seconds: the clock's; the server's, user and system, all threads; those in which it waited for its core; our own.
+ * And the octets of memory that the server has. */
 static struct sample sample(void) {
-    char text[1024];
-    unsigned long user = 0, system = 0, waited = 0, pages = 0;
+    char path[64], text[256];
+    unsigned long pages = 0;
+    double server = 0, waited = 0;
     if (OPTION(SERVER)) {
-        read_server("stat", text, sizeof text);
-        sscanf(text, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system);
-        read_server("schedstat", text, sizeof text);
-        sscanf(text, "%*u %lu", &waited);
-        read_server("statm", text, sizeof text);
-        sscanf(text, "%*u %lu", &pages);
+        clockid_t clock;
+        if (clock_getcpuclockid((pid_t)OPTION(SERVER), &clock)) fail("the server is gone");
+        server = (double)clock_us(clock) / 1e6;
+        waited = (double)waited_ns() / 1e9;
+        snprintf(path, sizeof path, "/proc/%ld/statm", OPTION(SERVER));
+        if (read_text(path, text, sizeof text)) sscanf(text, "%*u %lu", &pages);
     }
     return (struct sample){
-        (double)clock_us(CLOCK_MONOTONIC) / 1e6, (double)(user + system) / (double)sysconf(_SC_CLK_TCK),
-        (double)waited / 1e9, (double)clock_us(CLOCK_PROCESS_CPUTIME_ID) / 1e6, deliveries, acks,
-        pages * (uint64_t)sysconf(_SC_PAGESIZE)};
+        (double)clock_us(CLOCK_MONOTONIC) / 1e6, server, waited, (double)clock_us(CLOCK_PROCESS_CPUTIME_ID) / 1e6,
+        deliveries, acks, pages * (uint64_t)sysconf(_SC_PAGESIZE)};
 }
 
 /* --- what every protocol does ------------------------------------------------------------------------------------ */
@@ -388,7 +402,7 @@ static void measure(void) {
     struct sample to = sample();
     publishing = false;
     drain();
-    printf("{\"seconds\": %.6f, \"deliveries\": %lu, \"publishes\": %lu, \"server_cpu\": %.3f, "
+    printf("{\"seconds\": %.6f, \"deliveries\": %lu, \"publishes\": %lu, \"server_cpu\": %.6f, "
            "\"server_waited\": %.6f, \"own_cpu\": %.6f, \"all_deliveries\": %lu, \"all_publishes\": %lu, "
            "\"resident_before\": %lu, \"resident_after\": %lu, "
            "\"p50_us\": %.1f, \"p90_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f, \"most_us\": %.1f}\n",
