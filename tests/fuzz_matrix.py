@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from conformance.fuzz.generate import Profile, script
 from conformance.fuzz.player import Player
@@ -27,10 +28,14 @@ from tests.broken_servers import Broken, Served, altered
 from tests.hub_network import HubNetwork
 from tests.kill_matrix import DECLARED_IN
 
-PROFILES = (Profile(restart=0.3, drain=0.1, time=0.3), Profile(clients=5, rooms=4, restart=0.2, drain=0.1, time=0.2))
+PROFILES = (
+    Profile(restart=0.3, drain=0.1, time=0.3),
+    Profile(clients=5, rooms=4, restart=0.2, drain=0.1, time=0.2),
+)
 BY_NAME = {peer.name: peer for peer in SERVERS}
 assert DECLARED_IN  # importing them has declared the servers
-PATIENT = {"preface_ms": 60_000, "handshake_ms": 60_000, "frame_ms": 60_000, "heartbeat_ms": 60_000}
+TIMES = {"preface_ms": 4_000, "handshake_ms": 5_000, "frame_ms": 4_000, "heartbeat_ms": 5_000, "stall_ms": 4_000}
+PATIENT = dict.fromkeys(TIMES, 60000)
 """Times of a server that a busy machine does not make hasty."""
 
 
@@ -49,7 +54,7 @@ def over_sockets(broken: Broken, seconds: float, seed: int = 1, shrinking: float
     """Fuzzes it as `fuzz server --exec` does; None if nothing was found in time."""
     with altered(broken):
         options = Options(seed=seed, max_time=seconds, timeout=2.0, shrinking=shrinking, restart=0.2)
-        fuzz = ServerFuzz(Served(broken, 3.0, PATIENT), options)
+        fuzz = ServerFuzz(Served(broken, 3.0, TIMES), options)
         began = time.monotonic()
         try:
             fuzz.start()
@@ -81,7 +86,8 @@ def in_process(broken: Broken, seconds: float, first: int = 0) -> Row | None:
 
 def play(broken: Broken, seed: int, steps: Sequence[Step]) -> Failure | None:
     """Plays a script without I/O, with tight limits for every other seed."""
-    network = HubNetwork(seed, broken, **(dict(TIGHT) if seed % 4 > 1 else {}))
+    limits: dict[str, Any] = dict(TIGHT) if seed % 4 > 1 else {}
+    network = HubNetwork(seed, broken, **limits)
     return Player(network, seed, Tally(), 5.0).play(steps)
 
 

@@ -5,13 +5,20 @@ Octets arrive when they are written, ticks end when the script waits, and time p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from random import Random
+from types import MappingProxyType
 from typing import Any
 
+from protocol.names import key
+from protocol.scram import MIN_ITERATIONS, StoredKeys, stored_keys
+from reference_server.accounts import Account, Accounts
 from reference_server.config import Config
 from reference_server.hub import Hub
 from reference_server.memory_store import MemoryStore
 from reference_server.peer import Peer
+from reference_server.room import TAIL_OCTETS
 from reference_server.store import Retention
 from tests.broken_servers import _SERVED, Broken
 
@@ -25,6 +32,19 @@ OPEN: dict[str, Any] = {
     "memory": True, "address_connections": 10**6,
 }  # fmt: skip
 """Settings with which nothing is limited by rates."""
+
+
+_NOBODY: Mapping[str, str] = MappingProxyType({})
+
+
+@lru_cache(maxsize=8)
+def _keys(password: str) -> StoredKeys:
+    return stored_keys(password, b"sixteen octets..", MIN_ITERATIONS)
+
+
+def _accounts(passwords: Mapping[str, str]) -> Accounts:
+    made = [Account(name, key(name), _keys(password)) for name, password in passwords.items()]
+    return Accounts(b"secret", MIN_ITERATIONS, made)
 
 
 class HubWire:
@@ -147,20 +167,29 @@ class HubNetwork:
     """A server that can be crashed; with `broken` one of the broken servers (see `broken_servers.altered`)."""
 
     settled = True
+    waits = True
 
-    def __init__(self, seed: int = 1, broken: Broken | None = None, **settings: Any) -> None:
+    def __init__(
+        self, seed: int = 1, broken: Broken | None = None, accounts: Mapping[str, str] = _NOBODY, **settings: Any
+    ) -> None:
+        self.accounts = accounts
         self.time = 1000.0
         self.broken = broken or Broken("whole", ())
         self.config = Config(port=0, **{**OPEN, **settings, **self.broken.config})
-        self.limits = {
+        self.limits: Mapping[str, int] = {
             name: getattr(self.config, name)
-            for name in ("replay_messages", "history_messages", "quiet_members", "retention_messages")
-        }
+            for name in (
+                "replay_messages", "history_messages", "quiet_members", "retention_messages", "preface_ms",
+                "handshake_ms", "frame_ms", "heartbeat_ms", "linger_ms", "drain_ms", "stall_ms",
+            )
+        }  # fmt: skip
         self.world: dict[str, Any] = {"starts": 0}
+        self.buffers = 2 * TAIL_OCTETS
         self.wires: set[HubWire] = set()
         self.resumed: list[HubWire] = []
         self.hub: Hub | None = None
         self._due = False
+        self._drained_at = 0.0
         self._random = Random(seed)
         self._store: MemoryStore | None = None
         self._start()
@@ -172,6 +201,8 @@ class HubNetwork:
         _SERVED.set(self)  # type: ignore[arg-type]
         wall = WALL_MS + int(self.time * 1000)
         self.hub = Hub(self.config, self._store, _Host(self), wall, lambda: self._random.getrandbits(64), "simulated")
+        if self.accounts:
+            self.hub.use_accounts(_accounts(self.accounts))
 
     def schedule_flush(self) -> None:
         """Has `tick` end a tick."""
@@ -209,6 +240,8 @@ class HubNetwork:
         while self.time < until:
             self.time = min(until, self.time + 0.25)
             self.hub.sweep()
+            if self.hub.draining and self.time >= self._drained_at:
+                self.hub.finish_drain()
             self.tick()
         return True
 
@@ -227,7 +260,19 @@ class HubNetwork:
 
     def drain(self) -> bool:
         assert self.hub is not None
+        self._drained_at = self.time + self.config.drain_ms / 1000
         self.hub.drain()
+        self.tick()
+        return True
+
+    def operate(self, what: str) -> bool:
+        assert self.hub is not None
+        if what == "fail":
+            self.hub.fail(OSError("the disk is full"))
+        elif not self.accounts:
+            return False
+        else:
+            self.hub.use_accounts(_accounts({} if what == "revoke" else self.accounts))
         self.tick()
         return True
 

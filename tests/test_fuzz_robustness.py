@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -19,28 +18,36 @@ from conformance.fuzz.steps import Step
 from conformance.fuzz.tally import Tally
 from conformance.octets import CLIENT_PREFACE, encode
 from conformance.target import Unreachable
-from protocol.frames import Hello, Join, Ping, Pong
-from tests.broken_servers import Alteration, Broken, Heard, Piece, Served, altered
+from protocol import names
+from protocol.errors import NameInvalid
+from protocol.frames import Frame, Hello, Ping, Pong
+from reference_server import handshake, joiner
+from tests.broken_servers import Alteration, Broken, Piece, Served, altered
 from tests.fuzz_matrix import PATIENT
 from tests.hub_network import HubNetwork
 
 
-def _of_ascii(alteration: Alteration, heard: Heard) -> Iterable[Piece]:
-    if isinstance(heard, Hello | Join) and not heard.name.isascii():
-        return [replace(heard, name="\a")]
-    return [heard]
+def _of_ascii(patch: pytest.MonkeyPatch) -> None:
+    def normalise(name: str) -> str:
+        if not name.isascii():
+            raise NameInvalid("name", "ASCII", name)
+        return plain(name)
+
+    plain = names.normalise
+    patch.setattr(handshake, "normalise", normalise)
+    patch.setattr(joiner, "normalise", normalise)
 
 
-def _garbles(alteration: Alteration, heard: Heard) -> Iterable[Piece]:
-    """Answers one PING with a PONG that is too short."""
-    if isinstance(heard, Ping) and heard.opaque == b"opaque-*":
-        alteration.extra.append(b"\0\0\0\x07\0\x07" + bytes(10) + b"1234567")
-    return [heard]
+def _garbles(alteration: Alteration, said: Frame) -> Iterable[Piece]:
+    """One PONG is too short."""
+    if isinstance(said, Pong) and said.opaque == b"opaque-*":
+        return [b"\0\0\0\x07\0\x07" + bytes(10) + b"1234567"]
+    return [said]
 
 
 QUICK = Options(max_time=0, max_examples=4, timeout=20.0)
-ASCII = Broken("of ASCII alone", (), hears=_of_ascii)
-GARBLES = Broken("garbles", ("RW-FRAME-7",), hears=_garbles)
+ASCII = Broken("of ASCII alone", (), patch=_of_ascii)
+GARBLES = Broken("garbles", ("RW-FRAME-7",), says=_garbles)
 
 
 def _fuzzed(served: Served, options: Options) -> tuple[ServerFuzz, int]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,8 @@ SAMPLE = (
 def test_reference_passes_the_corpus(path: Path) -> None:
     again = replays.read(path)
     for boot in (Broken("volatile", ()), Broken("durable", (), boot=durable)):
-        failure = Player(HubNetwork(again.seed, boot, **again.limits), again.seed, Tally(), 5.0).play(again.steps)
+        limits: dict[str, Any] = again.limits
+        failure = Player(HubNetwork(again.seed, boot, **limits), again.seed, Tally(), 5.0).play(again.steps)
         assert failure is None, last_frames(failure)
 
 

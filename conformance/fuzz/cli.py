@@ -29,7 +29,7 @@ examples:
 Ctrl-C ends a run and prints what was found so far. Exit status: 0 nothing found, 1 something found, 2 usage,
 3 not reachable or did not start, 4 a fault of the suite."""
 
-FUZZ_OFFERED = {**OFFERED, "retention_ms": 30_000, "dedupe_ms": 60_000}
+FUZZ_OFFERED = {**OFFERED, "retention_ms": 30_000, "dedupe_ms": 60_000, "drain_ms": 3_000}
 """What a server is offered besides, so that what old scripts left behind does not stay for the whole run."""
 
 Address = Callable[[str], tuple[str, int]]
@@ -87,6 +87,7 @@ def options(args: argparse.Namespace) -> Options:
         octets=getattr(args, "octets", True),
         save=getattr(args, "save", None),
         limits=dict(said.limits),
+        accounts=said.accounts,
         ascii_only=True if "ascii-names" in said.features else None,
     )
 
@@ -141,7 +142,9 @@ def replay(args: argparse.Namespace, address: Address) -> int:
     hosted = Hosted(target)
     try:
         hosted.start()
-        network = hosted.network(args.timeout, again.limits if args.exec else {})
+        accounts = declared(args).accounts
+        network = hosted.network(args.timeout, again.limits if args.exec else {}, accounts=accounts)
+        network.waits = True
         ascii_only = True if "ascii-names" in declared(args).features else None
         failure = Player(network, again.seed, Tally(), args.timeout, ascii_only=ascii_only).play(again.steps)
     except (Unreachable, Unstartable) as error:

@@ -63,16 +63,23 @@ class Endpoint:
         self.goaway: Goaway | None = None
         self.said_goaway = False
         self.half = False  # this side has sent a part of a frame: nothing more can be said
+        self.aside = False  # it is in no room, and waits for its end: nobody hears of what happens here
+        self.intact = True  # the server still knows where a frame begins
         self.paused = False
+        self.slow = False  # it has been paused: it may be sent away for that
         self.extended = False  # HISTORY may be used
         self.due: deque[Due] = deque()
         self.streams: dict[int, Stream] = {}
+        self.leaving: set[int] = set()  # refs of rooms for which LEAVE is under way
         self.cursors: dict[int, tuple[int, int]] = {}  # by room number: epoch, seq
         self.pongs: dict[bytes, int] = {}  # PINGs that are not answered, with the request before each
         self.inbox = bytearray()  # what has come, and is not judged yet
         self.errors: list[Error] = []  # to requests that nobody waits for
         self.received: list[Frame | Unknown] | None = None  # collected while somebody wants them
+        self.challenges: list[Auth] = []
+        self.nonce = b""  # of this side, where it logs in
         self.expects_end = False
+        self.octets = 0  # received
         self.watch = Watch(self._breach)
         self._buffer = bytearray()
         self._request = 0
@@ -116,7 +123,7 @@ class Endpoint:
     @property
     def busy(self) -> bool:
         """Whether something is due on this connection that others may hear of as well."""
-        return not self.paused and bool(self.due or self.pongs or self.expects_end)
+        return not (self.paused or self.aside) and bool(self.due or self.pongs or self.expects_end)
 
     def next_request(self) -> int:
         """A request number that was not used on this connection."""
@@ -164,6 +171,7 @@ class Endpoint:
         """Judges octets of the server. Raises Failed."""
         self._buffer += data
         self.tally.octets += len(data)
+        self.octets += len(data)
         buffer = self._buffer
         if not self.preface:
             if not MAGIC.startswith(buffer[:4]):
@@ -207,7 +215,7 @@ class Endpoint:
         match frame:
             case Message() if not frame.request:
                 stream = self._stream(frame.room)
-                self.tally.visit("membership", "IN", "stream frame")
+                self.tally.visit("membership", "LEAVING" if frame.room in self.leaving else "IN", "stream frame")
                 self.model.streamed(stream, frame)
                 self.cursors[stream.room.number] = (stream.room.epoch, frame.seq)
             case Message():
@@ -235,7 +243,7 @@ class Endpoint:
             case Goaway():
                 self._goaway(frame)
             case Auth():
-                pass
+                self.challenges.append(frame)
             case _ if frame.request:
                 self._reply(frame)
 
@@ -263,7 +271,7 @@ class Endpoint:
 
     def _evicted(self, frame: Evicted) -> None:
         self.tally.codes["V", frame.code] += 1
-        self.tally.visit("membership", "IN", "EVICTED")
+        self.tally.visit("membership", "LEAVING" if frame.room in self.leaving else "IN", "EVICTED")
         stream = self.streams.pop(frame.room, None)
         if stream is None:
             refuse("RW-LEAVE-2", "no EVICTED outside of a membership", frame_line(frame))
@@ -274,6 +282,8 @@ class Endpoint:
             refuse("RW-CODE-1", "a code of class 6xx", frame_line(frame))
         if frame.code != Code.LAGGED and stream.slow:
             refuse("RW-LAG-3", "LAGGED for a member that did not read", frame_line(frame))
+        if stream.departed not in (0, PresenceKind.LEFT):
+            refuse("RW-PRESENCE-3", "PRESENCE(left) of a member that was evicted", "PRESENCE(lost)")
         self.model.gone(self, room, PresenceKind.LEFT, seen=True)
 
     def _goaway(self, frame: Goaway) -> None:

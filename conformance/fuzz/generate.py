@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 from conformance.fuzz.broken import BROKEN, HANDSHAKES
+from conformance.fuzz.idle import KINDS as IDLE
+from conformance.fuzz.login import LOGINS
 from conformance.fuzz.steps import Step
 
 _FATAL = [name for name, breakage in BROKEN.items() if breakage.fatal]
@@ -33,6 +35,10 @@ class Profile:
     restart: float = 0.0
     drain: float = 0.0
     time: float = 0.0
+    operator: float = 0.0
+    idle: float = 0.0
+    lag: float = 0.0
+    login: float = 0.4  # where the server's accounts are known
     pause: float = 0.5
     weights: dict[str, float] = field(default_factory=dict)
 
@@ -49,7 +55,8 @@ def script(random: Random, profile: Profile | None = None) -> list[Step]:
     weights = {
         "join": 5.0, "send": 12.0, "leave": 1.5, "drop": 2.0, "goaway": 1.2, "break": 1.5, "refused": 1.5,
         "handshake": 0.7, "pause": p.pause, "resume": 3.0, "restart": p.restart, "drain": p.drain, "time": p.time,
-        "connect": 2.0,
+        "operator": p.operator, "idle": p.idle, "lag": p.lag,
+        "connect": 2.0, "login": p.login,
     } | p.weights  # fmt: skip
     names = list(weights)
     for _ in range(random.randint(p.steps // 2, p.steps)):
@@ -59,13 +66,20 @@ def script(random: Random, profile: Profile | None = None) -> list[Step]:
         kind = random.choices(names, [weights[name] for name in names])[0]
         cut = random.choice((0, 0, 0, 2, 7, 60))
         number = random.choice((0, 0, 1, 1, 2, 3, 5, 8, 100))
-        if kind in ("restart", "drain", "time", "handshake"):
-            if kind == "handshake":
+        if kind == "lag":
+            _lag(random, steps, clients, room, up, inside, paused)
+            continue
+        if kind in ("restart", "drain", "operator", "time", "idle", "handshake", "login"):
+            if kind == "login":
+                steps.append(Step("login", what=random.choice(LOGINS), number=number))
+            elif kind == "idle":
+                steps.append(Step("idle", what=random.choice(list(IDLE))))
+            elif kind == "handshake":
                 steps.append(Step("handshake", what=random.choice(list(HANDSHAKES)), cut=cut))
             elif kind == "time":
                 steps.append(Step("time", number=random.choice((500, 3_000, 20_000))))
             else:
-                steps.append(Step(kind))
+                steps.append(Step(kind, what="fail" if kind == "operator" else ""))
                 up, inside, paused = set(), set(), set()
             continue
         if client not in up:
@@ -126,6 +140,42 @@ def _step(
         case "resume" if client in paused:
             steps.append(Step("resume", client))
             paused.discard(client)
+
+
+def _lag(
+    random: Random,
+    steps: list[Step],
+    clients: int,
+    room: int,
+    up: set[int],
+    inside: set[tuple[int, int]],
+    paused: set[int],
+) -> None:
+    """Somebody does not read while more is published than anything holds; others come and go meanwhile."""
+    slow, quick, other = clients, clients + 1, clients + 2
+    for client in (slow, quick):
+        if client not in up:
+            steps.append(Step("connect", client, number=client))
+            up.add(client)
+        if (client, room) not in inside:
+            steps.append(Step("send", client, room, "", ("join",), roster=random.random() < 0.7))
+            inside.add((client, room))
+    if slow in paused:
+        return
+    steps.append(Step("pause", slow))
+    if random.random() < 0.5:
+        steps.append(Step("send", quick, room, "", ("text",)))
+    if random.random() < 0.8:
+        steps.append(Step("send", quick, room, "", ("flood",)))
+    if random.random() < 0.6:
+        steps.append(Step("connect", other, number=other))
+        steps.append(Step("send", other, room, "", ("join",)))
+        if random.random() < 0.6:
+            steps.append(Step("goaway", other))
+    if random.random() < 0.7:
+        steps.append(Step("time", number=random.choice((6_000, 6_000, 50_000))))
+    steps.append(Step("resume", slow, room, "", random.choice(((), (), ("leave",), ("text", "leave"))), number=1))
+    inside.discard((slow, room))
 
 
 def _down(client: int, up: set[int], inside: set[tuple[int, int]], paused: set[int]) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from conformance.fuzz.network import Sockets
@@ -64,13 +65,20 @@ class Hosted:
         self.run(now())
         return True
 
-    def network(self, timeout: float, limits: dict[str, int]) -> Sockets:
+    def network(
+        self,
+        timeout: float,
+        limits: Mapping[str, int],
+        receive_buffer: int = 0,
+        accounts: Mapping[str, str] = MappingProxyType({}),
+    ) -> Sockets:
         """Sockets to the target."""
 
         def address() -> tuple[str, int]:
             return self.target.host, self.target.port
 
-        return Sockets(address, timeout, limits, self.restart, self.drain, lambda: self.target.died)
+        died = lambda: self.target.died  # noqa: E731
+        return Sockets(address, timeout, limits, self.restart, self.drain, died, receive_buffer, accounts)
 
     @property
     def pid(self) -> int:

@@ -74,6 +74,7 @@ class Stream:
     view: dict[int, str] = field(default_factory=dict)
     in_roster: bool = False
     slow: bool = False  # has not read for a while: PRESENCE may have been left out for it
+    departed: int = 0  # the kind of PRESENCE that others got of this member, which has not heard of it yet
     refused: bool = False  # the PUBLISH before was refused
     last_seq: int = 0
 
@@ -151,12 +152,16 @@ class Model:
     ) -> Stream:
         """JOINED has come. `cursor` is (epoch, since) of JOIN. Raises Failed."""
         line = frame_line(joined)
+        if joined.room != room.ref and all(stream.slow for stream in room.members.values()):
+            for member in list(room.members):  # evicted, and the room began anew
+                room.members.pop(member).departed = int(PresenceKind.LEFT)
         self._same_room(room, joined, asked, line)
         self._log_of(room, joined, line)
         self._start(joined, cursor, line)
         quiet = bool(joined.flags & Flag.QUIET)
         count = len(room.members) + 1
-        if not count <= joined.members <= count + len(room.ghosts):
+        slow = sum(stream.slow for stream in room.members.values())  # these may have been evicted
+        if not count - slow <= joined.members <= count + len(room.ghosts):
             refuse("RW-PRESENCE-5", f"{count} members", line)
         if not joined.members - count:
             room.ghosts.clear()
@@ -341,13 +346,26 @@ class Model:
                 due.pop(0)
             elif member in room.ghosts and kind in (PresenceKind.LOST, PresenceKind.LEFT):
                 room.ghosts.pop(member)
-            elif stream.slow:
-                if got in due:
-                    del due[: due.index(got) + 1]
+            elif stream.slow and got in due:
+                del due[: due.index(got) + 1]
+            elif self._departed(stream, kind, member) or stream.slow:
+                continue
             else:
                 rule = "RW-PRESENCE-3" if any(member == other[1] for other in due) else "RW-PRESENCE-2"
                 rule = "RW-QUIET-1" if room.quiet and not due else rule
                 refuse(rule, f"PRESENCE (kind, member, name) {due[0] if due else 'none'}", f"{got}")
+
+    def _departed(self, stream: Stream, kind: int, number: int) -> bool:
+        """Whether a member that did not read is gone, of which it has not heard: evicted, or cut off."""
+        if stream.room.quiet or self.draining:
+            return False
+        for member, other in list(stream.room.members.items()):
+            if member.member == number and other.slow and kind in (PresenceKind.LEFT, PresenceKind.LOST):
+                other.departed = kind
+                self.gone(member, stream.room, PresenceKind(kind), seen=True)
+                stream.presence.pop()
+                return True
+        return False
 
     def rostered(self, end: Member, stream: Stream, entries: list[tuple[int, str]], *, reset: bool, more: bool) -> None:
         """A ROSTER has come. Raises Failed."""
@@ -365,8 +383,9 @@ class Model:
         room = stream.room
         here = {member.member: member.granted for member in room.members}
         waiting = {member for _, member, _ in stream.presence}
+        slow = {member.member for member, other in room.members.items() if other.slow and other is not stream}
         for member, name in here.items():
-            if member not in waiting and stream.view.get(member) != name:
+            if member not in waiting and member not in slow and stream.view.get(member) != name:
                 rule = "RW-PRESENCE-5" if member == end.member else "RW-ROSTER-4"
                 refuse(rule, f"{name!r}, member {member}, in the roster", str(stream.view))
         for member in stream.view:
@@ -377,7 +396,8 @@ class Model:
 
     def gone(self, end: Member, room: Room, kind: PresenceKind, *, seen: bool) -> None:
         """An endpoint is not in a room any more; `seen`: the server is known to have noticed."""
-        room.members.pop(end, None)
+        if room.members.pop(end, None) is None:
+            return  # it was evicted or cut off before, and others were told
         if self.draining:
             return
         if not room.members:
@@ -410,7 +430,8 @@ class Model:
                 return f"{rule} PRESENCE({said}) of {member} {name!r} in room {room.number} ({end.label})"
             if stream.slow and stream.asked_roster and not room.quiet:
                 here = {member.member for member in room.members}
-                if set(stream.view) - set(room.ghosts) != here:
+                slow = {member.member for member, other in room.members.items() if other.slow and other is not stream}
+                if set(stream.view) - set(room.ghosts) - slow != here - slow:
                     return f"RW-ROSTER-3 a roster of room {room.number} that is right ({end.label})"
         return ""
 

@@ -5,8 +5,14 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Protocol
+
+_NONE: Mapping[str, str] = MappingProxyType({})
+_SPARE = 1.5
+BUFFERS = 8 * 2**20
+"""Octets that the transports between two processes of one host do not hold, where the receiver's buffer is small."""
 
 
 class Wire(Protocol):
@@ -37,8 +43,17 @@ class Network(Protocol):
     settled: bool
     """Whether `wait` returns False only when the server has done all that it will ever do without being asked."""
 
-    limits: dict[str, int]
+    limits: Mapping[str, int]
     """Limits of SPEC.md, section 15, by name, that are known to be in force at the server."""
+
+    accounts: Mapping[str, str]
+    """Passwords of accounts that the server has, none of which may stop it."""
+
+    waits: bool
+    """Whether a script may wait for time-outs."""
+
+    buffers: int
+    """Octets that are more than all transports on the way to one client hold together; 0: nobody knows."""
 
     def connect(self) -> Wire:
         """A new connection. Raises OSError."""
@@ -58,6 +73,12 @@ class Network(Protocol):
     def drain(self) -> bool:
         """Tells the server to end as section 8.6 has it; False where that cannot be done."""
 
+    def operate(self, what: str) -> bool:
+        """Has the server's operator, or its fate, do something; False where nobody can.
+
+        "fail": the store fails. "revoke": all accounts are gone, until "restore".
+        """
+
     def fault(self) -> str:
         """What went wrong inside of the server, if that can be known, or ""."""
 
@@ -71,7 +92,7 @@ class Socket:
         self._out = bytearray()
         self._eof = False
         self._paused = False
-        self._socket = socket.create_connection(address, timeout=network.timeout)
+        self._socket = _connected(address, network.timeout, network.receive_buffer)
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         network.open[self._socket.fileno()] = self
@@ -132,8 +153,26 @@ class Socket:
         return (0 if self._paused or self.ended else select.POLLIN) | (select.POLLOUT if self._out else 0)
 
 
+def _connected(address: tuple[str, int], timeout: float, receive_buffer: int) -> socket.socket:
+    if not receive_buffer:
+        return socket.create_connection(address, timeout=timeout)
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    made = socket.socket(family)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)  # only heeded before it is connected
+        made.settimeout(timeout)
+        made.connect(address)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
 class Sockets:
-    """A server at an address. `restarts` and `drains` are called where somebody can do that."""
+    """A server at an address. `restarts` and `drains` are called where somebody can do that.
+
+    With `receive_buffer`, in octets, connections hold so little that a member which does not read can be left behind.
+    """
 
     settled = False
 
@@ -141,12 +180,19 @@ class Sockets:
         self,
         address: Callable[[], tuple[str, int]],
         timeout: float,
-        limits: dict[str, int],
+        limits: Mapping[str, int],
         restarts: Callable[[], bool] = lambda: False,
         drains: Callable[[], bool] = lambda: False,
         died: Callable[[], str] = lambda: "",
+        receive_buffer: int = 0,
+        accounts: Mapping[str, str] = _NONE,
     ) -> None:
         self.timeout = timeout
+        self.receive_buffer = receive_buffer
+        self.accounts = accounts
+        self.waits = False
+        self.spare = _SPARE if receive_buffer else 0.0  # seconds that a script may let pass
+        self.buffers = BUFFERS if receive_buffer else 0
         self.limits = limits
         self.open: dict[int, Socket] = {}
         self._address = address
@@ -172,13 +218,19 @@ class Sockets:
         return bool(ready)
 
     def sleep(self, seconds: float) -> bool:
-        return False
+        slept = min(seconds, self.spare)
+        self.spare -= slept
+        time.sleep(slept)
+        return slept > 0
 
     def restart(self) -> bool:
         return self._restarts()
 
     def drain(self) -> bool:
         return self._drains()
+
+    def operate(self, what: str) -> bool:
+        return False
 
     def fault(self) -> str:
         return self._died()

@@ -5,17 +5,14 @@ read are waited for up to the head that the model knows.
 """
 
 from collections.abc import Sequence
-from typing import cast
 
-from conformance.fuzz.broken import BROKEN, HANDSHAKES, Bench, Breakage, header_promises
+from conformance.fuzz.draining import Draining
 from conformance.fuzz.endpoint import Endpoint
-from conformance.fuzz.octets import burst
 from conformance.fuzz.refusals import Failure, refuse
-from conformance.fuzz.requests import DROPPABLE, expect_error, normal
+from conformance.fuzz.requests import DROPPABLE, normal
 from conformance.fuzz.steps import Step
-from conformance.fuzz.waiting import Waiting
-from conformance.octets import CLIENT_PREFACE, HEADER, encode, read_header
-from conformance.show import code_name, frame_line
+from conformance.octets import CLIENT_PREFACE, HEADER, encode
+from conformance.show import frame_line
 from conformance.verdicts import Crashed, Failed
 from protocol.frames import Error, Field, Frame, Goaway, Hello, Publish, Unknown, Welcome, extension, extensions
 from protocol.frames import agent as agent_field
@@ -25,7 +22,7 @@ NAMES = ("ada", "Grace H\u00f6pper", "e\u0301douard", "\u6797", "x" * 60, "a b c
 """Names of people: one each, in turn."""
 
 
-class Player(Waiting):
+class Player(Draining):
     """One run of one script. See `Waiting` for what it is made of."""
 
     def play(self, steps: Sequence[Step], *, whole: bool = True) -> Failure | None:
@@ -56,12 +53,6 @@ class Player(Waiting):
         got = f"{failed.got}; the server: {fault}" if fault else failed.got
         return Failure(failed.requirement, failed.expected, got, self.at, tuple(self.log), bool(fault))
 
-    def close(self) -> None:
-        """Ends all connections without a word."""
-        for end in [*self.clients.values(), *self.others]:
-            end.wire.close()
-        self.clients.clear()
-
     # --- steps
 
     def take(self, step: Step) -> None:
@@ -73,6 +64,8 @@ class Player(Waiting):
                 self._connect(step)
         elif step.do == "handshake":
             self._handshake(step)
+        elif step.do == "login":
+            self._login(step)
         elif step.do == "octets":
             self._octets(step)
         elif step.do == "restart":
@@ -81,7 +74,13 @@ class Player(Waiting):
             self._drain()
         elif step.do == "time":
             self._time(step)
+        elif step.do == "operator":
+            self._operator(step)
+        elif step.do == "idle":
+            self._idle(step)
         elif end is not None and step.do == "resume":
+            if end.open:
+                end.write(b"".join(self.requests.make(end, step, item) for item in step.items), step.cut)
             end.paused = False
             end.wire.pause(False)
         elif end is not None and not end.paused:
@@ -92,7 +91,7 @@ class Player(Waiting):
             elif step.do == "goaway":
                 self._goaway(end, step)
             elif step.do == "pause":
-                end.paused = True
+                end.paused = end.slow = True
                 end.wire.pause(True)
                 for stream in end.streams.values():
                     stream.slow = True
@@ -124,14 +123,16 @@ class Player(Waiting):
         end.ask(request, lambda reply: self._welcome(end, name, reply))
         end.write(before + end.note(hello), step.cut)
         self.until(lambda: end.welcome is not None or bool(end.errors), "WELCOME", "RW-HELLO-2", end)
-        if end.welcome is None:  # RW-NAME-6
+        if end.welcome is None:  # RW-NAME-6, or no room for it
             del self.clients[step.client]
             self.others.append(end)
-            end.expects_end = True
-            self.until(lambda: end.goaway_ends or end.wire.ended, "GOAWAY(NAME_INVALID)", "RW-HELLO-3", end)
-            self._refused(end, Code.NAME_INVALID, "RW-NAME-6", refused=True)
+            code = Code(end.errors[0].code)
+            self.until(lambda: end.goaway_ends or end.wire.ended, f"GOAWAY({code.name})", "RW-HELLO-3", end)
+            self._refused(end, code, "RW-HELLO-3", refused=True)
+            self._after_goaway(end)
             end.wire.close()
-            self._connect(step)
+            if code == Code.NAME_INVALID:
+                self._connect(step)
 
     def _name(self, number: int) -> str:
         names = [name for name in NAMES if name.isascii()] if self.model.ascii_only else NAMES
@@ -139,12 +140,16 @@ class Player(Waiting):
 
     def _welcome(self, end: Endpoint, name: str, reply: Frame) -> None:
         line = frame_line(reply)
-        refused = isinstance(reply, Error) and reply.code == Code.NAME_INVALID
-        if refused and not name.isascii() and self.model.ascii_only is not False:
-            self.model.ascii_only = True
-            end.errors.append(cast(Error, reply))
-            end.expects_end = True
-            return
+        if isinstance(reply, Error):
+            named = reply.code == Code.NAME_INVALID and not name.isascii() and self.model.ascii_only is not False
+            if named or reply.code in (Code.SERVER_FULL, Code.RATE_LIMITED):  # RW-CONN-3
+                if named:
+                    self.model.ascii_only = True
+                else:
+                    self.model.tolerate(reply.code)
+                end.errors.append(reply)
+                end.expects_end = True
+                return
         if not isinstance(reply, Welcome):
             refuse("RW-HELLO-2", "WELCOME", line)
         if not name.isascii():
@@ -173,12 +178,13 @@ class Player(Waiting):
         octets = b"".join(self.requests.make(end, step, item) for item in items)
         if octets:
             end.write(octets, step.cut)
+        for _ in range(self.requests.floods(end) if octets and "flood" in items else 0):
+            self._fence(end)
+            self.settle()  # RW-LAG-1: who reads gets everything meanwhile
+            if end.open:
+                end.write(self.requests.make(end, step, "flood"))
         if step.do == "send" and end.open:
             self._fence(end)
-
-    def _fence(self, end: Endpoint) -> None:
-        if end.open and not end.paused:
-            end.write(self.requests.make(end, Step("send"), "ping"))
 
     def _drop(self, end: Endpoint, step: Step) -> None:
         del self.clients[step.client]
@@ -208,191 +214,6 @@ class Player(Waiting):
         self.until(lambda: end.wire.ended, "the connection closed", "RW-CLOSE-3", end)
         end.ended(PresenceKind.LEFT, seen=True)
         end.wire.close()
-
-    # --- what is wrong on purpose
-
-    def _bench(self, end: Endpoint, room: int) -> Bench:
-        ref = self.model.room(room).ref
-        id = self.requests.new_id(end) if end.welcome else bytes(16)
-        return Bench(self.random, end.next_request(), ref if ref in end.streams else 0, id, end.limit)
-
-    def _break(self, end: Endpoint, step: Step) -> None:
-        breakage = BROKEN.get(step.what)
-        if breakage is None or not end.open:
-            return
-        bench = self._bench(end, step.room)
-        octets = breakage.make(bench)
-        header = read_header(octets)
-        self.tally.broken[breakage.requirement] += 1
-        if not breakage.fatal:
-            [code] = breakage.codes
-            stream = end.streams.get(header.room) if breakage.publish else None
-
-            def judge(reply: Frame) -> None:
-                expect_error(reply, header.room, code, breakage.requirement)
-                if stream:
-                    stream.refused = True
-
-            end.note_octets(octets)
-            end.ask(bench.request, judge)
-            end.write(octets, step.cut)
-            self._fence(end)
-            return
-        if not header_promises(octets, end.limit):
-            end.note_octets(octets)
-        end.half = True
-        del self.clients[step.client]
-        self.others.append(end)
-        end.write(octets, step.cut)
-        self._until_goaway(end, breakage)
-
-    def _until_goaway(self, end: Endpoint, breakage: Breakage) -> None:
-        end.expects_end = True
-        names = " or ".join(code.name for code in breakage.codes)
-        self.until(lambda: end.goaway_ends or end.wire.ended, f"GOAWAY({names})", breakage.requirement, end)
-        if end.goaway is None:
-            refuse("RW-CLOSE-2", f"GOAWAY({names}) for {breakage.name}", end.last_words())
-        if end.goaway.code not in breakage.codes:
-            got = f"GOAWAY({code_name(end.goaway.code)})"
-            refuse(breakage.requirement, f"GOAWAY({names}) for {breakage.name}", got)
-        self.tally.visit("server", "OPEN", "fatal error")
-        self._after_goaway(end)
-        end.ended(PresenceKind.LOST, seen=True)
-        end.wire.close()
-
-    def _after_goaway(self, end: Endpoint) -> None:
-        """The server reads on for a while; it closes when this side has ended (RW-CLOSE-5)."""
-        end.due.clear()
-        end.write(bytes(40))
-        self.tally.visit("server", "CLOSING", "frame")
-        end.wire.eof()
-        self.until(lambda: end.wire.ended, "the connection closed after GOAWAY", "RW-CLOSE-5", end)
-
-    def _handshake(self, step: Step) -> None:
-        handshake = HANDSHAKES.get(step.what)
-        if handshake is None:
-            return
-        end = self.dial()
-        self.others.append(end)
-        bench = self._bench(end, 0)
-        octets = handshake.make(bench)
-        self.tally.broken[handshake.requirement] += 1
-        end.expects_end = True
-        if octets.startswith(MAGIC) and octets[8:]:
-            if not header_promises(octets[8:], end.limit):
-                end.note_octets(octets[8:])
-            end.write(octets[:8])
-            self.until(lambda: bool(end.preface), "the server's preface", "RW-PREFACE-2", end)
-            octets = octets[8:]
-        end.errors.clear()
-        end.write(octets, step.cut)
-        self.tally.sent += 1
-        self.until(lambda: end.wire.ended or end.goaway_ends, f"the end after {handshake.name}", "RW-CLOSE-2", end)
-        if handshake.silent:
-            if end.preface or end.received:
-                refuse(handshake.requirement, "no octet before the end", end.preface.hex())
-            self.tally.visit("server", "WAIT_PREFACE", "wrong preface")
-        elif handshake.version0:
-            if end.preface[4:5] != b"\0":
-                refuse(handshake.requirement, "a preface with version 0", end.preface.hex() or end.last_words())
-            self.tally.visit("server", "WAIT_PREFACE", "no common version")
-        else:
-            self._refused(end, handshake.code or Code.NONE, handshake.requirement, refused=handshake.refused)
-        if not end.wire.ended:
-            self._after_goaway(end)
-        end.wire.close()
-        self.tally.visit("server", "any", "end of stream")
-
-    def _octets(self, step: Step) -> None:
-        failure = burst(self.network, [step], self.tally, self.timeout)
-        if failure is not None:
-            self.log += failure.log
-            if failure.crashed:
-                raise Crashed(failure.got)
-            refuse(failure.requirement, failure.expected, failure.got)
-
-    def _refused(self, end: Endpoint, code: Code, requirement: str, *, refused: bool) -> None:
-        if not end.goaway:
-            refuse("RW-CLOSE-2", f"GOAWAY({code.name})", end.last_words())
-        if refused:
-            if not end.errors:
-                refuse("RW-HELLO-2", f"ERROR({code.name})", end.last_words())
-            error = end.errors[0]
-            if error.code != code:
-                refuse(requirement, f"ERROR({code.name})", frame_line(error))
-            if code == Code.UNSUPPORTED_MECHANISM and not error.fields:
-                refuse("RW-SASL-1", "the mechanisms that are offered in fields MECHANISM", frame_line(error))
-            if end.goaway.code != error.code:
-                refuse("RW-HELLO-3", f"GOAWAY({code.name}) behind the ERROR", end.last_words())
-        elif end.goaway.code != code:
-            refuse(requirement, f"GOAWAY({code.name})", end.last_words())
-        event = "refused" if refused else "GOAWAY" if code == Code.NONE else "fatal error"
-        self.tally.visit("server", "WAIT_HELLO", event)
-
-    # --- the server's own end
-
-    def _restart(self) -> None:
-        self.settle()
-        if not self.network.restart():
-            return
-        self._everybody_is_gone()
-        self.model.restarts()
-
-    def _everybody_is_gone(self) -> None:
-        for end in self.clients.values():
-            end.ended(PresenceKind.LOST, seen=True)
-            end.wire.close()
-        self.clients.clear()
-
-    def _drain(self) -> None:
-        self.settle()
-        for end in list(self.clients.values()):
-            if end.paused:
-                end.paused = False
-                end.wire.pause(False)
-        self.settle()
-        if not self.network.drain():
-            return
-        self.model.draining = True
-        for end in self.clients.values():
-            self.until(lambda end=end: end.goaway is not None, "GOAWAY(DRAINING)", "RW-DRAIN-3", end)  # type: ignore[misc]
-            if end.goaway and end.goaway.code != Code.DRAINING:
-                refuse("RW-DRAIN-3", "GOAWAY(DRAINING)", end.last_words())
-            self.tally.visit("server", "OPEN", "drain")
-        for number, end in list(self.clients.items()):
-            # A request that was under way when the client learned of the drain (RW-DRAIN-2).
-            for stream in end.streams.values():
-                end.write(self.requests.make(end, Step("send", number, stream.room.number), "text"))
-                break
-            self._goaway_drained(end)
-        self.clients.clear()
-        self.network.restart()
-        self.model.restarts()
-
-    def _goaway_drained(self, end: Endpoint) -> None:
-        end.expects_end = True
-        end.write(end.note(Goaway(Code.NONE)))
-        self.until(lambda: end.goaway_ends or end.wire.ended, "GOAWAY(SHUTDOWN)", "RW-DRAIN-3", end)
-        if end.due:
-            refuse("RW-DRAIN-2", f"the reply to request {end.due[0].request}", end.last_words())
-        if not end.goaway or end.goaway.code != Code.SHUTDOWN:
-            refuse("RW-DRAIN-3", "GOAWAY(SHUTDOWN)", end.last_words())
-        self.tally.visit("server", "DRAINING", "GOAWAY")
-        end.ended(PresenceKind.LEFT, seen=True)
-        end.wire.close()
-
-    def _time(self, step: Step) -> None:
-        left = step.number / 1000
-        while left > 0:
-            beats = [end.welcome.heartbeat_ms for end in self.clients.values() if end.welcome]
-            piece = min(left, min(beats, default=4000) / 4000)
-            if not self.network.sleep(piece):
-                return
-            left -= piece
-            self.read()
-            for end in self.clients.values():
-                if end.open and not end.paused and self.random.random() < 0.2:
-                    self._fence(end)
 
     # --- the end of a script
 

@@ -10,64 +10,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from conformance.fuzz import reach
 from conformance.fuzz.tally import TABLES, Tally
 from conformance.show import code_name
-from protocol.registry import Code
 
 _EVERY = 10.0  # seconds between lines where nobody looks at a terminal
 _REFRESH = 0.25
-
-WHY_NOT: dict[str, dict[str, str]] = {
-    "server": {
-        "WAIT_PREFACE/time-out": "takes the preface time-out: only on a virtual clock, and in the cases of 5.1",
-        "WAIT_PREFACE/close": "a server that ends or is full just then: the cases of 8.3",
-        "WAIT_HELLO/HELLO, needs more": "needs accounts: the cases of 13",
-        "WAIT_HELLO/time-out": "takes the handshake time-out: only on a virtual clock, and in the cases of 7.1",
-        "WAIT_HELLO/close": "a server that ends or is full just then: the cases of 8.3",
-        "AUTHENTICATING/": "needs accounts: the cases of 13",
-        "OPEN/drain": "needs --exec, for somebody has to tell the server",
-        "OPEN/time-out": "takes two heartbeats: only on a virtual clock, and in the cases of 8.4",
-        "OPEN/close": "the operator's or the server's own wish, which no script can bring about",
-        "DRAINING/": "needs --exec, for somebody has to tell the server; the time-outs: the cases of 8.6",
-        "CLOSING/GOAWAY": "cannot be told on the wire from the end of the stream",
-        "CLOSING/time-out": "takes the linger time: the cases of 8.5",
-    },
-    "membership": {
-        "JOINING/ERROR": "a refusal for want of capacity, which this server had no reason for",
-        "IN/EVICTED": "needs a member that lags behind what is retained",
-        "LEAVING/stream frame": "a race that the fuzzer does not look for",
-        "LEAVING/ERROR(NOT_JOINED)": "an eviction while LEAVE was under way: the cases of 9.4",
-        "LEAVING/ERROR": "no code of LEAVE but NOT_JOINED is for servers to give here",
-        "LEAVING/EVICTED": "a race between LEAVE and EVICTED: the cases of 9.4",
-    },
-}
-"""Why rows of SPEC.md's tables may never be seen, by "state/event" or "state/" for all of a state."""
-
-CODES_WHY_NOT: dict[Code, str] = {
-    Code.SEQUENCE: "a client's word to a server",
-    Code.TIMEOUT: "takes a time-out: only on a virtual clock, and in the cases of 5.2, 7.1 and 8.4",
-    Code.AUTH_FAILED: "needs accounts: the cases of 13",
-    Code.TLS_REQUIRED: "needs a mechanism that the operator offers under TLS only",
-    Code.ACCOUNT_REVOKED: "the operator's act",
-    Code.FORBIDDEN: "a policy of the server: STOP by somebody who may not, where `admin` is offered",
-    Code.NO_SUCH_ROOM: "a server that makes no rooms by joining",
-    Code.RATE_LIMITED: "a server whose rates were not reached, or raised for the fuzzer",
-    Code.TOO_MANY_ROOMS: "a server whose max_rooms is above the fuzzer's number of rooms",
-    Code.ROOM_FULL: "a server with a limit of members",
-    Code.SERVER_FULL: "a server whose limit of connections was not reached",
-    Code.SLOW: "takes the stall time: the cases of 9.4",
-    Code.ABUSE: "a policy of the server",
-    Code.INTERNAL: "a server that fails inside",
-    Code.UNAVAILABLE: "a server that cannot do something at the moment",
-    Code.DRAINING: "needs --exec, for somebody has to tell the server",
-    Code.SHUTDOWN: "needs --exec, for somebody has to tell the server",
-    Code.LAGGED: "needs a member that lags behind what is retained",
-    Code.KICKED: "the operator's act",
-    Code.BANNED: "the operator's act",
-    Code.ROOM_CLOSED: "the operator's act",
-    Code.LOG_RESET: "a store that was restored while the server ran",
-}
-"""Why codes may never be seen."""
 
 
 @dataclass
@@ -146,17 +94,12 @@ class Progress:
 
     def unvisited(self) -> list[str]:
         """The transitions that were never seen, with the reason where it is known."""
-        lines = []
-        for table in self.tables:
-            for row in self.tally.unvisited(table):
-                reasons = WHY_NOT.get(table, {})
-                why = reasons.get(f"{row.state}/{row.event}") or reasons.get(f"{row.state}/") or "not known why"
-                lines.append(f"{table}: {row.state}, {row.event}: {why}")
-        return lines
+        rows = [(table, row.state, row.event) for table in self.tables for row in self.tally.unvisited(table)]
+        return [f"{table}: {state}, {event}: {reach.why(table, state, event)}" for table, state, event in rows]
 
     def unseen_codes(self) -> list[str]:
         """The codes that never came, with the reason where it is known."""
-        return [f"{code.name}: {CODES_WHY_NOT.get(code, 'not known why')}" for code in self.tally.unseen_codes()]
+        return [f"{code.name}: {reach.why('codes', code.name)}" for code in self.tally.unseen_codes()]
 
     def summary(self, outcome: str, fmt: str = "human") -> None:
         """Prints the figures of the whole run."""

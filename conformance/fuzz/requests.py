@@ -63,12 +63,18 @@ DROPPABLE = _PUBLISHES | {"ping", "pong", "unknown"}
 """Items that may be on their way when a connection is dropped: whether they arrived shows later, or not at all."""
 
 _FOREIGN_FLAGS = 0x0FCE
+_FLOOD_MESSAGE = 48 * 1024  # octets
+_FLOOD_AT_ONCE = 4  # messages, so that those who read are not left behind
 
 
 class Requests:
-    """Makes the frames of one script. `fresh` makes names of rooms its own, `random` chooses ids and octets."""
+    """Makes the frames of one script. `fresh` makes names of rooms its own, `random` chooses ids and octets.
 
-    def __init__(self, model: Model, random: Random, fresh: str, now: Callable[[], float]) -> None:
+    A flood has more than `buffers` octets; with 0 there is none.
+    """
+
+    def __init__(self, model: Model, random: Random, fresh: str, now: Callable[[], float], buffers: int) -> None:
+        self.buffers = buffers
         self.model = model
         self.random = random
         self.fresh = fresh
@@ -95,6 +101,8 @@ class Requests:
             return self._join(end, room, step, item)
         if item in _PUBLISHES:
             return self._publish(end, room, step, item)
+        if item == "flood":
+            return self._flood(end, room, step)
         if item.startswith("history"):
             return self._history(end, room, step, item)
         match item:
@@ -102,6 +110,8 @@ class Requests:
                 ref = room.ref or 0x6000_0000
                 request = end.next_request()
                 self.model_visit(end, "IN" if end in room.members else "", "send LEAVE")
+                if ref in end.streams:
+                    end.leaving.add(ref)
                 end.ask(request, lambda reply: self._left(end, ref, reply))
                 return end.note(Leave(request=request, room=ref))
             case "ping":
@@ -155,6 +165,7 @@ class Requests:
             expect_error(reply, room.ref, Code.ALREADY_JOINED, "RW-JOIN-1")
         elif len(end.streams) >= end.welcome.max_rooms:
             expect_error(reply, 0, Code.TOO_MANY_ROOMS, "RW-JOIN-2")
+            end.tally.visit("membership", "JOINING", "ERROR")
         elif isinstance(reply, Joined):
             if not name.isascii():
                 self.model.ascii_only = False
@@ -166,6 +177,9 @@ class Requests:
             expect_room(reply, 0)
             self.model.tolerate(reply.code)
             end.tally.visit("membership", "JOINING", "ERROR")
+        elif isinstance(reply, Error) and reply.code == Code.NO_SUCH_ROOM and not room.epoch:
+            expect_room(reply, 0)
+            self.model.tolerate(reply.code)
         else:
             refuse("RW-CURSOR-1", f"JOINED for {name!r}", frame_line(reply))
 
@@ -173,11 +187,15 @@ class Requests:
         stream = end.streams.get(ref)
         if stream is None:
             expect_error(reply, ref, Code.NOT_JOINED, "RW-LEAVE-1")
+            if ref in end.leaving:  # an EVICTED was under way
+                end.leaving.discard(ref)
+                end.tally.visit("membership", "LEAVING", "ERROR(NOT_JOINED)")
             return
         if not isinstance(reply, Ok):
             refuse("RW-REQUEST-2", "OK", frame_line(reply))
         expect_room(reply, ref)
         del end.streams[ref]
+        end.leaving.discard(ref)
         end.tally.visit("membership", "LEAVING", "OK")
         self.model.gone(end, stream.room, PresenceKind.LEFT, seen=True)
 
@@ -212,6 +230,21 @@ class Requests:
         end.ask(request, lambda reply: self._published(end, room, publish, mine, item, reply), lambda: _lost(mine))
         return end.note(publish)
 
+    def _flood(self, end: Endpoint, room: Room, step: Step) -> bytes:
+        """A few large messages, of the many that no transport holds."""
+        assert end.welcome
+        size = min(end.welcome.max_body - CONTENT_RESERVE, _FLOOD_MESSAGE)
+        if not room.ref or room.ref not in end.streams:
+            return b""
+        count = min(_FLOOD_AT_ONCE, self.buffers // size)
+        return b"".join(self._publish(end, room, step, "flood-one") for _ in range(count))
+
+    def floods(self, end: Endpoint) -> int:
+        """How many times "flood" makes more than all transports hold together."""
+        assert end.welcome
+        size = min(end.welcome.max_body - CONTENT_RESERVE, _FLOOD_MESSAGE)
+        return -(-self.buffers // (size * _FLOOD_AT_ONCE))
+
     def _content(self, end: Endpoint, room: Room, step: Step, item: str) -> tuple[bytes, Content, Field | None] | None:
         """Id, content, and a field that is not relayed."""
         assert end.welcome
@@ -234,6 +267,7 @@ class Requests:
                 0, text, tuple((random.randrange(0xC000, 0x10000), random.randbytes(step.number % 9)) for _ in "abc")
             ),
             "large": Content(1, text + bytes(max(0, most - len(text)))),
+            "flood-one": Content(1, text + bytes(max(0, min(most, _FLOOD_MESSAGE) - len(text)))),
             "bad-text": Content(0, b"\xc3\x28" + text),
             "too-large": Content(1, text + bytes(most + 1 - len(text))),
         }.get(plain, Content(0, text))

@@ -4,7 +4,7 @@ import contextlib
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from conformance.fuzz.endpoint import wire_lines
 from conformance.fuzz.generate import Profile, script
 from conformance.fuzz.growth import RULE, Growth
 from conformance.fuzz.hosted import Hosted
+from conformance.fuzz.idle import KINDS, Idle
 from conformance.fuzz.network import Sockets
 from conformance.fuzz.player import Player
 from conformance.fuzz.progress import Progress
@@ -27,7 +28,7 @@ from conformance.process import Unstartable
 from conformance.session import CONFORMS, FAILS, FAULT
 from conformance.spec import load
 from conformance.target import LaunchedServer, ServerTarget, Unreachable
-from conformance.verdicts import Crashed
+from conformance.verdicts import Crashed, Failed
 
 TIGHT = MappingProxyType(
     {
@@ -37,9 +38,18 @@ TIGHT = MappingProxyType(
 )  # fmt: skip
 """Limits that a second server is offered, so that short scripts reach them."""
 
+LAGGY = MappingProxyType({"retention_messages": 6, "stall_ms": 30_000})
+"""Limits that a third server is offered, where members are left behind."""
+
+_RECEIVE_BUFFER = 32 * 1024  # octets, of clients of the third server
+TIMES = ("preface_ms", "handshake_ms", "frame_ms", "drain_ms")
+"""Times that nobody is told of, and that are taken to be in force with the heartbeat that was offered."""
+
 TRUSTED = ("replay_messages", "history_messages", "quiet_members")
 """Limits that nobody is told of, which the model takes to be in force where a server heeds those that it is told of."""
 
+_IDLE_AT_ONCE = 8
+_RESTARTS_UNTIL = 0.25  # part of a run in which the first server is restarted: later its memory is watched
 _CORPUS = 400  # conversations that octets are made of
 _SHRINKING = 90.0  # seconds
 _TRIES = 2  # of a failing script, which has to fail each time in the same way
@@ -49,8 +59,8 @@ _TRIES = 2  # of a failing script, which has to fail each time in the same way
 class Options:
     """How to fuzz. `timeout` is how long an answer may take, in seconds; `save` is where failures are written.
 
-    `limits` are those of SPEC.md, section 15, that the server is known to have; with `ascii_only` it is known to take
-    ASCII names alone.
+    `limits` are those of SPEC.md, section 15, that the server is known to have, `accounts` passwords by name; with
+    `ascii_only` it is known to take ASCII names alone.
     """
 
     seed: int = 1
@@ -63,8 +73,10 @@ class Options:
     octets: bool = True
     limits: dict[str, int] = field(default_factory=dict)
     shrinking: float = _SHRINKING
+    accounts: Mapping[str, str] = field(default_factory=dict)
     ascii_only: bool | None = None
     restart: float = 0.03
+    lag_every: int = 60  # scripts, one of which takes megaoctets to leave a member behind
 
 
 @dataclass
@@ -75,10 +87,12 @@ class Place:
     limits: dict[str, int]
     profiles: Sequence[Profile]
     renewable: bool
+    receive_buffer: int = 0
+    accounts: Mapping[str, str] = field(default_factory=dict)
 
     def network(self, timeout: float) -> Sockets:
         """Sockets to it."""
-        return self.hosted.network(timeout, self.limits)
+        return self.hosted.network(timeout, self.limits, self.receive_buffer, self.accounts)
 
 
 @dataclass(frozen=True)
@@ -104,6 +118,7 @@ class ServerFuzz:
         self._target = target
         self._places: list[Place] = []
         self._corpus: list[bytes] = []
+        self._idle: list[Idle] = []
         self._growth = Growth()
         self._gone = False  # a server cannot be started again
 
@@ -113,35 +128,47 @@ class ServerFuzz:
         """Starts what is to be fuzzed. Raises Unreachable or Unstartable."""
         hosted, known = Hosted(self._target), dict(self.options.limits)
         own = isinstance(self._target, LaunchedServer)
-        self._places.append(Place(hosted, known, self._profiles(hosted), own))
+        place = Place(hosted, known, self._profiles(hosted), own, accounts=self.options.accounts)
+        self._places.append(place)
         hosted.start()
         if isinstance(self._target, LaunchedServer):
-            offered = {name: value for name, value in TIGHT.items() if name not in known}
-            tight = Hosted(self._target.another(**offered))
-            place = Place(tight, known, self._profiles(tight, rooms=4), True)
-            try:
-                tight.start()
-            except (Unreachable, Unstartable) as error:
-                tight.stop()
-                self.progress.notes.append(
-                    f"a second server with small limits did not start, and was left out: {error}"
-                )
-                return
-            self._places.append(place)
-            if self._heeds(place, offered):
-                place.limits = known | {name: offered[name] for name in TRUSTED if name in offered}
+            offered = dict(self._target.limits)
+            if self._heeds(place, offered, "heartbeat_ms"):
+                place.limits = {name: offered[name] for name in TIMES if name in offered} | known
+            tight = {name: value for name, value in TIGHT.items() if name not in known}
+            self._another(self._target, tight, Profile(rooms=4), Profile(6, 4, 40))
+            if len(self._places) > 1 and self._heeds(self._places[1], tight, "window", "max_rooms", "max_body"):
+                self._places[1].limits = known | {name: tight[name] for name in TRUSTED if name in tight}
+                lag = Profile(3, 1, 10, time=0.1, lag=2.0)
+                self._another(self._target, {n: v for n, v in LAGGY.items() if n not in known}, lag)
+                self._places[-1].receive_buffer = _RECEIVE_BUFFER
 
-    def _profiles(self, hosted: Hosted, rooms: int = 2) -> list[Profile]:
+    def _another(self, target: LaunchedServer, offered: dict[str, int], *profiles: Profile) -> None:
+        """One more server, with limits that it is offered; a note where it does not start."""
+        hosted = Hosted(target.another(**offered))
+        restart = self.options.restart
+        made = [replace(profile, restart=restart, drain=restart / 3) for profile in profiles]
+        try:
+            hosted.start()
+        except (Unreachable, Unstartable) as error:
+            hosted.stop()
+            shown = ", ".join(f"{name} {value}" for name, value in offered.items())
+            self.progress.notes.append(f"another server, with {shown}, did not start, and was left out: {error}")
+        else:
+            known = dict(self.options.limits)
+            self._places.append(Place(hosted, known, made, True, accounts=self.options.accounts))
+
+    def _profiles(self, hosted: Hosted) -> list[Profile]:
         restart = self.options.restart if isinstance(hosted.target, LaunchedServer) else 0.0
         return [
-            Profile(rooms=rooms, restart=restart, drain=restart / 3),
-            Profile(clients=6, rooms=rooms, steps=40, restart=restart, drain=restart / 3),
+            Profile(restart=restart, drain=restart / 3),
+            Profile(clients=6, steps=40, restart=restart, drain=restart / 3),
         ]
 
-    def _heeds(self, place: Place, offered: dict[str, int]) -> bool:
+    def _heeds(self, place: Place, offered: dict[str, int], *names: str) -> bool:
         """Whether a server took the limits that it was offered: those that WELCOME tells show it."""
         player = self._player(place, 1, Tally(), self.options.timeout)
-        shown = [name for name in ("window", "max_rooms", "max_body") if name in offered]
+        shown = [name for name in names if name in offered]
         try:
             player.take(Step("connect"))
             welcome = player.clients[0].welcome
@@ -156,6 +183,7 @@ class ServerFuzz:
 
     def stop(self) -> None:
         """Ends what was started."""
+        self._drop_idle()
         for place in self._places:
             place.hosted.stop()
 
@@ -190,11 +218,12 @@ class ServerFuzz:
         """Fuzzes until time, examples or failures are used up, or no server can be started any more."""
         number = 0
         while not (self.progress.over or self._gone) and len(self.found) < self.options.max_failures:
-            place = self._places[number % len(self._places)]
-            self.one(place, number)
+            lag = len(self._places) > 2 and number % self.options.lag_every == self.options.lag_every - 1
+            self.one(self._places[2 if lag else number % len(self._places[:2])], number)
             number += 1
             if self.options.octets and number % 4 == 0 and self._corpus and not self._gone:
-                self._octets(self._places[(number // 4) % len(self._places)], number)
+                self._octets(self._places[(number // 4) % len(self._places[:2])], number)
+            self._look_at_idle()
             self._growth.watch(
                 self._places[0].hosted.pid, self.progress.seconds, self.tally.told, self.tally.acknowledged
             )
@@ -205,7 +234,7 @@ class ServerFuzz:
         seed = self.options.seed * 1_000_003 + number
         random = Random(seed)
         profile = random.choice(place.profiles)
-        if place is self._places[0] and self.progress.done > 0.25:
+        if place is self._places[0] and self.progress.done > _RESTARTS_UNTIL:
             profile = replace(profile, restart=0.0, drain=0.0)  # its memory is watched from here on
         steps = script(random, profile)
         player = self._player(place, seed, self.tally, self.options.timeout)
@@ -222,6 +251,7 @@ class ServerFuzz:
         """Repeats a failure, and makes it short; or says that nothing can be repeated any more."""
         seconds = self.progress.seconds
         self.progress.show(f"{failure.requirement} broken, repeating it")
+        self._drop_idle()
         try:
             if place.hosted.target.died or failure.crashed:
                 self._renew(place)
@@ -249,7 +279,9 @@ class ServerFuzz:
         """Plays a script once more, at a server that is as new as it can be. Raises Crashed."""
         if place.renewable and (place.hosted.target.died or not all(step.do == "octets" for step in steps)):
             self._renew(place)
-        return self._player(place, seed, Tally(), min(self.options.timeout, 2.0)).play(steps)
+        player = self._player(place, seed, Tally(), min(self.options.timeout, 2.0))
+        player.network.waits = True
+        return player.play(steps)
 
     def _shrunk(self, place: Place, steps: list[Step], seed: int, failure: Failure) -> tuple[list[Step], Failure]:
         until = time.monotonic() + self.options.shrinking
@@ -284,6 +316,37 @@ class ServerFuzz:
             if alone and not failure.crashed and self._play(place, alone, seed) is not None:
                 steps = alone
         self._keep(place, steps, seed, failure)
+
+    # --- connections that say nothing more, beside the scripts
+
+    def _look_at_idle(self) -> None:
+        """Begins some, where no restart is near, and looks at those that are there."""
+        place = self._places[0]
+        if self._gone or (place.renewable and self.progress.done <= _RESTARTS_UNTIL):
+            return
+        what = ""
+        try:
+            if len(self._idle) < _IDLE_AT_ONCE:
+                seed = self.options.seed * 1_000_003 + self.tally.scripts
+                what = Random(seed).choice([name for name in KINDS if name != "login" or self.options.accounts])
+                player = self._player(place, seed, self.tally, self.options.timeout)
+                self._idle.append(Idle(player, what))
+            for idle in list(self._idle):
+                what = idle.what
+                if idle.poll():
+                    idle.player.close()
+                    self._idle.remove(idle)
+        except (Failed, Crashed, OSError) as error:
+            said = ("RW-CLOSE-7", "a server that goes on serving", f"{error}")
+            if isinstance(error, Failed):
+                said = (error.requirement, error.expected, error.got)
+            failure = Failure(*said, 0, ())
+            self._keep(place, [Step("idle", what=what)], self.options.seed, failure)
+
+    def _drop_idle(self) -> None:
+        for idle in self._idle:
+            idle.player.close()
+        self._idle.clear()
 
     # --- memory and descriptors
 

@@ -12,7 +12,8 @@ from conformance.octets import split_frames
 from protocol.registry import PREFACE_SIZE
 
 KINDS = (
-    "connect", "send", "drop", "goaway", "pause", "resume", "break", "handshake", "octets", "restart", "drain", "time",
+    "connect", "send", "drop", "goaway", "pause", "resume", "break", "handshake", "octets", "idle",
+    "login", "restart", "drain", "operator", "time",
 )  # fmt: skip
 """What a step may do; `docs` of `player.Player` say how each is judged."""
 
@@ -25,6 +26,8 @@ ITEMS = (
     "ordered-bad-text",
     # history
     "history", "history-newest", "history-end", "history-empty", "history-backwards",
+    # more than a transport holds for one who does not read
+    "flood",
     # what anybody may send at any time
     "ping", "pong", "unknown", "unknown-request", "flags",
 )  # fmt: skip
@@ -35,8 +38,9 @@ ITEMS = (
 class Step:
     """One step. `client` and `room` are numbers of the script's own.
 
-    `items`: the frames of a "send", or those in front of a GOAWAY or of a drop. `what`: which variant of a step:
-    how a connection is dropped (fin, reset, half, unanswered), which rule is broken. `number`: a parameter of the
+    `items`: the frames of a "send", those in front of a GOAWAY or of a drop, or those that one says who does not read
+    yet, just before a "resume". `what`: which variant of a step: how a connection is dropped (fin, reset, half,
+    unanswered), which rule is broken, where one stays idle. `number`: a parameter of the
     items (how far back a cursor or a repeat goes), or milliseconds of "time". `roster`: JOINs ask for the roster.
     `cut`: octets are handed to the transport in so many pieces, 0 and 1 standing for one. `octets`: in hexadecimal, all
     that a new connection says, before it ends its stream.

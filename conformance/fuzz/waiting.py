@@ -9,11 +9,13 @@ from conformance.fuzz.model import Model
 from conformance.fuzz.network import Network
 from conformance.fuzz.refusals import Said, refuse
 from conformance.fuzz.requests import Requests
+from conformance.fuzz.steps import Step
 from conformance.fuzz.tally import Tally
 from conformance.verdicts import Crashed
 from protocol.registry import Code, PresenceKind
 
-_CODES_OF_THE_END = (Code.SLOW, Code.SHUTDOWN, Code.DRAINING)
+_CODES_OF_THE_END = (Code.SLOW, Code.TIMEOUT, Code.SHUTDOWN, Code.DRAINING)
+"""With which a connection may end that did not read, and so did not answer."""
 
 
 class Waiting:
@@ -38,13 +40,23 @@ class Waiting:
         self.random = Random(seed)
         self.fresh = fresh or hashlib.sha256(f"{seed} {network.now()}".encode()).hexdigest()[:10]
         self.model = Model(dict(network.limits), network.settled, ascii_only=ascii_only)
-        self.requests = Requests(self.model, self.random, self.fresh, network.now)
+        self.requests = Requests(self.model, self.random, self.fresh, network.now, network.buffers)
         self.log: list[Said] = []
         self.clients: dict[int, Endpoint] = {}
         self.others: list[Endpoint] = []
         self.cursors: dict[int, dict[int, tuple[int, int]]] = {}
         self.at = -1
         self._labels = 0
+
+    def close(self) -> None:
+        """Ends all connections without a word."""
+        for end in [*self.clients.values(), *self.others]:
+            end.wire.close()
+        self.clients.clear()
+
+    def take(self, step: Step) -> None:
+        """Takes one step, and waits until all that it must lead to is there. Raises Failed."""
+        raise NotImplementedError
 
     def dial(self) -> Endpoint:
         try:
@@ -66,8 +78,11 @@ class Waiting:
             if self.model.owed(end):
                 self.until(lambda end=end: not self.model.owed(end), "", "", end)  # type: ignore[misc]
 
-    def until(self, done: Callable[[], bool], expected: str, requirement: str, end: Endpoint) -> None:
-        deadline = self.network.now() + self.timeout
+    def until(
+        self, done: Callable[[], bool], expected: str, requirement: str, end: Endpoint, within: float = 0.0
+    ) -> None:
+        """Waits until it is done, or the connection has ended that is expected to; `within` seconds, if given."""
+        deadline = self.network.now() + (within or self.timeout)
         while True:
             self.read()
             if done() or (end.wire.ended and end.expects_end):
@@ -93,11 +108,11 @@ class Waiting:
                 end.inbox += data
         # Who waits for a reply is judged first: what others are told of it must not be a surprise to the model.
         busy = [end for end in ends if end.busy]
-        for end in busy or ends:
+        for end in [*busy, *(end for end in ends if end.aside)] if busy else ends:
             if end.inbox:
                 data, end.inbox = bytes(end.inbox), bytearray()
                 end.take_in(data)
-            if end.wire.ended and not end.expects_end:
+            if (end.wire.ended or end.goaway_ends) and not end.expects_end:
                 self._cut_off(end)
         if self.others:
             self.others = [end for end in self.others if not end.wire.ended]
@@ -105,11 +120,13 @@ class Waiting:
     def _cut_off(self, end: Endpoint) -> None:
         """The server has ended a connection that nobody wanted ended."""
         end.expects_end = True
-        slow = end.paused or any(stream.slow for stream in end.streams.values())
-        if not (slow and (end.goaway is None or end.goaway.code in _CODES_OF_THE_END)):
+        if not (end.slow and (end.goaway is None or end.goaway.code in _CODES_OF_THE_END)):
             requirement = "RW-REQUEST-2" if end.due else "RW-CLOSE-7" if end.goaway is None else "RW-CLOSE-2"
             refuse(requirement, "a connection that goes on", end.last_words())
+        if end.goaway and end.goaway.code == Code.SLOW:
+            self.tally.visit("server", "OPEN", "time-out")
         end.ended(PresenceKind.LOST, seen=True)
+        end.wire.close()
         end.due.clear()
         end.pongs.clear()
         for number, other in list(self.clients.items()):

@@ -1,0 +1,25 @@
+"""What of SPEC.md's tables the fuzzers do not reach, and why: `data/fuzz_reach.toml`."""
+
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+Reasons = Mapping[str, Mapping[str, str]]
+_FILE = Path(__file__).parent.parent / "data" / "fuzz_reach.toml"
+
+
+@cache
+def load() -> Mapping[str, Reasons]:
+    """\"never\" and "live", each with the tables "server", "membership", "client" and "codes"."""
+    return tomllib.loads(_FILE.read_text(encoding="utf-8"))
+
+
+def why(table: str, *row: str) -> str:
+    """Why a run may not have reached a row of a table: its state and event, or a code."""
+    for kind in ("never", "live"):
+        reasons = load()[kind].get(table, {})
+        found = reasons.get(", ".join(row)) or reasons.get(row[0])
+        if found:
+            return found
+    return "by chance: a longer run"
