@@ -25,12 +25,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conformance.octets import HEADER, Header
+from conformance.octets import HEADER, Header, read_header, split_frames
 from conformance.peer import Peer
 from conformance.raw_connection import F
 from conformance.verdicts import Result
 from protocol.frames import Error, Frame, Goaway, Message
-from protocol.registry import Code
+from protocol.registry import Code, FrameType
 
 FORMAT = 1
 _MOST = 4 * 2**20  # characters of hexadecimal that a file may have
@@ -51,6 +51,11 @@ class Recording:
             self.steps.clear()
         else:
             self.steps.append({"do": do, **values})
+
+    def give_up(self) -> None:
+        """Nothing of this case can be done again as it was."""
+        self._size = _MOST
+        self.steps.clear()
 
     def write(self, directory: Path, result: Result, seed: int) -> Path | None:
         """Writes the file for a result; its path, or None if the recording was given up. Raises OSError."""
@@ -89,6 +94,8 @@ class RecordingPeer(Peer):
             self._depth -= 1
 
     def send_octets(self, octets: bytes, *, breaks: str = "", slices: Iterable[bytes] = ()) -> None:
+        if any(read_header(frame).type == FrameType.AUTH for frame in split_frames(octets)[0]):
+            self.recording.give_up()  # a proof is for the nonce that the server gave this time
         pieces = list(slices)
         lengths = [len(piece) for piece in pieces]
         with self._outermost("send", hex=octets.hex(), breaks=breaks, slices=lengths):

@@ -26,6 +26,7 @@ from conformance.session import CONFORMS, FAILS, UNREACHABLE, USAGE
 from conformance.spec import load
 from conformance.target import OFFERED, LaunchedServer, ServerTarget, Unreachable
 from conformance.verdicts import Informative, Result, Verdict, combine
+from tests.accounts import accounts_file
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = shlex.quote(sys.executable)
@@ -159,6 +160,22 @@ def test_what_comes_unasked_is_judged_in_a_replay(tmp_path: Path) -> None:
     assert (again.verdict, again.requirement) == (Verdict.FAIL, "RW-PROMISE-11")
     [other] = asyncio.run(_tried("", [script.case], OPTIONS))
     assert other.verdict is not Verdict.FAIL
+
+
+def test_login_leaves_no_replay_file(tmp_path: Path) -> None:
+    """Its proof is for one nonce of the server: done again, it would be wrong at any server."""
+
+    async def run() -> list[Result]:
+        target = LaunchedServer(f"{SERVER} --accounts {shlex.quote(str(accounts_file()))}", 15.0)
+        await target.start()
+        options = replace(OPTIONS, replay_dir=tmp_path, accounts={"Ada": "not her password"})
+        try:
+            return await ServerRunner(target, load(), options, lambda result: result).run(_cases("server/13/scram"))
+        finally:
+            await target.stop()
+
+    [failed] = asyncio.run(run())
+    assert (failed.verdict, failed.requirement, failed.replay) == (Verdict.FAIL, "RW-SCRAM-5", "")
 
 
 @pytest.mark.parametrize(
