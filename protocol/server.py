@@ -249,7 +249,7 @@ class ServerConnection(Connection):
 
         Raises LocalProtocolError if it is not the next one due (RW-REQUEST-3).
         """
-        if self._said_goaway():
+        if self._closing_since is not None and self._said_goaway():
             return
         outstanding = self._due(request)
         self._out.append(octets)
@@ -258,7 +258,8 @@ class ServerConnection(Connection):
             self._out.append(outstanding.popleft())  # type: ignore[arg-type]
         if not outstanding:
             self._outstanding = _NOTHING
-        self._say_goodbye_if_due()
+        if self._goodbye is not None:
+            self._say_goodbye_if_due()
 
     def _due(self, request: int) -> deque[int | bytes]:
         outstanding = self._outstanding
@@ -268,7 +269,7 @@ class ServerConnection(Connection):
 
     def send_encoded(self, octets: bytes) -> None:
         """Send whole frames with `request` 0 that are encoded already: a slice of a room's stream."""
-        if not self._said_goaway():
+        if self._closing_since is None or not self._said_goaway():
             self._out.append(octets)
 
     @property

@@ -114,7 +114,8 @@ class Context:
     def touched(self, peer: Writer) -> None:
         """The peer may have something to write."""
         self._touched.add(peer)
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
 
     def room_changed(self, room: Room) -> None:
         """Some member of the room may have something to receive."""
@@ -122,9 +123,11 @@ class Context:
         self._schedule()
 
     def appended(self, room: Room) -> None:
-        """The room's log was appended to: it is committed at the end of the tick."""
+        """A message was appended to the room's log: it is committed at the end of the tick."""
+        self.tally.appended += 1
         self._appended.add(room.key)
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
 
     def _schedule(self) -> None:
         if not self._scheduled:

@@ -13,6 +13,8 @@ from pathlib import Path
 from reference_server.id_index import IdIndex
 from reference_server.store import INCARNATION_SIZE, Entry, Known, Log, Record, Retention, epoch_of
 
+_new = tuple.__new__
+
 
 class MemoryLog:
     """One room's log: a list of records, the first of which is `oldest`."""
@@ -56,17 +58,15 @@ class MemoryLog:
         return self._ids.get(id)
 
     def append(self, entry: Entry) -> Known:
-        known = Known(self.tail + 1, max(entry.time_ms, self.last_time_ms), entry.digest)
+        id, digest, time_ms, sender, name, verified, ctype, payload, fields = entry
+        seq = self.oldest + len(self._records)
+        time_ms = max(time_ms, self.last_time_ms)
+        known = _new(Known, (seq, time_ms, digest))
         if self._store.retention.remember_ids:
-            self._ids.add(entry.id, known)
-        self.last_time_ms = known.time_ms
-        self._records.append(
-            Record(
-                known.seq, known.time_ms, entry.sender, entry.id, entry.ctype,
-                entry.name, entry.verified, entry.payload, entry.fields,
-            )
-        )  # fmt: skip
-        self.octets += _octets(entry)
+            self._ids.add(id, known)
+        self.last_time_ms = time_ms
+        self._records.append(_new(Record, (seq, time_ms, sender, id, ctype, name, verified, payload, fields)))
+        self.octets += len(payload) + len(fields)
         self._store.appended(self)
         return known
 

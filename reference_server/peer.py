@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from protocol.codec import pack_ack
 from protocol.connection import error_frame
@@ -59,7 +59,7 @@ class Handlers(Protocol):
     def auth(self, peer: Peer, auth: Auth) -> None:
         """Answer AUTH."""
 
-    def publish(self, peer: Peer, member: Member | None, publish: Publish) -> Pending | Error:
+    def publish(self, peer: Peer, member: Member | None, publish: Publish, now: float) -> Pending | Error:
         """Decide on a PUBLISH, and sequence it."""
 
     def join(self, peer: Peer, join: Join) -> None:
@@ -72,20 +72,15 @@ class Handlers(Protocol):
         """Answer STOP."""
 
 
-class Pending:
+class Pending(NamedTuple):
     """A PUBLISH that was sequenced: its ACK is due once its seq is stable. With `error`: a reply in its turn."""
 
-    __slots__ = ("error", "flags", "member", "request", "seq", "time_ms")
-
-    def __init__(
-        self, request: int, member: Member | None, seq: int, time_ms: int, flags: int, error: Error | None
-    ) -> None:
-        self.request = request
-        self.member = member
-        self.seq = seq
-        self.time_ms = time_ms
-        self.flags = flags
-        self.error = error
+    request: int
+    member: Member | None
+    seq: int
+    time_ms: int
+    flags: int
+    error: Error | None
 
     @property
     def ready(self) -> bool:
@@ -165,7 +160,7 @@ class Peer:
     def receive(self, data: bytes, now: float) -> None:
         """Octets of the client."""
         if not self.gone:
-            self._handle(self.conn.receive_data(data, now))
+            self._handle(self.conn.receive_data(data, now), now)
             self.hub.touched(self)
 
     def lost(self, now: float) -> None:
@@ -262,13 +257,13 @@ class Peer:
 
     # --- requests
 
-    def _handle(self, events: Iterable[ServerEvent]) -> None:
+    def _handle(self, events: Iterable[ServerEvent], now: float) -> None:
         for event in events:
             if isinstance(event, Publish):
                 if self._executing or self._backlog:
                     self._later(event)
                 else:
-                    self._publish(event)
+                    self._publish(event, now)
             elif isinstance(event, ConnectionTerminated):
                 self._terminated(event)
             elif isinstance(event, Hello):
@@ -285,9 +280,9 @@ class Peer:
             self._backlog = deque()
         self._backlog.append(event)  # at most `window`: the connection reports no more
 
-    def _publish(self, publish: Publish) -> None:
+    def _publish(self, publish: Publish, now: float) -> None:
         member = self.memberships.get(publish.room)
-        outcome = self._handlers.publish(self, member, publish)
+        outcome = self._handlers.publish(self, member, publish, now)
         if isinstance(outcome, Error):
             if member is not None:
                 member.refused = True
@@ -307,18 +302,14 @@ class Peer:
         pending = self._pending
         conn = self.conn
         answered = False
-        while pending:
-            due = pending[0]
-            if not due.ready:
-                break
-            pending.popleft()
+        while pending and pending[0].ready:
+            request, member, seq, time_ms, flags, error = pending.popleft()
             answered = True
-            if due.error is not None:
-                conn.send(due.error)
+            if error is not None:
+                conn.send(error)
             else:
-                assert due.member is not None
-                ack = pack_ack(due.seq, due.time_ms, b"", due.flags, due.request, due.member.room.ref)
-                conn.reply(due.request, ack)
+                assert member is not None
+                conn.reply(request, pack_ack(seq, time_ms, b"", flags, request, member.room.ref))
         if answered:
             self.hub.touched(self)
         if pending:
@@ -328,18 +319,18 @@ class Peer:
 
     def proceed(self) -> None:
         """All earlier requests are answered: take up what waited, then what is still unread."""
-        backlog = self._backlog
+        backlog, now = self._backlog, self.hub.now
         if backlog and self.closing:
             backlog.clear()
         while backlog and not self._executing and not self.gone:
             if isinstance(backlog[0], Publish):
-                self._publish(backlog.popleft())  # type: ignore[arg-type]
+                self._publish(backlog.popleft(), now)  # type: ignore[arg-type]
             elif self._pending:
                 break
             else:
                 self._execute(backlog.popleft())
         if not self._executing and not self.gone:
-            self._handle(self.conn.events())
+            self._handle(self.conn.events(), now)
         self.hub.touched(self)
 
     def _execute(self, event: ServerEvent) -> None:

@@ -16,6 +16,9 @@ from reference_server.store import Entry
 AHEAD_MS = 60_000
 """How far ahead of the server's clock an id may be (RW-ID-2)."""
 
+_TEXT = int(ContentType.TEXT)
+_new = tuple.__new__
+
 PRECEDED_RETRY_MS = 1
 FULL_RETRY_MS = 1_000
 
@@ -27,7 +30,7 @@ class Publisher:
         self._hub = hub
         self._content_limit = hub.max_body - CONTENT_RESERVE
 
-    def publish(self, peer: Peer, member: Member | None, publish: Publish) -> Pending | Error:
+    def publish(self, peer: Peer, member: Member | None, publish: Publish, now: float) -> Pending | Error:
         """An ACK that becomes due when the message is stable, or the ERROR."""
         if member is None:
             return self._error(publish, Code.NOT_JOINED, "you are not in that room")
@@ -37,13 +40,12 @@ class Publisher:
             size = len(payload) + len(fields)
             text = f"payload and relayed fields: expected at most {self._content_limit} octets, found {size}"
             return self._error(publish, Code.PAYLOAD_TOO_LARGE, text)
-        if publish.ctype == ContentType.TEXT and not payload.isascii():
+        if publish.ctype == _TEXT and not payload.isascii():
             try:
                 payload.decode()
             except UnicodeDecodeError as error:  # RW-PUBLISH-2
                 return self._error(publish, Code.PAYLOAD_INVALID, f"not UTF-8 at octet {error.start}")
         hub, config, log = self._hub, self._hub.config, member.room.log
-        now = hub.now
         now_ms = hub.clock_ms(now)
         digest = content_digest(publish.ctype, payload, fields, peer.account)
         if config.dedupe_ms:  # RW-ID-3
@@ -76,18 +78,14 @@ class Publisher:
     ) -> Pending:
         room = member.room
         verified = bool(peer.account)
-        entry = Entry(
-            publish.id, digest, now_ms, peer.member, peer.name, verified, publish.ctype, publish.payload, fields
-        )
-        known = room.log.append(entry)
-        self._hub.tally.appended += 1
-        octets = pack_message(
-            known.seq, known.time_ms, peer.member, publish.id, publish.ctype, peer.name.encode(), publish.payload,
-            fields, Flag.SEQ | Flag.VERIFIED if verified else Flag.SEQ, 0, room.ref,
-        )  # fmt: skip
+        id, ctype, payload, author, name = publish.id, publish.ctype, publish.payload, peer.member, peer.name
+        entry = _new(Entry, (id, digest, now_ms, author, name, verified, ctype, payload, fields))
+        seq, time_ms, _ = room.log.append(entry)
+        flags = Flag.SEQ | Flag.VERIFIED if verified else Flag.SEQ
+        octets = pack_message(seq, time_ms, author, id, ctype, name.encode(), payload, fields, flags, 0, room.ref)
         room.sequenced(octets)  # once, the same for all members (RW-MODEL-2)
         self._hub.appended(room)
-        return Pending(publish.request, member, known.seq, known.time_ms, 0, None)
+        return _new(Pending, (publish.request, member, seq, time_ms, 0, None))
 
     def _error(self, publish: Publish, code: Code, text: str, retry_ms: int = 0) -> Error:
         self._hub.tally.error(FrameType.PUBLISH, code)

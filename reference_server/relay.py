@@ -1,6 +1,6 @@
 """From a PUBLISH to what is stored, and from what is stored to MESSAGE."""
 
-import hashlib
+from hashlib import blake2b
 
 from protocol.codec import pack_message
 from protocol.frames import Field, Message, Publish
@@ -34,7 +34,7 @@ def content_digest(ctype: int, payload: bytes, fields: bytes, account: str) -> b
     `account` is "" for an author who is not verified: so two of those count as the same author (RW-DEDUPE-2).
     """
     parts = (len(payload), ctype, len(fields), fields, account.encode(), payload)
-    return hashlib.blake2b(b"%d %d %d %b %b%b" % parts, digest_size=16).digest()
+    return blake2b(b"%d %d %d %b %b%b" % parts, digest_size=16).digest()
 
 
 def message_octets(record: Record, ref: int) -> bytes:

@@ -204,7 +204,7 @@ def _forget_last(store: MemoryStore) -> None:
 
 def _hole(store: MemoryStore) -> None:
     for log in store._logs.values():
-        log._records[2:] = [replace(record, seq=record.seq + 1) for record in log._records[2:]]
+        log._records[2:] = [record._replace(seq=record.seq + 1) for record in log._records[2:]]
 
 
 def _forget_ids(store: MemoryStore) -> None:

@@ -33,10 +33,10 @@ def ignore_refusals(patch: pytest.MonkeyPatch) -> None:
     """RW-ORDER-1."""
     publish = Publisher.publish
 
-    def unordered(self: Publisher, peer: Peer, member: Member | None, frame: Publish) -> object:
+    def unordered(self: Publisher, peer: Peer, member: Member | None, frame: Publish, now: float) -> object:
         if member is not None and frame.flags & Flag.ORDERED:
             member.refused = False
-        return publish(self, peer, member, frame)
+        return publish(self, peer, member, frame, now)
 
     patch.setattr(Publisher, "publish", unordered)
 

@@ -327,9 +327,7 @@ def test_a_read_keeps_to_its_limits(driver: Driver) -> None:
 def test_octets_of_fields_count(driver: Driver) -> None:
     log = driver.open("room")
     for number in range(3):
-        each = entry(number)
-        each.fields = b"y" * 93
-        log.append(each)
+        log.append(entry(number)._replace(fields=b"y" * 93))
     driver.commit()
     assert len(driver.read(log, octets=200)) == 2
 

@@ -86,9 +86,11 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(key=keys, id_ms=small, number=small, time_ms=small, size=st.integers(0, 120))
     def append(self, key: str, id_ms: int, number: int, time_ms: int, size: int) -> None:
         room, log = self.opened(key)
-        each = entry(number, id_ms=T0 + id_ms, time_ms=T0 + time_ms)
-        each.digest = self.random.randbytes(16)
-        each.payload, each.fields = self.random.randbytes(size // 2), self.random.randbytes(size - size // 2)
+        each = entry(number, id_ms=T0 + id_ms, time_ms=T0 + time_ms)._replace(
+            digest=self.random.randbytes(16),
+            payload=self.random.randbytes(size // 2),
+            fields=self.random.randbytes(size - size // 2),
+        )
         if each.id in room.known:
             with pytest.raises(ValueError, match="already known"):
                 log.append(each)
