@@ -10,25 +10,28 @@ INTERVAL_SECONDS = 5.0
 VISITS = 16
 """How many stored rooms are visited at once."""
 
+VISIT_SECONDS = 1.0
+"""How often. Rooms that come and go faster than this would be kept for longer than they are to be."""
+
 
 class Caretaker:
     """Applies the retention that is set, also to rooms that nobody visits."""
 
     def __init__(self, hub: Context) -> None:
         self._hub = hub
-        self._due = 0.0
+        self._due = self._visit_due = 0.0
         self._after = ""  # the last stored room that was visited
         self._visiting = False
 
     def sweep(self, now: float) -> None:
         """Do what is due at `now`."""
-        if now < self._due:
-            return
-        self._due = now + INTERVAL_SECONDS
-        self._hub.addresses.sweep(now)
-        for room in self._hub.rooms.values():
-            self._tend(room.log)
-        if not self._visiting:
+        if now >= self._due:
+            self._due = now + INTERVAL_SECONDS
+            self._hub.addresses.sweep(now)
+            for room in self._hub.rooms.values():
+                self._tend(room.log)
+        if now >= self._visit_due and not self._visiting:
+            self._visit_due = now + min(VISIT_SECONDS, INTERVAL_SECONDS)
             self._visiting = True
             self._hub.store.keys(self._after, VISITS, self._visit)
 

@@ -5,6 +5,7 @@ For tests and for rooms whose history may be lost. Each store has new epochs, si
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import os
 from collections.abc import Callable
@@ -135,7 +136,7 @@ class MemoryStore:
         return ()
 
     def keys(self, after: str, limit: int, done: Callable[[list[str]], None]) -> None:
-        done(sorted(key for key, log in self._logs.items() if log.head and key > after)[:limit])
+        done(heapq.nsmallest(limit, (key for key, log in self._logs.items() if log.head and key > after)))
 
     def open(self, key: str, name: str, done: Callable[[Log, bool], None]) -> None:
         log = self._logs.get(key)

@@ -12,7 +12,9 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from random import Random
+from statistics import median
 from typing import Any
 
 from conformance.fuzz.generate import Profile, script
@@ -23,10 +25,27 @@ from conformance.fuzz.shrink import shrunk
 from conformance.fuzz.steps import Step
 from conformance.fuzz.tally import Tally
 from conformance.target import Unreachable
+from tests.accounts import PASSWORDS
 from tests.broken_server_changes import SERVERS
 from tests.broken_servers import Broken, Served, altered
 from tests.hub_network import HubNetwork
 from tests.kill_matrix import DECLARED_IN
+
+CATEGORIES = {
+    "ordering": ("RW-PROMISE-8", "RW-PROMISE-11", "RW-PROMISE-12", "RW-MODEL-2", "RW-ORDER-", "RW-REQUEST-3",
+                 "RW-REQUEST-4", "RW-ACK-", "RW-PING-2"),
+    "duplication": ("RW-DEDUPE-", "RW-ID-"),
+    "loss": ("RW-PROMISE-", "RW-MESSAGE-", "RW-LAG-", "RW-PUBLISH-4", "RW-FIELD-5", "RW-REQUEST-2"),
+    "presence": ("RW-PRESENCE-", "RW-ROSTER-", "RW-QUIET-"),
+    "recovery": ("RW-CURSOR-", "RW-MODEL-", "RW-HISTORY-", "RW-WELCOME-5"),
+    "refusal": ("RW-CHECK-", "RW-TYPE-", "RW-FRAME-", "RW-FIELD-", "RW-NAME-", "RW-JOIN-", "RW-LEAVE-", "RW-PUBLISH-",
+                "RW-HELLO-", "RW-ERROR-", "RW-CODE-", "RW-EXT-", "RW-FLAG-", "RW-PREFACE-", "RW-LIMIT-", "RW-AUTH-",
+                "RW-REQUEST-", "RW-GREASE-"),
+    "accounts": ("RW-SASL-", "RW-SCRAM-", "RW-STOP-"),
+    "connections": ("RW-CLOSE-", "RW-CONN-", "RW-DRAIN-", "RW-HEARTBEAT-", "RW-PING-", "RW-WELCOME-"),
+    "TLS, which is not fuzzed": ("RW-TLS-",),
+}  # fmt: skip
+"""What a server breaks, by the beginning of the first requirement that it breaks; the first that fits counts."""
 
 PROFILES = (
     Profile(restart=0.3, drain=0.1, time=0.3),
@@ -35,6 +54,7 @@ PROFILES = (
 BY_NAME = {peer.name: peer for peer in SERVERS}
 assert DECLARED_IN  # importing them has declared the servers
 TIMES = {"preface_ms": 4_000, "handshake_ms": 5_000, "frame_ms": 4_000, "heartbeat_ms": 5_000, "stall_ms": 4_000}
+TIMES["linger_ms"] = 300
 PATIENT = dict.fromkeys(TIMES, 60000)
 """Times of a server that a busy machine does not make hasty."""
 
@@ -53,7 +73,8 @@ class Row:
 def over_sockets(broken: Broken, seconds: float, seed: int = 1, shrinking: float = 5.0) -> Row | None:
     """Fuzzes it as `fuzz server --exec` does; None if nothing was found in time."""
     with altered(broken):
-        options = Options(seed=seed, max_time=seconds, timeout=2.0, shrinking=shrinking, restart=0.2)
+        accounts = PASSWORDS if broken.accounts else {}
+        options = Options(accounts=accounts, seed=seed, max_time=seconds, timeout=2.0, shrinking=shrinking, restart=0.2)
         fuzz = ServerFuzz(Served(broken, 3.0, TIMES), options)
         began = time.monotonic()
         try:
@@ -84,6 +105,11 @@ def in_process(broken: Broken, seconds: float, first: int = 0) -> Row | None:
     return None
 
 
+def category(broken: Broken) -> str:
+    """Which of CATEGORIES it belongs to."""
+    return next(name for name, rules in CATEGORIES.items() if broken.breaks[0].startswith(rules))
+
+
 def play(broken: Broken, seed: int, steps: Sequence[Step]) -> Failure | None:
     """Plays a script without I/O, with tight limits for every other seed."""
     limits: dict[str, Any] = dict(TIGHT) if seed % 4 > 1 else {}
@@ -109,16 +135,23 @@ def main() -> int:
     parser.add_argument("--in-process", action="store_true")
     args = parser.parse_args()
     find = in_process if args.in_process else over_sockets
-    names = args.names or list(BY_NAME)
+    names = args.names or [name for name in BY_NAME if not category(BY_NAME[name]).startswith("TLS")]
     missed = []
+    took: dict[str, list[float]] = {}
     for name in names:
         row = find(BY_NAME[name], args.seconds)
+        took.setdefault(category(BY_NAME[name]), []).append(row.seconds if row else inf)
         if row is None:
             missed.append(name)
             print(f"   not in {args.seconds:g} s        {name} ({', '.join(BY_NAME[name].breaks)})", flush=True)
             continue
         flaky = "" if row.repeats else " FLAKY"
         print(f"{row.seconds:6.2f} s {len(row.steps):3} steps {row.requirement:14}{flaky} {name}", flush=True)
+    print("\n| breaks | found | median, s | longest, s |\n|---|---|---|---|")
+    for kind, times in sorted(took.items()):
+        found = [seconds for seconds in times if seconds < inf]
+        middle, longest = (f"{median(found):.2f}", f"{max(found):.1f}") if found else ("", "")
+        print(f"| {kind} | {len(found)} of {len(times)} | {middle} | {longest} |")
     print(f"{len(names) - len(missed)} of {len(names)} found within {args.seconds:g} s each")
     return int(len(missed) > len(names) // 10)
 

@@ -134,3 +134,19 @@ def test_simpler_steps_are_steps() -> None:
     simpler = list(step.simpler())
     assert step not in simpler
     assert len(simpler) > len(ITEMS)
+
+
+def test_rooms_that_come_and_go_are_trimmed_in_time() -> None:
+    """A long run left them behind faster than they were visited, so that memory grew."""
+    network = HubNetwork(1, None, retention_ms=1_000)
+    player = Player(network, 1, Tally(), 5.0)
+    player.take(Step("connect"))
+    for room in range(60):
+        for items in (("join",), ("text", "text"), ("leave",)):
+            player.take(Step("send", 0, room, items=items))
+    assert network._store is not None
+    logs = network._store._logs.values()
+    assert len(logs) == 60
+    network.sleep(10.0)
+    assert [log.head for log in logs if log.oldest <= log.head] == []
+    player.close()

@@ -29,7 +29,7 @@ examples:
 Ctrl-C ends a run and prints what was found so far. Exit status: 0 nothing found, 1 something found, 2 usage,
 3 not reachable or did not start, 4 a fault of the suite."""
 
-FUZZ_OFFERED = {**OFFERED, "retention_ms": 30_000, "dedupe_ms": 60_000, "drain_ms": 3_000}
+FUZZ_OFFERED = {**OFFERED, "retention_ms": 30_000, "dedupe_ms": 60_000, "drain_ms": 3_000, "linger_ms": 2_000}
 """What a server is offered besides, so that what old scripts left behind does not stay for the whole run."""
 
 Address = Callable[[str], tuple[str, int]]

@@ -82,6 +82,7 @@ class Draining(Logins):
             if how == "broken":
                 self._break_drained(end)
             elif how and self._drain_ms < 20_000:
+                self.until(lambda end=end: not end.due, "replies", "RW-DRAIN-2", end)  # type: ignore[misc]
                 stay.append((end, how == "silent"))
             else:
                 self._goaway_drained(end)

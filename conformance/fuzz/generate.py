@@ -165,14 +165,14 @@ def _lag(
     steps.append(Step("pause", slow))
     if random.random() < 0.5:
         steps.append(Step("send", quick, room, "", ("text",)))
-    if random.random() < 0.8:
-        steps.append(Step("send", quick, room, "", ("flood",)))
+    if random.random() < 0.9:
+        steps += [Step("send", quick, room, "", ("flood",))] * random.choice((1, 1, 2))
     if random.random() < 0.6:
         steps.append(Step("connect", other, number=other))
         steps.append(Step("send", other, room, "", ("join",)))
         if random.random() < 0.6:
             steps.append(Step("goaway", other))
-    if random.random() < 0.7:
+    if random.random() < 0.8:
         steps.append(Step("time", number=random.choice((6_000, 6_000, 50_000))))
     steps.append(Step("resume", slow, room, "", random.choice(((), (), ("leave",), ("text", "leave"))), number=1))
     inside.discard((slow, room))

@@ -38,11 +38,11 @@ TIGHT = MappingProxyType(
 )  # fmt: skip
 """Limits that a second server is offered, so that short scripts reach them."""
 
-LAGGY = MappingProxyType({"retention_messages": 6, "stall_ms": 30_000})
-"""Limits that a third server is offered, where members are left behind."""
+LAGGY = MappingProxyType({"retention_messages": 200, "stall_ms": 30_000})
+"""Limits that a third server is offered: one flood is retained, of two the first is trimmed."""
 
 _RECEIVE_BUFFER = 32 * 1024  # octets, of clients of the third server
-TIMES = ("preface_ms", "handshake_ms", "frame_ms", "drain_ms")
+TIMES = ("preface_ms", "handshake_ms", "frame_ms", "linger_ms", "drain_ms")
 """Times that nobody is told of, and that are taken to be in force with the heartbeat that was offered."""
 
 TRUSTED = ("replay_messages", "history_messages", "quiet_members")
@@ -139,7 +139,7 @@ class ServerFuzz:
             self._another(self._target, tight, Profile(rooms=4), Profile(6, 4, 40))
             if len(self._places) > 1 and self._heeds(self._places[1], tight, "window", "max_rooms", "max_body"):
                 self._places[1].limits = known | {name: tight[name] for name in TRUSTED if name in tight}
-                lag = Profile(3, 1, 10, time=0.1, lag=2.0)
+                lag = Profile(3, 1, 4, time=0.1, lag=60.0)
                 self._another(self._target, {n: v for n, v in LAGGY.items() if n not in known}, lag)
                 self._places[-1].receive_buffer = _RECEIVE_BUFFER
 
