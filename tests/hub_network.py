@@ -195,7 +195,11 @@ class HubNetwork:
         self._start()
 
     def _start(self) -> None:
-        retention = Retention(messages=self.config.retention_messages, remember_ids=self.config.dedupe_ms > 0)
+        retention = Retention(
+            messages=self.config.retention_messages,
+            age_ms=self.config.retention_ms,
+            remember_ids=self.config.dedupe_ms > 0,
+        )
         self._store = self.broken.boot(self._store, retention)
         self.world["starts"] += 1
         _SERVED.set(self)  # type: ignore[arg-type]
