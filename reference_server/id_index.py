@@ -42,9 +42,9 @@ class IdIndex:
 
     def add(self, id: bytes, known: Known) -> None:
         """Remember `id`. Raises ValueError if it is known."""
-        value = _VALUE.pack(*known)
-        if self._values.setdefault(id, value) is not value:
+        if id in self._values:
             raise ValueError(f"the id {id.hex()} is already known")
+        self._values[id] = _VALUE.pack(*known)
         heapq.heappush(self._by_time, id)
 
     def forget(self, before_ms: int) -> int:

@@ -16,8 +16,10 @@ class TokenBucket:
 
     def take(self, rate: float, burst: float, now: float) -> int:
         """Take one token; 0 if there was one, else the milliseconds, at least 1, until there will be (RW-LIMIT-1)."""
-        tokens = min(burst, self._tokens + (now - self._time) * rate)
-        self._time = now
+        tokens = self._tokens
+        if now != self._time:
+            tokens = min(burst, tokens + (now - self._time) * rate)
+            self._time = now
         if tokens >= 1:
             self._tokens = tokens - 1
             return 0

@@ -61,7 +61,8 @@ class MemoryLog:
     def append(self, entry: Entry) -> Known:
         id, digest, time_ms, sender, name, verified, ctype, payload, fields = entry
         seq = self.oldest + len(self._records)
-        time_ms = max(time_ms, self.last_time_ms)
+        if time_ms < self.last_time_ms:
+            time_ms = self.last_time_ms
         known = _new(Known, (seq, time_ms, digest))
         if self._store.retention.remember_ids:
             self._ids.add(id, known)
@@ -155,7 +156,8 @@ class MemoryStore:
     def appended(self, log: MemoryLog) -> None:
         """Called by a log after each append."""
         self._unstable.add(log)
-        self.last_time_ms = max(self.last_time_ms, log.last_time_ms)
+        if log.last_time_ms > self.last_time_ms:
+            self.last_time_ms = log.last_time_ms
 
     def commit(self, done: Callable[[], None]) -> None:
         for log in self._unstable:

@@ -29,6 +29,8 @@ class Publisher:
     def __init__(self, hub: Context) -> None:
         self._hub = hub
         self._content_limit = hub.max_body - CONTENT_RESERVE
+        self._now = 0.0
+        self._now_ms = 0  # the server's clock at _now: many publishes arrive at once
 
     def publish(self, peer: Peer, member: Member | None, publish: Publish, now: float) -> Pending | Error:
         """An ACK that becomes due when the message is stable, or the ERROR."""
@@ -46,7 +48,9 @@ class Publisher:
             except UnicodeDecodeError as error:  # RW-PUBLISH-2
                 return self._error(publish, Code.PAYLOAD_INVALID, f"not UTF-8 at octet {error.start}")
         hub, config, log = self._hub, self._hub.config, member.room.log
-        now_ms = hub.clock_ms(now)
+        if now != self._now:
+            self._now, self._now_ms = now, hub.clock_ms(now)
+        now_ms = self._now_ms
         digest = content_digest(publish.ctype, payload, fields, peer.account)
         if config.dedupe_ms:  # RW-ID-3
             known = log.lookup(publish.id)  # RW-DEDUPE-4: before anything that may change with time
