@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from reference_server.context import Context
 from reference_server.store import Log
 
 INTERVAL_SECONDS = 5.0
+
+TENDED_AT_ONCE = 64
+"""How many open rooms are tended without a pause."""
 
 VISITS = 16
 """How many stored rooms are visited at once."""
@@ -23,13 +28,16 @@ class Caretaker:
         self._after = ""  # the last stored room that was visited
         self._visiting = False
 
-    def sweep(self, now: float) -> None:
-        """Do what is due at `now`."""
+    def sweep(self, now: float) -> Iterator[None]:
+        """Do what is due at `now`; it yields between rooms, now and then."""
         if now >= self._due:
             self._due = now + INTERVAL_SECONDS
             self._hub.addresses.sweep(now)
-            for room in self._hub.rooms.values():
-                self._tend(room.log)
+            for number, room in enumerate(tuple(self._hub.rooms.values()), 1):
+                if self._hub.rooms.get(room.key) is room:  # else its log was given back meanwhile
+                    self._tend(room.log)
+                if number % TENDED_AT_ONCE == 0:
+                    yield
         if now >= self._visit_due and not self._visiting:
             self._visit_due = now + min(VISIT_SECONDS, INTERVAL_SECONDS)
             self._visiting = True

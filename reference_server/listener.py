@@ -11,7 +11,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from reference_server.accounts import AccountsError, AccountsFile, accounts_path
 from reference_server.config import Config
@@ -315,7 +315,13 @@ class Listener:
         self._sweep_at = now + self._sweep_seconds
         self._loop.call_at(self._sweep_at, self._sweep)  # first: there is no time-out without it
         self.hub.tally.late_seconds.observe(max(0.0, now - due))
-        self.hub.sweep()
+        self._go_on(self.hub.sweep())
+
+    def _go_on(self, sweeping: Iterator[None]) -> None:
+        """Sweep a little, and let sockets have their turn before the rest."""
+        for _ in sweeping:
+            self._loop.call_soon(self._go_on, sweeping)
+            return
 
     def handle_signals(self) -> None:
         """SIGTERM and SIGINT drain; a second one ends at once."""

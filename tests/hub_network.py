@@ -243,7 +243,8 @@ class HubNetwork:
         until = self.time + seconds
         while self.time < until:
             self.time = min(until, self.time + 0.25)
-            self.hub.sweep()
+            for _ in self.hub.sweep():
+                pass
             if self.hub.draining and self.time >= self._drained_at:
                 self.hub.finish_drain()
             self.tick()

@@ -353,7 +353,8 @@ class World:
 
     def _sweep(self, hub: Hub) -> None:
         if hub is self.hub:
-            hub.sweep()
+            for _ in hub.sweep():
+                pass
             self.after(0.5, lambda: self._sweep(hub))
 
     def crash(self) -> None:

@@ -23,9 +23,11 @@ from reference_server import logs
 from reference_server.clock import ServerClock
 from reference_server.config import Config, ConfigError, load
 from reference_server.cursor import join_point
+from reference_server.hub import SWEPT_AT_ONCE
 from reference_server.limits import AddressBook, Rates, Spent, TokenBucket, is_local
 from reference_server.relay import content_digest, message_octets, pack_fields, unpack_fields
 from reference_server.store import Record
+from tests.hub_network import HubNetwork
 
 seqs = st.integers(0, 30)
 
@@ -304,3 +306,25 @@ def test_what_nobody_foresaw_is_one_event_as_well() -> None:
     assert events[1]["message"] == "slow\ncallback"
     assert "ZeroDivisionError: by\nnobody" in events[2]["exception"]
     assert [event["level"] for event in events] == ["warning", "warning", "critical"]
+
+
+def test_a_sweep_pauses_between_many_peers() -> None:
+    """Nobody waits until ten thousand are looked at; whoever goes in a pause is left alone."""
+    network = HubNetwork(preface_ms=1000)
+    hub = network.hub
+    assert hub is not None
+    for _ in range(2 * SWEPT_AT_ONCE):
+        network.connect()
+    early = set(hub.peers)
+    network.time += 2.0
+    sweep = hub.sweep()
+    next(sweep)
+    network.tick()
+    assert len(hub.peers) == SWEPT_AT_ONCE  # RW-PREFACE-6
+    gone = next(iter(hub.peers))
+    gone.lost(network.time)
+    late = network.connect()
+    assert list(sweep) == [None]
+    network.tick()
+    assert len(early & hub.peers) == 0
+    assert not late.ended
