@@ -44,8 +44,11 @@ needs the right to look into other processes: that of root, or kernel.yama.ptrac
 exit status: 0 measured, 1 it could not be, 2 wrong usage
 """
 
+WAITING = "wait for sockets, or for work"
+"""No part of what a delivery costs: a thread that waits is taken for one that runs now and then."""
+
 STAGES = (
-    ("wait for sockets", r" \(selectors\.py"),
+    (WAITING, r" \(selectors\.py|\b_next_group |\bSqliteStore\._read "),
     ("read sockets", r"\b_read_ready\S* \(asyncio"),
     ("write sockets", r"\b(write|_write_\S+|writelines) \(asyncio"),
     ("parse PUBLISH", r"\bdecode_|\(protocol/(framing|codec)|\b(receive_data|events|_interpret|_owe|_may_read) "),
@@ -82,7 +85,8 @@ class Samples:
 
     @property
     def total(self) -> int:
-        return self.stages.total()
+        """Those of work."""
+        return self.stages.total() - self.stages[WAITING]
 
 
 def stage(frames: Sequence[str]) -> str:
@@ -101,8 +105,10 @@ def parse(lines: Iterable[str]) -> Samples:
         stack, _, count = line.strip().rpartition(" ")
         if stack:
             frames = stack.split(";")
-            samples.stages[stage(frames)] += int(count)
-            samples.lines[frames[-1]] += int(count)
+            found = stage(frames)
+            samples.stages[found] += int(count)
+            if found != WAITING:
+                samples.lines[frames[-1]] += int(count)
     return samples
 
 
@@ -179,11 +185,18 @@ def _show(console: Console, shape: traffic.Shape, target: Target, load: Load, sa
         f"{shape.text}, {target.name}: {cost_us:.3f} CPU us a delivery, {load.deliveries / load.seconds:,.0f} a second"
     )
     stages = Table("stage", "share", "us a delivery", title=title, title_justify="left", box=None)
-    for name in [*(name for name, _ in STAGES), OTHER]:
+    for name in [*(name for name, _ in STAGES if name != WAITING), OTHER]:
         share = samples.stages[name] / samples.total
         if share:
             stages.add_row(name, f"{share:.1%}", f"{share * cost_us:.3f}")
     lines = Table("line", "share", title=f"The {LINES} busiest lines", title_justify="left", box=None)
     for line, count in samples.lines.most_common(LINES):
         lines.add_row(line, f"{count / samples.total:.1%}")
-    console.print(stages, "", lines, f"\n{samples.total:,} samples", sep="\n", markup=False)
+    console.print(
+        stages,
+        "",
+        lines,
+        f"\n{samples.total:,} samples of work, {samples.stages[WAITING]:,} of waiting",
+        sep="\n",
+        markup=False,
+    )

@@ -277,8 +277,14 @@ def test_a_sample_belongs_to_the_innermost_stage() -> None:
         "flush (reference_server/hub.py:110);Hub._write_out (reference_server/hub.py:141)",
         "write (reference_server/listener.py:99);_SelectorSocketTransport.write (asyncio/selector_events.py:1071)",
     ]
-    samples = profiling.parse([f"{';'.join(stack)} 30", f"{';'.join(stack[:2])} 9", "no_idea (x.py:1) 1", ""])
-    assert samples.stages == {"write sockets": 30, "gather and write each client's octets": 9, profiling.OTHER: 1}
+    idle = "store-reader;run (threading.py:982);SqliteStore._read (reference_server/sqlite_store.py:409) 99"
+    samples = profiling.parse([f"{';'.join(stack)} 30", f"{';'.join(stack[:2])} 9", "no_idea (x.py:1) 1", idle, ""])
+    assert samples.stages == {
+        profiling.WAITING: 99,
+        "write sockets": 30,
+        "gather and write each client's octets": 9,
+        profiling.OTHER: 1,
+    }
     assert samples.lines["_SelectorSocketTransport.write (asyncio/selector_events.py:1071)"] == 30
     assert samples.total == 40
 
