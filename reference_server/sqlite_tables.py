@@ -134,41 +134,25 @@ class Writer:
 
     def append(self, room: Room, entry: Entry, known: Known, remember_id: bool) -> None:
         seq, time_ms, digest = known
+        id, _, _, sender, name, verified, ctype, payload, fields = entry
         if not room.id:
             self._last_room += 1
             room.id = self._last_room
-        row = (
-            room.id,
-            seq,
-            time_ms,
-            entry.sender - (entry.sender >> 63 << 64),
-            entry.id,
-            entry.ctype,
-            entry.name,
-            entry.verified,
-            entry.payload,
-            entry.fields,
-            room.octets,
-        )
-        crc = _message_crc(row)
+        number, offset = room.id, room.octets
+        sender -= sender >> 63 << 64
+        crc = _message_crc((number, seq, time_ms, sender, id, ctype, name, verified, payload, fields, offset))
         # sqlite3 looks for an adapter for each parameter that is bytes or bool, and for none that is bytearray or int.
+        id_column = bytearray(id)
         self._messages += (
-            *row[:4],
-            bytearray(entry.id),
-            entry.ctype,
-            entry.name,
-            int(entry.verified),
-            bytearray(entry.payload),
-            bytearray(entry.fields),
-            room.octets,
-            crc,
-        )
+            number, seq, time_ms, sender, id_column, ctype, name, int(verified), bytearray(payload), bytearray(fields),
+            offset, crc,
+        )  # fmt: skip
         if remember_id:
-            crc = _id_crc(room.id, entry.id, seq, time_ms, digest)
-            self._ids += (room.id, bytearray(entry.id), seq, time_ms, bytearray(digest), crc)
+            crc = _id_crc(number, id, seq, time_ms, digest)
+            self._ids += (number, id_column, seq, time_ms, bytearray(digest), crc)
             room.ids += 1
         room.head = seq
-        room.octets += len(entry.payload) + len(entry.fields)
+        room.octets = offset + len(payload) + len(fields)
         room.last_time_ms = time_ms
         self._rooms[room] = None
 
