@@ -107,7 +107,7 @@ class DrivenClient:
         self._broken: Broken | None = None
         self._commands = 0
         self._lines = 0
-        self._news = asyncio.Event()
+        self.news = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
 
     async def start(self, ready: float) -> None:
@@ -146,6 +146,11 @@ class DrivenClient:
             self.program.stdin.close()
         await self.program.stop(kill=True)
 
+    @property
+    def broken(self) -> Broken | None:
+        """How it has broken the contract, if it has."""
+        return self._broken
+
     # Commands.
 
     def tell(self, op: str, **values: Any) -> int:
@@ -176,7 +181,7 @@ class DrivenClient:
                 self.said.append(f"<- {_short(line.rstrip())}")
                 self._log.said("client", "C", line[:_LOGGED].decode(errors="replace"))
                 self._take_in(line)
-                self._news.set()
+                self.news.set()
                 if self._broken:
                     break
                 if self._lines % 64 == 0:
@@ -186,7 +191,7 @@ class DrivenClient:
             self._broken = Broken("a line of JSON", _short(error))
         if not self._broken:
             self.ended = True
-        self._news.set()
+        self.news.set()
 
     def _take_in(self, line: bytes) -> None:
         if self._lines > _MOST_LINES:
@@ -221,9 +226,9 @@ class DrivenClient:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise Failed(f"the report {expected}", self._instead(seconds), requirement)
-            self._news.clear()
+            self.news.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), left)
+                await asyncio.wait_for(self.news.wait(), left)
 
     def _instead(self, seconds: float) -> str:
         others = [_short(json.dumps(r)) for at, r in enumerate(self.reports) if at not in self.taken]

@@ -151,8 +151,8 @@ class Peer(RawConnection):
 
     async def _hold(self) -> None:
         while self._unread > _UNREAD:
-            self._news.clear()
-            await self._news.wait()
+            self.news.clear()
+            await self.news.wait()
 
     def _came(self, data: bytes) -> None:
         self.last_octet = time.monotonic()
@@ -189,7 +189,7 @@ class Peer(RawConnection):
     def _take(self, item: Received) -> None:
         super()._take(item)
         self._unread -= item.size
-        self._news.set()
+        self.news.set()
 
     async def expect_preface(self, requirement: str = "RW-PREFACE-2") -> bytes:
         """The server's 8 octets, with the right magic."""

@@ -79,7 +79,7 @@ class RawConnection(ABC):
         self._buffer = bytearray()
         self._first = 0  # of `received` that is not taken
         self._half_sent = False
-        self._news = asyncio.Event()
+        self.news = asyncio.Event()
         self.tls: ssl.SSLObject | None = writer.get_extra_info("ssl_object")  # a transport that is closed has none
         self._reading = asyncio.create_task(self._read())
 
@@ -126,7 +126,7 @@ class RawConnection(ABC):
             while data := await self._reader.read(65536):
                 await self._hold()
                 self._came(data)
-                self._news.set()
+                self.news.set()
                 if self.breaches or len(self.received) > self.MOST:
                     return  # what is wrong is known, and more of it says nothing new
                 await asyncio.sleep(0)  # one that never stops must not keep others from their turn
@@ -136,7 +136,7 @@ class RawConnection(ABC):
         if self._buffer:
             self._log.add(self.label, self.OTHER, bytes(self._buffer), "and no more", framed=False)
         self._log.event(self.label, f"connection {self.ended} by the {who}")
-        self._news.set()
+        self.news.set()
 
     def _frames(self) -> None:
         """Takes whole frames out of the buffer."""
@@ -197,9 +197,9 @@ class RawConnection(ABC):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise Failed(expected, f"nothing within {seconds:g} s{self._instead()}", requirement)
-            self._news.clear()
+            self.news.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), left)
+                await asyncio.wait_for(self.news.wait(), left)
 
     def last_words(self) -> str:
         """How the connection ended, with the GOAWAY if there was one."""

@@ -81,6 +81,13 @@ class Wire(RawConnection):
         self._half_sent = self._half_sent or bool(rest)
         self.write(octets)
 
+    def note_valid(self, octets: bytes) -> None:
+        """Takes note of valid frames that `write` sends in pieces."""
+        frames, rest = split_frames(octets)
+        self._hold_valid(frames, rest)
+        self._log.add(self.label, "S", octets, "in pieces")
+        self._note(frames)
+
     async def send_cut(self, octets: bytes, pieces: Iterable[bytes]) -> None:
         """Sends valid frames in pieces, each a segment of its own as far as the kernel allows."""
         frames, rest = split_frames(octets)
@@ -221,7 +228,7 @@ class ScriptedServer:
         self._log = log
         self._timeout = timeout
         self._taken = 0
-        self._news = asyncio.Event()
+        self.news = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._closed = False
         self.tls: ssl.SSLContext | None = None  # of `start`; None: clear text
@@ -245,7 +252,7 @@ class ScriptedServer:
         label = chr(ord("A") + len(self.wires) % 26)
         self._log.event(label, "the client connects")
         self.wires.append(Wire(label, reader, writer, self._log, self._timeout, self.case_watch))
-        self._news.set()
+        self.news.set()
 
     async def accept(self, within: float, requirement: str = "") -> Wire:
         """The next connection. Raises Failed when none comes in time, in seconds."""
@@ -254,9 +261,9 @@ class ScriptedServer:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise Failed("the client to connect", f"nothing within {within:g} s", requirement)
-            self._news.clear()
+            self.news.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), left)
+                await asyncio.wait_for(self.news.wait(), left)
         self._taken += 1
         return self.wires[self._taken - 1]
 

@@ -1,20 +1,26 @@
 """`roomwire-check fuzz`: the options of the fuzzers, and what they are given."""
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from conformance import declaration
+from conformance.client_role import launcher
 from conformance.fuzz import replays
+from conformance.fuzz.client import ClientFuzz
+from conformance.fuzz.client_player import ClientPlayer
 from conformance.fuzz.codec import CodecFuzz
 from conformance.fuzz.hosted import Hosted
+from conformance.fuzz.options import Options
 from conformance.fuzz.player import Player, last_frames
-from conformance.fuzz.server import Options, ServerFuzz
+from conformance.fuzz.refusals import Failure
+from conformance.fuzz.server import ServerFuzz
 from conformance.fuzz.tally import Tally
 from conformance.options import DECLARATIONS
-from conformance.process import Unstartable, arguments
+from conformance.process import CommandError, Unstartable, arguments
 from conformance.session import CONFORMS, FAILS, UNREACHABLE
 from conformance.target import OFFERED, LaunchedServer, ServerTarget, Unreachable
 
@@ -23,6 +29,7 @@ examples:
   roomwire-check fuzz server --connect localhost:7117
   roomwire-check fuzz server --exec 'roomwire-server --port {port} --memory' --max-time 300 --seed 7 --save found
   roomwire-check replay found/RW-DEDUPE-1-7000021.jsonl --exec 'roomwire-server --port {port} --memory'
+  roomwire-check fuzz client --exec 'python3 -m reference_client.adapter {host} {port}' --max-time 120
   roomwire-check fuzz codec --max-examples 100000
   roomwire-check fuzz codec --exec 'node examples/node/codec-adapter.mjs'
 
@@ -55,6 +62,12 @@ def add_to(
     server.add_argument("--config", type=Path, metavar="FILE", help="TOML: features and limits of the target")
     server.add_argument("--declare", action="append", default=[], choices=sorted(DECLARATIONS), help="leave out")
     server.set_defaults(run=lambda args: _server(args, address))
+    client = roles.add_parser("client", help="scripts for a client", epilog=EXAMPLES, formatter_class=raw)
+    client.add_argument("--exec", metavar="COMMAND", required=True, help="start it: {host} and {port} are filled in")
+    client.add_argument("-j", "--jobs", type=count, default=8, metavar="N", help="clients side by side (default 8)")
+    _common(client, seconds, count)
+    client.add_argument("--save", type=Path, metavar="DIR", help="write a replay file for each failure")
+    client.set_defaults(run=_client)
     codec = roles.add_parser(
         "codec", help="the declarations, the code made of them, and a program", epilog=EXAMPLES, formatter_class=raw
     )
@@ -118,6 +131,13 @@ def _server(args: argparse.Namespace, address: Address) -> int:
         fuzz.stop()
 
 
+def _client(args: argparse.Namespace) -> int:
+    try:
+        return ClientFuzz(launcher(args.exec), options(args), args.jobs).run()
+    except (Unreachable, Unstartable) as error:
+        return unreachable(error)
+
+
 def _codec(args: argparse.Namespace) -> int:
     try:
         return CodecFuzz(options(args), args.exec).run()
@@ -136,6 +156,8 @@ def unreachable(error: Exception) -> int:
 def replay(args: argparse.Namespace, address: Address) -> int:
     """Plays the script of a file of the fuzzer at a server. Raises ReplayFileError."""
     again = replays.read(args.file)
+    if again.role == "client":
+        return _replay_client(args, again)
     target = _target(args, address)
     if isinstance(target, LaunchedServer):
         target.limits = {**target.limits, **again.limits}
@@ -151,6 +173,22 @@ def replay(args: argparse.Namespace, address: Address) -> int:
         return unreachable(error)
     finally:
         hosted.stop()
+    return _said(args, again, failure)
+
+
+def _replay_client(args: argparse.Namespace, again: replays.Replay) -> int:
+    if not args.exec:
+        raise CommandError(f"{args.file} is of a client: start one with --exec 'COMMAND {{host}} {{port}}'")
+    launch = launcher(args.exec)
+
+    async def play() -> Failure | None:
+        player = ClientPlayer(launch, again.seed, Tally(), args.timeout, asyncio.Semaphore(1))
+        return await player.play(again.steps)
+
+    return _said(args, again, asyncio.run(play()))
+
+
+def _said(args: argparse.Namespace, again: replays.Replay, failure: Failure | None) -> int:
     if failure is None:
         print(f"PASS {args.file}: {len(again.steps)} steps, nothing broken")
         return CONFORMS

@@ -18,8 +18,8 @@ from conformance import reference_codec
 from conformance.codec_program import Broken, CodecProgram
 from conformance.codec_values import differences
 from conformance.fuzz import strategies
+from conformance.fuzz.options import Options
 from conformance.fuzz.progress import Progress
-from conformance.fuzz.server import Options
 from conformance.fuzz.tally import Tally
 from conformance.octets import HEADER, Header
 from conformance.octets import decode as declared

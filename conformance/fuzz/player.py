@@ -159,6 +159,8 @@ class Player(Draining):
         end.extended = "history" in extensions(reply)
         if reply.name not in (normal(name), "~" + normal(name)):
             refuse("RW-NAME-1", f"the name {normal(name)!r}", line)
+        if self.network.accounts and not reply.name.startswith("~"):
+            refuse("RW-SASL-5", f"~{normal(name)!r} for a guest", line)
         if reply.flags & Flag.VERIFIED:
             refuse("RW-SASL-4", "no VERIFIED for an anonymous client", line)
         model = self.model

@@ -1,4 +1,4 @@
-"""Failing scripts as files of JSON lines, which `roomwire-check replay` plays again at any server.
+"""Failing scripts as files of JSON lines, which `roomwire-check replay` plays again at any server, or client.
 
 The first line says what failed:
 
@@ -6,9 +6,10 @@ The first line says what failed:
      "expected": TEXT, "got": TEXT, "seed": N, "limits": {NAME: N}}
 
 `verdict` is FLAKY where the same script did not fail the same way again; "PASS" in conformance/corpus, whose scripts
-once failed. `limits` are those that the server was offered. Then one line for each step, as `steps.Step` has it; a
-replay chooses fresh rooms, and ids of the server's clock. The lines behind, with "wire", are the octets of the run that
-failed, for people and other tools: {"wire": CONNECTION, "from": "C" or "S", "hex": HEX}.
+once failed. "fuzz" is "client" for a client's script. `limits` are those that the server was offered. Then one line for
+each step, as `steps.Step` or `client_steps.ClientStep` has it; a replay chooses fresh rooms, and ids of the server's
+clock. The lines behind, with "wire", are the octets of the run that failed, for people and other tools:
+{"wire": CONNECTION, "from": "C" or "S", "hex": HEX}.
 """
 
 import json
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from conformance.fuzz.client_steps import ClientStep
 from conformance.fuzz.refusals import Failure, Said
 from conformance.fuzz.steps import Step
 
@@ -32,16 +34,21 @@ class Replay:
     """A file of a script."""
 
     seed: int
-    steps: list[Step]
+    steps: Sequence[Any]  # of `steps.Step` or `client_steps.ClientStep`
     requirement: str = ""
     expected: str = ""
     got: str = ""
     verdict: str = "FAIL"
     limits: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def role(self) -> str:
+        """Whose script it is: "server" or "client"."""
+        return "client" if any(isinstance(step, ClientStep) for step in self.steps) else "server"
+
     def write(self, path: Path, log: Sequence[Said] = ()) -> None:
         """Writes the file, with what went over the wire."""
-        header = {"roomwire_replay": FORMAT, "fuzz": "server", "case": "fuzz/server", "verdict": self.verdict}
+        header = {"roomwire_replay": FORMAT, "fuzz": self.role, "case": f"fuzz/{self.role}", "verdict": self.verdict}
         names = ("requirement", "expected", "got", "seed", "limits")
         lines: list[dict[str, Any]] = [header | {name: getattr(self, name) for name in names}]
         lines += [step.to_json() for step in self.steps]
@@ -49,7 +56,7 @@ class Replay:
         path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def of(failure: Failure, steps: list[Step], seed: int, limits: dict[str, int], verdict: str) -> Replay:
+def of(failure: Failure, steps: Sequence[Any], seed: int, limits: dict[str, int], verdict: str) -> Replay:
     """The file of a failure."""
     return Replay(seed, steps, failure.requirement, failure.expected, failure.got, verdict, limits)
 
@@ -58,7 +65,7 @@ def is_fuzz(path: Path) -> bool:
     """Whether a file is one of the fuzzer's, and not one of a case."""
     try:
         with path.open(encoding="utf-8") as lines:
-            return bool(json.loads(lines.readline()).get("fuzz") == "server")
+            return json.loads(lines.readline()).get("fuzz") in ("server", "client")
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -67,9 +74,10 @@ def read(path: Path) -> Replay:
     """The script in a file. Raises ReplayFileError."""
     try:
         header, *rest = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        if header["roomwire_replay"] != FORMAT or header["fuzz"] != "server":
+        if header["roomwire_replay"] != FORMAT or header["fuzz"] not in ("server", "client"):
             raise ReplayFileError(f"{path}: not a replay file of the fuzzer, of format {FORMAT}")
-        steps = [Step.from_json(line) for line in rest if "wire" not in line]
+        kind = Step if header["fuzz"] == "server" else ClientStep
+        steps = [kind.from_json(line) for line in rest if "wire" not in line]
         texts = {name: str(header[name]) for name in ("requirement", "expected", "got", "verdict")}
         return Replay(int(header["seed"]), steps, limits=dict(header.get("limits", {})), **texts)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:

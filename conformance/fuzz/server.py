@@ -7,17 +7,17 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from random import Random
 from types import MappingProxyType
 
 from conformance.fuzz import octets, replays
-from conformance.fuzz.endpoint import wire_lines
+from conformance.fuzz.findings import Found, say_failure
 from conformance.fuzz.generate import Profile, script
 from conformance.fuzz.growth import RULE, Growth
 from conformance.fuzz.hosted import Hosted
 from conformance.fuzz.idle import KINDS, Idle
 from conformance.fuzz.network import Sockets
+from conformance.fuzz.options import Options
 from conformance.fuzz.player import Player
 from conformance.fuzz.progress import Progress
 from conformance.fuzz.refusals import Failure
@@ -26,7 +26,6 @@ from conformance.fuzz.steps import Step
 from conformance.fuzz.tally import Tally
 from conformance.process import Unstartable
 from conformance.session import CONFORMS, FAILS, FAULT
-from conformance.spec import load
 from conformance.target import LaunchedServer, ServerTarget, Unreachable
 from conformance.verdicts import Crashed, Failed
 
@@ -51,32 +50,7 @@ TRUSTED = ("replay_messages", "history_messages", "quiet_members")
 _IDLE_AT_ONCE = 8
 _RESTARTS_UNTIL = 0.25  # part of a run in which the first server is restarted: later its memory is watched
 _CORPUS = 400  # conversations that octets are made of
-_SHRINKING = 90.0  # seconds
 _TRIES = 2  # of a failing script, which has to fail each time in the same way
-
-
-@dataclass
-class Options:
-    """How to fuzz. `timeout` is how long an answer may take, in seconds; `save` is where failures are written.
-
-    `limits` are those of SPEC.md, section 15, that the server is known to have, `accounts` passwords by name; with
-    `ascii_only` it is known to take ASCII names alone.
-    """
-
-    seed: int = 1
-    max_time: float = 60.0
-    max_examples: int = 0
-    max_failures: int = 1
-    timeout: float = 5.0
-    save: Path | None = None
-    format: str = "human"
-    octets: bool = True
-    limits: dict[str, int] = field(default_factory=dict)
-    shrinking: float = _SHRINKING
-    accounts: Mapping[str, str] = field(default_factory=dict)
-    ascii_only: bool | None = None
-    restart: float = 0.03
-    lag_every: int = 60  # scripts, one of which takes megaoctets to leave a member behind
 
 
 @dataclass
@@ -93,18 +67,6 @@ class Place:
     def network(self, timeout: float) -> Sockets:
         """Sockets to it."""
         return self.hosted.network(timeout, self.limits, self.receive_buffer, self.accounts)
-
-
-@dataclass(frozen=True)
-class Found:
-    """A failure with its script, which is as short as could be made of it. `repeats`: it fails each time."""
-
-    failure: Failure
-    steps: list[Step]
-    seed: int
-    repeats: bool
-    seconds: float
-    limits: dict[str, int]
 
 
 class ServerFuzz:
@@ -361,25 +323,15 @@ class ServerFuzz:
     # --- what was found
 
     def _report(self, found: Found) -> None:
-        failure = found.failure
-        requirement = load().requirements.get(failure.requirement)
-        flaky = "" if found.repeats else " (FLAKY: it did not fail again in the same way)"
         say = partial(print, file=sys.stderr if self.options.format == "json" else sys.stdout)
-        say(f"FAIL {failure.requirement or 'CRASH'}{flaky}")
-        if requirement:
-            say(f"  {requirement.text}")
-        say(f"  expected {failure.expected}")
-        say(f"  got      {failure.got}")
-        say(f"  {len(found.steps)} steps, seed {found.seed}, found after {found.seconds:.1f} s:")
-        for step in found.steps:
-            say(f"    {str(step.to_json())[:400]}")
-        log = list(failure.log)
-        say(f"  last of {len(log)} writes on the wire:")
-        for line in wire_lines(log, 40 if found.repeats else len(log)):
-            say(f"    {line[:400]}")
+        say_failure(found, say)
+        failure = found.failure
         if self.options.save:
             self.options.save.mkdir(parents=True, exist_ok=True)
             path = self.options.save / f"{failure.requirement or 'CRASH'}-{found.seed}.jsonl"
             verdict = "FAIL" if found.repeats else "FLAKY"
-            replays.of(failure, found.steps, found.seed, found.limits, verdict).write(path, log)
+            replays.of(failure, list(found.steps), found.seed, dict(found.limits), verdict).write(path, failure.log)
             say(f"  again: roomwire-check replay {path} --connect HOST:PORT")
+
+
+__all__ = ["Found", "Options", "ServerFuzz"]

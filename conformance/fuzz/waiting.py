@@ -46,6 +46,7 @@ class Waiting:
         self.others: list[Endpoint] = []
         self.cursors: dict[int, dict[int, tuple[int, int]]] = {}
         self.at = -1
+        self._read_at = network.now()
         self._labels = 0
 
     def close(self) -> None:
@@ -102,7 +103,13 @@ class Waiting:
             refuse(requirement, expected, f"nothing within {self.timeout:g} s, {end.last_words()}")
 
     def read(self) -> None:
+        """Takes in what has come on all connections, and judges it. Raises Failed."""
         ends = [*self.clients.values(), *self.others]
+        now, before = self.network.now(), self._read_at
+        self._read_at = now
+        for end in ends if now - before > 1.0 else ():
+            if end.welcome and now - before > end.welcome.heartbeat_ms / 2000:
+                end.slow = True  # a standstill of the suite is not the server's
         for end in ends:
             if data := end.wire.read():
                 end.inbox += data

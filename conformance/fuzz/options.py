@@ -1,0 +1,31 @@
+"""What a fuzzer is asked to do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SHRINKING = 90.0  # seconds
+
+
+@dataclass
+class Options:
+    """How to fuzz. `timeout` is how long an answer may take, in seconds; `save` is where failures are written.
+
+    `limits` are those of SPEC.md, section 15, that a server is known to have, `accounts` passwords by name; with
+    `ascii_only` it is known to take ASCII names alone.
+    """
+
+    seed: int = 1
+    max_time: float = 60.0
+    max_examples: int = 0
+    max_failures: int = 1
+    timeout: float = 5.0
+    save: Path | None = None
+    format: str = "human"
+    octets: bool = True
+    limits: dict[str, int] = field(default_factory=dict)
+    shrinking: float = SHRINKING
+    accounts: Mapping[str, str] = field(default_factory=dict)
+    ascii_only: bool | None = None
+    restart: float = 0.03
+    lag_every: int = 60  # scripts, one of which takes megaoctets to leave a member behind
