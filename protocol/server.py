@@ -1,5 +1,6 @@
 """The server's end of a connection (SPEC.md, sections 6 and 8.2)."""
 
+import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,6 +44,11 @@ class ServerConnection(Connection):
     Each event that is a request (Hello, Join, Leave, Publish, History, Stop, RequestRefused) is to be answered with one
     final reply through `send`, in the order of the events. `events` yields no further request while `window` of them
     are unanswered; call `events` again after answering.
+
+    `allowance` is how many more frames are looked at: PING, PONG and what is ignored take 1 from it each. Whoever has
+    others to serve sets it, takes from it what an event is worth, and calls `events` again when he has raised it.
+    `unread` is whether `events` stopped before it had looked at all octets: until it has, no more of them are wanted,
+    or a client that minds no window would fill our memory.
     """
 
     __slots__ = (
@@ -58,6 +64,8 @@ class ServerConnection(Connection):
         "_reading",
         "_step_due",
         "_times",
+        "allowance",
+        "unread",
         "window",
     )
 
@@ -76,6 +84,8 @@ class ServerConnection(Connection):
         self._comeback = (0, 0)  # retry_ms and jitter_ms of a drain
         self._peer_left = False
         self.window = 0
+        self.allowance = sys.maxsize
+        self.unread = False
 
     # --- receiving
 
@@ -118,6 +128,7 @@ class ServerConnection(Connection):
             try:
                 raw = self._reader.next_frame()
                 if raw is None:
+                    self.unread = False
                     if not self._reader.buffered:
                         self._frame_since = None
                     elif self._frame_since is None:
@@ -129,8 +140,11 @@ class ServerConnection(Connection):
                 self._fail(error, self._now)
                 yield ConnectionTerminated(error.code, False, str(error))
                 break
-            if event is not None:
+            if event is None:
+                self.allowance -= 1
+            else:
                 yield event
+        self.unread = True
         if self.state == "CLOSING" and not self._deaf:
             self._drop_input()
 
@@ -138,7 +152,7 @@ class ServerConnection(Connection):
     def wants_data(self) -> bool:
         """Whether octets that arrive now would be looked at."""
         # RW-CLOSE-5: in CLOSING also what is dropped is read, or the transport is reset and the GOAWAY lost with it.
-        return self._may_read() or (self.state == "CLOSING" and not self._peer_left)
+        return (self._may_read() and not self.unread) or (self.state == "CLOSING" and not self._peer_left)
 
     def _may_read(self) -> bool:
         if self._deaf:
@@ -146,7 +160,7 @@ class ServerConnection(Connection):
         if self._preface is not None:
             return True
         if self.state in ("OPEN", "DRAINING"):
-            return len(self._outstanding) < self.window  # RW-REQUEST-6
+            return len(self._outstanding) < self.window and self.allowance > 0  # RW-REQUEST-6, RW-PING-4
         # HELLO and AUTH are answered before what follows them is read: slicing makes no difference (RW-FRAME-4).
         return self.state in ("WAIT_HELLO", "AUTHENTICATING") and not self._step_due
 

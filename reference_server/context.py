@@ -34,8 +34,8 @@ class Writer(Protocol):
     def settle(self) -> None:
         """Send the replies that are due."""
 
-    def write_out(self, now: float) -> None:
-        """Hand the transport what this tick made."""
+    def write_out(self, now: float, talk: int) -> None:
+        """Hand the transport what this tick made; the next one may take up `talk` frames of it."""
 
 
 class Context:

@@ -15,7 +15,7 @@ from reference_server.caretaker import Caretaker
 from reference_server.config import Config
 from reference_server.context import Context, Host
 from reference_server.limits import Spent
-from reference_server.peer import Link, Peer
+from reference_server.peer import TALK, TALK_A_TICK, Link, Peer
 from reference_server.requests import Requests
 from reference_server.store import Store
 
@@ -126,8 +126,9 @@ class Hub(Context):
     def _write_out(self) -> None:
         now = self.now
         touched, self._touched = self._touched, set()
+        talk = max(TALK, TALK_A_TICK // (len(touched) or 1))
         for peer in touched:
-            peer.write_out(now)
+            peer.write_out(now, talk)
 
     @property
     def health(self) -> str:

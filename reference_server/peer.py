@@ -27,6 +27,15 @@ log = logging.getLogger("roomwire.server")
 NO_EXTENSIONS: frozenset[str] = frozenset()
 """One empty set for all connections."""
 
+TALK_A_TICK = 2048
+"""How many frames that are no requests are taken up in a tick, of all clients that have part in it."""
+
+TALK = 128
+"""How many of one client at least: then others have their turn."""
+
+REQUEST = 4
+"""For how many of those a request counts, accepted publishes aside."""
+
 STREAM_OCTETS = 256 * 1024
 """How much of all its rooms' streams one client is handed in a tick, about."""
 
@@ -131,6 +140,7 @@ class Peer:
         self.link = link
         self.address = address
         self.conn = ServerConnection(hub.now, hub.times)
+        self.conn.allowance = TALK
         self.full = full  # the server has no room for this connection (RW-CONN-3)
         self.name = ""
         self.account = ""  # the key of a verified name
@@ -187,6 +197,8 @@ class Peer:
         self._blocked_since = None
         self._steer_reading(now)
         self._rooms_changed()
+        if self.conn.unread:
+            self.hub.waiting.add(self)
         self.hub.touched(self)
 
     # --- to the transport: `room.Subscriber`
@@ -199,8 +211,11 @@ class Peer:
         self.conn.send_encoded(octets)
         self.hub.touched(self)
 
-    def write_out(self, now: float) -> None:
-        """At the end of a tick: everything that this tick made for this client, in one write."""
+    def write_out(self, now: float, talk: int = TALK) -> None:
+        """At the end of a tick: everything that this tick made for this client, in one write.
+
+        `talk` is how many frames of it the next tick may take up.
+        """
         if self.gone:
             return
         octets = self.conn.data_to_send(now)
@@ -223,6 +238,10 @@ class Peer:
         if self._when_taken is not None:
             taken, self._when_taken = self._when_taken, None
             taken()
+        if self.conn.allowance <= 0:  # what it said beyond is taken up in the next tick
+            self.hub.waiting.add(self)
+            self.hub.touched(self)
+        self.conn.allowance = talk
 
     def _rooms_changed(self) -> None:
         for member in self.memberships.values():
@@ -284,6 +303,7 @@ class Peer:
         member = self.memberships.get(publish.room)
         outcome = self._handlers.publish(self, member, publish, now)
         if isinstance(outcome, Error):
+            self.conn.allowance -= REQUEST
             if member is not None:
                 member.refused = True
             if not self._pending:
@@ -314,6 +334,10 @@ class Peer:
             self.hub.touched(self)
         if pending:
             self.hub.waiting.add(self)
+            if conn.unread and self.writable:
+                self._handle(conn.events(), self.hub.now)
+                if conn.has_data_to_send:  # GOAWAY, at most: replies and PONGs wait for what is pending
+                    self.hub.touched(self)
         elif not self._executing:
             self.proceed()
 
@@ -322,18 +346,19 @@ class Peer:
         backlog, now = self._backlog, self.hub.now
         if backlog and self.closing:
             backlog.clear()
-        while backlog and not self._executing and not self.gone:
+        while backlog and not self._executing and not self.gone and self.conn.allowance > 0:
             if isinstance(backlog[0], Publish):
                 self._publish(backlog.popleft(), now)  # type: ignore[arg-type]
             elif self._pending:
                 break
             else:
                 self._execute(backlog.popleft())
-        if not self._executing and not self.gone:
+        if not self._executing and not self.gone and self.writable:
             self._handle(self.conn.events(), now)
         self.hub.touched(self)
 
     def _execute(self, event: ServerEvent) -> None:
+        self.conn.allowance -= REQUEST
         match event:
             case RequestRefused():
                 member = self.memberships.get(event.room)

@@ -3,7 +3,9 @@
 import contextlib
 import select
 import socket
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,10 @@ from protocol.codec import encode
 from protocol.frames import (
     Ack,
     Error,
+    Frame,
     Goaway,
     Hello,
+    History,
     HistoryEnd,
     Join,
     Joined,
@@ -22,14 +26,19 @@ from protocol.frames import (
     Ping,
     Pong,
     Presence,
+    Publish,
     Stop,
     Unknown,
 )
+from protocol.framing import FrameReader
 from protocol.registry import Code, Flag, PresenceKind
 from reference_server.hub import REFUSED_AT_ONCE
 from reference_server.listener import HIGH_WATER
-from reference_server.peer import Peer
+from reference_server.peer import REQUEST, TALK_A_TICK, Peer
 from tests.rawpeer import FREE, KIB, PATIENCE, PREFACE, RawPeer, held_for, peer_of, serving
+
+READ_AT_ONCE = 256 * KIB
+"""What asyncio reads of a socket at once."""
 
 
 def test_goaway_survives_what_its_peer_still_sends() -> None:
@@ -320,8 +329,12 @@ def test_ping_flood_without_reading_is_not_read() -> None:
         other.expect(Pong)
         assert server.run(lambda: held_for(peer)) < 2 * HIGH_WATER
         flooder.socket.settimeout(20)
-        flooder.send(pings[sent % 24 : 24] if sent % 24 else b"", Ping(b"the last"))
+        # Who writes has to read meanwhile (RW-HEARTBEAT-4): the server takes nothing more until its answers are taken.
+        rest = (pings[sent % 24 : 24] if sent % 24 else b"", Ping(b"the last"))
+        writer = threading.Thread(target=flooder.send, args=rest)
+        writer.start()
         flooder.expect(Pong, lambda pong: pong.opaque == b"the last")
+        writer.join()
 
 
 def test_server_that_ends_leaves_no_socket_open_for_what_nobody_reads() -> None:
@@ -334,3 +347,64 @@ def test_server_that_ends_leaves_no_socket_open_for_what_nobody_reads() -> None:
                 with contextlib.suppress(BlockingIOError):
                     flooder.socket.send(encode(Ping(bytes(8))) * 1000)
         assert server.listener.open == 0
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Ping(bytes(8)),
+        Leave(request=7, room=5),
+        History(1, 0, 0, request=7, room=5),
+        Publish(bytes(16), 1, b"hi", request=7, room=5),
+        Unknown(0x0070, b"", request=7, room=0),
+        Unknown(0x8070, b""),
+        Pong(bytes(8)),
+    ],
+    ids=lambda frame: type(frame).__name__,
+)
+def test_a_flood_is_taken_up_in_turns_with_the_others(frame: Frame | Unknown) -> None:
+    """RW-CLOSE-7: whatever one client sends at once, another one waits for a few frames of it and not for all."""
+    count = 5_000
+    with serving() as server, RawPeer(server.port) as flooder, RawPeer(server.port) as other:
+        peers = [peer_of(server, flooder), peer_of(server, other)]
+
+        def at_once() -> list[int]:
+            # As if both had been readable in one turn of the loop: first a flood, then one PING.
+            for peer, octets in zip(peers, (encode(frame) * count, encode(Ping(bytes(8)))), strict=True):
+                peer.receive(octets, server.hub.now)
+            return [peer.conn._reader.buffered for peer in peers]
+
+        at_most = TALK_A_TICK // (REQUEST if frame.request else 1)  # nobody else had part in the tick before
+        assert server.run(at_once) == [(count - at_most) * len(encode(frame)), 0]
+        other.expect(Pong)
+        flooder.send(Ping(b"the last"))
+        flooder.expect(Pong, lambda pong: pong.opaque == b"the last")
+
+
+@pytest.mark.parametrize("what", ["publish", "history", "ping"])
+def test_what_is_not_looked_at_yet_is_not_read(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RW-REQUEST-6, RW-CLOSE-7: a client that minds no window fills its own side of the network, not our memory."""
+    most = 0
+    feed = FrameReader.feed
+
+    def measured(reader: FrameReader, data: bytes) -> None:
+        nonlocal most
+        feed(reader, data)
+        most = max(most, reader.buffered)
+
+    limits: dict[str, Any] = FREE | {"history_rate": 50}
+    with serving(data=str(tmp_path), window=8, **limits) as server, RawPeer(server.port) as flooder:
+        ref = flooder.join("hall").room
+        if what == "publish":
+            frames = [encode(flooder.publish(ref, bytes(100))) for _ in range(10_000)]
+        elif what == "history":
+            frames = [encode(flooder.history(ref)) for _ in range(30_000)]
+        else:
+            frames = [encode(Ping(bytes(8)))] * 60_000
+        monkeypatch.setattr(FrameReader, "feed", measured)
+        writer = threading.Thread(target=flooder.send, args=(b"".join(frames), Ping(b"the last")))
+        writer.start()
+        while not isinstance(found := flooder._next(), Pong) or found.opaque != b"the last":
+            pass
+        writer.join()
+    assert 0 < most < 2 * READ_AT_ONCE
