@@ -157,3 +157,19 @@ def test_a_plot_shows_every_sample() -> None:
     text = soak.plot(samples)
     assert text.count("<polyline") == 2
     assert "59.0" in text
+
+
+def test_a_soak_is_checked_as_it_goes_on() -> None:
+    outcome = Outcome("soak", tuple(INVARIANTS))
+    seen, ada, bob = soak.Seen(), member(), member()
+    seen.take([ada, bob], outcome)
+    assert not outcome.broken
+    assert (outcome.acknowledged, outcome.delivered) == (4, 6)
+    ada.acked, ada.cursor = {10: Acknowledged(1, 4), 11: Acknowledged(1, 5), 12: Acknowledged(1, 9)}, (1, 5)
+    ada.segments[0].numbers.extend((10, 9))
+    seen.take([ada, bob], outcome)
+    assert outcome.broken == {"lost": 1}  # 12 may still come
+    bob.segments[0].numbers.extend((10, 11))
+    seen.take([ada, bob], outcome)
+    seen.compare(outcome, stored([7, 8, 9, 10, 12]))
+    assert outcome.broken == {"lost": 1, "order": 2}

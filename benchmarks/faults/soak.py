@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
 from benchmarks.faults.attack import KINDS, start
+from benchmarks.faults.ledger import Stored, read
 from benchmarks.faults.member import Member
 from benchmarks.faults.network import Plan, Proxy
 from benchmarks.faults.process import Server
@@ -19,8 +21,13 @@ RETAINED = 20_000
 """Messages a room; else the store and the index of ids would grow as they should."""
 
 SETTINGS = {"retention_messages": RETAINED, "dedupe_ms": 20_000, "join_rate": 50, "join_burst": 200}
-RATE_SECONDS = 0.02
-BURST = 6
+RATE_SECONDS = 0.05
+BURST = 4
+"""Each publisher sends so many so often: little, so that a machine has time for something else beside a long run."""
+
+DISTURBED = 0.005
+"""How often, each time, a flood or a stall comes on top of the cuts."""
+
 WARM_UP = 0.25
 """The part of the samples that counts as getting warm."""
 
@@ -42,8 +49,9 @@ async def soak(run: Run, outcome: Outcome, minutes: float, samples: list[Sample]
     """One server all the time: publishes, resets, stalls, floods, newcomers; it is not restarted, for memory's sake."""
     rng = run.rng("soak")
     server = Server(run.directory / "soak", SETTINGS)
-    proxy = Proxy(lambda: server.port, lambda: Plan("down", rng.randrange(200, 200_000), rng.choice((0.0, 0.05))))
+    proxy = Proxy(lambda: server.port, lambda: Plan("down", rng.randrange(200, 100_000), rng.choice((0.0, 0.05))))
     scene = Scene(server, rng, publishers=3, readers=3, window=64, rooms=("red", "blue", "green"))
+    seen = {room: Seen() for room in scene.rooms}
     began = time.monotonic()
     async with proxy, scene:
         for members in scene.rooms.values():
@@ -55,7 +63,8 @@ async def soak(run: Run, outcome: Outcome, minutes: float, samples: list[Sample]
             for member in scene.publishers:
                 member.target = member.sent + BURST
                 member.pump()
-            _forget_the_past(scene.members, outcome)
+            for room, members in scene.rooms.items():
+                seen[room].take(members, outcome)
             await asyncio.sleep(RATE_SECONDS)
             if not samples or second - samples[-1].second >= 2.0:
                 sample = Sample(second, server.resident_octets() / 2**20, server.descriptors(), outcome.acknowledged)
@@ -64,13 +73,16 @@ async def soak(run: Run, outcome: Outcome, minutes: float, samples: list[Sample]
                     f"soak: {second / 60:.1f} of {minutes:g} min, {sample.resident_mib:.1f} MiB,"
                     f" {sample.descriptors} descriptors, {outcome.acknowledged:,} acknowledged"
                 )
-            if rng.random() < 0.002:
+            if rng.random() < DISTURBED:
                 await _disturb(run, outcome, scene)
         outcome.faults += proxy.cuts
         await scene.quiet(outcome)
-        _forget_the_past(scene.members, outcome)
         await server.end()
-        scene.audit(outcome, ended=True)  # of what is retained
+        logs = read(server.data, scene.rooms)
+        for room, members in scene.rooms.items():
+            seen[room].take(members, outcome)
+            seen[room].compare(outcome, logs[room])
+        scene.audit(outcome, ended=True)
     judge(outcome, samples)
 
 
@@ -89,18 +101,43 @@ async def _disturb(run: Run, outcome: Outcome, scene: Scene) -> None:
         member.hold(False)
 
 
-def _forget_the_past(members: list[Member], outcome: Outcome) -> None:
-    """Count what was seen and let go of it, or this program would be what grows. Members check order as it comes."""
-    for member in members:
-        member.confess(outcome)
-        outcome.acknowledged += len(member.acked)
-        outcome.repeated += member.repeated
-        for segment in member.segments:
-            outcome.delivered += len(segment.numbers)
-            del segment.numbers[:]
-        del member.segments[:-1]
-        member.acked.clear()
-        member.repeated = 0
+class Seen:
+    """What was seen of a room, by seq: its members are held against each other, and each ACK against what followed.
+
+    What was looked at is let go of, or this program would be what grows; 2 x RETAINED places are remembered.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}
+
+    def take(self, members: Sequence[Member], outcome: Outcome) -> None:
+        """Look at what the room's members have seen since the last time."""
+        for member in members:
+            member.confess(outcome)
+            for segment in member.segments:
+                self._compare(outcome, member.name, segment.start, segment.numbers)
+                outcome.delivered += len(segment.numbers)
+                segment.start += len(segment.numbers)
+                del segment.numbers[:]
+            del member.segments[:-1]
+            outcome.repeated += member.repeated
+            member.repeated = 0
+        for member in members:
+            arrived = [(number, ack.seq) for number, ack in member.acked.items() if ack.seq <= member.cursor[1]]
+            for number, seq in arrived:
+                del member.acked[number]
+                outcome.breach("lost", f"{member.name}: {number} is not at {seq}", self._numbers.get(seq) != number)
+            outcome.acknowledged += len(arrived)
+        while len(self._numbers) > 2 * RETAINED:
+            del self._numbers[next(iter(self._numbers))]
+
+    def compare(self, outcome: Outcome, stored: Stored) -> None:
+        """Hold the store against it."""
+        self._compare(outcome, "the store", stored.oldest, stored.numbers)
+
+    def _compare(self, outcome: Outcome, who: str, start: int, numbers: Sequence[int]) -> None:
+        differ = sum(self._numbers.setdefault(seq, number) != number for seq, number in enumerate(numbers, start))
+        outcome.breach("order", f"{who} has something else behind {start} than others", differ)
 
 
 def judge(outcome: Outcome, samples: list[Sample]) -> None:
