@@ -3,6 +3,7 @@
 import gc
 import io
 import logging
+import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
@@ -35,6 +36,22 @@ def peak(action: Callable[[], object]) -> int:
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+def calls(action: Callable[[], object]) -> int:
+    """How many functions are called: what is counted costs no time that a busy machine would make longer."""
+    count = 0
+
+    def called(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(called)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return count
 
 
 # --- framing
@@ -74,6 +91,16 @@ def test_a_count_costs_what_is_there_and_not_what_it_promises() -> None:
 
     read()  # what is made once is made now
     assert peak(read) < 64 * KIB
+    assert calls(read) < 200
+
+
+def test_nothing_is_compressed() -> None:
+    """Check 23, RW-TLS-3: what is all the same comes in as many octets as it has."""
+    with serving(**FREE) as server, RawPeer(server.port) as ada:
+        ada.send(ada.publish(ada.join("hall").room, bytes(10_000)))
+        came = b""
+        while bytes(10_000) not in came:
+            came += ada.socket.recv(1 << 16)
 
 
 # --- time
