@@ -19,7 +19,7 @@ from reference_server.hub import Hub
 from reference_server.id_index import IdIndex
 from reference_server.memory_store import MemoryLog, MemoryStore
 from reference_server.peer import Peer
-from reference_server.store import Log, Record, Retention, epoch_of
+from reference_server.store import Entry, Known, Log, Record, Retention, epoch_of
 from tests.wiretap import WireTap
 
 HIGH_WATER = 8 * 1024
@@ -32,11 +32,21 @@ STORE_SECONDS = (0.0, 0.0, 0.001, 0.3)
 WALL_MS = 1_800_000_000_000
 
 
+class Killed(BaseException):
+    """The server's process ends in the midst of what it does; no code of it may hold this up."""
+
+
 class SlowLog(MemoryLog):
     """A log that is read later than asked."""
 
     __slots__ = ("world",)
     world: World
+
+    def append(self, entry: Entry) -> Known:
+        self.world.step()
+        known = super().append(entry)
+        self.world.step()
+        return known
 
     def read(self, after: int, limit: int, octets: int, done: Callable[[list[Record]], None]) -> None:
         read = super().read
@@ -54,15 +64,19 @@ class CrashingStore(MemoryStore):
         self._incarnations = 0  # of the server process
 
     def commit(self, done: Callable[[], None]) -> None:
+        self._world.step()
         heads = [(log, log.tail) for log in self._unstable]
         self._unstable.clear()
         process = self._incarnations
 
         def stable() -> None:
             if process == self._incarnations:
+                self._world.step()
                 for log, head in heads:
                     log.head = max(log.head, head)
+                self._world.step()  # it is on disk, and the server does not know
                 done()
+                self._world.step()
 
         # Later commits never overtake earlier ones: a prefix becomes stable.
         self._world.commit_at = max(self._world.commit_at, self._world.now + self._world.rng.choice(COMMIT_SECONDS))
@@ -124,6 +138,13 @@ class Pipe:
             for _ in range(len(self._queue) + 1):
                 self._plan()
 
+    def rush(self) -> None:
+        """What is under way arrives now, if it is read: the network has it, whatever becomes of its sender."""
+        while self._queue and not self.closed and not self.held:
+            octets = self._queue.popleft()
+            self.octets -= len(octets)
+            self._deliver(octets)
+
     def _plan(self) -> None:
         world = self._world
         self._next = max(self._next, world.now) + world.rng.choice((0.0, 0.0, 0.001, 0.02))
@@ -161,8 +182,10 @@ class Connection:
 
     def write(self, octets: bytes) -> None:
         if self.open:
+            self.world.step()
             self.tap.from_server(octets)
             self.to_client.write(octets)
+            self.world.step()
             if not self._full and self.to_client.octets > HIGH_WATER:
                 self._full = True
                 self.peer.blocked(self.world.now)
@@ -305,6 +328,8 @@ class World:
         self.now = 0.0
         self.commit_at = 0.0
         self.messages = 0
+        self.fuse = 0
+        """After how many steps of append, commit, acknowledge and deliver the server is killed; 0: it is not."""
         self.config = config
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -338,10 +363,23 @@ class World:
         until = self.now + seconds
         while self._agenda and self._agenda[0][0] <= until:
             self.now, _, call = heapq.heappop(self._agenda)
-            call()
+            try:
+                call()
+            except Killed:
+                for client in self.clients:
+                    if client.connection is not None and self.rng.random() < 0.5:
+                        client.connection.to_client.rush()
+                self.crash()
         self.now = until
 
     # --- the server
+
+    def step(self) -> None:
+        """The server stands between two steps: here it may be killed. Raises Killed."""
+        if self.fuse:
+            self.fuse -= 1
+            if not self.fuse:
+                raise Killed
 
     def start_server(self) -> None:
         clock = _Clock(self)

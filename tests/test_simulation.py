@@ -30,6 +30,7 @@ steps = st.one_of(
     st.tuples(st.just("stall"), client),
     st.tuples(st.just("read"), client),
     st.tuples(st.just("crash")),
+    st.tuples(st.just("fuse"), st.integers(1, 30)),
     st.tuples(st.just("drain")),
 )
 scripts = st.lists(steps, max_size=30)
@@ -71,6 +72,8 @@ def play(world: World, script: list[tuple[Any, ...]]) -> None:
                     connection.to_client.hold(step[0] == "stall")
             case ("crash",):
                 world.crash()
+            case ("fuse", count):
+                world.fuse = count
             case ("drain",):
                 world.drain()
         world.run(0.001)
@@ -78,7 +81,8 @@ def play(world: World, script: list[tuple[Any, ...]]) -> None:
 
 
 def heal(world: World) -> None:
-    """Everybody reads, and time passes: enough for heartbeats, backoff and rate limits."""
+    """Everybody reads, nobody is killed, and time passes: enough for heartbeats, backoff and rate limits."""
+    world.fuse = 0
     for client in world.clients:
         if client.connection is not None:
             client.connection.to_client.hold(False)
@@ -105,9 +109,9 @@ def test_the_promise_holds(script: list[tuple[Any, ...]], seed: int, config: Con
     check_end(world)
 
 
-def scenario(config: Config | None = None) -> World:
+def scenario(config: Config | None = None, seed: int = 1) -> World:
     """A world of clients in one room."""
-    world = World(1, CLIENTS, config or Config())
+    world = World(seed, CLIENTS, config or Config())
     for client in world.clients:
         client.join("red")
     world.run(1.0)
@@ -125,6 +129,31 @@ def test_publishes_under_way_survive_a_crash_once_each() -> None:
     check_end(world)
     received = [e.payload for e in world.clients[1].log if isinstance(e, events.MessageReceived)]
     assert sorted(received) == sorted(p.payload for p in world.clients[0].published.values())
+
+
+def killed_between_steps(seed: int = 1) -> int:
+    """Publishes of two members at once, and a crash at each step by turns; how many steps there are."""
+    steps = 0
+    while True:
+        world = scenario(Config(publish_burst=1000), seed)
+        steps += 1
+        world.fuse = steps
+        for _ in range(3):
+            world.clients[0].publish("red", 2)
+            world.clients[1].publish("red", 2)
+            world.run(0.1)
+        survived = world.fuse > 0
+        heal(world)
+        check_end(world)
+        expected = sorted(p.payload for client in world.clients for p in client.published.values())
+        assert sorted(e.payload for e in world.clients[2].log if isinstance(e, events.MessageReceived)) == expected
+        if survived:
+            return steps - 1
+
+
+def test_a_crash_between_any_two_steps_loses_and_doubles_nothing() -> None:
+    """RW-PROMISE-2, RW-PROMISE-3: of append, commit, acknowledge and deliver."""
+    assert sum(killed_between_steps(seed) for seed in range(4)) > 120
 
 
 def test_a_member_that_missed_more_than_is_retained_is_told_so() -> None:

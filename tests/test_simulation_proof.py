@@ -8,12 +8,13 @@ from protocol.frames import Publish
 from protocol.registry import Flag
 from reference_server.config import Config
 from reference_server.id_index import IdIndex
+from reference_server.memory_store import MemoryLog
 from reference_server.peer import Peer, Pending
 from reference_server.publisher import Publisher
 from reference_server.room import Member, Room
 from tests.oracle import check_end, check_views
 from tests.simulation import CrashingStore, World
-from tests.test_simulation import heal
+from tests.test_simulation import heal, killed_between_steps
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -64,6 +65,43 @@ def lose_the_last(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(CrashingStore, "crash", lossy)
 
 
+def know_before_the_disk(patch: pytest.MonkeyPatch) -> None:
+    """RW-PROMISE-1: what is not on disk yet is acknowledged and delivered."""
+    commit, crash = CrashingStore.commit, CrashingStore.crash
+    on_disk: dict[MemoryLog, int] = {}
+
+    def early(self: CrashingStore, done: Callable[[], None]) -> None:
+        on_disk.update((log, log.head) for log in self._unstable if log not in on_disk)
+        for log in self._unstable:
+            log.head = log.tail
+        commit(self, lambda: on_disk.clear())
+        done()
+
+    def back(self: CrashingStore) -> None:
+        for log, head in on_disk.items():
+            log.head = head
+        on_disk.clear()
+        crash(self)
+
+    patch.setattr(CrashingStore, "commit", early)
+    patch.setattr(CrashingStore, "crash", back)
+
+
+def lose_the_last_id(patch: pytest.MonkeyPatch) -> None:
+    """RW-DEDUPE-3: message and id are not one transaction."""
+    crash = CrashingStore.crash
+
+    def lossy(self: CrashingStore) -> None:
+        crash(self)
+        for log in self._logs.values():
+            kept = sorted(
+                (id, known) for id in log._ids._values if (known := log._ids.get(id)) and known.seq < log.head
+            )
+            log._ids = IdIndex((id, known.seq, known.time_ms, known.digest) for id, known in kept)
+
+    patch.setattr(CrashingStore, "crash", lossy)
+
+
 def disturbed() -> None:
     """Publishes, crashes, lost connections, refusals, joins and leaves."""
     for seed in range(6):
@@ -98,3 +136,10 @@ def test_a_broken_server_is_noticed(broken: Break, monkeypatch: pytest.MonkeyPat
     broken(monkeypatch)
     with pytest.raises(AssertionError):
         disturbed()
+
+
+@pytest.mark.parametrize("broken", [know_before_the_disk, lose_the_last_id, lose_the_last])
+def test_a_store_that_breaks_between_two_steps_is_noticed(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch)
+    with pytest.raises(AssertionError):
+        killed_between_steps()
