@@ -11,8 +11,9 @@ from xml.etree import ElementTree as xml
 from benchmarks.figures import Series
 
 WIDTH, LINE, CURVES_HEIGHT = 760, 24, 300
-LEFT, RIGHT, TOP, BOTTOM = 290, 40, 16, 58
+RIGHT, TOP, BOTTOM = 40, 16, 58
 CURVES_LEFT = 70
+LETTER = 6.8  # wide, about
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1")
 """Told apart by those who see few colours, on white and on black."""
 
@@ -69,8 +70,9 @@ def dots(plot: Dots) -> str:
     """The SVG of dots, with a thin bar for the range of each."""
     names = list(dict.fromkeys(name for row in plot.rows.values() for name in row))
     colours = dict(zip(names, cycle(COLOURS)))
+    left = 24 + LETTER * max(map(len, plot.rows))
     values = [bound for row in plot.rows.values() for series in row.values() for bound in series.range]
-    scale = _Scale([*values, plot.line or values[0]], LEFT, WIDTH - RIGHT)
+    scale = _Scale([*values, plot.line or values[0]], left, WIDTH - RIGHT)
     floor = TOP + LINE * len(plot.rows) + 8
     root = _root(plot.title, floor + BOTTOM + _legend_height(names))
     for x, text in scale.ticks():
@@ -81,7 +83,7 @@ def dots(plot: Dots) -> str:
     _text(root, WIDTH - RIGHT, floor + 34, plot.axis, "soft", "end")
     for index, (label, row) in enumerate(plot.rows.items()):
         y = TOP + LINE * index + 16
-        _text(root, LEFT - 14, y + 4, label, "", "end")
+        _text(root, left - 14, y + 4, label, "", "end")
         for name, series in row.items():
             low, high = series.range
             bar = xml.SubElement(root, "line", _at(x1=scale.at(low), y1=y, x2=scale.at(high), y2=y))
@@ -154,7 +156,7 @@ def _legend_lines(names: Sequence[str]) -> list[list[tuple[float, str]]]:
     lines: list[list[tuple[float, str]]] = [[]]
     x = 16.0
     for name in names:
-        width = 30 + 6.6 * len(name)
+        width = 30 + LETTER * len(name)
         if lines[-1] and x + width > WIDTH:
             lines.append([])
             x = 16.0
