@@ -49,6 +49,7 @@ TRUSTED = ("replay_messages", "history_messages", "quiet_members")
 
 _IDLE_AT_ONCE = 8
 _RESTARTS_UNTIL = 0.25  # part of a run in which the first server is restarted: later its memory is watched
+_LONGEST = 20_000  # octets of a conversation that others are made of: a flood is no use
 _CORPUS = 400  # conversations that octets are made of
 _TRIES = 2  # of a failing script, which has to fail each time in the same way
 
@@ -204,7 +205,7 @@ class ServerFuzz:
         for code, count in player.model.refusals.items():
             self.tally.tolerated[code.name] += count
         if failure is None:
-            self._corpus += octets.conversations(player.log)
+            self._corpus += [said for said in octets.conversations(player.log) if len(said) <= _LONGEST]
             del self._corpus[:-_CORPUS]
             return None
         return self._keep(place, steps[: failure.at + 1], seed, failure)
