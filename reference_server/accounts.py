@@ -27,6 +27,9 @@ ITERATIONS = 600_000
 SHORTEST_PASSWORD = 8
 """Characters."""
 
+ACCOUNTS = "accounts.sqlite3"
+"""The file's name, beside the rooms."""
+
 _SECRET_SIZE = 32
 _SALT_SIZE = 16
 _APPLICATION = 0x52574143  # "RWAC", kept in the file's header so that nobody takes another database for this one
@@ -120,7 +123,7 @@ def accounts_path(config: Config) -> Path | None:
         return Path(config.accounts)
     if config.memory:
         return None
-    return (Path(config.data) if config.data else default_data_directory()) / "accounts.sqlite3"
+    return (Path(config.data) if config.data else default_data_directory()) / ACCOUNTS
 
 
 class AccountsFile:
@@ -147,6 +150,26 @@ class AccountsFile:
             return None
         with self._open() as connection:
             return self._read(connection)
+
+    def check(self) -> tuple[int, list[str]]:
+        """How many accounts there are, and what is wrong with the file, a line each. Raises AccountsError."""
+        if self.version() is None:
+            return 0, []
+        with self._open() as connection:
+            lines = [line for (line,) in connection.execute("PRAGMA integrity_check(10)") if line != "ok"]
+            wrong = [f"{self.path}: {' '.join(str(line).split())}" for line in lines]
+            accounts = self._read(connection).all()
+        for account in accounts:
+            try:
+                expected = checked_name(account.name)
+            except AccountsError as error:
+                wrong.append(f"account {account.key!r}: {error}")
+                continue
+            if (account.name, account.key) != expected:
+                wrong.append(
+                    f"account {account.key!r}: expected a name in NFC that has this key, found {account.name!r}"
+                )
+        return len(accounts), wrong
 
     def add(
         self, name: str, password: str, *, created_ms: int, admin: bool = False, iterations: int | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import resource
 import secrets
 import signal
@@ -324,10 +325,11 @@ class Listener:
             return
 
     def handle_signals(self) -> None:
-        """SIGTERM and SIGINT drain; a second one ends at once."""
+        """SIGTERM and SIGINT drain; a second one ends at once. SIGHUP reads the certificate anew; where there is none,
+        it means the end of the terminal, if the server was started from one, and otherwise nothing."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._signalled, signal.Signals(number).name)
-        if self.tls is not None:
+        if self.tls is not None or not os.isatty(0):
             self._loop.add_signal_handler(signal.SIGHUP, self.reload_certificate)
 
     def _signalled(self, name: str) -> None:
@@ -340,6 +342,9 @@ class Listener:
 
     def reload_certificate(self) -> None:
         """Use the certificate that is in the files now for connections from now on, or go on with the old one."""
+        if not self._config.tls_cert:
+            log.info("nothing to read anew: there is no certificate")
+            return
         try:
             self.tls = server_context(self._config)
         except TlsError as error:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 VERIFY = """\
 Checks everything that is stored, and changes nothing: the database's own pages, every row against its checksum, that
-each room's messages stand without holes up to its head, and that remembered ids are those of their messages. A server
-may be running meanwhile. What is wrong is told on standard output, one line each.
+each room's messages stand without holes up to its head, and that remembered ids are those of their messages; and the
+accounts beside the rooms. A server may be running meanwhile. What is wrong is told on standard output, one line each.
 
 examples:
   roomwire-server verify                     the store in your data directory
@@ -105,7 +105,8 @@ def _renew(arguments: argparse.Namespace) -> int:
 
 
 def _amount(report: Report) -> str:
-    return f"{report.rooms} rooms, {report.messages} messages, {report.ids} ids"
+    accounts = f", {report.accounts} accounts" if report.accounts else ""
+    return f"{report.rooms} rooms, {report.messages} messages, {report.ids} ids{accounts}"
 
 
 def _fail(error: Exception, status: int) -> int:

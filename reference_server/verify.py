@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from reference_server.accounts import ACCOUNTS, AccountsError, AccountsFile
 from reference_server.sqlite_files import DATABASE, as_store_error, check_format, connect, lock_if_free
 from reference_server.sqlite_tables import SCHEMA, Room, id_is_sound, message_is_sound, read_meta, room_of
 from reference_server.sqlite_wal import check_wal
@@ -33,6 +34,7 @@ class Report:
     rooms: int = 0
     messages: int = 0
     ids: int = 0
+    accounts: int = 0
 
 
 def verify(directory: Path, progress: Callable[[str], None] = lambda doing: None) -> Report:
@@ -61,6 +63,11 @@ def verify(directory: Path, progress: Callable[[str], None] = lambda doing: None
             if isinstance(known, StoreUnavailable):
                 raise known from error
             report.wrong.append(str(known))
+    try:
+        report.accounts, wrong = AccountsFile(directory / ACCOUNTS).check()
+        report.wrong += wrong
+    except AccountsError as error:
+        report.wrong.append(str(error))
     return report
 
 

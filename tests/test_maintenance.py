@@ -15,7 +15,7 @@ from protocol.frames import Ack
 from protocol.registry import Flag
 from reference_server import backup as backup_module
 from reference_server import verify as verify_module
-from reference_server.accounts import Account, AccountsFile
+from reference_server.accounts import ACCOUNTS, Account, AccountsFile
 from reference_server.backup import backup
 from reference_server.sqlite_files import FORMAT
 from reference_server.sqlite_tables import Room
@@ -379,6 +379,24 @@ def test_verify_says_what_it_found_and_so_does_its_status(tmp_path: Path) -> Non
     status, output, errors = ended(command("verify", str(tmp_path / "none")))
     assert (status, output, errors.count("\n")) == (2, "", 1)
     assert ended(command("verify", environ={"XDG_DATA_HOME": str(tmp_path / "none")}))[0] == 2
+
+
+def test_accounts_are_checked_with_the_rooms(tmp_path: Path) -> None:
+    made(tmp_path)
+    file = AccountsFile(tmp_path / ACCOUNTS)
+    file.add("Ada", "correct horse", created_ms=0, iterations=4096)
+    file.add("bob", "correct horse", created_ms=0, iterations=4096)
+    assert ended(command("verify", str(tmp_path)))[:2] == (0, "sound: 1 rooms, 1 messages, 1 ids, 2 accounts\n")
+    with closing(sqlite3.connect(file.path)) as connection, connection:
+        connection.execute("UPDATE accounts SET name = 'eve' WHERE key = 'bob'")
+    assert verify(tmp_path).wrong == ["account 'bob': expected a name in NFC that has this key, found 'eve'"]
+    with closing(sqlite3.connect(file.path)) as connection, connection:
+        connection.execute("UPDATE accounts SET stored_key = x'00' WHERE key = 'bob'")
+    assert [line.partition(": ")[2] for line in verify(tmp_path).wrong] == [
+        "the account 'eve' has keys of a wrong length"
+    ]
+    file.path.write_bytes(b"\xff" * 4096)
+    assert [line.partition(": ")[0] for line in verify(tmp_path).wrong] == [str(file.path)]
 
 
 def test_a_server_is_backed_up_while_it_runs_and_restored(tmp_path: Path) -> None:

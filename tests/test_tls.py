@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 import stat
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,15 @@ def test_signal_reads_it_anew(tmp_path: Path) -> None:
         with tls_socket(child.port, context(tmp_path)) as raw:
             raw.sendall(PREFACE)
             assert raw.recv(1)
+
+
+def test_signal_ends_no_server_that_has_none() -> None:
+    """A service manager may send it to any: `systemctl reload`."""
+    with running("--memory", stdin=subprocess.DEVNULL) as child:
+        child.signal(signal.SIGHUP)
+        assert child.process.stderr is not None
+        assert "nothing to read anew" in child.process.stderr.readline()
+        RawPeer(child.port).socket.close()
 
 
 @pytest.mark.parametrize(
