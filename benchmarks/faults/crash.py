@@ -9,7 +9,7 @@ from benchmarks.faults.process import Server
 from benchmarks.faults.results import Outcome
 from benchmarks.faults.stage import RECOVERY_SECONDS, STORE, Family, Run, Scene
 
-CYCLES_A_STORE = 10
+CYCLES_A_STORE = 5
 """Stores are made anew now and then, for the whole of one is read after each kill."""
 
 
@@ -22,7 +22,7 @@ async def kill(run: Run, outcome: Outcome) -> None:
         async with scene:
             for _ in range(min(CYCLES_A_STORE, cycles - outcome.faults)):
                 scene.publish()
-                await asyncio.sleep(rng.uniform(0.05, 0.6))
+                await asyncio.sleep(rng.uniform(0.05, 0.4))
                 await server.kill()
                 outcome.faults += 1
                 run.progress(f"kill {outcome.faults} of {cycles}")
