@@ -145,7 +145,7 @@ class Historian:
                     self._answer(peer, history, log, records, (low, high))
                 peer.when_taken(done)  # RW-LAG-1: one such reply is held for a client, not all that it asked for
 
-            _collect(log, first, end, config.history_octets, newest, collected)
+            _Reading(log, end, config.history_octets, newest, collected).start(first)
 
         peer.run(start)
 
@@ -158,41 +158,52 @@ class Historian:
         peer.conn.send(HistoryEnd(*sent, log.oldest, flags=more, request=request, room=ref))
 
 
-def _collect(log: Log, first: int, end: int, octets: int, newest: bool, done: Callable[[deque[Record]], None]) -> None:
-    """Read [first, end), of which about `octets` are kept, but at least one record: the first ones, or the `newest`."""
-    kept: deque[Record] = deque()
-    size = 0
-    ahead: deque[int] = deque()  # where the next portion begins
-    reading = False
+class _Reading:
+    """Reads [first, end), of which about `octets` are kept, but at least one record: the first ones, or the `newest`.
 
-    def read(after: int) -> None:
-        nonlocal reading
+    An object rather than functions within each other: these refer to each other, and what they have read would stay
+    until the collector comes.
+    """
+
+    __slots__ = ("_ahead", "_busy", "_done", "_end", "_kept", "_log", "_newest", "_octets", "_size")
+
+    def __init__(self, log: Log, end: int, octets: int, newest: bool, done: Callable[[deque[Record]], None]) -> None:
+        self._log, self._end, self._octets, self._newest, self._done = log, end, octets, newest, done
+        self._kept: deque[Record] = deque()
+        self._size = 0
+        self._ahead: deque[int] = deque()  # where the next portion begins
+        self._busy = False
+
+    def start(self, first: int) -> None:
+        """Read, and hand what is kept to `done`."""
+        if first < self._end:
+            self._read(first - 1)
+        else:
+            self._done(self._kept)
+
+    def _read(self, after: int) -> None:
+        ahead = self._ahead
         ahead.append(after)
-        if not reading:  # else the store has answered at once: a portion is not read within another
-            reading = True
+        if not self._busy:  # else the store has answered at once: a portion is not read within another
+            self._busy = True
             while ahead:
                 after = ahead.popleft()
-                log.read(after, end - 1 - after, octets, portion)
-            reading = False
+                self._log.read(after, self._end - 1 - after, self._octets, self._portion)
+            self._busy = False
 
-    def portion(records: list[Record]) -> None:
-        nonlocal size
+    def _portion(self, records: list[Record]) -> None:
+        kept = self._kept
         for record in records:
             if kept and record.seq != kept[-1].seq + 1:  # trimmed meanwhile: what is left must have no hole
                 kept.clear()
-                size = 0
-            if record.seq < end:
+                self._size = 0
+            if record.seq < self._end:
                 kept.append(record)
-                size += len(record.payload) + len(record.fields)
-        while len(kept) > 1 and newest and size > octets:
-            size -= len(kept[0].payload) + len(kept[0].fields)
+                self._size += len(record.payload) + len(record.fields)
+        while len(kept) > 1 and self._newest and self._size > self._octets:
+            self._size -= len(kept[0].payload) + len(kept[0].fields)
             kept.popleft()
-        if newest and records and kept and kept[-1].seq + 1 < end:
-            read(kept[-1].seq)
+        if self._newest and records and kept and kept[-1].seq + 1 < self._end:
+            self._read(kept[-1].seq)
         else:
-            done(kept)
-
-    if first < end:
-        read(first - 1)
-    else:
-        done(kept)
+            self._done(kept)

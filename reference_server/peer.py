@@ -255,8 +255,9 @@ class Peer:
 
     def when_taken(self, callback: Callable[[], None]) -> None:
         """Call `callback` once the network has taken most of what was said to this client up to now."""
-        self._when_taken = callback
-        self.hub.touched(self)
+        if not self.gone:  # else nobody waits, and the callback refers to this peer
+            self._when_taken = callback
+            self.hub.touched(self)
 
     def _steer_reading(self, now: float) -> None:
         paused = not self.writable or not self.conn.wants_data
@@ -271,6 +272,7 @@ class Peer:
 
     def _end(self) -> None:
         self.gone = True
+        self._when_taken = None  # it refers to this peer
         self.link.close()
         self._tell_gone(self)
 

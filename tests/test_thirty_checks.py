@@ -15,7 +15,7 @@ import pytest
 from protocol.codec import decode, encode
 from protocol.errors import RemoteProtocolError
 from protocol.events import ConnectionTerminated
-from protocol.frames import Ack, Error, Hello, Join, Joined, Leave, Ping, Pong, Presence, Welcome
+from protocol.frames import Ack, Error, Hello, HistoryEnd, Join, Joined, Leave, Ping, Pong, Presence, Welcome
 from protocol.framing import FrameReader
 from protocol.registry import LIMITS, Code, PresenceKind
 from protocol.server import ServerConnection, ServerTimes
@@ -141,8 +141,11 @@ def test_connections_that_their_clients_closed_leave_nothing() -> None:
     some for it: an exception and its frames refer to each other."""
 
     def visit(port: int) -> None:
-        with RawPeer(port, history=False) as ada:
-            ada.join("hall")
+        with RawPeer(port) as ada:
+            room = ada.join("hall").room
+            for _ in range(3):
+                ada.send(ada.history(room))
+                ada.expect(HistoryEnd)
 
     with serving(**FREE) as server:
         for _ in range(5):
