@@ -91,7 +91,7 @@ class Context:
 
     async def _dial(self, receive_buffer: int, tls: ssl.SSLContext | None) -> Peer:
         connecting = _connect(self.target.host, self.target.port, receive_buffer, tls)
-        reader, writer = await asyncio.wait_for(connecting, self.options.timeout)
+        reader, writer = await asyncio.wait_for(connecting, max(self.options.timeout, self.options.ready))
         label = chr(ord("A") + len(self.peers)) if len(self.peers) < 26 else f"P{len(self.peers)}"
         kind = RecordingPeer if self.recording else Peer
         peer = kind(label, reader, writer, self.log, self.options.timeout)
