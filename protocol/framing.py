@@ -58,7 +58,7 @@ class FrameReader:
         self._buffer: bytes | bytearray = b""  # octets as fed where frames arrive whole, else collected
         self._start = 0  # where the next frame begins in the buffer
         self._needed = HEADER_SIZE  # octets from there without which there is nothing to do
-        self._refusal: FrameTooLarge | None = None
+        self._refusal: tuple[str, str, str, str] | None = None  # an exception would keep the frames it passed through
 
     @property
     def buffered(self) -> int:
@@ -94,8 +94,8 @@ class FrameReader:
         # [RW-FRAME-1]
         if length > self.max_body and self._needed == HEADER_SIZE:
             self._buffer, self._start = b"", 0
-            self._refusal = FrameTooLarge(frame_name(type), "length", f"at most {self.max_body}", str(length))
-            raise self._refusal
+            self._refusal = (frame_name(type), "length", f"at most {self.max_body}", str(length))
+            raise FrameTooLarge(*self._refusal)
         body = start + HEADER_SIZE
         end = body + length
         if end > len(buffer):
@@ -109,7 +109,7 @@ class FrameReader:
 
     def _wait(self) -> None:
         if self._refusal:
-            raise self._refusal
+            raise FrameTooLarge(*self._refusal)
         if self._start:  # an idle connection shall not hold on to octets that were given back
             self._buffer = self._buffer[self._start :]
             self._start = 0
