@@ -111,7 +111,8 @@ async def slow(run: Run, outcome: Outcome) -> None:
                 outcome.breach("recovery", "publishers waited for members that do not read")
             for member in stalled:
                 member.hold(False)
-            await scene.finish(outcome)
+            await scene.quiet(outcome)
+        await scene.finish(outcome)
 
 
 FAMILIES = (
