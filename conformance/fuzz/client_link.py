@@ -25,6 +25,7 @@ from protocol.frames import (
     Hello,
     Ping,
     Presence,
+    Publish,
     Unknown,
     Welcome,
     extension,
@@ -33,6 +34,7 @@ from protocol.frames import (
 from protocol.registry import GREASE, MAGIC, Code, Flag
 
 MEMBER = 0x1122334455667788
+NAME = "\u00c4da"
 RETRY_MS = 40
 LATE = 0.01  # seconds that a clock may be off
 _PREFACES = {
@@ -53,7 +55,8 @@ class Command:
     room: ClientRoom
     payload: bytes = b""
     ids: tuple[bytes, ...] = ()  # of its PUBLISH, as seen on the wire
-    lost: bool = False  # some copy was never answered
+    lost: bool = False  # it was on its way when a connection ended
+    unknown: bool = False  # some copy was never answered
     fails: bool = False  # it was refused for good
     waits_until: float = 0.0  # no copy may come before
 
@@ -71,7 +74,9 @@ class ClientLink:
         self.commands: dict[int, Command] = {}
         self.at = -1
         self.wire: Wire | None = None
-        self.granted = "ada"
+        self.granted = NAME
+        self._dedupe_ms = self.random.choice((600_000, 600_000, 600_000, 0))
+        self.last = False  # the step at hand is the script's last one
         self.over = False  # the client will not come back, or was told to quit
         self._launch = launch
         self._gate = gate
@@ -127,6 +132,8 @@ class ClientLink:
                 MAGIC + b"\x01" + self.random.choice((bytes(3), self.random.randbytes(3)))
             )  # RW-PREFACE-7
             hello = await wire.expect(Hello, "RW-HELLO-1")
+            if hello.name != NAME:
+                refuse("RW-NAME-7", f"the name {NAME!r}, as it was told", frame_line(hello))
             self._visit("PREFACE", "preface")
             if how in ("auth", "grease"):
                 await self._strange(wire, hello, how)
@@ -140,9 +147,24 @@ class ClientLink:
         if self.random.random() < 0.3:
             fields = (*fields, Field(self.random.choice(GREASE), b"grease"))
         window = self.random.choice((1, 2, 8, 32))
+        if self.random.random() < 0.3:
+            fields = (*fields, Field(0x8003, (7).to_bytes(8, "big") + b"\x09somewhere"))
         self.granted = self.random.choice((hello.name, f"~{hello.name}"))
         wire.send(
-            Welcome(MEMBER, self.granted, NOW_MS, 65_536, 30_000, 600_000, window, 256, b"", fields, 0, hello.request)
+            Welcome(
+                MEMBER,
+                self.granted,
+                NOW_MS,
+                65_536,
+                30_000,
+                self._dedupe_ms,
+                window,
+                256,
+                b"",
+                fields,
+                0,
+                hello.request,
+            )
         )
         self._visit("HELLO_SENT", "WELCOME")
         self.tally.sent += 1
@@ -150,10 +172,14 @@ class ClientLink:
         self._taken = len(wire.received)
         self._connected += 1
         self._not_before = self._delay = 0.0
-        self._repeats = {
-            room.name: [c.ids[-1] for c in self._publishes(room) if c.ids and c.lost and not c.fails]
-            for room in self.rooms.values()
-        }
+        self._repeats = (
+            {}
+            if not self._dedupe_ms
+            else {
+                room.name: [c.ids[-1] for c in self._publishes(room) if c.ids and c.lost and not c.fails]
+                for room in self.rooms.values()
+            }
+        )
 
     async def _spoilt(self, wire: Wire, how: str) -> bool:
         """A connection that comes to nothing; False if it is still to be opened."""
@@ -250,12 +276,14 @@ class ClientLink:
         """The connection is over; `final`: the client must not come back by itself (RW-RECONNECT-4)."""
         await wire.close(abort=abort)
         self.wire = None
-        self._queue.clear()
         self._pongs.clear()
         for room in self.rooms.values():
             room.ref, room.refused = 0, False
         for command in self.commands.values():
+            unanswered = any(isinstance(f, Publish) and f.payload == command.payload for f in self._queue)
             command.lost = command.lost or bool(command.ids)
+            command.unknown = command.unknown or unanswered or (bool(command.ids) and not command.waits_until)
+        self._queue.clear()
         self._failures += not orderly
         self._delay = retry_ms / 1000
         self._not_before = self._said_at + self._delay if retry_ms else 0.0
@@ -348,10 +376,16 @@ class ClientLink:
                 return room.owed
             if room.wanted and not room.ref and not self._held and self._has("rejoin"):
                 return f"RW-RECOVER-1 JOIN of {room.name!r}"
+            if self._has("presence") and room.ref and room.roster and room.quiet and room.shown:
+                return f"RW-QUIET-3 no roster of {room.name!r}, which is quiet, not {room.shown}"
             if self._has("presence") and room.ref and room.roster and not room.quiet:
                 people = {str(member): name for member, name in room.people.items()}
                 if room.shown != people:
                     return f"RW-ROSTER-5 a roster {people} of {room.name!r}, not {room.shown}"
+        for command in self.commands.values() if self._held else ():
+            entry = command.room.ids.get(command.ids[-1]) if command.ids else None
+            if entry and command.room.ref and entry.seq <= command.room.sent:
+                return f"RW-RECOVER-2 `published` of message {entry.seq} in {command.room.name!r}, which came"
         if not self._held:
             for command in self.commands.values():
                 if not command.lost or self._has("repeat"):

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from conformance.client_role import DrivenClient
 from conformance.fuzz.client_broken import BROKEN, ClientBench
-from conformance.fuzz.client_link import MEMBER, RETRY_MS, Command
-from conformance.fuzz.client_rooms import ClientRoom
+from conformance.fuzz.client_link import MEMBER, NAME, RETRY_MS, Command
+from conformance.fuzz.client_rooms import NOW_MS, ClientRoom
 from conformance.fuzz.client_serving import Serving
 from conformance.fuzz.client_steps import JOIN_REFUSALS, ClientStep
 from conformance.fuzz.refusals import Failure, Said, refuse
@@ -23,6 +23,7 @@ from conformance.show import code_name
 from conformance.target import Unreachable
 from conformance.verdicts import Crashed, Failed
 from protocol.frames import (
+    Ack,
     Evicted,
     Field,
     Goaway,
@@ -50,6 +51,7 @@ class ClientPlayer(Serving):
                 if self.over:
                     break
                 self.tally.steps += 1
+                self.last = self.at == len(steps) - 1
                 await self.take(step)
             self.at = len(steps)
             if not self.over:
@@ -88,7 +90,7 @@ class ClientPlayer(Serving):
             raise Crashed(f"{error}") from None
         if steps and steps[0].do == "handshake":
             self._handshake = steps[0].what
-        self._asked = self.client.tell("connect", name="ada")
+        self._asked = self.client.tell("connect", name=NAME)
         await self._open()
         if not self.over:
             await self.settle()
@@ -135,8 +137,11 @@ class ClientPlayer(Serving):
             for _ in range(step.number):
                 self._texts += 1
                 payload = f"mine {self._texts}".encode()
+                if step.what == "large":
+                    payload += bytes(70_000)
                 id = tell("publish", room=room.name, payload=payload.hex(), ctype=self.random.choice((0, 1, 9)))
                 self._add(id, "publish", room, payload)
+                self.commands[id].fails = step.what == "large"  # RW-FRAME-3: it cannot be said
         elif step.do == "leave":
             busy = any(c.room is room for c in self.commands.values()) or self._held or not room.ref
             if not busy:
@@ -150,8 +155,8 @@ class ClientPlayer(Serving):
 
     def _text(self, room: ClientRoom) -> None:
         self._texts += 1
-        payload = f"theirs {self._texts}".encode() + bytes(self.random.choice((0, 0, 0, 9_000)))
-        room.append(self.random.randbytes(16), 77, self.random.choice((1, 200)), payload)
+        payload = f"theirs {self._texts}".encode() + self.random.choice((b"", b"", b"\xff\xfe", bytes(9_000)))
+        room.append(self.random.randbytes(16), 77, self.random.choice((0, 1, 200)), payload)
 
     def _set(self, step: ClientStep) -> None:
         if step.do == "hold":
@@ -185,10 +190,11 @@ class ClientPlayer(Serving):
             entry = room.append(self.random.randbytes(16), 77, 1, f"field {self._texts} {room.head}".encode())
             frame = entry.frame(room.ref)
             assert isinstance(frame, Message)
+            flags = frame.flags | (0x0F40 if step.number > 1 else 0)
             fields = (Field(0xC123, b"relayed"), Field(self.random.choice(GREASE), b"grease"))
             self._say(
                 Message(frame.seq, frame.time_ms, frame.sender, frame.id, frame.ctype, frame.name, frame.payload,
-                        fields, frame.flags, 0, room.ref), cut=step.cut)  # fmt: skip
+                        fields, flags, 0, room.ref), cut=step.cut)  # fmt: skip
             room.sent = room.reached[room.epoch] = room.head
         else:
             flags = 0x0F00 if step.what == "flags" else 0
@@ -200,8 +206,11 @@ class ClientPlayer(Serving):
         others = [member for member in room.people if member != MEMBER]
         kinds = {"joined": PresenceKind.JOINED, "left": PresenceKind.LEFT, "lost": PresenceKind.LOST}
         if step.what == "unknown":
-            self._say(Presence(9, 5, "x", room=room.ref), cut=step.cut)
-        elif step.what == "roster" and room.roster:
+            self._say(Presence(9, self.random.choice([5, *others]), "x", room=room.ref), cut=step.cut)
+        elif step.what == "roster" and room.roster:  # RW-ROSTER-3: it repairs what was left out
+            if others:
+                del room.people[others[0]]
+            room.people[self.random.getrandbits(60) | 1] = "somebody new"
             self._roster(room)
         elif step.what == "quiet":
             room.quiet = True
@@ -224,12 +233,19 @@ class ClientPlayer(Serving):
 
     def _evict(self, step: ClientStep, room: ClientRoom) -> None:
         code = Code[step.what]
-        if self._publishes(room) or self._queue:
+        waiting = [frame for frame in self._queue if isinstance(frame, Publish) and frame.room == room.ref]
+        if len(waiting) < len(self._queue) or (self._publishes(room) and not (waiting and code == Code.LAGGED)):
+            return
+        if len(self._publishes(room)) > len(waiting):
             return
         flags, retry = (Flag.RETRY, RETRY_MS) if code.retry else (0, 0)
         self.tally.codes["V", code] += 1
         self._say(Evicted(code, retry, "go", flags=flags, room=room.ref))
         self.tally.visit("membership", "IN", "EVICTED")
+        self._queue.clear()
+        for publish in waiting:  # they were read before the eviction, and are answered behind it (RW-REQUEST-7)
+            entry = room.append(publish.id, MEMBER, publish.ctype, publish.payload)
+            self._say(Ack(entry.seq, NOW_MS + entry.seq, request=publish.request, room=publish.room))
         room.ref = 0
         room.people = {}
         room.quiet = False
@@ -238,7 +254,7 @@ class ClientPlayer(Serving):
             room.lagged += 1
             for _ in range(step.number):
                 self._text(room)
-            room.trim(1)
+            room.trim(0 if step.number == 2 else 1)
         elif code == Code.LOG_RESET:
             room.begin_anew(self.random.getrandbits(63) | 1)
 
@@ -263,6 +279,8 @@ class ClientPlayer(Serving):
             final = not code.retry and (code == Code.ABUSE or code // 100 in (2, 3))
             orderly = code in (Code.NONE, Code.SHUTDOWN)
             await self._lost(wire, retry_ms=RETRY_MS if code.retry else 0, final=final, orderly=orderly)
+        if self.last and step.do == "break":
+            self.over = True  # how a client comes back costs time, and other scripts see it
         if not self.over:
             await self._open()
 
@@ -340,6 +358,13 @@ class ClientPlayer(Serving):
         if how == "held" and any(room.wanted for room in self.rooms.values()):
             self._held = True
             self._command(ClientStep("publish", next(n for n, r in self.rooms.items() if r.wanted)), None)
+        if self._held:
+            await self._until_read()
+        for command in self._publishes_all():
+            command.lost = command.lost or bool(command.ids)
+            command.unknown = command.unknown or any(
+                isinstance(f, Publish) and f.payload == command.payload for f in self._queue
+            )
         self.over = self._ends = True
         self.client.tell("quit")
         if wire is not None:
@@ -352,3 +377,19 @@ class ClientPlayer(Serving):
             await wire.expect_end("RW-CLOSE-5")
             await wire.close()
         await self.client.wait(lambda: self.client.find(lambda report: report.get("event") == "closed"), "closed", "")
+        while self._read < len(self.client.reports):
+            self._read += 1
+            self._reported(self.client.reports[self._read - 1])
+
+    def _publishes_all(self) -> list[Command]:
+        return [command for command in self.commands.values() if command.op == "publish"]
+
+    async def _until_read(self) -> None:
+        """All that was to be published has come, and waits."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.timeout):
+                while self.wire and not all(command.ids for command in self._publishes_all()):
+                    self._news.clear()
+                    self.absorb()
+                    if not all(command.ids for command in self._publishes_all()):
+                        await self._news.wait()

@@ -26,13 +26,17 @@ class Entry:
     payload: bytes
     ignorable: bool = False
 
+    @property
+    def name(self) -> str:
+        """The sender's."""
+        return "b\u00f6b" if self.sender == 77 else "ada"
+
     def frame(self, ref: int, request: int = 0) -> Message | Unknown:
         """What the stream, or the reply to HISTORY, has of it."""
         if self.ignorable:
             return Unknown(EXTENSION, self.seq.to_bytes(8, "big") + self.payload, Flag.SEQ, request, ref)
-        name = "bob" if self.sender == 77 else "ada"
         return Message(
-            self.seq, NOW_MS + self.seq, self.sender, self.id, self.ctype, name, self.payload,
+            self.seq, NOW_MS + self.seq, self.sender, self.id, self.ctype, self.name, self.payload,
             flags=Flag.SEQ, request=request, room=ref,
         )  # fmt: skip
 
@@ -58,7 +62,8 @@ class ClientRoom:
     joined: deque[Joined] = field(default_factory=deque)  # whose report has not come
     wanted: bool = False
     newest: int = 0  # what the command asked for
-    lagged: int = 0  # EVICTED(LAGGED) without a message between them
+    lagged: int = 0  # EVICTED(LAGGED) without a new message between them
+    joined_head: int = 0  # of the newest JOINED
     refused: bool = False  # the PUBLISH before was
     roster: bool = False
     quiet: bool = False
@@ -121,6 +126,7 @@ class ClientRoom:
             flags=flags, request=join.request, room=ref,
         )  # fmt: skip
         self.joined.append(joined)
+        self.joined_head = joined.head
         self.reached[self.epoch] = max(self.reached.get(self.epoch, 0), start - 1)
         return joined
 
@@ -165,10 +171,15 @@ class ClientRoom:
         if seq > wanted:
             refuse("RW-PROMISE-10", f"seq {wanted}, or a gap", f"{report}")
         entry = self.at(seq) if epoch == self.epoch else None
-        if entry and (report.get("payload"), report.get("ctype")) != (entry.payload.hex(), entry.ctype):
-            refuse("RW-MODEL-10", f"ctype {entry.ctype} and payload {entry.payload.hex()}", f"{report}")
+        if entry:
+            wanted_fields = {
+                "payload": entry.payload.hex(), "ctype": entry.ctype, "name": entry.name, "sender": str(entry.sender),
+            }  # fmt: skip
+            if {name: report.get(name) for name in wanted_fields} != wanted_fields:
+                refuse("RW-MODEL-10", f"{wanted_fields}", f"{report}")
         self.view = (epoch, seq)
-        self.lagged = 0
+        if seq > self.joined_head:  # RW-LAG-4: what was there when it joined is not new
+            self.lagged = 0
 
     def _skip(self, seq: int) -> int:
         """The seq of the next message from there on, behind frames of extensions."""

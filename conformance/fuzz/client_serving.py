@@ -61,6 +61,8 @@ class Serving(ClientLink):
             refuse("RW-PROMISE-5", f"the id {command.ids[0].hex()} again", frame_line(publish))
         if time.monotonic() < command.waits_until - LATE:
             refuse("RW-ERROR-2", f"no repeat for {RETRY_MS} ms", frame_line(publish))
+        if command.lost and command.unknown and not self._dedupe_ms:
+            refuse("RW-DEDUPE-7", "no repeat of a publish whose outcome is unknown", frame_line(publish))
         first = self._repeats.get(room.name, [])
         if publish.id in first:
             if first[0] != publish.id and not self._seen(room, first[0]):
@@ -163,6 +165,8 @@ class Serving(ClientLink):
         if code:
             room.refused = True
             self._error(publish, code)
+            if command:
+                command.unknown = False  # unless an earlier copy was lost
             if command and not code.retry:
                 command.fails = True
             elif command:
@@ -238,10 +242,13 @@ class Serving(ClientLink):
         if command.op == "join":
             command.room.wanted = False  # it has given up
         if command.op == "publish":
-            if command.lost and report.get("unknown") is not True:
+            if command.lost and command.unknown and report.get("unknown") is not True:
                 refuse("RW-PROMISE-6", "`unknown` of a publish of which a copy was not answered", f"{report}")
-            if not (command.fails or command.lost or not command.room.wanted):
+            if not (command.fails or command.lost or self.over or not command.room.wanted):
                 refuse("RW-ERROR-3", "an error only where it was refused for good", f"{report}")
+            entry = next((e for e in command.room.log if e.payload == command.payload), None)
+            if entry and command.room.wanted and not self.over and not command.fails:
+                refuse("RW-DEDUPE-8", f"`published`, as message {entry.seq} is there", f"{report}")
             if not command.lost and report.get("unknown") is True:
                 refuse("RW-PROMISE-6", "no `unknown` where each copy was refused", f"{report}")
         self._done(command)

@@ -80,8 +80,8 @@ class ClientStep:
 
 
 _WEIGHTS = {
-    "join": 2.0, "publish": 8.0, "leave": 0.7, "history": 0.8, "others": 5.0, "presence": 3.0, "ignorable": 2.0,
-    "old": 1.0, "evict": 0.8, "trim": 0.7, "reset": 0.3, "hold": 2.0, "unhold": 2.0, "refuse": 2.0, "ping": 1.0,
+    "join": 2.0, "publish": 8.0, "leave": 0.7, "history": 1.6, "others": 5.0, "presence": 3.0, "ignorable": 2.0,
+    "old": 1.0, "evict": 1.5, "trim": 0.7, "reset": 0.3, "hold": 2.0, "unhold": 2.0, "refuse": 2.0, "ping": 1.0,
 }  # fmt: skip
 _LOSSES = {"drop": 5.0, "goaway": 1.5, "drain": 1.5, "break": 2.5}
 
@@ -110,7 +110,9 @@ def script(random: Random, losses: int = 2, steps: int = 14) -> list[ClientStep]
         do = random.choices(names, list(_WEIGHTS.values()))[0]
         made.append(ClientStep(do, room, _variant(random, do), number, cut))
     last = random.random()
-    if last < 0.1:
+    if last > 0.5:
+        made.append(ClientStep("break", what=random.choice(list(BROKEN))))
+    elif last < 0.1:
         made.append(ClientStep("goaway", what=random.choice(LAST)))
     elif last < 0.3:
         made.append(ClientStep("quit", what=random.choice(("", "held", "drained"))))
@@ -133,6 +135,8 @@ def _variant(random: Random, do: str) -> str:
             return random.choice(("joined", "joined", "left", "lost", "unknown", "roster", "quiet"))
         case "ignorable":
             return random.choice(("frame", "sequenced", "fields", "flags"))
+        case "publish" if random.random() < 0.04:
+            return "large"
         case "hold" if random.random() < 0.3:
             return "refuse-joins"
     return ""
