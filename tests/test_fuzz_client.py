@@ -1,5 +1,6 @@
 """The fuzzer of clients: the reference client keeps its scripts, broken ones are found, made short and replayed."""
 
+import asyncio
 import json
 import shlex
 import sys
@@ -10,21 +11,23 @@ from random import Random
 import pytest
 
 from conformance.cli import main
-from conformance.fuzz import client, replays
+from conformance.fuzz import client, reach, replays
 from conformance.fuzz.client import ClientFuzz
 from conformance.fuzz.client_broken import BROKEN, ClientBench
+from conformance.fuzz.client_player import ClientPlayer
 from conformance.fuzz.client_rooms import ClientRoom
-from conformance.fuzz.client_steps import COMMANDS, SERVER, ClientStep, script
+from conformance.fuzz.client_steps import COMMANDS, EVICTIONS, HANDSHAKES, SERVER, ClientStep, script
 from conformance.fuzz.options import Options
+from conformance.fuzz.refusals import Failure
+from conformance.fuzz.tally import Tally
 from conformance.octets import HEADER, decode, read_header
 from conformance.spec import load
 from conformance.verdicts import Failed
 from protocol.errors import RemoteProtocolError
 from protocol.frames import Join
 from protocol.registry import Code
-from reference_client import backoff
-from tests.client_in_process import launch
-from tests.fuzz_client_matrix import BY_NAME, find
+from tests.client_in_process import launch, run_to_the_end
+from tests.fuzz_client_matrix import BY_NAME, ONLY_AT_CLIENTS, calm, find
 
 COMMAND = f"{shlex.quote(sys.executable)} -m reference_client.adapter {{host}} {{port}}"
 SAMPLE = (
@@ -35,21 +38,51 @@ SAMPLE = (
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reference client does not wait long before it connects again."""
-    monkeypatch.setattr(backoff, "_FIRST_BOUND", 0.05)
-    monkeypatch.setattr(backoff, "_LAST_BOUND", 0.05)
+    """The reference client does not wait long before it connects again, and leaves nothing behind in the loop."""
+    monkeypatch.setattr(ClientFuzz, "whole", lambda self: run_to_the_end(self.fuzz()))
+    calm(monkeypatch)
 
 
 @pytest.mark.usefixtures("quick")
 def test_reference_client_keeps_generated_scripts(capsys: pytest.CaptureFixture[str]) -> None:
-    fuzz = ClientFuzz(launch, Options(max_time=0, max_examples=120, timeout=20.0, format="json"))
+    fuzz = ClientFuzz(launch, Options(max_time=0, max_examples=60, timeout=20.0, format="json"))
     assert fuzz.run() == 0
     assert fuzz.found == []
-    assert fuzz.tally.connections > 150
+    assert fuzz.tally.connections > 70
     assert fuzz.tally.states("client") == {
         "CONNECTING", "PREFACE", "HELLO_SENT", "OPEN", "DRAINING", "CLOSING", "CLOSED"
     }  # fmt: skip
     assert json.loads(capsys.readouterr().out)["outcome"] == "nothing found"
+
+
+def _situations() -> list[list[ClientStep]]:
+    """Scripts that bring about all transitions of a client that they can, and the codes that no server here has."""
+    join, publish = ClientStep("join"), ClientStep("publish")
+    ends = [("drain", how) for how in ("", "goaway", "broken", "quit")]
+    ends += [("goaway", code) for code in ("SHUTDOWN", "ABUSE", "TLS_REQUIRED")] + [("silent", ""), ("quit", "")]
+    ends += [("evict", code) for code in EVICTIONS] + [("break", "hole"), ("drop", "half")]
+    made = [[ClientStep("handshake", what=how), join] for how in HANDSHAKES]
+    made += [[join, publish, ClientStep(do, what=what)] for do, what in ends]
+    made += [[join, ClientStep("break", what="unknown-critical", number=number)] for number in (1, 1, 1, 6)]
+    made.append([join, ClientStep("refuse", what="UNAVAILABLE"), publish])
+    return made
+
+
+@pytest.mark.usefixtures("quick")
+def test_every_transition_of_a_client_is_reached_or_listed() -> None:
+    tally = Tally()
+
+    async def play() -> list[Failure | None]:
+        gate = asyncio.Semaphore(8)
+        scripts = _situations()
+        players = [ClientPlayer(launch, seed, tally, 20.0, gate) for seed in range(len(scripts))]
+        played = (player.play(steps) for player, steps in zip(players, scripts, strict=True))
+        return await run_to_the_end(asyncio.gather(*played))
+
+    assert [failure for failure in asyncio.run(play()) if failure] == []
+    missed = {f"{row.state}, {row.event}" for row in tally.unvisited("client")}
+    assert missed == set(reach.load()["never"]["client"])
+    assert {Code(code).name for _, code in tally.codes} >= ONLY_AT_CLIENTS
 
 
 @pytest.mark.parametrize("name", SAMPLE)
@@ -64,7 +97,7 @@ def test_failure_is_made_short_written_and_replayed(tmp_path: Path, capsys: pyte
     with pytest.MonkeyPatch.context() as patch:
         BY_NAME["RW-STREAM-2-holes"].apply(patch)
         patch.setattr(client, "script", lambda random, losses: steps)
-        fuzz = ClientFuzz(launch, Options(timeout=5.0, save=tmp_path, shrinking=10.0))
+        fuzz = ClientFuzz(launch, Options(timeout=1.0, save=tmp_path, shrinking=20.0))
         assert fuzz.run() == 1
     [found] = fuzz.found
     assert found.repeats
@@ -126,10 +159,13 @@ def _room() -> ClientRoom:
     return room
 
 
+_WHO = {"ctype": 1, "name": "b\u00f6b", "sender": "77"}
+
+
 def _message(room: ClientRoom, seq: int, **other: object) -> dict[str, object]:
     entry = room.at(seq)
     assert entry
-    return {"epoch": str(room.epoch), "seq": str(seq), "payload": entry.payload.hex(), "ctype": 1, **other}
+    return {"epoch": str(room.epoch), "seq": str(seq), "payload": entry.payload.hex(), **_WHO, **other}
 
 
 def test_promise_is_held_against_reports() -> None:

@@ -11,6 +11,7 @@ from conformance.fuzz.tally import TABLES, Tally
 from protocol.registry import Code
 from tests.broken_server_rooms import durable
 from tests.broken_servers import Broken
+from tests.fuzz_client_matrix import ONLY_AT_CLIENTS
 from tests.hub_network import HubNetwork
 from tests.test_fuzz_model import TIGHT
 
@@ -50,6 +51,8 @@ def test_every_transition_is_reached_or_listed() -> None:
     for table in ("server", "membership"):
         missed = {f"{row.state}, {row.event}" for row in tally.unvisited(table)}
         assert missed == set(reach.load()["never"][table])
+    assert {code.name for code in tally.unseen_codes()} == ONLY_AT_CLIENTS  # tests/test_fuzz_client.py has these
+    assert reach.load()["never"]["codes"] == {}
     progress = Progress("fuzz", tally, 1.0, 0)
     assert progress.unvisited() == [
         "server: AUTHENTICATING, AUTH, needs more: no mechanism of this document has a third step"

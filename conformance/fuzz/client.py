@@ -49,7 +49,7 @@ class ClientFuzz:
         ended = ""
         try:
             with self.progress:
-                asyncio.run(self.fuzz())
+                asyncio.run(self.whole())
         except KeyboardInterrupt:
             ended = "it was interrupted"
         ended = self._fault or ended
@@ -74,6 +74,10 @@ class ClientFuzz:
         """Fuzzes until time, examples or failures are used up. Raises Unreachable."""
         await self._probe()
         await asyncio.gather(*(self._worker() for _ in range(self._jobs)))
+
+    async def whole(self) -> None:
+        """All that `run` does in a loop: what is fuzzed in this process can have more to end in it."""
+        await self.fuzz()
 
     async def _probe(self) -> None:
         """The client has to come as far as a room. What it does wrong there is a finding like any other."""

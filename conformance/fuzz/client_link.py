@@ -36,6 +36,8 @@ from protocol.registry import GREASE, MAGIC, Code, Flag
 MEMBER = 0x1122334455667788
 NAME = "\u00c4da"
 RETRY_MS = 40
+HASTY_MS = 1_000
+"""The heartbeat where a script waits for its end."""
 LATE = 0.01  # seconds that a clock may be off
 _PREFACES = {
     "magic": (b"\xf5RX", "RW-PREFACE-5"),  # an octet of it differs: that is enough
@@ -76,6 +78,7 @@ class ClientLink:
         self.wire: Wire | None = None
         self.granted = NAME
         self._dedupe_ms = self.random.choice((600_000, 600_000, 600_000, 0))
+        self._heartbeat_ms = 30_000
         self.last = False  # the step at hand is the script's last one
         self.over = False  # the client will not come back, or was told to quit
         self._launch = launch
@@ -156,7 +159,7 @@ class ClientLink:
                 self.granted,
                 NOW_MS,
                 65_536,
-                30_000,
+                self._heartbeat_ms,
                 self._dedupe_ms,
                 window,
                 256,
@@ -185,6 +188,9 @@ class ClientLink:
         """A connection that comes to nothing; False if it is still to be opened."""
         if how in _PREFACES:
             await self._without_preface(wire, how)
+            return True
+        if how.startswith("quit"):
+            await self._quits_early(wire, how)
             return True
         if how not in ("error-retry", "error-last", "goaway-retry", "early", "malformed", "half"):
             return False
@@ -218,6 +224,22 @@ class ClientLink:
             self._visit("HELLO_SENT", "fatal error")
             await self._lost(wire)
         return True
+
+    async def _quits_early(self, wire: Wire, how: str) -> None:
+        """The application ends it before it has begun."""
+        if how == "quit-hello":
+            wire.send_preface()
+            await wire.expect(Hello, "RW-HELLO-1")
+        self.over = True
+        self.client.tell("quit")
+        if how == "quit-hello":
+            goaway = await wire.wait(lambda: wire.find(Goaway), "GOAWAY(NONE)", "RW-CLOSE-2")
+            if goaway.code != Code.NONE:
+                refuse("RW-CLOSE-2", "GOAWAY(NONE)", frame_line(goaway))
+            wire.send(Goaway(Code.NONE))
+        await wire.expect_end("RW-CLOSE-5")
+        self._visit("HELLO_SENT" if how == "quit-hello" else "PREFACE", "close")
+        await wire.close()
 
     async def _without_preface(self, wire: Wire, how: str) -> None:
         """A preface that a client must not take, or none."""

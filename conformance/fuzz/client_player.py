@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from conformance.client_role import DrivenClient
 from conformance.fuzz.client_broken import BROKEN, ClientBench
-from conformance.fuzz.client_link import MEMBER, NAME, RETRY_MS, Command
+from conformance.fuzz.client_link import HASTY_MS, MEMBER, NAME, RETRY_MS, Command
 from conformance.fuzz.client_rooms import NOW_MS, ClientRoom
 from conformance.fuzz.client_serving import Serving
 from conformance.fuzz.client_steps import JOIN_REFUSALS, ClientStep
@@ -37,6 +37,7 @@ from protocol.frames import (
 )
 from protocol.registry import GREASE, Code, Flag, PresenceKind
 
+_READ_WITHIN = 1.0  # seconds in which a client says what it can say
 _READY = 15.0  # seconds that a client may take until its first line
 
 
@@ -88,6 +89,7 @@ class ClientPlayer(Serving):
                 await self._client.start(_READY)
         except (Unreachable, Unstartable) as error:
             raise Crashed(f"{error}") from None
+        self._heartbeat_ms = HASTY_MS if any(step.do == "silent" for step in steps) else 30_000
         if steps and steps[0].do == "handshake":
             self._handshake = steps[0].what
         self._asked = self.client.tell("connect", name=NAME)
@@ -107,7 +109,7 @@ class ClientPlayer(Serving):
             self._command(step, room)
         elif step.do in ("hold", "unhold", "refuse", "handshake"):
             self._set(step)
-        elif step.do in ("drop", "goaway", "drain", "break"):
+        elif step.do in ("drop", "goaway", "drain", "break", "silent"):
             await self._end(step, room)
         elif step.do == "quit":
             await self._quit(step.what)
@@ -268,6 +270,10 @@ class ClientPlayer(Serving):
         elif step.do == "break":
             if not await self._break(step, wire, room):
                 return
+        elif step.do == "silent":
+            await self._silent(wire)
+        elif step.do == "drain" and step.what and any(room.wanted and room.ref for room in self.rooms.values()):
+            await self._drain_held(step.what, wire)
         elif step.do == "drain" or step.what == "DRAINING":
             await self._drain(wire)
         else:
@@ -311,7 +317,10 @@ class ClientPlayer(Serving):
         for code in breakage.codes:
             self.tally.codes["G", code] += 1
         self._visit("OPEN", "fatal error")
-        if self.random.random() < 0.5:
+        if self.last and step.number == 6:  # nothing is said: the linger time ends it
+            await wire.expect_end("RW-CLOSE-5", 60.0)
+            self._visit("CLOSING", "time-out")
+        elif self.random.random() < 0.5:
             wire.send(Pong(bytes(8)))
             self._visit("CLOSING", "frame")
             wire.send(Goaway(Code.NONE))
@@ -319,6 +328,45 @@ class ClientPlayer(Serving):
             await wire.expect_end("RW-CLOSE-5")
         await self._lost(wire)
         return True
+
+    async def _silent(self, wire: Wire) -> None:
+        """RW-HEARTBEAT-2: nothing comes for 2 H."""
+        wire.answers_pings = False
+        self._ends = True
+        goaway = await wire.wait(
+            lambda: wire.find(Goaway), "GOAWAY(TIMEOUT)", "RW-HEARTBEAT-2", 2 * HASTY_MS / 1000 + self.timeout + 5
+        )
+        self.tally.codes["G", goaway.code] += 1
+        if goaway.code != Code.TIMEOUT:
+            refuse("RW-HEARTBEAT-2", "GOAWAY(TIMEOUT)", f"GOAWAY({code_name(goaway.code)})")
+        self._visit("OPEN", "time-out")
+        await self._lost(wire)
+
+    async def _drain_held(self, how: str, wire: Wire) -> None:
+        """While a client waits for a reply behind GOAWAY(DRAINING), something else ends the connection."""
+        self._held = True
+        number = next(number for number, room in self.rooms.items() if room.wanted and room.ref)
+        self._command(ClientStep("publish", number), self.rooms[number])
+        await self._until_read()
+        self._say_goaway(wire, Code.DRAINING)
+        self._visit("OPEN", "GOAWAY(DRAINING)")
+        self._ends = True
+        if how == "quit":
+            await self._quit("")
+            self._visit("DRAINING", "close")
+        elif how == "goaway":
+            self._say_goaway(wire, Code.SHUTDOWN)
+            await self._answers_goaway(wire)
+            self._visit("DRAINING", "GOAWAY")
+            await self._lost(wire, retry_ms=RETRY_MS, orderly=True)
+        else:
+            breakage = BROKEN["unknown-critical"]
+            self.tally.broken[breakage.requirement] += 1
+            bench = ClientBench(self.random, 0, 1, 0x7000_0000, 65_536)
+            wire.send_octets(breakage.make(bench), breaks=breakage.requirement)
+            await wire.expect_goaway(*breakage.codes, requirement=breakage.requirement)
+            self._visit("DRAINING", "fatal error")
+            await self._lost(wire)
 
     async def _drain(self, wire: Wire) -> None:
         """RW-DRAIN-4: the client waits for its replies, says GOAWAY(NONE), and is answered with SHUTDOWN."""
@@ -357,7 +405,8 @@ class ClientPlayer(Serving):
         self._held = False
         if how == "held" and any(room.wanted for room in self.rooms.values()):
             self._held = True
-            self._command(ClientStep("publish", next(n for n, r in self.rooms.items() if r.wanted)), None)
+            number = next(number for number, room in self.rooms.items() if room.wanted)
+            self._command(ClientStep("publish", number), self.rooms[number])
         if self._held:
             await self._until_read()
         for command in self._publishes_all():
@@ -387,7 +436,7 @@ class ClientPlayer(Serving):
     async def _until_read(self) -> None:
         """All that was to be published has come, and waits."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.timeout):
+            async with asyncio.timeout(min(self.timeout, _READ_WITHIN)):
                 while self.wire and not all(command.ids for command in self._publishes_all()):
                     self._news.clear()
                     self.absorb()

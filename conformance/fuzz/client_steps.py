@@ -18,7 +18,7 @@ SERVER = (
     # how requests are answered
     "hold", "refuse", "unhold",
     # how connections end
-    "drop", "goaway", "drain", "break", "quit",
+    "drop", "goaway", "drain", "break", "quit", "silent",
     # what else a server may say
     "ping", "handshake",
 )  # fmt: skip
@@ -42,7 +42,7 @@ OTHER_REFUSALS = (
 )  # fmt: skip
 HANDSHAKES = (
     "magic", "version-0", "version-9", "error-retry", "error-last", "goaway-retry", "early", "half", "close", "auth",
-    "grease", "malformed",
+    "grease", "malformed", "quit-preface", "quit-hello",
 )  # fmt: skip
 """What becomes of a connection before it is open."""
 
@@ -94,6 +94,8 @@ def script(random: Random, losses: int = 2, steps: int = 14) -> list[ClientStep]
     made.append(ClientStep("join", number=random.choice((0, 0, 3))))
     names = list(_WEIGHTS)
     left = random.randint(0, losses)
+    if random.random() < 0.02:
+        return [*made, ClientStep("publish"), ClientStep("silent")]
     for _ in range(random.randint(steps // 2, steps)):
         room = random.choice((0, 0, 0, 1))
         number = random.choice((1, 1, 2, 3, 6))
@@ -111,7 +113,7 @@ def script(random: Random, losses: int = 2, steps: int = 14) -> list[ClientStep]
         made.append(ClientStep(do, room, _variant(random, do), number, cut))
     last = random.random()
     if last > 0.5:
-        made.append(ClientStep("break", what=random.choice(list(BROKEN))))
+        made.append(ClientStep("break", what=random.choice(list(BROKEN)), number=random.choice((1, 1, 1, 6))))
     elif last < 0.1:
         made.append(ClientStep("goaway", what=random.choice(LAST)))
     elif last < 0.3:
@@ -125,6 +127,8 @@ def _variant(random: Random, do: str) -> str:
             return random.choice(DROPS)
         case "goaway":
             return random.choice(ENDS)
+        case "drain":
+            return random.choice(("", "", "goaway", "broken", "quit"))
         case "break":
             return random.choice(list(BROKEN))
         case "evict":
