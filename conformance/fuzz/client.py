@@ -99,7 +99,7 @@ class ClientFuzz:
                 failure = await self.player(seed, self.tally).play(steps)
                 self.progress.show()
                 if failure is not None and not self._enough:
-                    await self._keep(steps[: failure.at + 1], seed, failure)
+                    await self._keep(steps[: max(1, failure.at + 1)], seed, failure)  # the first may be a handshake
             except Exception:
                 traceback.print_exc()
                 self._fault = f"a fault of the suite, seed {seed}: please report it"
