@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
 from random import Random
@@ -63,7 +64,7 @@ class Command:
     waits_until: float = 0.0  # no copy may come before
 
 
-class ClientLink:
+class ClientLink(ABC):
     """One run of one script, with a client of its own. The same `seed` gives the same octets."""
 
     def __init__(self, launch: Launch, seed: int, tally: Tally, timeout: float, gate: asyncio.Semaphore) -> None:
@@ -432,14 +433,14 @@ class ClientLink:
 
     # --- what the server makes of it: `client_serving.Serving`
 
-    def _heard(self, frame: Frame | Unknown) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _heard(self, frame: Frame | Unknown) -> None: ...
 
-    def _answer(self, request: Frame) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _answer(self, request: Frame) -> None: ...
 
-    def _reported(self, report: Report) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _reported(self, report: Report) -> None: ...
 
-    def _publishes(self, room: ClientRoom) -> list[Command]:
-        raise NotImplementedError
+    @abstractmethod
+    def _publishes(self, room: ClientRoom) -> list[Command]: ...

@@ -1,6 +1,7 @@
 """The connections of a script that is being played, and waiting for what they are due."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from random import Random
 
@@ -18,7 +19,7 @@ _CODES_OF_THE_END = (Code.SLOW, Code.TIMEOUT, Code.SHUTDOWN, Code.DRAINING)
 """With which a connection may end that did not read, and so did not answer."""
 
 
-class Waiting:
+class Waiting(ABC):
     """The state of one run of one script. `timeout` is how long an answer may take, in seconds of the network's clock.
 
     The same `seed` gives the same octets, but for what names the run: `fresh` is in the names of its rooms. With
@@ -55,9 +56,9 @@ class Waiting:
             end.wire.close()
         self.clients.clear()
 
+    @abstractmethod
     def take(self, step: Step) -> None:
         """Takes one step, and waits until all that it must lead to is there. Raises Failed."""
-        raise NotImplementedError
 
     def dial(self) -> Endpoint:
         try:
