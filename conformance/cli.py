@@ -5,6 +5,7 @@ not start, 4 a fault of the suite, 5 nothing was selected or nothing of it appli
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,7 +31,7 @@ from conformance.results import About
 from conformance.runner import Report, ServerRunner
 from conformance.selection import Selection, SelectionError
 from conformance.server_cases import server_cases
-from conformance.session import FAILS, FAULT, USAGE, Session
+from conformance.session import FAILS, FAULT, INTERRUPTED, USAGE, Session
 from conformance.spec import load
 from conformance.target import OFFERED, LaunchedServer, ServerTarget, tls_values
 from conformance.tls import TlsError, Trust, authority
@@ -73,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     options.argv = sys.argv[1:] if argv is None else list(argv)
+    if argv is None:  # a job that is cancelled in CI ends as with Ctrl-C, and leaves no target behind
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         status: int = options.run(options)
     except _WRONG_USAGE as error:
@@ -85,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()  # nobody reads any more, and that is nobody's mistake
         return FAILS
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return status
 
 

@@ -18,6 +18,7 @@ from conformance.target import Unreachable
 from conformance.verdicts import ACCEPTED, Result, Verdict
 
 CONFORMS, FAILS, USAGE, UNREACHABLE, FAULT, NOTHING = range(6)
+INTERRUPTED = 130
 """Exit statuses of the command."""
 
 RunCases = Callable[[Sequence[Case], Report], Awaitable[None]]
@@ -57,7 +58,7 @@ class Session:
             results.append(judged)
             return judged
 
-        error = ""
+        error, interrupted = "", False
         if selected:
             try:
                 asyncio.run(_awaited(run(selected, report)))
@@ -65,11 +66,13 @@ class Session:
                 error = str(reason)
                 for line in getattr(reason, "stderr", "").splitlines()[-15:]:
                     print(f"stderr: {line}", file=sys.stderr)
+            except KeyboardInterrupt:
+                interrupted, error = True, f"interrupted after {len(results)} of {len(selected)} cases"
         order = {case.id: at for at, case in enumerate(selected)}
         results.sort(key=lambda result: order[result.id])
         old = baseline.stale(mine, [case.id for case in known])
         summary = Summary(self.role, self.target, results, old, error, selected=len(selected), seed=self.about.seed)
-        summary.status, summary.error = _status(summary)
+        summary.status, summary.error = (INTERRUPTED, error) if interrupted else _status(summary)
         reporter.end(summary)
         if self.report_dir:
             report_commands.write(summary, self.about, self.report_dir)

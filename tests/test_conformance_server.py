@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +20,7 @@ from conformance.options import Options
 from conformance.process import Program
 from conformance.runner import ServerRunner
 from conformance.server_cases import server_cases
-from conformance.session import CONFORMS
+from conformance.session import CONFORMS, INTERRUPTED
 from conformance.spec import load
 from conformance.target import LaunchedServer
 from conformance.verdicts import Result, Verdict
@@ -30,6 +32,13 @@ from tests.accounts import ADMINS, PASSWORDS, accounts_file
 
 _SERVER = f"{shlex.quote(sys.executable)} -m reference_server.cli --port {{port}}"
 _OPTIONS = Options(timeout=1.0, patience=1.0, jobs=8)
+
+_TOLD = """
+import os, sys
+from reference_server.cli import main
+print(os.getpid(), file=open(sys.argv[1], "a"))
+sys.exit(main(["--memory", "--port", sys.argv[2]]))
+"""
 
 Change = Callable[[Frame | Unknown], list[Frame | Unknown]]
 
@@ -106,3 +115,23 @@ def test_program_keeps_the_end_of_its_stderr() -> None:
     assert died == "ended with status 3"
     assert stderr == "" or stderr.endswith("the end")
     assert frame(6)[:4] == bytes(4)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_reports_what_it_found_and_leaves_no_server(number: signal.Signals, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    target = [sys.executable, "-c", _TOLD, str(pids), "{port}"]
+    command = [sys.executable, "-m", "conformance.cli", "server", "--exec", shlex.join(target)]
+    arguments = ["--report", str(tmp_path / "report"), "--jobs", "1", "--format", "ndjson"]
+    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        while json.loads(run.stdout.readline()).get("verdict") != "PASS":  # the end of the output is no JSON
+            pass
+        run.send_signal(number)
+        run.stdout.read()
+        assert run.wait(60) == INTERRUPTED
+    results = json.loads((tmp_path / "report" / "results.json").read_text("utf-8"))["results"]
+    assert 0 < len(results) < len(server_cases())
+    for pid in pids.read_text("ascii").split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)

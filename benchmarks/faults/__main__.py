@@ -1,7 +1,9 @@
 """`python -m benchmarks.faults`."""
 
+import signal
 import sys
 
 from benchmarks.faults.cli import main
 
+signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # which leaves no server behind
 sys.exit(main())
