@@ -18,9 +18,10 @@ from statistics import median
 from typing import Any
 
 from conformance.fuzz.generate import Profile, script
+from conformance.fuzz.options import Options
 from conformance.fuzz.player import Player
 from conformance.fuzz.refusals import Failure
-from conformance.fuzz.server import TIGHT, Options, ServerFuzz
+from conformance.fuzz.server import TIGHT, ServerFuzz
 from conformance.fuzz.shrink import shrunk
 from conformance.fuzz.steps import Step
 from conformance.fuzz.tally import Tally

@@ -113,6 +113,12 @@ def test_failure_is_made_short_written_and_replayed(tmp_path: Path, capsys: pyte
     assert main(["replay", str(path), "--connect", "127.0.0.1:1"]) == 2
 
 
+def test_script_of_no_steps_is_still_of_a_client(tmp_path: Path) -> None:
+    """A handshake that fails needs none."""
+    replays.Replay("client", 7, [], "RW-HELLO-1").write(tmp_path / "file.jsonl")
+    assert replays.read(tmp_path / "file.jsonl") == replays.Replay("client", 7, [], "RW-HELLO-1")
+
+
 def test_client_that_is_none_is_not_reachable(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fuzz", "client", "--exec", "/nonexistent/client {port}", "--max-time", "1"]) == 3
     assert main(["fuzz", "client", "--exec", f"{sys.executable} -c pass", "--max-time", "1"]) == 3

@@ -11,9 +11,10 @@ import pytest
 from conformance.cli import main
 from conformance.fuzz import growth, octets, replays
 from conformance.fuzz.growth import FREE_FILES, FREE_OCTETS, Growth, Sample
+from conformance.fuzz.options import Options
 from conformance.fuzz.player import Player
 from conformance.fuzz.refusals import Failure
-from conformance.fuzz.server import TIGHT, Options, ServerFuzz
+from conformance.fuzz.server import TIGHT, ServerFuzz
 from conformance.fuzz.steps import Step
 from conformance.fuzz.tally import Tally
 from conformance.octets import CLIENT_PREFACE, encode

@@ -14,8 +14,9 @@ import pytest
 from conformance.cli import main
 from conformance.fuzz import codec, octets, replays
 from conformance.fuzz.hosted import Hosted
+from conformance.fuzz.options import Options
 from conformance.fuzz.player import Player, last_frames
-from conformance.fuzz.server import Options, ServerFuzz
+from conformance.fuzz.server import ServerFuzz
 from conformance.fuzz.shrink import shrunk
 from conformance.fuzz.steps import Step
 from conformance.fuzz.tally import Tally

@@ -2,19 +2,15 @@
 
 import asyncio
 import os
-import sys
 import time
 import traceback
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from random import Random
 
 from conformance.client_role import Launch
-from conformance.fuzz import replays
 from conformance.fuzz.client_player import ClientPlayer
 from conformance.fuzz.client_steps import ClientStep, script
-from conformance.fuzz.findings import Found, say_failure
+from conformance.fuzz.findings import Found, conclude
 from conformance.fuzz.options import Options
 from conformance.fuzz.progress import Progress
 from conformance.fuzz.refusals import Failure
@@ -53,17 +49,7 @@ class ClientFuzz:
         except KeyboardInterrupt:
             ended = "it was interrupted"
         ended = self._fault or ended
-        outcome = (
-            f"{len(self.found)} failure{'s' if len(self.found) > 1 else ''} found" if self.found else "nothing found"
-        )
-        say = partial(print, file=sys.stderr if self.options.format == "json" else sys.stdout)
-        for found in self.found:
-            say_failure(found, say)
-            if self.options.save:
-                path = _write(found, self.options.save)
-                say(f"  again: roomwire-check replay {path} --exec 'COMMAND {{host}} {{port}}'")
-        self.progress.notes.append(f"seed {self.options.seed}: --seed {self.options.seed} repeats this run")
-        self.progress.summary(outcome + (f" before {ended}" if ended else ""), self.options.format)
+        conclude("client", self.found, ended, self.progress, self.options, "--exec 'COMMAND {host} {port}'")
         return FAILS if self.found else FAULT if self._fault else CONFORMS
 
     @property
@@ -135,12 +121,3 @@ class ClientFuzz:
                     left[at_step] = simpler
                     break
         self.found[at] = Found(last, left, seed, True, seconds, {})
-
-
-def _write(found: Found, directory: Path) -> Path:
-    failure = found.failure
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"{failure.requirement or 'CRASH'}-{found.seed}.jsonl"
-    verdict = "FAIL" if found.repeats else "FLAKY"
-    replays.of(failure, list(found.steps), found.seed, {}, verdict).write(path, failure.log)
-    return path

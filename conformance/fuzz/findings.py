@@ -1,11 +1,17 @@
-"""What a fuzzer has found, and how it is shown."""
+"""What a fuzzer has found: how it is shown and written down, and the end of a run."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from conformance.fuzz.endpoint import wire_lines
+from conformance.fuzz.options import Options
+from conformance.fuzz.progress import Progress
 from conformance.fuzz.refusals import Failure
+from conformance.fuzz.replays import Replay
 from conformance.spec import load
 
 
@@ -38,3 +44,28 @@ def say_failure(found: Found, say: Callable[[str], None]) -> None:
     say(f"  last of {len(log)} writes on the wire:")
     for line in wire_lines(log, 40 if found.repeats else len(log)):
         say(f"    {line[:400]}")
+
+
+def conclude(role: str, found: Sequence[Found], ended: str, progress: Progress, options: Options, target: str) -> None:
+    """Shows and writes what was found, and prints the summary; `ended` says why the run did not come to its end.
+
+    `target` is what the target is named by when a file is replayed.
+    """
+    say = partial(print, file=sys.stderr if options.format == "json" else sys.stdout)
+    for one in found:
+        say_failure(one, say)
+        if options.save:
+            say(f"  again: roomwire-check replay {_write(role, one, options.save)} {target}")
+    outcome = f"{len(found)} failure{'s' if len(found) > 1 else ''} found" if found else "nothing found"
+    progress.notes.append(f"seed {options.seed}: --seed {options.seed} repeats this run")
+    progress.summary(outcome + (f" before {ended}" if ended else ""), options.format)
+
+
+def _write(role: str, found: Found, directory: Path) -> Path:
+    failure = found.failure
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{failure.requirement or 'CRASH'}-{found.seed}.jsonl"
+    said = (failure.requirement, failure.expected, failure.got)
+    verdict = "FAIL" if found.repeats else "FLAKY"
+    Replay(role, found.seed, found.steps, *said, verdict, dict(found.limits)).write(path, failure.log)
+    return path

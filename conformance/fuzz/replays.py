@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.fuzz.client_steps import ClientStep
-from conformance.fuzz.refusals import Failure, Said
+from conformance.fuzz.refusals import Said
 from conformance.fuzz.steps import Step
 
 FORMAT = 1
@@ -31,8 +31,9 @@ class ReplayFileError(ValueError):
 
 @dataclass(frozen=True)
 class Replay:
-    """A file of a script."""
+    """A file of a script. `role`: "server" or "client", whose script it is."""
 
+    role: str
     seed: int
     steps: Sequence[Any]  # of `steps.Step` or `client_steps.ClientStep`
     requirement: str = ""
@@ -40,11 +41,6 @@ class Replay:
     got: str = ""
     verdict: str = "FAIL"
     limits: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def role(self) -> str:
-        """Whose script it is: "server" or "client"."""
-        return "client" if any(isinstance(step, ClientStep) for step in self.steps) else "server"
 
     def write(self, path: Path, log: Sequence[Said] = ()) -> None:
         """Writes the file, with what went over the wire."""
@@ -54,11 +50,6 @@ class Replay:
         lines += [step.to_json() for step in self.steps]
         lines += [{"wire": said.client, "from": said.sender, "hex": said.octets.hex()} for said in log]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-
-
-def of(failure: Failure, steps: Sequence[Any], seed: int, limits: dict[str, int], verdict: str) -> Replay:
-    """The file of a failure."""
-    return Replay(seed, steps, failure.requirement, failure.expected, failure.got, verdict, limits)
 
 
 def is_fuzz(path: Path) -> bool:
@@ -79,6 +70,6 @@ def read(path: Path) -> Replay:
         kind = Step if header["fuzz"] == "server" else ClientStep
         steps = [kind.from_json(line) for line in rest if "wire" not in line]
         texts = {name: str(header[name]) for name in ("requirement", "expected", "got", "verdict")}
-        return Replay(int(header["seed"]), steps, limits=dict(header.get("limits", {})), **texts)
+        return Replay(header["fuzz"], int(header["seed"]), steps, limits=dict(header.get("limits", {})), **texts)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise error if isinstance(error, ReplayFileError) else ReplayFileError(f"{path}: {error!r}") from None

@@ -1,17 +1,15 @@
 """Fuzzing a server: scripts against the model, octets that nobody meant, what fails made short and written down."""
 
 import contextlib
-import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from random import Random
 from types import MappingProxyType
 
-from conformance.fuzz import octets, replays
-from conformance.fuzz.findings import Found, say_failure
+from conformance.fuzz import octets
+from conformance.fuzz.findings import Found, conclude
 from conformance.fuzz.generate import Profile, script
 from conformance.fuzz.growth import RULE, Growth
 from conformance.fuzz.hosted import Hosted
@@ -164,17 +162,10 @@ class ServerFuzz:
             traceback.print_exc()
             ended = f"a fault of the suite at example {self.tally.scripts}, seed {self.options.seed}: please report it"
         self._judge_growth()
-        outcome = f"nothing found before {ended}" if ended else "nothing found"
-        if self.found:
-            outcome = f"{len(self.found)} failure{'s' if len(self.found) > 1 else ''} found"
-            outcome += f" before {ended}" if ended else ""
-        for found in self.found:
-            self._report(found)
         tolerated = ", ".join(f"{name} {count}" for name, count in self.tally.tolerated.items())
         if tolerated:
             self.progress.notes.append(f"refusals that a server may give whenever it likes: {tolerated}")
-        self.progress.notes.append(f"seed {self.options.seed}: --seed {self.options.seed} repeats this run")
-        self.progress.summary(outcome, self.options.format)
+        conclude("server", self.found, ended, self.progress, self.options, "--connect HOST:PORT")
         return FAILS if self.found else FAULT if ended.startswith("a fault") else CONFORMS
 
     def fuzz(self) -> None:
@@ -320,19 +311,3 @@ class ServerFuzz:
         if grows:
             failure = Failure("RW-CLOSE-7", f"memory and descriptors that do not grow: {RULE}", said, 0, ())
             self.found.append(Found(failure, [], self.options.seed, True, self.progress.seconds, {}))
-
-    # --- what was found
-
-    def _report(self, found: Found) -> None:
-        say = partial(print, file=sys.stderr if self.options.format == "json" else sys.stdout)
-        say_failure(found, say)
-        failure = found.failure
-        if self.options.save:
-            self.options.save.mkdir(parents=True, exist_ok=True)
-            path = self.options.save / f"{failure.requirement or 'CRASH'}-{found.seed}.jsonl"
-            verdict = "FAIL" if found.repeats else "FLAKY"
-            replays.of(failure, list(found.steps), found.seed, dict(found.limits), verdict).write(path, failure.log)
-            say(f"  again: roomwire-check replay {path} --connect HOST:PORT")
-
-
-__all__ = ["Found", "Options", "ServerFuzz"]
