@@ -5,6 +5,7 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -172,8 +173,7 @@ class ClientLink(ABC):
         )
         self._visit("HELLO_SENT", "WELCOME")
         self.tally.sent += 1
-        self.wire, self._taken, self._ends, self._held = wire, 0, False, False
-        self._taken = len(wire.received)
+        self.wire, self._taken, self._ends, self._held = wire, len(wire.received), False, False
         self._connected += 1
         self._not_before = self._delay = 0.0
         self._repeats = (
@@ -326,27 +326,11 @@ class ClientLink(ABC):
     async def settle(self) -> None:
         """Waits until nothing is owed, and the client has done all that it does by itself now. Raises Failed."""
         while not self.over:
-            await self._until_nothing_is_owed()
+            await self._until(self._owed)
             before = self._taken, self._read
             await self._fence()
             if (self._taken, self._read) == (before[0] + len(self._pongs), before[1]) or not self._owed():
                 return
-
-    async def _until_nothing_is_owed(self) -> None:
-        deadline = time.monotonic() + self.timeout
-        while True:
-            self.absorb()
-            owed = self._owed()
-            if not owed:
-                return
-            left = deadline - time.monotonic()
-            if left <= 0:
-                requirement, _, expected = owed.partition(" ")
-                words = self.wire.last_words() if self.wire else "no connection"
-                refuse(requirement, expected, f"nothing within {self.timeout:g} s, {words}")
-            self._news.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), left)
 
     async def _fence(self) -> None:
         """A PING, and a command that nobody knows: both are answered when all before them is dealt with."""
@@ -355,16 +339,27 @@ class ClientLink(ABC):
         if self.wire and not self._ends:
             self._pongs.add(opaque)
             self._say(Ping(opaque))
+
+        def owed() -> str:
+            if not any(r.get("id") == asked for r in self.client.reports[-200:] if "unsupported" in r):
+                return " an answer to a command"
+            return "RW-PING-1 a PONG" if opaque in self._pongs else ""
+
+        await self._until(owed)
+
+    async def _until(self, owed: Callable[[], str]) -> None:
+        """Waits until nothing is owed; what is has its requirement in front. Raises Failed if it takes too long."""
         deadline = time.monotonic() + self.timeout
         while True:
             self.absorb()
-            answered = any(r.get("id") == asked for r in self.client.reports[-200:] if "unsupported" in r)
-            if answered and opaque not in self._pongs:
+            missing = owed()
+            if not missing:
                 return
             left = deadline - time.monotonic()
             if left <= 0:
-                rule, what = ("RW-PING-1", "a PONG") if answered else ("", "an answer to a command")
-                refuse(rule, what, f"nothing within {self.timeout:g} s")
+                requirement, _, expected = missing.partition(" ")
+                words = self.wire.last_words() if self.wire else "no connection"
+                refuse(requirement, expected, f"nothing within {self.timeout:g} s, {words}")
             self._news.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), left)
