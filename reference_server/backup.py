@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from reference_server.accounts import ACCOUNTS
 from reference_server.sqlite_files import DATABASE, as_store_error, check_format, connect, lock_if_free, sync_directory
 from reference_server.sqlite_tables import Meta, read_meta, write_meta
 from reference_server.sqlite_wal import check_wal
@@ -17,9 +18,6 @@ from reference_server.store import StoreCorrupt, StoreUnavailable
 from reference_server.verify import Report, verify
 
 PAGES_AT_ONCE = 1_024
-
-ACCOUNTS = "accounts.sqlite3"
-"""The accounts, where they are in the data directory, as they are unless a setting says otherwise."""
 
 
 def backup(directory: Path, target: Path, progress: Callable[[str], None] = lambda doing: None) -> Report:

@@ -221,6 +221,7 @@ class Listener:
         self.open = 0  # sockets of clients
         self.closing: set[asyncio.Transport] = set()  # of connections that are over, until what they hold is written
         self.most = config.max_connections + REFUSED_AT_ONCE
+        self._sweeping = False  # the sweep before is not yet through all peers
         self._sweep_at = 0.0  # when time-outs are looked at next, in seconds of the loop
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -316,12 +317,15 @@ class Listener:
         self._sweep_at = now + self._sweep_seconds
         self._loop.call_at(self._sweep_at, self._sweep)  # first: there is no time-out without it
         self.hub.tally.late_seconds.observe(max(0.0, now - due))
-        self._go_on(self.hub.sweep())
+        if not self._sweeping:
+            self._go_on(self.hub.sweep())
 
-    def _go_on(self, sweeping: Iterator[None]) -> None:
+    def _go_on(self, sweep: Iterator[None]) -> None:
         """Sweep a little, and let sockets have their turn before the rest."""
-        for _ in sweeping:
-            self._loop.call_soon(self._go_on, sweeping)
+        self._sweeping = False  # unless there is more, and no fault
+        for _ in sweep:
+            self._sweeping = True
+            self._loop.call_soon(self._go_on, sweep)
             return
 
     def handle_signals(self) -> None:

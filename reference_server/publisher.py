@@ -29,7 +29,7 @@ class Publisher:
     def __init__(self, hub: Context) -> None:
         self._hub = hub
         self._content_limit = hub.max_body - CONTENT_RESERVE
-        self._now = 0.0
+        self._now = -1.0
         self._now_ms = 0  # the server's clock at _now: many publishes arrive at once
 
     def publish(self, peer: Peer, member: Member | None, publish: Publish, now: float) -> Pending | Error:

@@ -5,6 +5,7 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +314,26 @@ def test_time_goes_on_after_a_fault() -> None:
         assert silent.octets(1) == b""
         assert server.faults
         assert "ZeroDivisionError" in server.faults.pop()
+
+
+def test_no_sweep_begins_before_the_last_one_is_through() -> None:
+    """A tick that lasts long must not have ever more of them at work at once."""
+    with serving(linger_ms=80) as server:  # swept every 20 ms
+        hub, loop = server.hub, server.loop
+        begun, through = [0], [False]
+
+        def sweep() -> Iterator[None]:
+            begun[0] += 1
+            while not through[0]:
+                yield
+
+        server.run(lambda: setattr(hub, "sweep", sweep))
+        server.until(lambda: begun[0] == 1)
+        later = loop.time() + 0.2
+        server.until(lambda: loop.time() > later)
+        assert begun == [1]
+        through[0] = True
+        server.until(lambda: begun[0] > 1)
 
 
 def test_ping_flood_without_reading_is_not_read() -> None:
