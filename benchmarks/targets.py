@@ -46,6 +46,12 @@ class ServerFailed(Exception):
     """A server did not start. `str()` is what it said."""
 
 
+def resident_octets(pid: int) -> int:
+    """RSS of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """A server that accepts connections."""
@@ -56,8 +62,7 @@ class Running:
 
     def resident_octets(self) -> int:
         """RSS of the server's process; what the kernel holds for its sockets is not in it."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
-        return pages * resource.getpagesize()
+        return resident_octets(self.pid)
 
 
 @dataclass(frozen=True, slots=True)

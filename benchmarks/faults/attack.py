@@ -25,7 +25,7 @@ class Attacker:
         self.port = port
         self.frames = frames
         self.reads = reads
-        self.writes = 0
+        self.began = asyncio.Event()
 
     async def run(self) -> None:
         """Until it is cancelled; comes back when it is thrown out."""
@@ -52,7 +52,7 @@ class Attacker:
                     reading = asyncio.ensure_future(_read_all(reader))
                 while not writer.is_closing():
                     writer.write(self.frames(ref))
-                    self.writes += 1
+                    self.began.set()
                     await writer.drain()
                     await asyncio.sleep(0)
             except (OSError, asyncio.IncompleteReadError):
@@ -122,8 +122,8 @@ async def _attack(kind: str, port: int, count: int) -> None:
         return
     attackers = [Attacker(port, *FRAMES[kind]) for _ in range(count)]
     tasks = [asyncio.ensure_future(attacker.run()) for attacker in attackers]
-    while not all(attacker.writes for attacker in attackers):
-        await asyncio.sleep(0.01)
+    for attacker in attackers:
+        await attacker.began.wait()
     print("flooding", flush=True)
     await asyncio.gather(*tasks)
 

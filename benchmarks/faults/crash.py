@@ -22,10 +22,7 @@ async def kill(run: Run, outcome: Outcome) -> None:
         scene = Scene(server, rng, window=rng.choice((16, 64, 256)))
         async with scene:
             for _ in range(min(CYCLES_A_STORE, cycles - outcome.faults)):
-                scene.publish()
-                await asyncio.sleep(rng.uniform(0.05, 0.4))
-                await server.kill()
-                outcome.faults += 1
+                await scene.kill(outcome, rng.uniform(0.05, 0.4))
                 run.progress(f"kill {outcome.faults} of {cycles}")
                 await scene.revive(outcome)
             await scene.finish(outcome)

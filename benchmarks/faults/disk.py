@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from pathlib import Path
 from struct import Struct
@@ -116,10 +115,7 @@ async def power(run: Run, outcome: Outcome) -> None:
         async with (scene := Scene(server, rng, window=rng.choice((16, 128)))):
             files: dict[str, bytes] = {}
             for life in range(min(lives, cycles - outcome.faults)):
-                scene.publish()
-                await asyncio.sleep(rng.uniform(0.02, 0.5))
-                await server.kill()
-                outcome.faults += 1
+                await scene.kill(outcome, rng.uniform(0.02, 0.5))
                 run.progress(f"power {outcome.faults} of {cycles}")
                 disk = Disk(files)
                 disk.replay(journal)

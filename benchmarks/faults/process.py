@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
-import resource
 import signal
 import sys
 from pathlib import Path
 
-from benchmarks.targets import ROOT
+from benchmarks.targets import LISTENING, ROOT, resident_octets
 
 SETTINGS = {
     "publish_rate": 2**32 - 1,
@@ -33,7 +31,6 @@ SETTINGS = {
 
 START_SECONDS = 30.0
 ENDS_SECONDS = 60.0
-_LISTENING = re.compile(r"listening on [^ ]+:(\d+)")
 
 
 class Refused(Exception):
@@ -80,7 +77,7 @@ class Server:
             )
         assert self._process.stdout is not None
         said = ""
-        while not (found := _LISTENING.search(said)):
+        while not (found := LISTENING.search(said)):
             line = await asyncio.wait_for(self._process.stdout.readline(), START_SECONDS)
             if not line:
                 await self._process.wait()
@@ -117,8 +114,7 @@ class Server:
         return await self.wait()
 
     def resident_octets(self) -> int:
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
-        return pages * resource.getpagesize()
+        return resident_octets(self.pid)
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))

@@ -113,6 +113,13 @@ class Scene:
             member.target = ENDLESS if count is None else member.sent + count
             member.pump()
 
+    async def kill(self, outcome: Outcome, seconds: float) -> None:
+        """kill -9 after so long a time of publishing."""
+        self.publish()
+        await asyncio.sleep(seconds)
+        await self.server.kill()
+        outcome.faults += 1
+
     async def quiet(self, outcome: Outcome, seconds: float = PATIENCE_SECONDS) -> bool:
         """Nothing new is published, and what was is answered and delivered. Whether it came to that in time."""
         for member in self.members:
