@@ -144,6 +144,19 @@ add("fatal", "RW-PRESENCE-6", refuses(lambda f: isinstance(f, Presence) and f.me
 add("grows", "RW-ROSTER-5", hears(only(Roster, lambda f: replace(f, flags=f.flags & ~Flag.RESET))))
 add("kept", "RW-QUIET-3", hears(only(Presence, lambda f: replace(f, kind=9) if f.kind == 4 else f)))
 add("gives_up", "RW-LAG-4", hears(only(Evicted, lambda f: replace(f, flags=0))))
+
+
+@breaks("RW-LAG-4")
+def old_is_new(patch: Patch) -> None:
+    plain = Room.shows
+
+    def shows(self: Room, seq: int) -> bool:
+        self.lagged = 0
+        return plain(self, seq)
+
+    patch.setattr(Room, "shows", shows)
+
+
 add("insists", "RW-LAG-5", hears(only(Evicted, lambda f: replace(f, flags=Flag.RETRY))))
 add(
     "gives_up",
