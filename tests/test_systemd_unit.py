@@ -48,7 +48,8 @@ def test_systemd_takes_it(tmp_path: Path) -> None:
     command = shutil.which("roomwire-server", path=Path(sys.executable).parent)
     assert command, "the server is not installed beside this interpreter"
     unit = tmp_path / UNIT.name
-    unit.write_text(re.sub(r"(?<=^ExecStart=)\S+", command.replace("\\", r"\\"), UNIT.read_text(), flags=re.MULTILINE))
+    quoted = f'"{command}"'.replace("\\", r"\\")  # the folder may have a space in its name
+    unit.write_text(re.sub(r"(?<=^ExecStart=)\S+", quoted, UNIT.read_text(), flags=re.MULTILINE))
     said = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
     assert (said.returncode, said.stdout + said.stderr) == (0, "")
 
