@@ -253,10 +253,18 @@ class ServerConnection(Connection):
             self._out.append(encode(frame))
             return
         if frame.TYPE == FrameType.MESSAGE:
+            self.send_part(request, encode(frame))
+        else:
+            self.reply(request, encode(frame))
+
+    def send_part(self, request: int, octets: bytes) -> None:
+        """Send MESSAGEs of the reply to `request`, encoded already; after a GOAWAY they are dropped (RW-CLOSE-1).
+
+        Raises LocalProtocolError if it is not the next one due (RW-REQUEST-4).
+        """
+        if not self._said_goaway():
             self._due(request)
-            self._out.append(encode(frame))
-            return
-        self.reply(request, encode(frame))
+            self._out.append(octets)
 
     def reply(self, request: int, octets: bytes) -> None:
         """Send the final reply to `request`, encoded already; after a GOAWAY it is dropped (RW-CLOSE-1).

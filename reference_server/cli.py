@@ -50,6 +50,10 @@ latest. A second one ends it at once. Nothing that was acknowledged is lost eith
 exit status: 0 drained, 1 could not run or failed, 2 wrong usage or settings
 """
 
+SWITCH_SECONDS = 0.0001
+"""How long one thread may run while another wants to. The threads of the store want to for a moment, many times for one
+commit; by default each time would cost a busy server 5 ms."""
+
 DOCTOR = """\
 examples:
   roomwire-server doctor                     would the server run that is started without options?
@@ -173,6 +177,7 @@ async def _serve(config: Config) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    sys.setswitchinterval(SWITCH_SECONDS)
     asyncio.get_running_loop().set_exception_handler(logs.log_fault)
     listener = Listener(config, lambda post, failed: _open_store(config, post, failed))
     monitor = None

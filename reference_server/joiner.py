@@ -13,11 +13,14 @@ from reference_server.context import Context
 from reference_server.cursor import join_point
 from reference_server.limits import TokenBucket
 from reference_server.peer import Peer
-from reference_server.relay import message_frame
+from reference_server.relay import message_octets
 from reference_server.room import Room
 from reference_server.store import Log, Record
 
 FULL_RETRY_MS = 5_000
+
+READ_AT_ONCE = 64
+"""How many messages are read at once for HISTORY: the store's thread and ours share one interpreter."""
 
 
 class Joiner:
@@ -141,21 +144,48 @@ class Historian:
 
         def start(done: Callable[[], None]) -> None:
             def collected(records: deque[Record]) -> None:
-                if not peer.closing:
-                    self._answer(peer, history, log, records, (low, high))
-                peer.when_taken(done)  # RW-LAG-1: one such reply is held for a client, not all that it asked for
+                _Answer(peer, history, log, records, (low, high), done).go_on()
 
             _Reading(log, end, config.history_octets, newest, collected).start(first)
 
         peer.run(start)
 
-    def _answer(self, peer: Peer, history: History, log: Log, records: deque[Record], whole: tuple[int, int]) -> None:
-        ref, request = history.room, history.request
-        sent = (records[0].seq, records[-1].seq + 1) if records else (whole[0], whole[0])
-        for record in records:
-            peer.conn.send(message_frame(record, ref, request))
-        more = 0 if sent == whole else Flag.MORE  # RW-HISTORY-5
-        peer.conn.send(HistoryEnd(*sent, log.oldest, flags=more, request=request, room=ref))
+
+class _Answer:
+    """Tells one answer to HISTORY, in the turns of its client: others have theirs in between. One such answer is held
+    for a client, not all that it asked for (RW-LAG-1)."""
+
+    __slots__ = ("_done", "_history", "_log", "_peer", "_records", "_sent", "_whole")
+
+    def __init__(
+        self,
+        peer: Peer,
+        history: History,
+        log: Log,
+        records: deque[Record],
+        whole: tuple[int, int],
+        done: Callable[[], None],
+    ) -> None:
+        self._peer, self._history, self._log, self._records, self._done = peer, history, log, records, done
+        self._whole = whole
+        self._sent = (records[0].seq, records[-1].seq + 1) if records else (whole[0], whole[0])
+
+    def go_on(self) -> None:
+        """Tell as much as may be told in this tick, and the rest in later ones."""
+        peer, records = self._peer, self._records
+        if not peer.closing:
+            conn, ref, request = peer.conn, self._history.room, self._history.request
+            count = min(len(records), max(1, conn.allowance))
+            conn.allowance -= count
+            if count:
+                octets = [message_octets(records.popleft(), ref, request) for _ in range(count)]
+                conn.send_part(request, b"".join(octets))
+            if records:
+                peer.when_taken(self.go_on)
+                return
+            more = 0 if self._sent == self._whole else Flag.MORE  # RW-HISTORY-5
+            conn.send(HistoryEnd(*self._sent, self._log.oldest, flags=more, request=request, room=ref))
+        peer.when_taken(self._done)
 
 
 class _Reading:
@@ -188,22 +218,31 @@ class _Reading:
             self._busy = True
             while ahead:
                 after = ahead.popleft()
-                self._log.read(after, self._end - 1 - after, self._octets, self._portion)
+                self._log.read(after, min(self._end - 1 - after, READ_AT_ONCE), self._octets, self._portion)
             self._busy = False
 
     def _portion(self, records: list[Record]) -> None:
-        kept = self._kept
+        full = not records
         for record in records:
-            if kept and record.seq != kept[-1].seq + 1:  # trimmed meanwhile: what is left must have no hole
-                kept.clear()
-                self._size = 0
-            if record.seq < self._end:
-                kept.append(record)
-                self._size += len(record.payload) + len(record.fields)
-        while len(kept) > 1 and self._newest and self._size > self._octets:
-            self._size -= len(kept[0].payload) + len(kept[0].fields)
-            kept.popleft()
-        if self._newest and records and kept and kept[-1].seq + 1 < self._end:
-            self._read(kept[-1].seq)
+            full = self._keep(record)
+            if full:
+                break
+        if full or self._kept[-1].seq + 1 >= self._end:
+            self._done(self._kept)
         else:
-            self._done(kept)
+            self._read(self._kept[-1].seq)
+
+    def _keep(self, record: Record) -> bool:
+        """Whether that is all."""
+        kept, size = self._kept, len(record.payload) + len(record.fields)
+        if kept and record.seq != kept[-1].seq + 1:  # trimmed meanwhile: what is left must have no hole
+            kept.clear()
+            self._size = 0
+        if record.seq >= self._end or (kept and not self._newest and self._size + size > self._octets):
+            return True
+        kept.append(record)
+        self._size += size
+        while len(kept) > 1 and self._size > self._octets:
+            oldest = kept.popleft()
+            self._size -= len(oldest.payload) + len(oldest.fields)
+        return False

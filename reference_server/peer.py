@@ -27,14 +27,15 @@ log = logging.getLogger("roomwire.server")
 NO_EXTENSIONS: frozenset[str] = frozenset()
 """One empty set for all connections."""
 
-TALK_A_TICK = 2048
-"""How many frames that are no requests are taken up in a tick, of all clients that have part in it."""
+TALK_A_TICK = 64
+"""How many frames that are no requests are taken up in a tick, of all clients that have part in it. A publish waits for
+some three ticks, so a flood must not make them long: these are worth a third of a millisecond."""
 
-TALK = 128
+TALK = 4
 """How many of one client at least: then others have their turn."""
 
 REQUEST = 4
-"""For how many of those a request counts, accepted publishes aside."""
+"""For how many of those a request counts, accepted publishes aside. A message of HISTORY counts for one."""
 
 STREAM_OCTETS = 256 * 1024
 """How much of all its rooms' streams one client is handed in a tick, about."""
@@ -235,13 +236,13 @@ class Peer:
         if self.starved:
             self.starved = False
             self._rooms_changed()
-        if self._when_taken is not None:
-            taken, self._when_taken = self._when_taken, None
-            taken()
         if self.conn.allowance <= 0:  # what it said beyond is taken up in the next tick
             self.hub.waiting.add(self)
             self.hub.touched(self)
         self.conn.allowance = talk
+        if self._when_taken is not None:
+            taken, self._when_taken = self._when_taken, None
+            taken()
 
     def _rooms_changed(self) -> None:
         for member in self.memberships.values():

@@ -5,8 +5,8 @@ Plain functions over a connection, called on whichever thread owns it. Two thing
 - *Every row carries a CRC-32 over its columns*, made when it is written and compared when it is read, and
   every read checks that its rows are all there. What differs is StoreCorrupt: it is refused, never served.
 - *As few steps as possible.* sqlite3 gives up the interpreter's lock around each step of a statement, and may
-  have to wait for 5 ms to get it back while the event loop is busy. With a step for each row, a busy loop can
-  make appends and reads 20 times slower. So rows are written many to a statement, and read as one JSON value.
+  have to wait to get it back while the event loop is busy. With a step for each row, a busy loop can make
+  appends and reads 20 times slower. So rows are written many to a statement, and read as one JSON value.
 
 Integers above 2^63 (`sender`) are stored as the negative number with the same 64 bits.
 """

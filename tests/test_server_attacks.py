@@ -23,6 +23,7 @@ from protocol.frames import (
     Join,
     Joined,
     Leave,
+    Message,
     Ok,
     Ping,
     Pong,
@@ -36,7 +37,7 @@ from protocol.registry import Code, Flag, PresenceKind
 from reference_server.hub import REFUSED_AT_ONCE
 from reference_server.listener import HIGH_WATER
 from reference_server.peer import REQUEST, TALK_A_TICK, Peer
-from tests.rawpeer import FREE, KIB, PATIENCE, PREFACE, RawPeer, held_for, peer_of, serving
+from tests.rawpeer import FREE, KIB, PATIENCE, PREFACE, RawPeer, fill, held_for, peer_of, serving
 
 READ_AT_ONCE = 256 * KIB
 """What asyncio reads of a socket at once."""
@@ -400,6 +401,29 @@ def test_a_flood_is_taken_up_in_turns_with_the_others(frame: Frame | Unknown) ->
         other.expect(Pong)
         flooder.send(Ping(b"the last"))
         flooder.expect(Pong, lambda pong: pong.opaque == b"the last")
+
+
+def test_a_long_answer_is_told_in_turns_with_the_others() -> None:
+    """RW-LAG-1, RW-REQUEST-4: whoever asks for many messages has a few of them in each turn."""
+    count = 3 * TALK_A_TICK
+    with serving(**FREE) as server, RawPeer(server.port) as reader, RawPeer(server.port) as other:
+        fill(server, "hall", count, 100)
+        ref = reader.join("hall").room
+        peer, history = peer_of(server, reader), reader.history(ref)
+
+        def at_once() -> int:
+            peer.receive(encode(history), server.hub.now)
+            made = FrameReader(2**24)
+            made.feed(b"".join(peer.conn._out))
+            return sum(1 for _ in iter(made.next_frame, None))
+
+        assert server.run(at_once) == TALK_A_TICK - REQUEST  # nobody else had part in the tick before
+        other.send(Ping(bytes(8)))
+        other.expect(Pong)
+        seqs = [reader.expect(Message, lambda message: message.request == history.request).seq for _ in range(count)]
+        assert seqs == list(range(1, count + 1))
+        end = reader.expect(HistoryEnd)
+        assert (end.request, end.start, end.end, end.flags) == (history.request, 1, count + 1, 0)
 
 
 @pytest.mark.parametrize("what", ["publish", "history", "ping"])

@@ -25,7 +25,7 @@ from reference_server.config import Config, ConfigError, load
 from reference_server.cursor import join_point
 from reference_server.hub import SWEPT_AT_ONCE
 from reference_server.limits import AddressBook, Rates, Spent, TokenBucket, is_local
-from reference_server.relay import content_digest, message_octets, pack_fields, unpack_fields
+from reference_server.relay import content_digest, message_octets, pack_fields
 from reference_server.store import Record
 from tests.hub_network import HubNetwork
 
@@ -170,12 +170,6 @@ def test_this_host_is_not_limited_unless_it_is_asked_for(address: str, local: bo
 
 
 fields = st.lists(st.builds(Field, st.integers(0x8021, 0xFFFF), strategies.short_octets), max_size=5).map(tuple)
-
-
-@given(fields)
-def test_relayed_fields_are_kept_in_order_and_others_are_not(given_fields: tuple[Field, ...]) -> None:
-    packed = pack_fields(Publish(bytes(16), 0, b"", given_fields))
-    assert unpack_fields(packed) == tuple(field for field in given_fields if field.type >= 0xC000)
 
 
 @given(strategies.n64, st.booleans(), strategies.payloads, fields)

@@ -115,7 +115,8 @@ async def start(kind: str, port: int, count: int) -> asyncio.subprocess.Process:
 
 
 async def _attack(kind: str, port: int, count: int) -> None:
-    os.nice(10)  # it stands for other machines, which take no time from this one
+    # It stands for other machines, which take no time from this one.
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     if kind == CONNECTS:
         print("flooding", flush=True)
         await asyncio.gather(*(_connects(port) for _ in range(count)))
