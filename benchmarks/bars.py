@@ -84,6 +84,8 @@ BARS = (
         figures.GROWN, stalled.WITHOUT),
     *(_codec(f"{action} MESSAGE", figures.AGAINST_CONSTRUCT, 15) for action in ("decode", "encode")),
     *(_codec(f"{action} MESSAGE", figures.AGAINST_HAND, 1.5) for action in ("decode", "encode")),
+    Bar(f"codec: {codec.PROMISE}", codec.GROUP, codec.PROMISE, (codec.SUBJECT,), figures.NANOSECONDS,
+        codec.PROMISE_NANOSECONDS),
     _level(growth.MEMBERS, 1),
     _level(growth.TALKING, 1.3),
     _level(growth.SILENT, 1.3),

@@ -12,12 +12,17 @@ from benchmarks import figures
 from benchmarks.figures import Figure
 from protocol import wire
 from protocol.codec import RawFrame, decode, encode
+from protocol.errors import RemoteProtocolError
 from protocol.frames import Ack, Frame, Message, Publish
-from protocol.registry import HEADER_SIZE, MAX_SAFE, Sender
+from protocol.registry import HEADER_SIZE, MAX_SAFE, Flag, FrameType, Sender
 
 GROUP = "Codec, ratios of passes one after the other"
 SUBJECT = "protocol.codec"
 PASS_SECONDS = 0.02
+
+PROMISE = "refuse a ROSTER that promises 65,535 entries"
+PROMISE_NANOSECONDS = 10_000_000
+"""SECURITY.md, check 12."""
 
 PUBLISH = Publish(bytes(range(16)), 0, b"x" * 64, request=3, room=7)
 MESSAGE = Message(1234, 1_700_000_000_000, 0x1122334455667788, bytes(range(16)), 0, "alice", b"x" * 64, room=7)
@@ -96,6 +101,19 @@ def run(passes: int) -> Iterator[Figure]:
                 (figures.AGAINST_HAND, codec / hand),
             ):
                 yield Figure(GROUP, case.name, SUBJECT, quantity, value)
+    count = _calibrated(refuse_promise)
+    for _ in range(passes):
+        yield Figure(GROUP, PROMISE, SUBJECT, figures.NANOSECONDS, _nanoseconds(refuse_promise, count))
+
+
+def refuse_promise() -> None:
+    """Three entries follow, so that it does not fail at the first one (RW-FRAME-7)."""
+    entries = (bytes(8) + b"\x00\x03ada") * 3
+    try:
+        decode(RawFrame(FrameType.ROSTER, Flag.RESET, 0, 5, b"\xff\xff" + entries), "S")
+    except RemoteProtocolError:
+        return
+    raise AssertionError("the ROSTER was taken")
 
 
 def _calibrated(function: Callable[[], object]) -> int:
