@@ -19,7 +19,7 @@ from reference_server.store import Log, Record
 
 FULL_RETRY_MS = 5_000
 
-READ_AT_ONCE = 64
+READ_AT_ONCE = 128
 """How many messages are read at once for HISTORY: the store's thread and ours share one interpreter."""
 
 
