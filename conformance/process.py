@@ -11,6 +11,7 @@ from string import Formatter
 from conformance.verdicts import Crashed
 
 _STDERR_KEPT = 16384  # octets of standard error that are remembered
+_OF_TLS = {"cert", "key"}  # placeholders
 _KILL_AFTER = 5.0  # seconds that a program has to end after SIGTERM
 
 
@@ -32,7 +33,9 @@ def arguments(template: str, values: Mapping[str, object]) -> list[str]:
         raise CommandError("the command is empty")
     unknown = placeholders(template) - set(values)
     if unknown:
-        raise CommandError(f"unknown placeholder {{{sorted(unknown)[0]}}}, known are {', '.join(sorted(values))}")
+        hint = "; a server has {cert} and {key} with --tls" if unknown & _OF_TLS else ""
+        known = ", ".join(sorted(values)) or "none"
+        raise CommandError(f"unknown placeholder {{{min(unknown)}}}, known are {known}{hint}")
     return [part.format_map(values) for part in parts]
 
 

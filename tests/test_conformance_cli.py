@@ -77,6 +77,18 @@ def test_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Traceback" not in "".join(capsys.readouterr())
 
 
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("server {prot}", "unknown placeholder {prot}, known are dir, host, port"),
+        ("server {cert}", "placeholder {cert}, known are dir, host, port; a server has {cert} and {key} with --tls"),
+    ],
+)
+def test_placeholders_that_are_not_known(template: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["server", "--exec", template]) == USAGE
+    assert capsys.readouterr().err.endswith(f"{told}\n")
+
+
 def test_program_that_dies_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     source = "import sys; print('no port for me', file=sys.stderr); sys.exit(7)"
     command = f"{shlex.quote(sys.executable)} -c {shlex.quote(source)}"
