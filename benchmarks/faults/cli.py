@@ -16,13 +16,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.faults import clock, crash, damage, disk, load, network, storm
-from benchmarks.faults.library import NoCompiler
+from benchmarks.faults import clock, crash, damage, disk, lazyfs, load, network, storm
 from benchmarks.faults.results import INVARIANTS, Outcome
 from benchmarks.faults.soak import CHECKED, Sample, plot, soak
-from benchmarks.faults.stage import Family, Run
+from benchmarks.faults.stage import Family, Missing, Run
 
-_MODULES = (crash, disk, damage, network, clock, load, storm)
+_MODULES = (crash, disk, lazyfs, damage, network, clock, load, storm)
 FAMILIES: dict[str, Family] = {family.name: family for module in _MODULES for family in module.FAMILIES}
 
 EXAMPLES = """\
@@ -42,7 +41,7 @@ columns of the table:
 
 A cell is how often the invariant was broken; an empty one says that the family does not look at it.
 
-A family that needs a C compiler (power, full, clock) is not run where there is none.
+A family that needs a C compiler (power, full, clock), or LazyFS (lazyfs), is not run where there is none.
 
 exit status: 0 nothing was broken, 1 something was, or a family failed, 2 wrong usage, 130 Ctrl-C (the table shows what
 is known by then)
@@ -116,7 +115,7 @@ async def _run_all(families: Sequence[Family], run: Run, outcomes: list[Outcome]
         start = time.monotonic()
         try:
             await family.run(run, outcome)
-        except NoCompiler as error:
+        except Missing as error:
             outcome.state = f"not run: {error}"
         except Exception as error:  # the others are worth their run all the same
             traceback.print_exc()

@@ -66,7 +66,6 @@ def _damage(rng: random.Random, kind: str, copy: Path) -> str:
 async def _judge(outcome: Outcome, copy: Path, truth: dict[str, Stored], what: str) -> str:
     """Start a server on it and read all that it serves."""
     server = Server(copy)
-    start = len(server.log())
     try:
         await server.start()
     except Refused as refused:
@@ -78,14 +77,14 @@ async def _judge(outcome: Outcome, copy: Path, truth: dict[str, Stored], what: s
         for room in ROOMS:
             numbers = await _served(server, room)
             if numbers is None:
-                words = server.log()[start:]
+                words = server.log()
                 if DATABASE not in words:
                     outcome.breach("served", f"{what}: it ended without saying why: {words[-200:]}")
                 return "ended when it was read"
             if numbers != truth[room].numbers[: len(numbers)]:
                 outcome.breach("served", f"{what}: what {room} serves is not what was written")
             shorter = shorter or len(numbers) < len(truth[room].numbers)
-        if shorter and CUT not in server.log()[start:]:
+        if shorter and CUT not in server.log():
             outcome.breach("served", f"{what}: the end is missing, and not a word of it")
         return "cut" if shorter else "harmless"
     finally:

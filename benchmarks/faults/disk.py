@@ -9,7 +9,7 @@ from struct import Struct
 from benchmarks.faults import library
 from benchmarks.faults.process import Server
 from benchmarks.faults.results import Outcome
-from benchmarks.faults.stage import STORE, Family, Run, Scene, wait_until
+from benchmarks.faults.stage import STORE, Family, Run, Scene
 
 _RECORD = Struct("=IIQ24s")
 WRITE, TRUNCATE, SYNC, CREATE, UNLINK, SYNC_NAMES = range(1, 7)
@@ -18,8 +18,6 @@ SECTOR = 512
 
 SYNC_US = 3_000
 """How long a sync takes, so that the power often goes while one is under way."""
-
-ENDS_SECONDS = 20.0
 
 
 class Disk:
@@ -142,16 +140,8 @@ async def full(run: Run, outcome: Outcome) -> None:
             failing = library.environment(run.directory, data, space=rng.randrange(200_000, 3_000_000))
         server.environment = failing
         async with (scene := Scene(server, rng, window=64)):
-            scene.publish()
-            ended = await wait_until(lambda: not server.alive, ENDS_SECONDS)  # noqa: B023
-            outcome.faults += 1
+            await scene.fail(outcome)
             run.progress(f"full {outcome.faults} of {cycles}")
-            if not ended:
-                outcome.breach("recovery", "the server went on")
-                continue
-            status, words = await server.wait(), server.log().strip()
-            if status != 1 or "expected storage that can be read and written" not in words:
-                outcome.breach("served", f"exit status {status}: {words[-200:]}")
             server.environment = {}
             await scene.revive(outcome)
             await scene.finish(outcome)

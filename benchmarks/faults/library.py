@@ -5,31 +5,28 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from benchmarks.faults.stage import Missing
 from benchmarks.generator import compiler
 
 SOURCE = Path(__file__).with_name("faultlib.c")
 
 
-class NoCompiler(Exception):
-    """The library cannot be made here. `str()` is one line."""
-
-
 def build(directory: Path) -> Path:
-    """The compiled library, in `directory`. Raises NoCompiler."""
+    """The compiled library, in `directory`. Raises Missing."""
     library = directory / "faultlib.so"
     if library.exists():
         return library
     found = compiler()
     if found is None:
-        raise NoCompiler("no C compiler (cc, or $CC, on Linux)")
+        raise Missing("no C compiler (cc, or $CC, on Linux)")
     command = [found, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-o", str(library), str(SOURCE)]
     done = subprocess.run([*command, "-ldl", "-lpthread"], capture_output=True, text=True)
     if done.returncode:
-        raise NoCompiler(f"{found} does not compile {SOURCE.name}: {done.stderr.strip()}")
+        raise Missing(f"{found} does not compile {SOURCE.name}: {done.stderr.strip()}")
     return library
 
 
 def environment(directory: Path, data: Path, **values: object) -> dict[str, str]:
-    """For a server that keeps its rooms in `data`: FAULTS_... from `values`. Raises NoCompiler."""
+    """For a server that keeps its rooms in `data`: FAULTS_... from `values`. Raises Missing."""
     names = {f"FAULTS_{name.upper()}": str(value) for name, value in values.items()}
     return {"LD_PRELOAD": str(build(directory)), "FAULTS_DIR": str(data.absolute())} | names

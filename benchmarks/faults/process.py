@@ -47,6 +47,7 @@ class Server:
         self.port = 0
         self._settings = SETTINGS | (settings or {})
         self._log = data.with_name(data.name + ".log")
+        self._log_start = 0
         self.environment = environment or {}
         self._process: asyncio.subprocess.Process | None = None
 
@@ -65,7 +66,7 @@ class Server:
         command = [sys.executable, "-m", "reference_server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--data", str(self.data), "--log-level", "warning"]
         with self._log.open("a", encoding="utf-8") as log:
-            start = log.tell()
+            self._log_start = log.tell()
             self._process = await asyncio.create_subprocess_exec(
                 *command,
                 cwd=ROOT,
@@ -81,14 +82,14 @@ class Server:
             line = await asyncio.wait_for(self._process.stdout.readline(), START_SECONDS)
             if not line:
                 await self._process.wait()
-                raise Refused((said + self.log(start)).strip())
+                raise Refused((said + self.log()).strip())
             said += line.decode()
         self.port = int(found[1])
 
-    def log(self, start: int = 0) -> str:
-        """What it has written to its log, from octet `start` on."""
+    def log(self) -> str:
+        """What it has written to its log since it was started last."""
         with contextlib.suppress(FileNotFoundError):
-            return self._log.read_bytes()[start:].decode("utf-8", "replace")
+            return self._log.read_bytes()[self._log_start :].decode("utf-8", "replace")
         return ""
 
     async def kill(self) -> None:

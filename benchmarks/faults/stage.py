@@ -20,7 +20,12 @@ from benchmarks.faults.results import Outcome
 ENDLESS = 2**39
 RECOVERY_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0
+ENDS_SECONDS = 20.0
 ROOMS = ("red", "blue")
+
+
+class Missing(Exception):
+    """Something that a family needs is not on this machine. `str()` is one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,19 @@ class Scene:
         await asyncio.sleep(seconds)
         await self.server.kill()
         outcome.faults += 1
+
+    async def fail(self, outcome: Outcome) -> None:
+        """Publish until the server's storage fails; it ends by itself and says why."""
+        self.publish()
+        ended = await wait_until(lambda: not self.server.alive, ENDS_SECONDS)
+        outcome.faults += 1
+        if not ended:
+            outcome.breach("recovery", "the server went on")
+            await self.server.kill()
+            return
+        status, words = await self.server.wait(), self.server.log().strip()
+        if status != 1 or "expected storage that can be read and written" not in words:
+            outcome.breach("served", f"exit status {status}: {words[-200:]}")
 
     async def quiet(self, outcome: Outcome, seconds: float = PATIENCE_SECONDS) -> bool:
         """Nothing new is published, and what was is answered and delivered. Whether it came to that in time."""
