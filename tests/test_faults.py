@@ -1,20 +1,35 @@
 """The fault matrix: a short run of every family on real processes, and that each invariant can be seen broken."""
 
 import json
+import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from benchmarks.faults import cli, disk, ledger, soak
+from benchmarks.faults import cli, disk, lazyfs, ledger, soak
 from benchmarks.faults.ledger import Stored
 from benchmarks.faults.member import Acknowledged, Member, Segment, check
 from benchmarks.faults.results import INVARIANTS, Outcome
+from benchmarks.faults.stage import Missing
 from benchmarks.generator import compiler
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler for benchmarks/faults/faultlib.c")
 NEEDS_LIBRARY = {"power", "full", "clock"}
+
+
+def lacking() -> str:
+    """Why LazyFS cannot be used here, or "" if it can."""
+    try:
+        lazyfs.find()
+    except Missing as error:
+        return str(error)
+    return ""
+
+
+needs_lazyfs = pytest.mark.skipif(bool(lacking()), reason=lacking())
 
 
 @pytest.mark.parametrize(
@@ -27,6 +42,12 @@ def test_nothing_is_broken_by_faults(families: tuple[str, ...], tmp_path: Path) 
 @needs_compiler
 def test_nothing_is_broken_by_a_machine_that_fails(tmp_path: Path) -> None:
     run(("power", "full", "clock"), tmp_path)
+
+
+@needs_lazyfs
+def test_nothing_is_broken_by_a_file_system_that_forgets(tmp_path: Path) -> None:
+    run(("lazyfs",), tmp_path)
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
 
 
 def run(families: tuple[str, ...], directory: Path) -> None:
@@ -43,7 +64,7 @@ def run(families: tuple[str, ...], directory: Path) -> None:
 
 
 def test_all_families_are_tried_here() -> None:
-    tried = {"kill", "damage", "drain", "reset", "repeat", "slow", "floods", "storm", *NEEDS_LIBRARY}
+    tried = {"kill", "damage", "drain", "reset", "repeat", "slow", "floods", "storm", "lazyfs", *NEEDS_LIBRARY}
     assert tried == set(cli.FAMILIES)
     assert {name for family in cli.FAMILIES.values() for name in family.checked} == set(INVARIANTS)
 
@@ -56,6 +77,56 @@ def test_a_disk_that_lies_about_its_syncs_is_noticed(
     status = cli.main(["--only", "power", "--seed", "5", "--directory", str(tmp_path)])
     assert status == 1
     assert "power: lost: " in capsys.readouterr().out
+
+
+CARELESS = """\
+import sqlite3
+
+class Careless(sqlite3.Connection):
+    def execute(self, sql, *rest):
+        return super().execute(sql.replace("synchronous = FULL", "synchronous = OFF"), *rest)
+
+connect = sqlite3.connect
+sqlite3.connect = lambda *names, **options: connect(*names, **options, factory=Careless)
+"""
+
+
+@needs_lazyfs
+def test_a_server_that_does_not_sync_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(CARELESS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(lazyfs, "WAYS", ("killed",))
+    status = cli.main(["--only", "lazyfs", "--seed", "5", "--directory", str(tmp_path)])
+    assert status == 1
+    assert "lazyfs: lost: " in capsys.readouterr().out
+
+
+def test_without_lazyfs_its_family_is_not_run_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LAZYFS", "no-such-lazyfs")
+    assert cli.main(["--only", "lazyfs", "--directory", str(tmp_path)]) == 0
+    assert "lazyfs: not run: no program no-such-lazyfs" in capsys.readouterr().out
+
+
+def test_lazyfs_is_told_what_it_understands() -> None:
+    pipes, log = (Path('/a "place"/commands'), Path("/done")), Path("/stable/rooms.sqlite3-wal")
+    said = tomllib.loads(lazyfs.config(*pipes))
+    assert said["faults"] == {"fifo_path": '/a "place"/commands', "fifo_path_completed": "/done"}
+    assert "injection" not in said
+    kinds = set()
+    for seed in range(60):
+        command = lazyfs.crash(Random(seed))
+        assert len(command) <= 100  # it reads no more at a time
+        assert re.fullmatch(rb"lazyfs::crash::timing=(before|after)::op=(write|fsync)::from_rgx=\S+\n", command)
+        (fault,) = tomllib.loads(lazyfs.config(*pipes, lazyfs.tear(Random(seed), log)))["injection"]
+        assert fault["file"] == str(log)
+        assert fault["persist"] == sorted(set(fault["persist"]))
+        assert 1 <= len(fault["persist"]) < fault.get("parts", 5)
+        kinds.add(fault["type"])
+    assert kinds == {"torn-op", "torn-seq"}
 
 
 def member() -> Member:

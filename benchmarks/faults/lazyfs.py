@@ -46,7 +46,7 @@ def find() -> tuple[str, str]:
         raise Missing("no program fusermount3 (FUSE)")
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         raise Missing("no /dev/fuse that may be used")
-    return program, unmount
+    return str(Path(program).absolute()), unmount
 
 
 def config(commands: Path, done: Path, torn: str = "") -> str:
@@ -90,13 +90,14 @@ class Mount:
     def __init__(self, point: Path) -> None:
         """Raises Missing."""
         self._program, self._unmount = find()
-        self.point = point
-        self.stable = point.with_name(point.name + ".stable")
-        self._commands, self._done = (point.with_name(f"{point.name}.{name}") for name in ("commands", "done"))
-        self._log = point.with_name(point.name + ".lazyfs.log")
+        self.point = point.absolute()
+        self.stable, self._commands, self._done, self._settings, self._log = (
+            self.point.with_name(f"{point.name}.{name}")
+            for name in ("stable", "commands", "done", "toml", "lazyfs.log")
+        )
         self._pipes: list[int] = []
         self._process: subprocess.Popen[bytes] | None = None
-        for directory in (point, self.stable):
+        for directory in (self.point, self.stable):
             directory.mkdir(mode=0o700)
 
     def __enter__(self) -> Mount:
@@ -116,13 +117,18 @@ class Mount:
         for pipe in (self._commands, self._done):
             os.mkfifo(pipe)
             self._pipes.append(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))  # both ends, so that nobody waits for one
-        settings = self.point.with_name(self.point.name + ".toml")
-        settings.write_text(config(self._commands, self._done, torn), encoding="utf-8")
-        command = [self._program, str(self.point), "--config-path", str(settings), "-f"]
+        self._settings.write_text(config(self._commands, self._done, torn), encoding="utf-8")
+        # By its name alone: LazyFS takes a path with "-o" in it for an option.
+        command = [self._program, str(self.point), "--config-path", self._settings.name, "-f"]
         command += ["-o", "modules=subdir", "-o", f"subdir={self.stable}"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=self._settings.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         await wait_until(lambda: os.path.ismount(self.point) or not self.alive, START_SECONDS)
         if not os.path.ismount(self.point):
