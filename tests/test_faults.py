@@ -112,21 +112,15 @@ def test_without_lazyfs_its_family_is_not_run_and_says_why(
 
 
 def test_lazyfs_is_told_what_it_understands() -> None:
-    pipes, log = (Path('/a "place"/commands'), Path("/done")), Path("/stable/rooms.sqlite3-wal")
-    said = tomllib.loads(lazyfs.config(*pipes))
+    said = tomllib.loads(lazyfs.config(Path('/a "place"/commands'), Path("/done")))
     assert said["faults"] == {"fifo_path": '/a "place"/commands', "fifo_path_completed": "/done"}
-    assert "injection" not in said
-    kinds = set()
+    crashes = rb"lazyfs::crash::timing=(before|after)::op=(write|fsync)::from_rgx=rooms\.sqlite3(-wal|\$)\n"
+    tears = rb"lazyfs::(torn-seq::op=write|torn-op)::file=/root/rooms\.sqlite3-wal(::parts=[2-4])?::persist=[1-4,]+\n"
     for seed in range(60):
-        command = lazyfs.crash(Random(seed))
-        assert len(command) <= 100  # it reads no more at a time
-        assert re.fullmatch(rb"lazyfs::crash::timing=(before|after)::op=(write|fsync)::from_rgx=\S+\n", command)
-        (fault,) = tomllib.loads(lazyfs.config(*pipes, lazyfs.tear(Random(seed), log)))["injection"]
-        assert fault["file"] == str(log)
-        assert fault["persist"] == sorted(set(fault["persist"]))
-        assert 1 <= len(fault["persist"]) < fault.get("parts", 5)
-        kinds.add(fault["type"])
-    assert kinds == {"torn-op", "torn-seq"}
+        assert re.fullmatch(crashes, lazyfs.crash(Random(seed)))
+        assert re.fullmatch(tears, lazyfs.tear(Random(seed), "/root"))
+        commands = (lazyfs.CLEAR, lazyfs.crash(Random(seed)), lazyfs.tear(Random(seed), "/proc/self/fd/1000"))
+        assert max(map(len, commands)) <= 100  # it reads no more at a time
 
 
 def member() -> Member:

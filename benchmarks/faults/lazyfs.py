@@ -49,8 +49,8 @@ def find() -> tuple[str, str]:
     return str(Path(program).absolute()), unmount
 
 
-def config(commands: Path, done: Path, torn: str = "") -> str:
-    """The settings of LazyFS: the FIFOs for commands and for what was done, and what it is to tear by itself."""
+def config(commands: Path, done: Path) -> str:
+    """The settings of LazyFS, with the FIFOs for commands and for what was done."""
     return f"""\
 [faults]
 fifo_path = {json.dumps(str(commands))}
@@ -62,26 +62,23 @@ apply_eviction = false
 [cache.simple]
 custom_size = "{CACHE}"
 blocks_per_page = 1
-
-{torn}"""
-
-
-def tear(rng: random.Random, log: Path) -> str:
-    """A part of `config`: of one write to the log, or of some writes between two syncs, only parts reach the disk."""
-    parts = rng.randrange(2, 5)
-    kept = sorted(rng.sample(range(1, parts + 1), rng.randrange(1, parts)))
-    # The first hundred or so writes make the tables: the server is to be there before.
-    if rng.random() < 0.5:
-        what = f'type = "torn-op"\nparts = {parts}\noccurrence = {rng.randrange(400, 4_000)}'
-    else:
-        what = f'type = "torn-seq"\nop = "write"\noccurrence = {rng.randrange(20, 100)}'
-    return f"[[injection]]\n{what}\nfile = {json.dumps(str(log))}\npersist = {kept}\n"
+"""
 
 
 def crash(rng: random.Random) -> bytes:
     """A command: LazyFS is to die at the next write or sync of the log or of the database."""
     timing, operation = rng.choice(("before", "after")), rng.choice(("write", "fsync"))
     return f"lazyfs::crash::timing={timing}::op={operation}::from_rgx={rng.choice((LOG, DATABASE + '$'))}\n".encode()
+
+
+def tear(rng: random.Random, stable: str) -> bytes:
+    """A command: LazyFS is to die with parts of the next write to the log on the disk, or with one of the next two."""
+    file = f"file={stable}/{LOG}"
+    if rng.random() < 0.5:
+        return f"lazyfs::torn-seq::op=write::{file}::persist={rng.choice((1, 2))}\n".encode()
+    parts = rng.randrange(2, 5)
+    kept = sorted(rng.sample(range(1, parts + 1), rng.randrange(1, parts)))
+    return f"lazyfs::torn-op::{file}::parts={parts}::persist={','.join(map(str, kept))}\n".encode()
 
 
 class Mount:
@@ -99,6 +96,7 @@ class Mount:
         self._process: subprocess.Popen[bytes] | None = None
         for directory in (self.point, self.stable):
             directory.mkdir(mode=0o700)
+        self._directory = os.open(self.stable, os.O_RDONLY | os.O_DIRECTORY)
 
     def __enter__(self) -> Mount:
         return self
@@ -107,20 +105,27 @@ class Mount:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        os.close(self._directory)
+
+    @property
+    def root(self) -> str:
+        """What LazyFS calls the stable directory: short, for it reads no more than 100 octets of a command."""
+        return f"/proc/self/fd/{self._directory}"
 
     @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    async def start(self, torn: str = "") -> None:
-        """Mount what is stable, with an empty cache. Raises MountFailed."""
+    async def start(self) -> None:
+        """Mount what is stable with an empty cache, also where it is mounted. Raises MountFailed."""
+        self.stop()
         for pipe in (self._commands, self._done):
             os.mkfifo(pipe)
             self._pipes.append(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))  # both ends, so that nobody waits for one
-        self._settings.write_text(config(self._commands, self._done, torn), encoding="utf-8")
-        # By its name alone: LazyFS takes a path with "-o" in it for an option.
+        self._settings.write_text(config(self._commands, self._done), encoding="utf-8")
+        # By its name alone, for LazyFS takes a path with "-o" in it for an option.
         command = [self._program, str(self.point), "--config-path", self._settings.name, "-f"]
-        command += ["-o", "modules=subdir", "-o", f"subdir={self.stable}"]
+        command += ["-o", "modules=subdir", "-o", f"subdir={self.root}"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
@@ -128,6 +133,7 @@ class Mount:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                pass_fds=[self._directory],
                 start_new_session=True,
             )
         await wait_until(lambda: os.path.ismount(self.point) or not self.alive, START_SECONDS)
@@ -185,36 +191,29 @@ async def lazyfs(run: Run, outcome: Outcome) -> None:
     outcome.notes |= dict.fromkeys(WAYS, 0)
     while ways:
         with Mount(run.directory / f"lazyfs-{outcome.faults}") as mount:
-            await _mount(mount, rng, ways[0])
+            await mount.start()
             async with (scene := Scene(Server(mount.point), rng, window=rng.choice((16, 64, 256)))):
                 for _ in range(min(LIVES_A_STORE, len(ways))):
-                    way = ways.pop(0)
+                    way = ways.pop()
                     await _lose_power(scene, mount, rng, way, outcome)
                     outcome.notes[way] = int(outcome.notes[way]) + 1
                     run.progress(f"lazyfs {outcome.faults} of {cycles}")
-                    await _mount(mount, rng, ways[0] if ways else "")
+                    if way != "killed":
+                        await mount.start()
                     await scene.revive(outcome)
                 await scene.finish(outcome)
 
 
-async def _mount(mount: Mount, rng: random.Random, way: str) -> None:
-    """Mount it if it is not, and anew if it must know beforehand what it will tear."""
-    torn = tear(rng, mount.stable / LOG) if way == "torn" else ""
-    if torn or not mount.alive:
-        mount.stop()
-        await mount.start(torn)
-
-
 async def _lose_power(scene: Scene, mount: Mount, rng: random.Random, way: str, outcome: Outcome) -> None:
+    moment = rng.uniform(0.05, 0.5)
     if way == "killed":
-        await scene.kill(outcome, rng.uniform(0.05, 0.5))
+        await scene.kill(outcome, moment)
         outcome.notes[UNSYNCED] = int(outcome.notes.get(UNSYNCED, 0)) + mount.unsynced()
         await mount.clear()
         return
     scene.publish()
-    if way == "crashed":
-        await asyncio.sleep(rng.uniform(0.05, 0.5))
-        mount.tell(crash(rng))
+    await asyncio.sleep(moment)
+    mount.tell(crash(rng) if way == "crashed" else tear(rng, mount.root))
     await scene.fail(outcome)
 
 
