@@ -16,14 +16,14 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from benchmarks.faults.crash import CYCLES_A_STORE
 from benchmarks.faults.ledger import DATABASE
 from benchmarks.faults.process import Server
 from benchmarks.faults.results import Outcome
 from benchmarks.faults.stage import STORE, Family, Missing, Run, Scene, wait_until
 
-LIVES_A_STORE = 5
 CACHE = "256MB"
-"""More than a store grows to in its lives: what LazyFS has no room for, it writes through."""
+"""More than a store grows to in its cycles: what LazyFS has no room for, it writes through."""
 
 START_SECONDS = 10.0
 PAGE = 4096
@@ -193,7 +193,7 @@ async def lazyfs(run: Run, outcome: Outcome) -> None:
         with Mount(run.directory / f"lazyfs-{outcome.faults}") as mount:
             await mount.start()
             async with (scene := Scene(Server(mount.point), rng, window=rng.choice((16, 64, 256)))):
-                for _ in range(min(LIVES_A_STORE, len(ways))):
+                for _ in range(min(CYCLES_A_STORE, len(ways))):
                     way = ways.pop()
                     await _lose_power(scene, mount, rng, way, outcome)
                     outcome.notes[way] = int(outcome.notes[way]) + 1
