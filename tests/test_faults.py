@@ -115,10 +115,10 @@ def test_lazyfs_is_told_what_it_understands() -> None:
     said = tomllib.loads(lazyfs.config(Path('/a "place"/commands'), Path("/done")))
     assert said["faults"] == {"fifo_path": '/a "place"/commands', "fifo_path_completed": "/done"}
     crashes = rb"lazyfs::crash::timing=(before|after)::op=(write|fsync)::from_rgx=rooms\.sqlite3(-wal|\$)\n"
-    tears = rb"lazyfs::(torn-seq::op=write|torn-op)::file=/root/rooms\.sqlite3-wal(::parts=[2-4])?::persist=[1-4,]+\n"
+    tears = rb"lazyfs::(torn-seq::op=write|torn-op)::file=/stable/rooms\.sqlite3-wal(::parts=[2-4])?::persist=[1-4,]+\n"
     for seed in range(60):
         assert re.fullmatch(crashes, lazyfs.crash(Random(seed)))
-        assert re.fullmatch(tears, lazyfs.tear(Random(seed), "/root"))
+        assert re.fullmatch(tears, lazyfs.tear(Random(seed), "/stable"))
         commands = (lazyfs.CLEAR, lazyfs.crash(Random(seed)), lazyfs.tear(Random(seed), "/proc/self/fd/1000"))
         assert max(map(len, commands)) <= 100  # it reads no more at a time
 
