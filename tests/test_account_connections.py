@@ -1,5 +1,6 @@
 """Connections of one account: how many there may be, and what nobody learns of them (SPEC.md, section 13)."""
 
+import asyncio
 import socket
 import struct
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import pytest
 
 from protocol.frames import Error, Goaway, Welcome
 from protocol.registry import HEADER_SIZE, Code, Flag
+from reference_client.client import Client
 from tests.accounts import PASSWORDS, Login, accounts_file
 from tests.rawpeer import RawPeer, Server, peer_of, serving
 
@@ -112,3 +114,22 @@ def test_a_place_is_given_back_however_a_connection_ends(end: Callable[[Server, 
         server.run(lambda: server.hub.use_accounts(accounts))
         with login(server, "Ada") as later:
             assert isinstance(later.answer, Welcome)
+
+
+def test_a_client_that_is_refused_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RW-RECONNECT-2: also where the refusal came after the proof."""
+    monkeypatch.setattr("reference_server.handshake.FULL_RETRY_MS", 1)
+
+    async def test(server: Server, ada: RawPeer) -> None:
+        client = Client("127.0.0.1", server.port, name="Ada", password=PASSWORDS["Ada"], patient=True)
+        coming_in = asyncio.create_task(client.__aenter__())
+        await asyncio.to_thread(server.until, lambda: bool(server.hub.tally.errors["HELLO", "SERVER_FULL"]))
+        assert not coming_in.done()
+        ada.socket.close()
+        async with asyncio.timeout(60):  # not a measure of anything: a hanging test has to end
+            await coming_in
+        assert client.connected
+        await client.__aexit__(None, None, None)
+
+    with serving_at_most(1) as server, login(server, "Ada") as ada:
+        asyncio.run(test(server, ada))
