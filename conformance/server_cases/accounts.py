@@ -226,15 +226,12 @@ async def one_attempt(t: Context) -> None:
 async def replayed(t: Context) -> None:
     """What was right in one exchange is wrong in the next, though the client's nonce is the same."""
     name, password = _one(t)
-    first = await _challenged(t, name)
-    final = first.final(password)
-    first.answer(final)
     async with t.control("logging in"):
-        await first.peer.expect(first.request, Welcome)
+        first, _ = await _welcomed(t, name, password)
     peer, request = await _asked(t, name, b"n,," + first.bare)
     async with t.control("the challenge"):
         await peer.expect_frame(Auth)
-    peer.send(Auth(final, request=request))
+    peer.send(Auth(first.final(password), request=request))
     await _failed(peer, request, "RW-SCRAM-7")
 
 
