@@ -235,26 +235,16 @@ async def replayed(t: Context) -> None:
     await _failed(peer, request, "RW-SCRAM-7")
 
 
-@case("13/account-full", "RW-SASL-10", "RW-SASL-11", "RW-CONN-3", tags=["process"])
+@case("13/account-full", "RW-SASL-10", "RW-CONN-3", tags=["process"])
 async def account_full(t: Context) -> None:
-    """An account that has all its connections earns SERVER_FULL with a time, once proved; others come in as ever."""
+    """Connections of an account beyond a limit are refused with SERVER_FULL and a time, those of nobody else."""
     (name, password), *others = _accounts(t).items()
-    await t.with_limits(account_connections=2)
-    most = t.options.limits.get("account_connections", 2)
-    peers = [await _logged_in(t, name, password)]
-    while isinstance((last := await _tried(t, name, password))[1], Welcome):
-        peers.append(last[0].peer)
-        if len(peers) > min(most, 40):
-            raise Informative(f"not tried: {len(peers)} connections of one account were welcome")
-    exchange, refusal = last
-    full = isinstance(refusal, Error) and refusal.code == Code.SERVER_FULL and refusal.retry_ms > 0
+    peers, exchange, refusal = await _filled(t, name, password)
+    full = refusal.code == Code.SERVER_FULL and refusal.retry_ms > 0
     t.require(full, "SERVER_FULL with a retry_ms", frame_line(refusal), "RW-CONN-3")
     await exchange.peer.expect_goaway(Code.SERVER_FULL, "RW-HELLO-3")
-    stranger = await _challenged(t, name, requirement="RW-SASL-11")
-    stranger.answer(stranger.final("not the password"))
-    await _failed(stranger.peer, stranger.request, "RW-SASL-11")
     for other, its_password in others[:1]:
-        exchange, reply = await _tried(t, other, its_password)
+        _, reply = await _tried(t, other, its_password)
         t.require(isinstance(reply, Welcome), "another account welcome", frame_line(reply), "RW-SASL-10")
     await (await t.greet()).hello(name)
     for peer in peers:
@@ -267,8 +257,31 @@ async def account_full(t: Context) -> None:
     raise Failed("the account welcome again after a connection of it has ended", "not within 5 s", "RW-SASL-10")
 
 
+@case("13/account-full-untold", "RW-SASL-11", tags=["process"])
+async def account_full_untold(t: Context) -> None:
+    """Who lacks the password of an account that has all its connections is challenged, and hears AUTH_FAILED still."""
+    name, password = _one(t)
+    await _filled(t, name, password)
+    exchange = await _challenged(t, name, requirement="RW-SASL-11")
+    exchange.answer(exchange.final("not the password"))
+    await _failed(exchange.peer, exchange.request, "RW-SASL-11")
+
+
+async def _filled(t: Context, name: str, password: str) -> tuple[list[Peer], Exchange, Error]:
+    """An account's connections on a server of the case's own, and the first that was refused."""
+    await t.with_limits(account_connections=2)
+    most = min(t.options.limits.get("account_connections", 2), 40)
+    peers = [await _logged_in(t, name, password)]
+    while len(peers) <= most:
+        exchange, reply = await _tried(t, name, password)
+        if isinstance(reply, Error):
+            return peers, exchange, reply
+        peers.append(exchange.peer)
+    raise Informative(f"not tried: {len(peers)} connections of one account were welcome")
+
+
 async def _tried(t: Context, name: str, password: str) -> tuple[Exchange, Frame]:
-    """A login, and what it led to. Where not even the challenge comes, there is room for a guest."""
+    """A login, and what it led to. If not even the challenge comes, a guest is let in: it is not for want of room."""
     try:
         exchange = await _challenged(t, name, requirement="RW-SASL-11")
     except Failed:
