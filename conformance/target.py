@@ -34,6 +34,7 @@ OFFERED: Mapping[str, int] = MappingProxyType(
         "history_burst": 10_000,
         "room_rate": 1_000_000,
         "address_connections": 10_000,
+        "account_connections": 10_000,
     }
 )
 """Limits of SPEC.md, section 15, that a program which the suite starts is offered in its environment. It may heed them:

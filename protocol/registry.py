@@ -245,6 +245,7 @@ LIMITS: dict[str, Limit] = {
     "auth_steps": Limit(4, 4, 4, "AUTH frames"),
     "auth_rate": Limit(10, 1, _U32, "per minute and address"),
     "address_connections": Limit(64, 1, _U32, "connections"),
+    "account_connections": Limit(16, 1, _U32, "connections"),
 }
 
 

@@ -74,6 +74,7 @@ class Config:
     quiet_members: int = _limit("quiet_members")
     auth_rate: int = _limit("auth_rate")
     address_connections: int = _limit("address_connections")
+    account_connections: int = _limit("account_connections")
 
     def __post_init__(self) -> None:
         for name, limit in LIMITS.items():

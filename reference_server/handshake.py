@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import NamedTuple
 
 from protocol import scram
@@ -37,6 +38,7 @@ class Handshake:
     def __init__(self, hub: Context) -> None:
         self._hub = hub
         self._logins: dict[Peer, _Login] = {}
+        self._connections: Counter[str] = Counter()  # by the keys of their accounts
 
     @property
     def mechanisms(self) -> tuple[str, ...]:
@@ -108,11 +110,19 @@ class Handshake:
             self._fail(peer, exchange.name, "the account was changed meanwhile")
             return
         self._hub.addresses.logged_in(peer.address)
+        if self._connections[account.key] >= self._hub.config.account_connections:  # RW-SASL-10, RW-SASL-11
+            text = f"{account.name} has as many connections as an account may"
+            self._refuse(peer, Code.SERVER_FULL, text, FULL_RETRY_MS)
+            return
         self._welcome(peer, hello, account.name, account, final)
 
     def gone(self, peer: Peer) -> None:
         """The peer is gone, in whatever state."""
         self._logins.pop(peer, None)
+        if peer.account:
+            self._connections[peer.account] -= 1
+            if not self._connections[peer.account]:
+                del self._connections[peer.account]
 
     def _fail(self, peer: Peer, name: str, reason: str) -> None:
         """Refuse with the same words whatever was wrong (RW-SCRAM-2); the log says what."""
@@ -125,7 +135,9 @@ class Handshake:
         known = {"history"} if hub.accounts is None else {"history", "admin"}
         peer.extensions = frozenset(known.intersection(extensions(hello))) or NO_EXTENSIONS  # RW-WELCOME-2, RW-EXT-3
         peer.name = name  # RW-SCRAM-6: as the account spells it
-        peer.account = account.key if account else ""
+        if account is not None:
+            peer.account = account.key
+            self._connections[account.key] += 1
         peer.member = hub.new_member()
         fields = tuple(extension(offered) for offered in sorted(peer.extensions))
         peer.conn.welcome(

@@ -234,6 +234,62 @@ def _any_number(a: Alteration, heard: Heard) -> list[Piece]:
 
 _broken("does not look at the request of AUTH", "RW-AUTH-2", hears=_any_number)
 
+# --- connections of an account
+
+
+def _full(handshake: Handshake, key: str) -> bool:
+    return handshake._connections[key] >= handshake._hub.config.account_connections
+
+
+def _full_before_the_challenge(self: Handshake, peer: Peer, hello: Hello, name: str) -> None:
+    if _full(self, key_of(name)):
+        self._refuse(peer, Code.SERVER_FULL, "that account is busy", 100)
+    else:
+        plain_challenge(self, peer, hello, name)
+
+
+_broken(
+    "tells strangers that an account is busy", "RW-SASL-11",
+    patch=_patches(Handshake, "_challenge", _full_before_the_challenge),
+)  # fmt: skip
+plain_auth = Handshake.auth
+
+
+def _full_before_the_proof(self: Handshake, peer: Peer, auth: Auth) -> None:
+    account = self._logins[peer].account
+    if account is not None and _full(self, account.key):
+        self._refuse(peer, Code.SERVER_FULL, "that account is busy", 100)
+    else:
+        plain_auth(self, peer, auth)
+
+
+_broken(
+    "counts an account's connections before the proof", "RW-SASL-11",
+    patch=_patches(Handshake, "auth", _full_before_the_proof),
+)  # fmt: skip
+plain_welcome = Handshake._welcome
+
+
+def _one_cap_for_all(self: Handshake, peer: Peer, hello: Hello, name: str, *account: Any) -> None:
+    if account and self._connections.total() >= self._hub.config.account_connections:
+        self._refuse(peer, Code.SERVER_FULL, "there are too many accounts", 100)
+    else:
+        plain_welcome(self, peer, hello, name, *account)
+
+
+_broken(
+    "caps all accounts together", "RW-SASL-10",
+    patch=_patches(Handshake, "_welcome", _one_cap_for_all),
+)  # fmt: skip
+_broken(
+    "never gives an account's place back", "RW-SASL-10",
+    patch=_patches(Handshake, "gone", lambda self, peer: self._logins.pop(peer, None)),
+)  # fmt: skip
+_broken(
+    "calls a busy account's refusal something else", "RW-CONN-3", only=("server/13/account-full",),
+    says=recoded({Code.SERVER_FULL: Code.RATE_LIMITED}),
+)  # fmt: skip
+
 # --- STOP
 
 _broken(

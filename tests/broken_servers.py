@@ -49,6 +49,7 @@ FAST: dict[str, Any] = {
     "history_rate": 10**6,
     "history_burst": 10**6,
     "room_rate": 10**6,
+    "account_connections": 10**6,
     "memory": True,
 }
 """Settings with which a time-out is soon over and nothing is limited."""

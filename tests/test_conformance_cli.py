@@ -43,6 +43,7 @@ def test_selection() -> None:
     assert _ids(requirements=["RW-JOIN-2"]) == ["server/7.9/too-many-rooms"]
     assert _ids(patterns=["server"], levels=["SHOULD"]) == [
         "server/8.6/refuses-new",
+        "server/13/account-full",
         "server/15/rates-outlive-connections",
     ]
     assert _ids(words="waits and not (8.4 or 5.1)", patterns=["server/5.2", "server/8.4"])

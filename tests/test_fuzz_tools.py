@@ -14,8 +14,10 @@ import pytest
 from conformance.cli import main
 from conformance.fuzz import codec, octets, replays
 from conformance.fuzz.hosted import Hosted
+from conformance.fuzz.login import LOGINS
 from conformance.fuzz.options import Options
 from conformance.fuzz.player import Player, last_frames
+from conformance.fuzz.refusals import Failure
 from conformance.fuzz.server import ServerFuzz
 from conformance.fuzz.shrink import shrunk
 from conformance.fuzz.steps import Step
@@ -25,7 +27,7 @@ from conformance.verdicts import Failed
 from conformance.watch import Watch
 from protocol.codec import RawFrame, decode
 from protocol.frames import Ack, Error, Goaway, Hello, Join, Joined, Leave, Message, Ok, Pong, Publish, Welcome
-from protocol.registry import Flag, Sender
+from protocol.registry import Code, Flag, Sender
 from tests.broken_server_rooms import durable
 from tests.broken_servers import Broken, Served, altered
 from tests.fuzz_matrix import BY_NAME, PATIENT, in_process, over_sockets, play
@@ -66,6 +68,30 @@ def test_broken_servers_are_found_and_made_short(name: str) -> None:
                 break
     else:
         pytest.fail("the shortest script does not fail")
+
+
+def _logins_of_a_busy_account(broken: Broken) -> tuple[Failure | None, Tally]:
+    """What comes of logins in each way where the account has a connection already, which is all that it may have."""
+    tally = Tally()
+    with altered(broken):
+        network = HubNetwork(1, broken, {"Ada": "correct horse"}, account_connections=1)
+        assert network.hub is not None
+        network.hub.requests.handshake._connections["ada"] = 1
+        return Player(network, 1, tally, 5.0).play([Step("login", what=what) for what in LOGINS]), tally
+
+
+def test_account_may_have_no_more_connections() -> None:
+    """RW-SASL-10"""
+    failure, tally = _logins_of_a_busy_account(Broken("whole", ()))
+    assert failure is None, last_frames(failure)
+    assert Code.SERVER_FULL not in tally.unseen_codes()
+
+
+def test_account_with_all_its_connections_is_nobodys_to_know() -> None:
+    """RW-SASL-11"""
+    failure, _ = _logins_of_a_busy_account(BY_NAME["counts an account's connections before the proof"])
+    assert failure is not None
+    assert failure.requirement == "RW-SASL-11"
 
 
 def test_no_step_can_be_left_out() -> None:

@@ -14,6 +14,9 @@ from protocol.registry import Code, Flag, FrameType
 LOGINS = ("right", "wrong", "unknown", "other-name", "garbled", "goaway", "join", "close")
 """How one goes on: with the password, with another one, for nobody's account, and what is no answer to a challenge."""
 
+_AT_HELLO = (Code.SERVER_FULL, Code.RATE_LIMITED)
+"""What any HELLO may earn (RW-CONN-3, RW-SASL-9)."""
+
 
 class Logins(Endings):
     """The step "login"."""
@@ -29,14 +32,12 @@ class Logins(Endings):
         exchange = _Exchange(account, accounts[account], end.nonce)
         nobody = step.what in ("unknown", "other-name")
         if step.what == "other-name":  # RW-SCRAM-5: refused at once
-            self._refused_login(end, "WAIT_HELLO")
+            self._refused_login(end, "WAIT_HELLO", *_AT_HELLO)
             return
         self.until(lambda: bool(end.challenges) or bool(end.errors), "AUTH", "RW-HELLO-2", end)
         if not end.challenges:
-            if end.errors[0].code == Code.RATE_LIMITED:  # RW-SASL-9
-                self.model.tolerate(Code.RATE_LIMITED)
-                self._after_goaway(end)
-                end.wire.close()
+            if end.errors[0].code in _AT_HELLO:
+                self._refused_login(end, "WAIT_HELLO", *_AT_HELLO)
                 return
             refuse("RW-SCRAM-2" if nobody else "RW-HELLO-2", "AUTH", frame_line(end.errors[0]))
         self.tally.visit("server", "WAIT_HELLO", "HELLO, needs more")
@@ -71,8 +72,7 @@ class Logins(Endings):
                     at = self.random.randrange(len(message) - 4)  # not in the unused bits at the end of base64
                     message = message[:at] + bytes([message[at] ^ 1 << self.random.randrange(7)]) + message[at + 1 :]
                 end.write(end.note(Auth(message, request=1)))
-                self._refused_login(end, "AUTHENTICATING")
-                return
+                self._refused_login(end, "AUTHENTICATING", Code.RATE_LIMITED)
         end.wire.close()
 
     def hello(self, account: str, step: Step) -> Endpoint:
@@ -100,16 +100,19 @@ class Logins(Endings):
         elif isinstance(reply, Error):
             end.errors.append(reply)
 
-    def _refused_login(self, end: Endpoint, state: str) -> None:
-        self.until(lambda: end.goaway_ends or end.wire.ended, "GOAWAY(AUTH_FAILED)", "RW-SCRAM-7", end)
-        if end.errors and end.errors[0].code == Code.RATE_LIMITED:
-            self.model.tolerate(Code.RATE_LIMITED)
-        else:
-            if not end.errors or end.errors[0].code != Code.AUTH_FAILED:
-                refuse("RW-SCRAM-7", "ERROR(AUTH_FAILED)", end.last_words())
-            if not end.goaway or end.goaway.code != Code.AUTH_FAILED:
-                refuse("RW-HELLO-3", "GOAWAY(AUTH_FAILED)", end.last_words())
-            self.tally.visit("server", state, "refused")
+    def _refused_login(self, end: Endpoint, state: str, *busy: Code) -> None:
+        """It has earned AUTH_FAILED, or one of those codes for which a client may not be to blame."""
+        self.until(lambda: end.goaway_ends or end.wire.ended, "ERROR and GOAWAY", "RW-SCRAM-7", end)
+        code = Code.AUTH_FAILED
+        if end.errors and end.errors[0].code in busy:
+            code = Code(end.errors[0].code)
+            self.model.tolerate(code)
+        elif not end.errors or end.errors[0].code != code:
+            told = bool(end.errors) and end.errors[0].code == Code.SERVER_FULL
+            refuse("RW-SASL-11" if told else "RW-SCRAM-7", "ERROR(AUTH_FAILED)", end.last_words())
+        if not end.goaway or end.goaway.code != code:
+            refuse("RW-HELLO-3", f"GOAWAY({code.name})", end.last_words())
+        self.tally.visit("server", state, "refused")
         self._after_goaway(end)
         end.wire.close()
 
@@ -119,7 +122,10 @@ class Logins(Endings):
         self.until(lambda: bool(end.welcome) or bool(end.errors), "WELCOME", "RW-SCRAM-6", end)
         welcome = end.welcome
         if welcome is None:
-            refuse("RW-SCRAM-7", "WELCOME", frame_line(end.errors[0]))
+            if end.errors[0].code != Code.SERVER_FULL:  # RW-SASL-10
+                refuse("RW-SCRAM-7", "WELCOME", frame_line(end.errors[0]))
+            self._refused_login(end, "AUTHENTICATING", Code.SERVER_FULL)
+            return
         if welcome.auth != exchange.signature(challenge):
             refuse("RW-SCRAM-7", "the server's signature in WELCOME", welcome.auth.hex())
         if welcome.name != exchange.account:

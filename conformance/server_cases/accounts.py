@@ -12,7 +12,7 @@ from conformance.scram import Challenge
 from conformance.server_cases.register import SERVER, case
 from conformance.show import frame_line
 from conformance.verdicts import Failed, Informative, Unsupported
-from protocol.frames import Auth, Error, Goaway, Hello, Ok, Stop, Welcome, extension
+from protocol.frames import Auth, Error, Frame, Goaway, Hello, Ok, Stop, Welcome, extension
 from protocol.registry import Code, Flag
 
 _STEPS = 4  # RW-AUTH-3
@@ -67,13 +67,13 @@ async def _asked(t: Context, name: str, first: bytes, *names: str) -> tuple[Peer
     return peer, peer.ask(Hello(name, scram.MECHANISM, first, fields))
 
 
-async def _challenged(t: Context, name: str, *names: str, hello_name: str = "") -> Exchange:
+async def _challenged(
+    t: Context, name: str, *names: str, hello_name: str = "", requirement: str = "RW-HELLO-2"
+) -> Exchange:
     """An exchange up to the server's challenge, which is well-formed and belongs to it."""
     bare = scram.bare(name, _nonce())
     peer, request = await _asked(t, hello_name or name, b"n,," + bare, *names)
-    auth = await peer.expect_frame(
-        Auth, lambda frame: frame.request == request, "AUTH with the challenge", "RW-HELLO-2"
-    )
+    auth = await peer.expect_frame(Auth, lambda frame: frame.request == request, "AUTH with the challenge", requirement)
     try:
         challenge = Challenge(auth.data)
     except ValueError as error:
@@ -84,12 +84,25 @@ async def _challenged(t: Context, name: str, *names: str, hello_name: str = "") 
     return Exchange(peer, request, bare, challenge)
 
 
+async def _welcomed(
+    t: Context, name: str, password: str, *names: str, hello_name: str = ""
+) -> tuple[Exchange, Welcome]:
+    """An exchange that led to WELCOME, as soon as the account may have one more connection."""
+    while True:
+        exchange = await _challenged(t, name, *names, hello_name=hello_name)
+        exchange.answer(exchange.final(password))
+        reply = await exchange.peer.reply(exchange.request, "RW-SCRAM-5")
+        if isinstance(reply, Welcome):
+            return exchange, reply
+        full = isinstance(reply, Error) and reply.code == Code.SERVER_FULL  # RW-SASL-10: cases run side by side
+        t.require(full, f"WELCOME for request {exchange.request}", frame_line(reply), "RW-SCRAM-5")
+        await t.wait_ms(cast(Error, reply).retry_ms)
+
+
 async def _logged_in(t: Context, name: str, password: str, *names: str) -> Peer:
     """A connection that is open as an account."""
     async with t.control(f"logging in as {name}"):
-        exchange = await _challenged(t, name, *names)
-        exchange.answer(exchange.final(password))
-        await exchange.peer.expect(exchange.request, Welcome)
+        exchange, _ = await _welcomed(t, name, password, *names)
     return exchange.peer
 
 
@@ -108,9 +121,7 @@ async def _failed(peer: Peer, request: int, requirement: str) -> Error:
 async def login(t: Context) -> None:
     """Each account logs in: WELCOME has its name, VERIFIED, and the signature of a server that knows it."""
     for name, password in _accounts(t).items():
-        exchange = await _challenged(t, name)
-        exchange.answer(exchange.final(password))
-        welcome = await exchange.peer.expect(exchange.request, Welcome, "RW-SCRAM-5")
+        exchange, welcome = await _welcomed(t, name, password)
         t.require(welcome.name == name, f"the name {name!r}", welcome.name, "RW-SCRAM-6")
         t.require(bool(welcome.flags & Flag.VERIFIED), "VERIFIED", hex(welcome.flags), "RW-SASL-4")
         wanted = exchange.signature(password)
@@ -137,9 +148,7 @@ async def other_spelling(t: Context) -> None:
     """An account is found by the key of its name, whatever the case, and keeps its own spelling."""
     name, password = _one(t)
     for spelling in (name.upper(), name.lower(), name.title()):
-        exchange = await _challenged(t, spelling, hello_name=name)
-        exchange.answer(exchange.final(password))
-        welcome = await exchange.peer.expect(exchange.request, Welcome, "RW-SCRAM-5")
+        _, welcome = await _welcomed(t, spelling, password, hello_name=name)
         t.require(welcome.name == name, f"the name {name!r}", welcome.name, "RW-SCRAM-6")
 
 
@@ -150,9 +159,7 @@ async def escapes(t: Context) -> None:
     if not odd:
         raise Informative("no account with a comma or an equals sign in its name is declared")
     for name, password in odd:
-        exchange = await _challenged(t, name)
-        exchange.answer(exchange.final(password))
-        await exchange.peer.expect(exchange.request, Welcome, "RW-SCRAM-5")
+        await _welcomed(t, name, password)
 
 
 @case("13/scram-other-name", "RW-SCRAM-5")
@@ -219,16 +226,69 @@ async def one_attempt(t: Context) -> None:
 async def replayed(t: Context) -> None:
     """What was right in one exchange is wrong in the next, though the client's nonce is the same."""
     name, password = _one(t)
-    first = await _challenged(t, name)
-    final = first.final(password)
-    first.answer(final)
     async with t.control("logging in"):
-        await first.peer.expect(first.request, Welcome)
+        first, _ = await _welcomed(t, name, password)
     peer, request = await _asked(t, name, b"n,," + first.bare)
     async with t.control("the challenge"):
         await peer.expect_frame(Auth)
-    peer.send(Auth(final, request=request))
+    peer.send(Auth(first.final(password), request=request))
     await _failed(peer, request, "RW-SCRAM-7")
+
+
+@case("13/account-full", "RW-SASL-10", "RW-CONN-3", tags=["process"])
+async def account_full(t: Context) -> None:
+    """Connections of an account beyond a limit are refused with SERVER_FULL and a time, those of nobody else."""
+    (name, password), *others = _accounts(t).items()
+    peers, exchange, refusal = await _filled(t, name, password)
+    full = refusal.code == Code.SERVER_FULL and refusal.retry_ms > 0
+    t.require(full, "SERVER_FULL with a retry_ms", frame_line(refusal), "RW-CONN-3")
+    await exchange.peer.expect_goaway(Code.SERVER_FULL, "RW-HELLO-3")
+    for other, its_password in others[:1]:
+        _, reply = await _tried(t, other, its_password)
+        t.require(isinstance(reply, Welcome), "another account welcome", frame_line(reply), "RW-SASL-10")
+    await (await t.greet()).hello(name)
+    for peer in peers:
+        await peer.fence("RW-CLOSE-7")
+    await peers.pop().close()
+    for _ in range(50):
+        if isinstance((await _tried(t, name, password))[1], Welcome):
+            return
+        await t.wait_ms(100)
+    raise Failed("the account welcome again after a connection of it has ended", "not within 5 s", "RW-SASL-10")
+
+
+@case("13/account-full-untold", "RW-SASL-11", tags=["process"])
+async def account_full_untold(t: Context) -> None:
+    """Who lacks the password of an account that has all its connections is challenged, and hears AUTH_FAILED still."""
+    name, password = _one(t)
+    await _filled(t, name, password)
+    exchange = await _challenged(t, name, requirement="RW-SASL-11")
+    exchange.answer(exchange.final("not the password"))
+    await _failed(exchange.peer, exchange.request, "RW-SASL-11")
+
+
+async def _filled(t: Context, name: str, password: str) -> tuple[list[Peer], Exchange, Error]:
+    """An account's connections on a server of the case's own, and the first that was refused."""
+    await t.with_limits(account_connections=2)
+    most = min(t.options.limits.get("account_connections", 2), 40)
+    peers = [await _logged_in(t, name, password)]
+    while len(peers) <= most:
+        exchange, reply = await _tried(t, name, password)
+        if isinstance(reply, Error):
+            return peers, exchange, reply
+        peers.append(exchange.peer)
+    raise Informative(f"not tried: {len(peers)} connections of one account were welcome")
+
+
+async def _tried(t: Context, name: str, password: str) -> tuple[Exchange, Frame]:
+    """A login, and what it led to. If not even the challenge comes, a guest is let in: it is not for want of room."""
+    try:
+        exchange = await _challenged(t, name, requirement="RW-SASL-11")
+    except Failed:
+        await t.open()
+        raise
+    exchange.answer(exchange.final(password))
+    return exchange, await exchange.peer.reply(exchange.request, "RW-HELLO-2")
 
 
 _FIRST: dict[str, Callable[[bytes, bytes], bytes]] = {
