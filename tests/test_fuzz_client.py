@@ -197,6 +197,18 @@ def test_promise_is_held_against_reports() -> None:
         room.told_gap({"epoch": "7", "start": "9"})
 
 
+def test_frames_of_extensions_are_owed_to_nobody_also_when_they_are_trimmed() -> None:
+    room = _room()
+    for _ in range(2):
+        room.append(b"", 0, 0, b"extension", ignorable=True)
+    room.append(bytes(16), 77, 1, b"a message")
+    room.sent = room.head
+    room.trim(1)
+    assert room.owed == "RW-PROMISE-10 message 6 of 'lobby'"
+    room.told_message(_message(room, 6))
+    assert room.owed == ""
+
+
 def test_cursors_and_gaps_are_held_against_what_was_sent() -> None:
     room = _room()
     room.reached[7] = 3

@@ -54,6 +54,7 @@ class ClientRoom:
     oldest: int = 1
     log: list[Entry] = field(default_factory=list)
     ids: dict[bytes, Entry] = field(default_factory=dict)
+    ignorable: set[tuple[int, int]] = field(default_factory=set)  # (epoch, seq) of frames of extensions, for ever
     ref: int = 0
     sent: int = 0
     reached: dict[int, int] = field(default_factory=dict)  # by epoch: the highest cursor that the client can have
@@ -79,7 +80,9 @@ class ClientRoom:
         """One more entry."""
         entry = Entry(self.head + 1, id, sender, ctype, payload, ignorable)
         self.log.append(entry)
-        if not ignorable:
+        if ignorable:
+            self.ignorable.add((self.epoch, entry.seq))
+        else:
             self.ids[id] = entry
         return entry
 
@@ -165,7 +168,7 @@ class ClientRoom:
             refuse("RW-PROMISE-10", f"a gap up to {self.gap[1]} of epoch {epoch}", f"{report}")
         if self.view is None or epoch != self.view[0]:
             refuse("RW-MODEL-10", f"a message of epoch {self.view and self.view[0]}", f"{report}")
-        wanted = self._skip(self.view[1] + 1)
+        wanted = self._next
         if seq < wanted:
             refuse("RW-RECOVER-3", f"seq {wanted}, each message once and in order", f"{report}")
         if seq > wanted:
@@ -181,11 +184,14 @@ class ClientRoom:
         if seq > self.joined_head:  # RW-LAG-4: what was there when it joined is not new
             self.lagged = 0
 
-    def _skip(self, seq: int) -> int:
-        """The seq of the next message from there on, behind frames of extensions."""
-        while (entry := self.at(seq)) is not None and entry.ignorable:
+    @property
+    def _next(self) -> int:
+        """The seq of the first message that the application was not told, behind frames of extensions."""
+        assert self.view
+        epoch, seq = self.view
+        while (epoch, seq + 1) in self.ignorable:
             seq += 1
-        return seq
+        return seq + 1
 
     @property
     def owed(self) -> str:
@@ -194,6 +200,6 @@ class ClientRoom:
             return f"RW-CURSOR-4 `joined` of {self.name!r}"
         if self.gap:
             return f"RW-PROMISE-10 `gap` up to {self.gap[1]} in {self.name!r}"
-        if self.ref and self.view and self.view[0] == self.epoch and self._skip(self.view[1] + 1) <= self.sent:
-            return f"RW-PROMISE-10 message {self._skip(self.view[1] + 1)} of {self.name!r}"
+        if self.ref and self.view and self.view[0] == self.epoch and self._next <= self.sent:
+            return f"RW-PROMISE-10 message {self._next} of {self.name!r}"
         return ""
