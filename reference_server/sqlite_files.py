@@ -29,8 +29,8 @@ DATABASE = "rooms.sqlite3"
 
 logger = logging.getLogger("roomwire.server")
 
-FORMAT = 1
-"""The version of the store's format, kept as the database's `user_version`. There has been no other yet."""
+FORMAT = 2
+"""The version of the store's format, kept as the database's `user_version`. No release had format 1."""
 
 _APPLICATION = 0x52574952  # "RWIR", kept in the file's header so that nobody takes another database for a store
 _STORAGE_ERRORS = {

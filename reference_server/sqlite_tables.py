@@ -6,7 +6,8 @@ Plain functions over a connection, called on whichever thread owns it. Two thing
   every read checks that its rows are all there. What differs is StoreCorrupt: it is refused, never served.
 - *As few steps as possible.* sqlite3 gives up the interpreter's lock around each step of a statement, and may
   have to wait to get it back while the event loop is busy. With a step for each row, a busy loop can make
-  appends and reads 20 times slower. So rows are written many to a statement, and read as one JSON value.
+  appends and reads 20 times slower. So rows are written many to a statement, and read as one value: JSON, or
+  octets in hex where there are very many. A room may have a million ids when it is opened.
 
 Integers above 2^63 (`sender`) are stored as the negative number with the same 64 bits.
 """
@@ -23,8 +24,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from reference_server.id_index import time_prefix
-from reference_server.store import Entry, Known, Record, StoreCorrupt
+from reference_server.id_index import KNOWN, ROW_SIZE, time_prefix
+from reference_server.store import ID_SIZE, Entry, Known, Record, StoreCorrupt
 
 SCHEMA = (
     """CREATE TABLE meta (
@@ -50,16 +51,17 @@ SCHEMA = (
         offset INTEGER NOT NULL,        -- octets of all earlier messages of the room
         crc INTEGER NOT NULL, PRIMARY KEY (room, seq)) WITHOUT ROWID""",
     """CREATE TABLE ids (               -- outlive their messages
-        room INTEGER, id BLOB, seq INTEGER NOT NULL, time_ms INTEGER NOT NULL, digest BLOB NOT NULL,
-        crc INTEGER NOT NULL, PRIMARY KEY (room, id)) WITHOUT ROWID""",
+        room INTEGER, id BLOB,
+        known BLOB NOT NULL,            -- seq, time_ms, digest, crc: packed as the index in memory has them
+        PRIMARY KEY (room, id)) WITHOUT ROWID""",
 )
 
-_MESSAGE_COLUMNS, _ID_COLUMNS, _ROOM_COLUMNS = 12, 6, 10
+_MESSAGE_COLUMNS, _ID_COLUMNS, _ROOM_COLUMNS = 12, 3, 10
 _ROWS_A_STEP = 256
-_IDS_A_READ = 1_000  # bounds how long the interpreter's lock is held to decode them
+_IDS_A_READ = 8_192  # bounds how long the interpreter's lock is held to decode them: 1 ms
 
 _MESSAGE_CRC = struct.Struct(">qqqqqHHHI")  # room, seq, time_ms, sender, offset, ctype, verified, two lengths
-_ID_CRC = struct.Struct(">qqq")  # room, seq, time_ms
+_ID_ROW = struct.Struct(f">{ID_SIZE}s{KNOWN.size}sI")  # id, a Known, crc
 _ROOM_CRC = struct.Struct(">qqqqqqHHH")  # the integers, three lengths
 
 _READ_ROOMS = """
@@ -78,8 +80,8 @@ _READ_MESSAGES = """
           ORDER BY m.seq)"""
 
 _READ_IDS = """
-    SELECT json_group_array(json_array(hex(id), seq, time_ms, hex(digest), crc))
-    FROM (SELECT * FROM ids WHERE room = ? AND id > ? ORDER BY id LIMIT ?)"""
+    SELECT group_concat(hex(id) || hex(known), '')
+    FROM (SELECT id, known FROM ids WHERE room = ? AND id > ? ORDER BY id LIMIT ?)"""
 
 # Times and offsets never decrease with seq, so this scans what is about to be deleted and nothing else.
 _FIRST_RETAINED = """
@@ -133,7 +135,7 @@ class Writer:
         self._rooms: dict[Room, None] = {}
 
     def append(self, room: Room, entry: Entry, known: Known, remember_id: bool) -> None:
-        seq, time_ms, digest = known
+        seq, time_ms, _ = known
         id, _, _, sender, name, verified, ctype, payload, fields = entry
         if not room.id:
             self._last_room += 1
@@ -148,8 +150,7 @@ class Writer:
             offset, crc,
         )  # fmt: skip
         if remember_id:
-            crc = _id_crc(number, id, seq, time_ms, digest)
-            self._ids += (number, id_column, seq, time_ms, bytearray(digest), crc)
+            self._ids += (number, id_column, bytearray(_stored(number, id, KNOWN.pack(*known))))
             room.ids += 1
         room.head = seq
         room.octets = offset + len(payload) + len(fields)
@@ -280,20 +281,23 @@ def first_retained(
     return None if row is None else (row[0], row[1], row[2])
 
 
-def read_ids(connection: sqlite3.Connection, path: Path, room: Room) -> Iterator[tuple[bytes, int, int, bytes]]:
-    """(id, seq, time_ms, digest) of all ids of the room, ascending. Nothing may be writing to the room."""
-    last, count = b"", 0
+def read_ids(connection: sqlite3.Connection, path: Path, room: Room) -> Iterator[bytes]:
+    """The ids of the room as an `IdIndex` wants them, checked. Nothing may be writing to the room."""
+    last, count, start = b"", 0, _id_crc(room.id)
     while True:
         (text,) = connection.execute(_READ_IDS, (room.id, last, _IDS_A_READ)).fetchone()
-        rows = _decoded(text, path, room)
-        for hex_id, seq, time_ms, hex_digest, crc in rows:
-            id, digest = bytes.fromhex(hex_id), bytes.fromhex(hex_digest)
-            if id <= last or not _sound(crc, _id_crc, room.id, id, seq, time_ms, digest):
-                raise _changed(path, f"id {hex_id}", room.key)
-            yield id, seq, time_ms, digest
+        octets = bytes.fromhex(text or "")
+        rows, rest = divmod(len(octets), ROW_SIZE)
+        if rest:  # damage may change the length of a column, or its type
+            raise _changed(path, "an id", room.key)
+        for id, known, crc in _ID_ROW.iter_unpack(octets):
+            if id <= last or crc32(known, crc32(id, start)) != crc:
+                raise _changed(path, f"id {id.hex()}", room.key)
             last = id
-        count += len(rows)
-        if len(rows) < _IDS_A_READ:
+        if rows:
+            yield octets
+        count += rows
+        if rows < _IDS_A_READ:
             break
     if count != room.ids:
         raise StoreCorrupt(path, f"{room.ids} ids of room {room.key!r}", str(count))
@@ -348,10 +352,14 @@ def message_is_sound(row: Sequence[Any]) -> bool:
     return _sound(row[-1], _message_crc, tuple(row[:-1]))
 
 
-def id_is_sound(row: Sequence[Any]) -> bool:
-    """Whether a row of the table ids is as it was written."""
-    room, id, seq, time_ms, digest, crc = row
-    return _sound(crc, _id_crc, room, id, seq, time_ms, digest)
+def known_of(row: Sequence[Any]) -> Known | None:
+    """What a row of the table ids says; None if it is not as it was written."""
+    room, id, stored = row
+    try:
+        known = stored[: KNOWN.size]
+        return Known(*KNOWN.unpack(known)) if _stored(room, id, known) == stored else None
+    except (TypeError, struct.error):
+        return None  # damage may change the types of columns
 
 
 def _changed(path: Path, what: str, key: str) -> StoreCorrupt:
@@ -365,8 +373,14 @@ def _message_crc(row: tuple[Any, ...]) -> int:
     return crc32(payload, crc32(b"".join((numbers, id, text, fields))))
 
 
-def _id_crc(room: int, id: bytes, seq: int, time_ms: int, digest: bytes) -> int:
-    return crc32(b"".join((_ID_CRC.pack(room, seq, time_ms), id, digest)))
+def _stored(room: int, id: bytes, known: bytes) -> bytes:
+    """The column `known`."""
+    return known + crc32(known, crc32(id, _id_crc(room))).to_bytes(4, "big")
+
+
+def _id_crc(room: int) -> int:
+    """What the CRC of an id of the room begins with."""
+    return crc32(room.to_bytes(8, "big"))
 
 
 def _sound(crc: object, compute: Callable[..., int], *columns: Any) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from reference_server.accounts import ACCOUNTS, AccountsError, AccountsFile
 from reference_server.sqlite_files import DATABASE, as_store_error, check_format, connect, lock_if_free
-from reference_server.sqlite_tables import SCHEMA, Room, id_is_sound, message_is_sound, read_meta, room_of
+from reference_server.sqlite_tables import SCHEMA, Room, known_of, message_is_sound, read_meta, room_of
 from reference_server.sqlite_wal import check_wal
 from reference_server.store import StoreCorrupt, StoreError, StoreTooNew, StoreUnavailable
 
@@ -206,25 +206,26 @@ def messages(connection: sqlite3.Connection, rooms: dict[int, Room], max_body: i
 def ids(connection: sqlite3.Connection, rooms: dict[int, Room]) -> Problems:
     """Each remembered id is as it was written, and is that of its message where that is retained."""
     counts = dict.fromkeys(rooms, 0)
-    sql = """
-        SELECT i.*, m.id, m.time_ms FROM ids AS i LEFT JOIN messages AS m ON m.room = i.room AND m.seq = i.seq
-        ORDER BY i.room, i.id"""
-    for *row, message_id, message_ms in connection.execute(sql):
-        number, id, seq, time_ms = row[:4]
+    sql = "SELECT id, time_ms FROM messages WHERE room = ? AND seq = ?"
+    for row in connection.execute("SELECT * FROM ids ORDER BY room, id"):
+        number, id = row[:2]
         room = rooms.get(number)
         if room is None:
             yield f"id {_hex(id)} of a room numbered {number}: expected a room, found none"
             continue
         counts[number] += 1
         name = f"room {room.key!r}, id {_hex(id)}"
-        if not id_is_sound(row):
+        known = known_of(row)
+        if known is None:
             yield f"{name}: expected it as it was written, found another checksum"
-        elif not 0 < seq <= room.head:
-            yield f"{name}: expected a message of 1 to {room.head}, found {seq}"
-        elif seq >= room.oldest and message_id is None:
-            yield f"{name}: expected its message {seq}, found none"
-        elif message_id is not None and (message_id, message_ms) != (id, time_ms):
-            yield f"{name}: expected it at message {seq}, found {_hex(message_id)}"
+        elif not 0 < known.seq <= room.head:
+            yield f"{name}: expected a message of 1 to {room.head}, found {known.seq}"
+        elif known.seq >= room.oldest:
+            message = connection.execute(sql, (number, known.seq)).fetchone()
+            if message is None:
+                yield f"{name}: expected its message {known.seq}, found none"
+            elif message != (id, known.time_ms):
+                yield f"{name}: expected it at message {known.seq}, found {_hex(message[0])}"
     for number, count in counts.items():
         if count != rooms[number].ids:
             yield f"room {rooms[number].key!r}: expected {rooms[number].ids} ids, found {count}"

@@ -105,14 +105,18 @@ class CrashingStore(MemoryStore):
         for key, log in list(self._logs.items()):
             log.users = 0
             del log._records[max(0, log.head + 1 - log.oldest) :]
-            rows = sorted(
-                (id, known)
-                for id in log._ids._values
-                if (known := log._ids.get(id)) is not None and known.seq <= log.head
-            )
-            log._ids = IdIndex((id, known.seq, known.time_ms, known.digest) for id, known in rows)
+            keep_ids(log, log.head)
             if not log.tail:
                 del self._logs[key]
+
+
+def keep_ids(log: MemoryLog, head: int) -> None:
+    """Remember the ids of the messages up to `head` alone."""
+    ids, log._ids = log._ids, IdIndex()
+    for id in ids._values:
+        known = ids.get(id)
+        if known is not None and known.seq <= head:
+            log._ids.add(id, known)
 
 
 class Pipe:

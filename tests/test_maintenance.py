@@ -44,6 +44,11 @@ def change(directory: Path, sql: str) -> None:
         connection.executescript(sql)
 
 
+def id_of(number: int) -> str:
+    """That a row of the table ids is that of `entry(number)`."""
+    return f"id = x'{entry(number).id.hex()}'"
+
+
 def files(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
@@ -105,18 +110,28 @@ WRONG: list[tuple[str, str, str]] = [
     ),
     (
         "an id of no room",
-        "UPDATE ids SET room = 7 WHERE room = 2 AND seq = 20",
+        f"UPDATE ids SET room = 7 WHERE room = 2 AND {id_of(20)}",
         "of a room numbered 7: expected a room, found none",
     ),
     (
         "an id is gone",
-        "DELETE FROM ids WHERE room = 2 AND seq = 20",
+        f"DELETE FROM ids WHERE room = 2 AND {id_of(20)}",
         "room 'other': expected 20 ids, found 19",
     ),
     (
         "an id leads elsewhere",
-        "UPDATE ids SET seq = 4 WHERE room = 2 AND seq = 5",
-        ": expected it as it was written, found another checksum",
+        f"UPDATE ids SET known = (SELECT known FROM ids WHERE room = 2 AND {id_of(4)}) WHERE room = 2 AND {id_of(5)}",
+        f"room 'other', id {entry(5).id.hex()}: expected it as it was written, found another checksum",
+    ),
+    (
+        "another type of what is known of an id",
+        f"UPDATE ids SET known = 5 WHERE room = 2 AND {id_of(5)}",
+        f"room 'other', id {entry(5).id.hex()}: expected it as it was written, found another checksum",
+    ),
+    (
+        "the message of an id is gone",
+        "DELETE FROM messages WHERE room = 2 AND seq = 5",
+        f"room 'other', id {entry(5).id.hex()}: expected its message 5, found none",
     ),
     (
         "another head",
@@ -181,11 +196,11 @@ def test_rows_that_disagree_are_found_though_each_is_as_it_was_written(
 def test_ids_that_disagree_with_their_messages_are_found(tmp_path: Path) -> None:
     with closing(sqlite3.connect(filled(tmp_path) / DATABASE, isolation_level=None)) as connection:
         for wanted, seq in ((4, 5), (9, 99)):
-            id, time_ms, digest = connection.execute(
-                "SELECT id, time_ms, digest FROM ids WHERE room = 2 AND seq = ?", (wanted,)
-            ).fetchone()
-            crc = crc32(struct.pack(">qqq", 2, seq, time_ms) + id + digest)
-            connection.execute("UPDATE ids SET seq = ?, crc = ? WHERE room = 2 AND id = ?", (seq, crc, id))
+            row = connection.execute(f"SELECT * FROM ids WHERE room = 2 AND {id_of(wanted)}").fetchone()
+            known = struct.pack(">Q", seq) + row[2][8:-4]
+            crc = crc32(struct.pack(">q", 2) + row[1] + known)
+            changed = known + struct.pack(">I", crc)
+            connection.execute(f"UPDATE ids SET known = ? WHERE room = 2 AND {id_of(wanted)}", (changed,))
     first, second = (entry(number).id.hex() for number in (4, 9))
     assert verify(tmp_path).wrong == [
         f"room 'other', id {first}: expected it at message 5, found {entry(5).id.hex()}",

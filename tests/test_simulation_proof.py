@@ -13,7 +13,7 @@ from reference_server.peer import Peer, Pending
 from reference_server.publisher import Publisher
 from reference_server.room import Member, Room
 from tests.oracle import check_end, check_views
-from tests.simulation import CrashingStore, World
+from tests.simulation import CrashingStore, World, keep_ids
 from tests.test_simulation import heal, killed_between_steps
 
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -94,10 +94,7 @@ def lose_the_last_id(patch: pytest.MonkeyPatch) -> None:
     def lossy(self: CrashingStore) -> None:
         crash(self)
         for log in self._logs.values():
-            kept = sorted(
-                (id, known) for id in log._ids._values if (known := log._ids.get(id)) and known.seq < log.head
-            )
-            log._ids = IdIndex((id, known.seq, known.time_ms, known.digest) for id, known in kept)
+            keep_ids(log, log.head - 1)
 
     patch.setattr(CrashingStore, "crash", lossy)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from reference_server.sqlite_files import FORMAT
 from reference_server.sqlite_store import SqliteStore
 from reference_server.store import Known, Log, Record, StoreCorrupt, StoreError, StoreTooNew, StoreUnavailable
 from tests.stores import DATABASE, EVERYTHING, Driver, entry, frame_size, frames, opened
@@ -22,7 +23,18 @@ def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(StoreTooNew) as caught:
         Driver("sqlite", tmp_path, EVERYTHING)
-    assert str(caught.value) == f"{tmp_path / DATABASE}: expected format 1 or older, found format 99 of a newer version"
+    expected = f"expected format {FORMAT} or older, found format 99 of a newer version"
+    assert str(caught.value) == f"{tmp_path / DATABASE}: {expected}"
+
+
+def test_a_store_of_an_older_version_is_refused(tmp_path: Path) -> None:
+    with opened(tmp_path):
+        pass
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    with pytest.raises(StoreCorrupt) as caught:
+        Driver("sqlite", tmp_path, EVERYTHING)
+    assert str(caught.value) == f"{tmp_path / DATABASE}: expected format {FORMAT}, found format 1"
 
 
 def test_what_is_not_a_database_is_refused(tmp_path: Path) -> None:
@@ -133,6 +145,43 @@ def test_a_flipped_bit_in_what_is_stored_is_refused(tmp_path: Path, what: bytes)
         assert found in (None, expected)  # it may lie in a part of a page that is not in use
         refused += found is None
     assert refused
+
+
+IDS = "UPDATE ids SET known = "
+FIRST, SECOND = (f" WHERE room = 1 AND id = x'{entry(number).id.hex()}'" for number in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        (f"{IDS} substr(known, 1, 35) {FIRST}", "an id"),
+        (f"{IDS} known || x'00' {SECOND}; {IDS} substr(known, 1, 35) {FIRST}", f"id {entry(1).id.hex()}"),
+        (f"{IDS} (SELECT known FROM ids {SECOND}) {FIRST}", f"id {entry(1).id.hex()}"),
+        (f"{IDS} 5 {FIRST}", "an id"),
+        (f"{IDS} '' {FIRST}", "an id"),
+        (f"UPDATE ids SET id = CAST(x'02' || substr(id, 2) AS BLOB) {SECOND}", f"id 02{entry(2).id.hex()[2:]}"),
+        ("DELETE FROM ids WHERE room = 1; UPDATE ids SET room = 1", f"id {entry(1).id.hex()}"),
+    ],
+    ids=["shorter", "shorter and longer", "another's", "a number", "empty", "another id", "another room"],
+)
+def test_an_id_that_was_changed_is_refused(tmp_path: Path, sql: str, said: str) -> None:
+    with opened(tmp_path) as driver:
+        for key in ("first room", "second room"):
+            driver.fill(driver.open(key), 5)
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as connection:
+        connection.executescript(sql)
+    with pytest.raises(StoreCorrupt, match=f"expected {said} of room 'first room' as it was written"):
+        contents(tmp_path)
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_ids_that_are_missing_are_refused(tmp_path: Path, count: int) -> None:
+    with opened(tmp_path) as driver:
+        driver.fill(driver.open("first room"), 6)
+    with closing(sqlite3.connect(tmp_path / DATABASE, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM ids WHERE id > ?", (entry(count).id,))
+    with pytest.raises(StoreCorrupt, match=f"expected 6 ids of room 'first room', found {count}"):
+        contents(tmp_path)
 
 
 def test_a_flipped_bit_anywhere_in_the_database_is_refused_or_changes_nothing(tmp_path: Path) -> None:

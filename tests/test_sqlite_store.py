@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from reference_server import sqlite_tables
 from reference_server.sqlite_store import SqliteStore, renew_incarnation
 from reference_server.store import (
     Entry,
@@ -66,10 +67,13 @@ def test_the_limit_for_bodies_never_falls_below_what_is_stored(tmp_path: Path) -
         assert driver.store.raise_max_body(4_096) == 8_192
 
 
-def test_head_and_ids_survive_trimming_everything_and_a_restart(tmp_path: Path) -> None:
+def test_head_and_ids_survive_trimming_everything_and_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_tables, "_IDS_A_READ", 100)  # of which there are 24 then
     with opened(tmp_path) as driver:
         log = driver.open("room")
-        entries = driver.fill(log, 2_500)  # more ids than are read at a time
+        entries = driver.fill(log, 2_500)
         log.trim(2_501)
         log.forget(T0 + 101)
     with opened(tmp_path) as driver:
