@@ -157,7 +157,8 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
     if version > FORMAT:
         raise StoreTooNew(path, f"format {FORMAT} or older", f"format {version} of a newer version")
     if version != FORMAT:
-        raise StoreCorrupt(path, f"format {FORMAT}", f"format {version}")
+        found = f"format {version}, from before any release; move it away, and a new store is made"
+        raise StoreCorrupt(path, f"format {FORMAT}", found)
 
 
 def renew_incarnation(directory: str | os.PathLike[str], random_bytes: Callable[[int], bytes] = os.urandom) -> None:

@@ -34,7 +34,8 @@ def test_a_store_of_an_older_version_is_refused(tmp_path: Path) -> None:
         connection.execute("PRAGMA user_version = 1")
     with pytest.raises(StoreCorrupt) as caught:
         Driver("sqlite", tmp_path, EVERYTHING)
-    assert str(caught.value) == f"{tmp_path / DATABASE}: expected format {FORMAT}, found format 1"
+    found = "format 1, from before any release; move it away, and a new store is made"
+    assert str(caught.value) == f"{tmp_path / DATABASE}: expected format {FORMAT}, found {found}"
 
 
 def test_what_is_not_a_database_is_refused(tmp_path: Path) -> None:
