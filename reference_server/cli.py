@@ -50,9 +50,9 @@ latest. A second one ends it at once. Nothing that was acknowledged is lost eith
 exit status: 0 drained, 1 could not run or failed, 2 wrong usage or settings
 """
 
-SWITCH_SECONDS = 0.0002
+SWITCH_SECONDS = 0.00005
 """How long one thread may run while another wants to. The threads of the store want to for a moment, many times for one
-commit; by default each time would cost a busy server 5 ms."""
+commit; by default each time would cost a busy server 5 ms. With this, durable publishes are no slower."""
 
 DOCTOR = """\
 examples:

@@ -34,8 +34,11 @@ class Writer(Protocol):
     def settle(self) -> None:
         """Send the replies that are due."""
 
-    def write_out(self, now: float, talk: int) -> None:
-        """Hand the transport what this tick made; the next one may take up `talk` frames of it."""
+    def write_out(self, now: float) -> None:
+        """Hand the transport what this tick made."""
+
+    def take_turn(self) -> None:
+        """Go on with what was too much for one tick."""
 
 
 class Context:
@@ -66,6 +69,7 @@ class Context:
         self.tally = Tally()
         self.rooms: dict[str, Room] = {}
         self.waiting: set[Writer] = set()  # peers whose next reply waits for a commit, or for its turn
+        self.turns: dict[Writer, None] = {}  # peers that had enough of a tick, in the order of their next turns
         self._touched: set[Writer] = set()
         self._changed: set[Room] = set()
         self._appended: set[str] = set()  # keys, for a room may be let go and loaded again before the commit is done
@@ -116,6 +120,11 @@ class Context:
         self._touched.add(peer)
         if not self._scheduled:
             self._schedule()
+
+    def wait_for_turn(self, peer: Writer) -> None:
+        """The peer has had as much of a tick as one client may."""
+        self.turns[peer] = None
+        self._schedule()
 
     def room_changed(self, room: Room) -> None:
         """Some member of the room may have something to receive."""

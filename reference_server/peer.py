@@ -27,12 +27,8 @@ log = logging.getLogger("roomwire.server")
 NO_EXTENSIONS: frozenset[str] = frozenset()
 """One empty set for all connections."""
 
-TALK_A_TICK = 64
-"""How many frames that are no requests are taken up in a tick, of all clients that have part in it. A publish waits for
-some three ticks, so a flood must not make them long: these are worth a third of a millisecond."""
-
-TALK = 4
-"""How many of one client at least: then others have their turn."""
+TALK = 8
+"""How many frames that are no requests are taken up of one client: then it waits for its turn."""
 
 REQUEST = 4
 """For how many of those a request counts, accepted publishes aside. A message of HISTORY counts for one."""
@@ -212,11 +208,8 @@ class Peer:
         self.conn.send_encoded(octets)
         self.hub.touched(self)
 
-    def write_out(self, now: float, talk: int = TALK) -> None:
-        """At the end of a tick: everything that this tick made for this client, in one write.
-
-        `talk` is how many frames of it the next tick may take up.
-        """
+    def write_out(self, now: float) -> None:
+        """At the end of a tick: everything that this tick made for this client, in one write."""
         if self.gone:
             return
         octets = self.conn.data_to_send(now)
@@ -236,13 +229,19 @@ class Peer:
         if self.starved:
             self.starved = False
             self._rooms_changed()
-        if self.conn.allowance <= 0:  # what it said beyond is taken up in the next tick
-            self.hub.waiting.add(self)
-            self.hub.touched(self)
-        self.conn.allowance = talk
+        if self.conn.allowance <= 0:
+            self.hub.wait_for_turn(self)
+            return
+        self.conn.allowance = TALK
         if self._when_taken is not None:
             taken, self._when_taken = self._when_taken, None
             taken()
+
+    def take_turn(self) -> None:
+        """Take up what it said beyond what one client may, or go on with what it is told."""
+        self.conn.allowance = TALK
+        self.hub.waiting.add(self)
+        self.hub.touched(self)
 
     def _rooms_changed(self) -> None:
         for member in self.memberships.values():

@@ -11,14 +11,14 @@ from reference_server.accounts import ITERATIONS, SHORTEST_PASSWORD
 from reference_server.config import Config
 from reference_server.hub import REFUSED_AT_ONCE
 from reference_server.listener import HIGH_WATER, RESERVED_DESCRIPTORS
-from reference_server.peer import TALK_A_TICK
+from reference_server.peer import TALK
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 FIXED = {
     "refused at once": REFUSED_AT_ONCE,
     "reserved descriptors": RESERVED_DESCRIPTORS,
-    "talk a tick": TALK_A_TICK,
+    "talk at once": TALK,
     "high water": HIGH_WATER,
     "password": SHORTEST_PASSWORD,
     "iterations": ITERATIONS,

@@ -36,7 +36,7 @@ from protocol.framing import FrameReader
 from protocol.registry import Code, Flag, PresenceKind
 from reference_server.hub import REFUSED_AT_ONCE
 from reference_server.listener import HIGH_WATER
-from reference_server.peer import REQUEST, TALK_A_TICK, Peer
+from reference_server.peer import REQUEST, TALK, Peer
 from tests.rawpeer import FREE, KIB, PATIENCE, PREFACE, RawPeer, fill, held_for, peer_of, serving
 
 READ_AT_ONCE = 256 * KIB
@@ -396,7 +396,7 @@ def test_a_flood_is_taken_up_in_turns_with_the_others(frame: Frame | Unknown) ->
                 peer.receive(octets, server.hub.now)
             return [peer.conn._reader.buffered for peer in peers]
 
-        at_most = TALK_A_TICK // (REQUEST if frame.request else 1)  # nobody else had part in the tick before
+        at_most = TALK // (REQUEST if frame.request else 1)
         assert server.run(at_once) == [(count - at_most) * len(encode(frame)), 0]
         other.expect(Pong)
         flooder.send(Ping(b"the last"))
@@ -405,7 +405,7 @@ def test_a_flood_is_taken_up_in_turns_with_the_others(frame: Frame | Unknown) ->
 
 def test_a_long_answer_is_told_in_turns_with_the_others() -> None:
     """RW-LAG-1, RW-REQUEST-4: whoever asks for many messages has a few of them in each turn."""
-    count = 3 * TALK_A_TICK
+    count = 5 * TALK
     with serving(**FREE) as server, RawPeer(server.port) as reader, RawPeer(server.port) as other:
         fill(server, "hall", count, 100)
         ref = reader.join("hall").room
@@ -417,7 +417,7 @@ def test_a_long_answer_is_told_in_turns_with_the_others() -> None:
             made.feed(b"".join(peer.conn._out))
             return sum(1 for _ in iter(made.next_frame, None))
 
-        assert server.run(at_once) == TALK_A_TICK - REQUEST  # nobody else had part in the tick before
+        assert server.run(at_once) == TALK - REQUEST
         other.send(Ping(bytes(8)))
         other.expect(Pong)
         seqs = [reader.expect(Message, lambda message: message.request == history.request).seq for _ in range(count)]

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from benchmarks.targets import ROOT
 from protocol.codec import encode
@@ -105,18 +107,31 @@ CONNECTS = "connects"
 KINDS = (*FRAMES, CONNECTS)
 
 
-async def start(kind: str, port: int, count: int) -> asyncio.subprocess.Process:
-    """A process of `count` attackers, which are at it when this returns."""
+@asynccontextmanager
+async def attack(kind: str, port: int, count: int) -> AsyncIterator[None]:
+    """A process of `count` attackers, which are at it until the context is left."""
     command = [sys.executable, "-m", "benchmarks.faults.attack", kind, str(port), str(count)]
-    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
-    assert process.stdout is not None
-    await process.stdout.readline()
-    return process
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, start_new_session=True
+    )
+    try:
+        assert process.stdout is not None
+        await process.stdout.readline()
+        yield
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+def _give_way() -> None:
+    """It stands for other machines, which take no time from this one."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    with suppress(OSError):  # where each session has its share of the processor, whatever gives way within it
+        Path("/proc/self/autogroup").write_text("19", encoding="ascii")
 
 
 async def _attack(kind: str, port: int, count: int) -> None:
-    # It stands for other machines, which take no time from this one.
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    _give_way()
     if kind == CONNECTS:
         print("flooding", flush=True)
         await asyncio.gather(*(_connects(port) for _ in range(count)))

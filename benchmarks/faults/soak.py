@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.faults.attack import KINDS, start
+from benchmarks.faults.attack import KINDS, attack
 from benchmarks.faults.ledger import Stored, read
 from benchmarks.faults.member import Member
 from benchmarks.faults.network import Plan, Proxy
@@ -90,10 +90,8 @@ async def _disturb(run: Run, outcome: Outcome, scene: Scene) -> None:
     rng = run.rng(f"disturb {outcome.faults}")
     outcome.faults += 1
     if rng.random() < 0.5:
-        attack = await start(rng.choice(KINDS), scene.server.port, 2)
-        await asyncio.sleep(0.5)
-        attack.kill()
-        await attack.communicate()
+        async with attack(rng.choice(KINDS), scene.server.port, 2):
+            await asyncio.sleep(0.5)
     else:
         member = rng.choice(scene.members)
         member.hold(True)
