@@ -24,6 +24,9 @@ class Host(Protocol):
     def schedule_flush(self) -> None:
         """Have `Hub.flush` called at the end of this tick."""
 
+    def schedule_turns(self) -> None:
+        """Have `Hub.give_turns` called in TURN_SECONDS."""
+
     def drain(self) -> None:
         """Begin to end (section 8.6)."""
 
@@ -37,7 +40,7 @@ class Writer(Protocol):
     def write_out(self, now: float) -> None:
         """Hand the transport what this tick made."""
 
-    def take_turn(self) -> None:
+    def take_turn(self, frames: int) -> None:
         """Go on with what was too much for one tick."""
 
 
@@ -74,6 +77,7 @@ class Context:
         self._changed: set[Room] = set()
         self._appended: set[str] = set()  # keys, for a room may be let go and loaded again before the commit is done
         self._scheduled = False
+        self._turns_scheduled = False
         self._next_ref = 0
 
     # --- time and numbers
@@ -124,7 +128,7 @@ class Context:
     def wait_for_turn(self, peer: Writer) -> None:
         """The peer has had as much of a tick as one client may."""
         self.turns[peer] = None
-        self._schedule()
+        self._schedule_turns()
 
     def room_changed(self, room: Room) -> None:
         """Some member of the room may have something to receive."""
@@ -137,6 +141,11 @@ class Context:
         self._appended.add(room.key)
         if not self._scheduled:
             self._schedule()
+
+    def _schedule_turns(self) -> None:
+        if not self._turns_scheduled:
+            self._turns_scheduled = True
+            self.host.schedule_turns()
 
     def _schedule(self) -> None:
         if not self._scheduled:

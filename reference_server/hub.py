@@ -16,7 +16,7 @@ from reference_server.caretaker import Caretaker
 from reference_server.config import Config
 from reference_server.context import Context, Host
 from reference_server.limits import Spent
-from reference_server.peer import Link, Peer
+from reference_server.peer import TALK, Link, Peer
 from reference_server.requests import Requests
 from reference_server.store import Store
 
@@ -27,9 +27,13 @@ REFUSED_AT_ONCE = 32
 
 DRAIN_RETRY_MS = 1_000
 
-TURNS_A_TICK = 4
-"""How many of those that had enough of an earlier tick go on in one. A publish waits for some three ticks: floods must
-not make them long, and this is worth a fifth of a millisecond."""
+TURN_SECONDS = 0.001
+"""How long those that had enough of a tick wait until they go on. So a flood leaves some of the processor to others, and
+to the thread that commits."""
+
+TURN_FRAMES = 128
+"""How many frames are taken up then, of all of them. A publish waits for some three ticks, and this must not make them
+long: it is worth less than half a millisecond."""
 
 SWEPT_AT_ONCE = 256
 """How many peers are looked at without a pause: a fraction of a millisecond."""
@@ -105,12 +109,20 @@ class Hub(Context):
             appended, self._appended = self._appended, set()
             count, begun = self.tally.appended, self.now
             self.store.commit(lambda: self._committed(appended, count, begun))
-        if self.turns:
-            self._give_turns()
         if self.waiting:
             self._settle()
         self._flush_rooms()
         self._write_out()
+
+    def give_turns(self) -> None:
+        """Let some of those go on that had enough of an earlier tick, the longest waiting first."""
+        self._turns_scheduled = False
+        served = tuple(islice(self.turns, TURN_FRAMES // TALK))
+        for peer in served:
+            del self.turns[peer]
+            peer.take_turn(TURN_FRAMES // len(served))
+        if self.turns:
+            self._schedule_turns()
 
     def _committed(self, appended: set[str], count: int, begun: float) -> None:
         """What was appended up to some tick is stable now: ACKs first (RW-PROMISE-11), then the streams."""
@@ -118,13 +130,6 @@ class Hub(Context):
         self._changed.update(self.rooms[key] for key in appended if key in self.rooms)
         self._settle()
         self._schedule()
-
-    def _give_turns(self) -> None:
-        for peer in tuple(islice(self.turns, TURNS_A_TICK)):
-            del self.turns[peer]
-            peer.take_turn()
-        if self.turns:
-            self._schedule()
 
     def _settle(self) -> None:
         waiting, self.waiting = self.waiting, set()

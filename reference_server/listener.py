@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 
 from reference_server.accounts import AccountsError, AccountsFile, accounts_path
 from reference_server.config import Config
-from reference_server.hub import REFUSED_AT_ONCE, Hub
+from reference_server.hub import REFUSED_AT_ONCE, TURN_SECONDS, Hub
 from reference_server.peer import Peer
 from reference_server.store import Store
 from reference_server.tls import ALPN, TlsError, agreed, server_context
@@ -249,6 +249,9 @@ class Listener:
     def schedule_flush(self) -> None:
         # Runs after the callbacks of all sockets that were readable in this turn of the loop.
         self._loop.call_soon(self._flush)
+
+    def schedule_turns(self) -> None:
+        self._loop.call_later(TURN_SECONDS, self.hub.give_turns)
 
     def _timed_flush(self) -> None:
         begun = time.perf_counter()

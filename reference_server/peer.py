@@ -28,7 +28,7 @@ NO_EXTENSIONS: frozenset[str] = frozenset()
 """One empty set for all connections."""
 
 TALK = 8
-"""How many frames that are no requests are taken up of one client: then it waits for its turn."""
+"""How many frames that are no requests are taken up of one client in a tick: then it waits for its turn."""
 
 REQUEST = 4
 """For how many of those a request counts, accepted publishes aside. A message of HISTORY counts for one."""
@@ -229,17 +229,17 @@ class Peer:
         if self.starved:
             self.starved = False
             self._rooms_changed()
-        if self.conn.allowance <= 0:
-            self.hub.wait_for_turn(self)
-            return
-        self.conn.allowance = TALK
-        if self._when_taken is not None:
+        if self._when_taken is not None and self.conn.allowance > 0:
             taken, self._when_taken = self._when_taken, None
             taken()
+        if self.conn.allowance > 0:
+            self.conn.allowance = TALK
+        else:
+            self.hub.wait_for_turn(self)
 
-    def take_turn(self) -> None:
-        """Take up what it said beyond what one client may, or go on with what it is told."""
-        self.conn.allowance = TALK
+    def take_turn(self, frames: int) -> None:
+        """Take up what it said beyond what one client may in a tick, or go on with what it is told."""
+        self.conn.allowance = frames
         self.hub.waiting.add(self)
         self.hub.touched(self)
 

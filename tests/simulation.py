@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from reference_client import events
 from reference_client.session import Session
 from reference_server.config import Config
-from reference_server.hub import Hub
+from reference_server.hub import TURN_SECONDS, Hub
 from reference_server.id_index import IdIndex
 from reference_server.memory_store import MemoryLog, MemoryStore
 from reference_server.peer import Peer
@@ -355,6 +355,10 @@ class World:
         hub = self.hub
         self.after(0.0, lambda: hub.flush() if hub is not None and hub is self.hub else None)
 
+    def schedule_turns(self) -> None:
+        hub = self.hub
+        self.after(TURN_SECONDS, lambda: hub.give_turns() if hub is not None and hub is self.hub else None)
+
     def at(self, time: float, call: Callable[[], None]) -> None:
         self._count += 1
         heapq.heappush(self._agenda, (time, self._count, call))
@@ -447,6 +451,9 @@ class _Clock:
 
     def schedule_flush(self) -> None:
         self._world.schedule_flush()
+
+    def schedule_turns(self) -> None:
+        self._world.schedule_turns()
 
     def drain(self) -> None:
         self._world.drain()

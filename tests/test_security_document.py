@@ -9,7 +9,7 @@ from conformance.cli import all_cases
 from protocol.registry import LIMITS
 from reference_server.accounts import ITERATIONS, SHORTEST_PASSWORD
 from reference_server.config import Config
-from reference_server.hub import REFUSED_AT_ONCE
+from reference_server.hub import REFUSED_AT_ONCE, TURN_FRAMES
 from reference_server.listener import HIGH_WATER, RESERVED_DESCRIPTORS
 from reference_server.peer import TALK
 
@@ -19,6 +19,7 @@ FIXED = {
     "refused at once": REFUSED_AT_ONCE,
     "reserved descriptors": RESERVED_DESCRIPTORS,
     "talk at once": TALK,
+    "turn": TURN_FRAMES,
     "high water": HIGH_WATER,
     "password": SHORTEST_PASSWORD,
     "iterations": ITERATIONS,
