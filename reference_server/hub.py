@@ -28,7 +28,7 @@ REFUSED_AT_ONCE = 32
 DRAIN_RETRY_MS = 1_000
 
 TURN_SECONDS = 0.001
-"""How long those that had enough of a tick wait until they go on. So a flood leaves some of the processor to others, and
+"""How long those that had enough of a tick wait until they go on. So a flood leaves some of the processor to others and
 to the thread that commits."""
 
 TURN_FRAMES = 128

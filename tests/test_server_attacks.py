@@ -403,6 +403,25 @@ def test_a_flood_is_taken_up_in_turns_with_the_others(frame: Frame | Unknown) ->
         flooder.expect(Pong, lambda pong: pong.opaque == b"the last")
 
 
+def test_turns_are_due_once_whoever_comes_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else those who flood, leave and come back would make time go faster."""
+    with serving() as server, RawPeer(server.port) as raw:
+        peer, hub, due = peer_of(server, raw), server.hub, []
+
+        def waits_and_goes() -> tuple[int, int]:
+            monkeypatch.setattr(hub.host, "schedule_turns", lambda: due.append(1))
+            for _ in range(3):
+                hub.wait_for_turn(peer)
+                hub.turns.pop(peer)
+            hub.wait_for_turn(peer)
+            first = len(due)
+            hub.give_turns()
+            hub.wait_for_turn(peer)
+            return first, len(due)
+
+        assert server.run(waits_and_goes) == (1, 2)
+
+
 def test_a_long_answer_is_told_in_turns_with_the_others() -> None:
     """RW-LAG-1, RW-REQUEST-4: whoever asks for many messages has a few of them in each turn."""
     count = 5 * TALK
