@@ -3,7 +3,8 @@
 from protocol.frames import Auth, Hello, History, Join, Stop
 from reference_server.context import Context
 from reference_server.handshake import Handshake
-from reference_server.joiner import Historian, Joiner
+from reference_server.historian import Historian
+from reference_server.joiner import Joiner
 from reference_server.peer import Peer
 from reference_server.publisher import Publisher
 from reference_server.stopper import Stopper
