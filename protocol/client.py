@@ -413,7 +413,7 @@ class ClientConnection(Connection):
                     return self._time_out(now, "nothing received for two heartbeats")  # RW-HEARTBEAT-2
                 self._keep_alive(now)
             case "CLOSING":
-                if self._linger_over(now):
+                if now >= self._linger_due():
                     self._move("time-out")
                     self._stop()
         return None

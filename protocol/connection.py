@@ -11,6 +11,9 @@ Neither end does I/O or reads a clock. Whoever drives it calls
 `now` is in seconds, of any clock that does not step back.
 """
 
+import sys
+from math import inf
+
 from protocol.codec import encode
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.frames import Error, Field, Goaway, Ping
@@ -108,19 +111,22 @@ class Connection:
         """RW-CLOSE-2: a fatal failure is answered with GOAWAY of its code."""
         self.goaway(error.code, now, text=str(error)[:500], event="fatal error")
 
-    def _drop_input(self) -> None:
-        """RW-CLOSE-5: in CLOSING, drop what comes, up to the peer's last frame, which is GOAWAY."""
+    def _drop_input(self, most: int = sys.maxsize) -> int:
+        """RW-CLOSE-5: in CLOSING, drop what comes, up to the peer's last frame, which is GOAWAY; how many frames."""
+        dropped = 0
         try:
-            while (raw := self._reader.next_frame()) is not None:
+            while dropped < most and (raw := self._reader.next_frame()) is not None:
+                dropped += 1
                 if raw.type == FrameType.GOAWAY:
                     self._move("GOAWAY")
                     self._stop()
-                    return
+                    break
         except RemoteProtocolError:
             self._deaf = True  # out of step with the frames: only the end of the stream can be recognised
+        return dropped
 
-    def _linger_over(self, now: float) -> bool:
-        return self._closing_since is not None and now >= self._closing_since + self.linger
+    def _linger_due(self) -> float:
+        return inf if self._closing_since is None else self._closing_since + self.linger
 
     def _keep_alive(self, now: float) -> None:
         if now >= self.last_sent + HEARTBEAT_SHARE * self.heartbeat:

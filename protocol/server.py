@@ -18,6 +18,9 @@ from protocol.state import SERVER_ACCEPTS, SERVER_MACHINE, SERVER_REFUSES
 
 _EXTENSIONS = {FrameType.HISTORY: "history", FrameType.STOP: "admin"}
 
+DROPPED = 8
+"""How many frames that are dropped unread count for one that is looked at."""
+
 _NOTHING: deque[int | bytes] = deque()
 """What an idle connection owes: one empty deque for all, since each of its own would cost it 600 octets."""
 
@@ -45,8 +48,9 @@ class ServerConnection(Connection):
     final reply through `send`, in the order of the events. `events` yields no further request while `window` of them
     are unanswered; call `events` again after answering.
 
-    `allowance` is how many more frames are looked at: PING, PONG and what is ignored take 1 from it each. Whoever has
-    others to serve sets it, takes from it what an event is worth, and calls `events` again when he has raised it.
+    `allowance` is how many more frames are looked at: PING, PONG and what is ignored take 1 from it each, and so do
+    DROPPED of those that follow a GOAWAY. Whoever has others to serve sets it, takes from it what an event is worth,
+    and calls `events` again when he has raised it.
     `unread` is whether `events` stopped before it had looked at all octets: until it has, no more of them are wanted,
     or a client that minds no window would fill our memory.
     """
@@ -146,13 +150,16 @@ class ServerConnection(Connection):
                 yield event
         self.unread = True
         if self.state == "CLOSING" and not self._deaf:
-            self._drop_input()
+            dropped = self._drop_input(DROPPED * self.allowance)
+            self.allowance -= -(-dropped // DROPPED)
 
     @property
     def wants_data(self) -> bool:
         """Whether octets that arrive now would be looked at."""
         # RW-CLOSE-5: in CLOSING also what is dropped is read, or the transport is reset and the GOAWAY lost with it.
-        return (self._may_read() and not self.unread) or (self.state == "CLOSING" and not self._peer_left)
+        if self.state == "CLOSING":
+            return not self._peer_left and self.allowance > 0
+        return self._may_read() and not self.unread
 
     def _may_read(self) -> bool:
         if self._deaf:
@@ -162,7 +169,7 @@ class ServerConnection(Connection):
         if self.state in ("OPEN", "DRAINING"):
             return len(self._outstanding) < self.window and self.allowance > 0  # RW-REQUEST-6, RW-PING-4
         # HELLO and AUTH are answered before what follows them is read: slicing makes no difference (RW-FRAME-4).
-        return self.state in ("WAIT_HELLO", "AUTHENTICATING") and not self._step_due
+        return self.state in ("WAIT_HELLO", "AUTHENTICATING") and not self._step_due and self.allowance > 0
 
     def _interpret(self, raw: RawFrame) -> ServerEvent | None:
         # RW-CHECK-1: length (the reader), state, type, header, structure, fields, values (decode).
@@ -391,8 +398,13 @@ class ServerConnection(Connection):
                 due = min(self.last_sent + HEARTBEAT_SHARE * self.heartbeat, self._frame_due())
                 return min(due, self.last_received + 2 * self.heartbeat) if self._reading else due
             case "CLOSING" if self._closing_since is not None:
-                return self._closing_since + self.linger
+                return self._linger_due()
         return None
+
+    def _linger_due(self) -> float:
+        due = super()._linger_due()
+        # RW-CLOSE-3: what is owed takes as long as it takes to tell, if the peer goes on reading it.
+        return due if self._goodbye is None else max(due, self.last_sent + self.linger)
 
     def _frame_due(self) -> float:
         if self._frame_since is None or not self._reading:
@@ -419,7 +431,7 @@ class ServerConnection(Connection):
                     return self._time_out(now, "nothing received for two heartbeats")  # RW-HEARTBEAT-2
                 self._keep_alive(now)
             case "CLOSING":
-                if self._linger_over(now):
+                if now >= self._linger_due():
                     self._move("time-out")
                     self._stop()
         return None

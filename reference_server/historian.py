@@ -122,7 +122,8 @@ class _Reading:
             self._busy = True
             while ahead:
                 after = ahead.popleft()
-                self._log.read(after, min(self._end - 1 - after, READ_AT_ONCE), self._octets, self._portion)
+                octets = self._octets if self._newest else max(1, self._octets - self._size)
+                self._log.read(after, min(self._end - 1 - after, READ_AT_ONCE), octets, self._portion)
             self._busy = False
 
     def _portion(self, records: list[Record]) -> None:
@@ -139,7 +140,9 @@ class _Reading:
     def _keep(self, record: Record) -> bool:
         """Whether that is all."""
         kept, size = self._kept, len(record.payload) + len(record.fields)
-        if kept and record.seq != kept[-1].seq + 1:  # trimmed meanwhile: what is left must have no hole
+        if kept and record.seq != kept[-1].seq + 1:  # trimmed meanwhile: what is told must have no hole
+            if not self._newest:
+                return True
             kept.clear()
             self._size = 0
         if record.seq >= self._end or (kept and not self._newest and self._size + size > self._octets):

@@ -16,7 +16,7 @@ from protocol.codec import pack_ack
 from protocol.connection import error_frame
 from protocol.events import ConnectionTerminated, RequestRefused, ServerEvent
 from protocol.frames import Auth, Error, Hello, History, Join, Leave, Ok, Publish, Stop
-from protocol.registry import Code, FrameType, PresenceKind
+from protocol.registry import Code, Flag, FrameType, PresenceKind
 from protocol.server import ServerConnection
 from reference_server.context import Context
 from reference_server.limits import TokenBucket
@@ -312,6 +312,8 @@ class Peer:
                 self.conn.send(outcome)
                 return
             outcome = Pending(publish.request, None, 0, 0, 0, outcome)
+        elif outcome.flags & Flag.DUPLICATE:
+            self.conn.allowance -= 1  # no rate bounds repeats
         if self._pending is None:
             self._pending = deque()
         self._pending.append(outcome)

@@ -343,6 +343,22 @@ def test_after_goaway_of_the_client_the_owed_replies_come_first() -> None:
     assert conn.should_close
 
 
+def test_owed_replies_are_not_cut_by_the_linger_time() -> None:
+    """RW-CLOSE-3: as long as the peer goes on taking them."""
+    conn = server()
+    linger = ServerTimes().linger
+    feed(conn, encode(f.History(1, 0, 0, request=2, room=1)) + encode(f.Goaway(Code.NONE)), 1.0)
+    for step in range(1, 10):
+        now = 1.0 + step * linger * 0.8
+        assert (conn.next_timeout() or 0.0) > now
+        conn.handle_timeout(now)
+        conn.send_part(2, b"a MESSAGE")
+        assert conn.data_to_send(now) == b"a MESSAGE"
+        assert not conn.should_close
+    conn.handle_timeout(now + linger)
+    assert conn.should_close
+
+
 def test_nothing_is_sent_after_goaway() -> None:
     conn = server()
     feed(conn, encode(f.Join("lobby", 0, 0, request=2)))

@@ -15,20 +15,16 @@ from protocol.codec import encode
 from protocol.frames import (
     Ack,
     Error,
-    Frame,
     Goaway,
     Hello,
-    History,
     HistoryEnd,
     Join,
     Joined,
     Leave,
-    Message,
     Ok,
     Ping,
     Pong,
     Presence,
-    Publish,
     Stop,
     Unknown,
 )
@@ -36,8 +32,8 @@ from protocol.framing import FrameReader
 from protocol.registry import Code, Flag, PresenceKind
 from reference_server.hub import REFUSED_AT_ONCE
 from reference_server.listener import HIGH_WATER
-from reference_server.peer import REQUEST, TALK, Peer
-from tests.rawpeer import FREE, KIB, PATIENCE, PREFACE, RawPeer, fill, held_for, peer_of, serving
+from reference_server.peer import Peer
+from tests.rawpeer import FREE, KIB, PATIENCE, PREFACE, RawPeer, held_for, peer_of, serving
 
 READ_AT_ONCE = 256 * KIB
 """What asyncio reads of a socket at once."""
@@ -369,80 +365,6 @@ def test_server_that_ends_leaves_no_socket_open_for_what_nobody_reads() -> None:
                 with contextlib.suppress(BlockingIOError):
                     flooder.socket.send(encode(Ping(bytes(8))) * 1000)
         assert server.listener.open == 0
-
-
-@pytest.mark.parametrize(
-    "frame",
-    [
-        Ping(bytes(8)),
-        Leave(request=7, room=5),
-        History(1, 0, 0, request=7, room=5),
-        Publish(bytes(16), 1, b"hi", request=7, room=5),
-        Unknown(0x0070, b"", request=7, room=0),
-        Unknown(0x8070, b""),
-        Pong(bytes(8)),
-    ],
-    ids=lambda frame: type(frame).__name__,
-)
-def test_a_flood_is_taken_up_in_turns_with_the_others(frame: Frame | Unknown) -> None:
-    """RW-CLOSE-7: whatever one client sends at once, another one waits for a few frames of it and not for all."""
-    count = 5_000
-    with serving() as server, RawPeer(server.port) as flooder, RawPeer(server.port) as other:
-        peers = [peer_of(server, flooder), peer_of(server, other)]
-
-        def at_once() -> list[int]:
-            # As if both had been readable in one turn of the loop: first a flood, then one PING.
-            for peer, octets in zip(peers, (encode(frame) * count, encode(Ping(bytes(8)))), strict=True):
-                peer.receive(octets, server.hub.now)
-            return [peer.conn._reader.buffered for peer in peers]
-
-        at_most = TALK // (REQUEST if frame.request else 1)
-        assert server.run(at_once) == [(count - at_most) * len(encode(frame)), 0]
-        other.expect(Pong)
-        flooder.send(Ping(b"the last"))
-        flooder.expect(Pong, lambda pong: pong.opaque == b"the last")
-
-
-def test_turns_are_due_once_whoever_comes_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else those who flood, leave and come back would make time go faster."""
-    with serving() as server, RawPeer(server.port) as raw:
-        peer, hub, due = peer_of(server, raw), server.hub, []
-
-        def waits_and_goes() -> tuple[int, int]:
-            monkeypatch.setattr(hub.host, "schedule_turns", lambda: due.append(1))
-            for _ in range(3):
-                hub.wait_for_turn(peer)
-                hub.turns.pop(peer)
-            hub.wait_for_turn(peer)
-            first = len(due)
-            hub.give_turns()
-            hub.wait_for_turn(peer)
-            return first, len(due)
-
-        assert server.run(waits_and_goes) == (1, 2)
-
-
-def test_a_long_answer_is_told_in_turns_with_the_others() -> None:
-    """RW-LAG-1, RW-REQUEST-4: whoever asks for many messages has a few of them in each turn."""
-    count = 5 * TALK
-    with serving(**FREE) as server, RawPeer(server.port) as reader, RawPeer(server.port) as other:
-        fill(server, "hall", count, 100)
-        ref = reader.join("hall").room
-        peer, history = peer_of(server, reader), reader.history(ref)
-
-        def at_once() -> int:
-            peer.receive(encode(history), server.hub.now)
-            made = FrameReader(2**24)
-            made.feed(b"".join(peer.conn._out))
-            return sum(1 for _ in iter(made.next_frame, None))
-
-        assert server.run(at_once) == TALK - REQUEST
-        other.send(Ping(bytes(8)))
-        other.expect(Pong)
-        seqs = [reader.expect(Message, lambda message: message.request == history.request).seq for _ in range(count)]
-        assert seqs == list(range(1, count + 1))
-        end = reader.expect(HistoryEnd)
-        assert (end.request, end.start, end.end, end.flags) == (history.request, 1, count + 1, 0)
 
 
 @pytest.mark.parametrize("what", ["publish", "history", "ping"])
