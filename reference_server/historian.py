@@ -16,6 +16,9 @@ from reference_server.store import Log, Record
 READ_AT_ONCE = 128
 """How many messages are read at once: the store's thread and ours share one interpreter."""
 
+MESSAGE = 2
+"""For how many frames of a client's turn a message counts: it is read from the store as well."""
+
 
 class Historian:
     """Pages of a room's log."""
@@ -79,8 +82,8 @@ class _Answer:
         peer, records = self._peer, self._records
         if not peer.closing:
             conn, ref, request = peer.conn, self._history.room, self._history.request
-            count = min(len(records), max(1, conn.allowance))
-            conn.allowance -= count
+            count = min(len(records), max(1, conn.allowance // MESSAGE))
+            conn.allowance -= count * MESSAGE
             if count:
                 octets = [message_octets(records.popleft(), ref, request) for _ in range(count)]
                 conn.send_part(request, b"".join(octets))

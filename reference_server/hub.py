@@ -31,9 +31,9 @@ TURN_SECONDS = 0.001
 """How long those that had enough of a tick wait until they go on. So a flood leaves some of the processor to others and
 to the thread that commits."""
 
-TURN_FRAMES = 128
+TURN_FRAMES = 256
 """How many frames are taken up then, of all of them. A publish waits for some three ticks, and this must not make them
-long: it is worth less than half a millisecond."""
+long: it is worth less than a millisecond."""
 
 SWEPT_AT_ONCE = 256
 """How many peers are looked at without a pause: a fraction of a millisecond."""

@@ -31,7 +31,7 @@ TALK = 8
 """How many frames that are no requests are taken up of one client in a tick: then it waits for its turn."""
 
 REQUEST = 4
-"""For how many of those a request counts, accepted publishes aside. A message of HISTORY counts for one."""
+"""For how many of those a request counts, accepted publishes aside."""
 
 STREAM_OCTETS = 256 * 1024
 """How much of all its rooms' streams one client is handed in a tick, about."""
