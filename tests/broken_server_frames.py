@@ -25,6 +25,7 @@ from protocol.registry import (
     is_ignorable,
     is_relayed,
 )
+from reference_server import peer
 from tests.broken_server_changes import FATAL, broken, fatal_if, never, of, recoded, unchanged, without, wrong
 from tests.broken_servers import Alteration, Heard, Piece, Says, Wrong
 
@@ -216,7 +217,7 @@ broken(
 broken("does not say OK", "RW-REQUEST-2", says=of(Ok, never))
 broken("answers twice", "RW-REQUEST-2", says=lambda a, f: [f, f] if isinstance(f, Ack) else [f])
 broken("answers LEAVE first", "RW-REQUEST-3", batch=lambda a, said: sorted(said, key=lambda f: not isinstance(f, Ok)))
-broken("mixes replies", "RW-REQUEST-4", batch=_later(Message, Ack))
+broken("mixes replies", "RW-REQUEST-4", batch=_later(Message, Ack), patch=lambda p: p.setattr(peer, "TALK", 10_000))
 broken("punishes many requests", "RW-REQUEST-6", "RW-REQUEST-2", hears=_overrun)
 broken("forbids unknown requests", "RW-TYPE-1", "RW-EXT-1", says=recoded({Code.UNKNOWN_REQUEST: Code.FORBIDDEN}))
 broken(
