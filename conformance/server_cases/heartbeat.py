@@ -104,6 +104,8 @@ async def time_not_read(t: Context) -> None:
         await asyncio.sleep(0.1)
     codes = [body[:2] for header, body in _others(peer.capture, pong) if header.type == FrameType.GOAWAY]
     t.observe(codes != [u16(Code.SLOW)], "the server has ended a connection that did not read for 2 H")
+    timed_out = codes == [u16(Code.TIMEOUT)]  # or else it had its reasons to end so early
+    t.observe(still == _STILL or timed_out, "the server has ended the connection before it stopped reading")
     all_answered = peer.capture.count(pong) * len(pong) >= sent
     cut = codes in ([], [u16(Code.TIMEOUT)]) and not all_answered  # PINGs were there to be read
     t.observe(cut or not went_on, "the server went on reading while no PONG was taken")
