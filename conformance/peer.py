@@ -340,6 +340,8 @@ class Peer(RawConnection):
             reset(transport)
         else:
             self._writer.close()
-        with contextlib.suppress(OSError, TimeoutError):
-            await asyncio.wait_for(self._writer.wait_closed(), 0.2)
+        # Not `wait_for`: it would cancel the future that all waiters of this transport share.
+        closed = asyncio.create_task(self._writer.wait_closed())
+        closed.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.wait([closed], timeout=0.2)
         transport.abort()

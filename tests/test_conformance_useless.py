@@ -12,12 +12,14 @@ import pytest
 
 from conformance.cli import main
 from conformance.options import Options
+from conformance.peer import Peer
 from conformance.runner import ServerRunner
 from conformance.server_cases import server_cases
 from conformance.session import FAILS, UNREACHABLE
 from conformance.spec import load
 from conformance.target import ServerTarget
 from conformance.verdicts import Result, Verdict
+from conformance.wirelog import WireLog
 
 PREFACE = bytes.fromhex("F5525750 01 00 0000")
 WELCOME = bytes.fromhex(
@@ -190,6 +192,20 @@ def test_useless_servers_pass_nothing(handler: Handler) -> None:
     assert [r.reason for r in results if r.verdict is Verdict.HARNESS_ERROR] == []
     assert not any("Traceback" in result.reason for result in results)
     assert any(result.verdict in (Verdict.FAIL, Verdict.CRASH) for result in results)
+
+
+async def _close_twice() -> None:
+    async with serving(deaf) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        peer = Peer("twice", reader, writer, WireLog(), 1.0)
+        peer.write(bytes(2**24))  # more than the server's buffers take, so that closing cannot end
+        for _ in range(2):
+            await peer.close()
+
+
+def test_connection_whose_server_reads_nothing_is_closed_twice() -> None:
+    """A case closes what it opened, and so does the end of the case: neither may be taken for a cancellation."""
+    asyncio.run(_close_twice())
 
 
 def _status(handler: Handler, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:

@@ -12,7 +12,8 @@ from protocol.frames import Ping, Pong
 from protocol.registry import Code, FrameType
 
 _SLACK = 2.0  # seconds that a busy machine may take
-_STILL = 4  # seconds after which a server that has read nothing of a flood has stopped: many are in its turns
+_STILL = 4.0  # seconds after which a server that has read nothing of a flood has stopped: many are in its turns
+_LOOK = 0.25  # seconds between two looks at whether it reads
 
 
 @case("7.7/same-opaque", "RW-PING-1")
@@ -81,18 +82,18 @@ async def time_not_read(t: Context) -> None:
     await peer.fence()
     peer.pause()
     peer.capture = bytearray()
-    sent, waiting, still, chunk = 0, -1, 0, encode(Ping(b"unread!!")) * 4096
+    sent, waiting, still, chunk = 0, -1, 0.0, encode(Ping(b"unread!!")) * 4096
     while sent < 24 * 2**20 and still < _STILL and not peer.ended:
         if peer.unsent < len(chunk):
             peer.write(chunk)
             sent += len(chunk)
             await asyncio.sleep(0)
         else:
-            still = still + 1 if waiting == peer.unsent else 0
+            still = still + _LOOK if waiting == peer.unsent else 0.0
             waiting = peer.unsent
-            await asyncio.sleep(1.0)  # one that is slow has not stopped reading
+            await asyncio.sleep(_LOOK)  # one that is slow has not stopped reading
     t.observe(
-        still == _STILL or bool(peer.ended), f"the server has read {sent} octets of PINGs while no PONG was taken"
+        still >= _STILL or bool(peer.ended), f"the server has read {sent} octets of PINGs while no PONG was taken"
     )
     await asyncio.sleep(limit + 0.5)  # what the server must not count
     went_on = waiting != peer.unsent
@@ -104,8 +105,10 @@ async def time_not_read(t: Context) -> None:
         await asyncio.sleep(0.1)
     codes = [body[:2] for header, body in _others(peer.capture, pong) if header.type == FrameType.GOAWAY]
     t.observe(codes != [u16(Code.SLOW)], "the server has ended a connection that did not read for 2 H")
-    timed_out = codes == [u16(Code.TIMEOUT)]  # or else it had its reasons to end so early
-    t.observe(still == _STILL or timed_out, "the server has ended the connection before it stopped reading")
+    # The PINGs that nobody read may reset the connection before its GOAWAY is taken. Then the time tells: a server that
+    # ends it after it read nothing for about 2 H counted that time; one that ends it at once had another reason.
+    timed_out = codes == [u16(Code.TIMEOUT)] or (not codes and still > limit / 2)
+    t.observe(still >= _STILL or timed_out, "the server has ended the connection before it stopped reading")
     all_answered = peer.capture.count(pong) * len(pong) >= sent
     cut = codes in ([], [u16(Code.TIMEOUT)]) and not all_answered  # PINGs were there to be read
     t.observe(cut or not went_on, "the server went on reading while no PONG was taken")
