@@ -13,29 +13,35 @@ from pathlib import Path
 
 import shtab
 
-from conformance import commands, coverage, declaration, init, replay, report_commands, selftest, shrinking
-from conformance.baseline import BaselineError
-from conformance.cases import Case, check
-from conformance.client_cases import client_cases
-from conformance.client_role import launcher
-from conformance.client_runner import ClientRunner
-from conformance.codec_cases import codec_cases
-from conformance.codec_runner import CodecRunner
+from conformance.client.cases import client_cases
+from conformance.client.runner import ClientRunner
+from conformance.client.target import launcher
+from conformance.codec.cases import codec_cases
+from conformance.codec.runner import CodecRunner
+from conformance.commands import init, selftest
+from conformance.commands import inspect as commands
+from conformance.commands import reports as report_commands
+from conformance.commands.run import FAILS, FAULT, INTERRUPTED, USAGE, Session
 from conformance.fuzz import cli as fuzz_cli
-from conformance.fuzz import replays
-from conformance.markdown import SpecError
-from conformance.options import DECLARATIONS, Options
-from conformance.process import CommandError, arguments
-from conformance.report import FORMATS
-from conformance.results import About
-from conformance.runner import Report, ServerRunner
-from conformance.selection import Selection, SelectionError
-from conformance.server_cases import server_cases
-from conformance.session import FAILS, FAULT, INTERRUPTED, USAGE, Session
-from conformance.spec import load
-from conformance.target import OFFERED, LaunchedServer, ServerTarget, tls_values
-from conformance.tls import TlsError, Trust, authority
-from conformance.verdicts import HarnessFault
+from conformance.fuzz import script_file as replays
+from conformance.harness import config as declaration
+from conformance.harness.baseline import BaselineError
+from conformance.harness.case import Case, check
+from conformance.harness.options import DECLARATIONS, Options
+from conformance.harness.process import CommandError, arguments
+from conformance.harness.selection import Selection, SelectionError
+from conformance.harness.tls import TlsError, Trust, authority
+from conformance.harness.verdicts import HarnessFault
+from conformance.report import coverage
+from conformance.report.results import About
+from conformance.report.terminal import FORMATS
+from conformance.server import replay
+from conformance.server import shrink as shrinking
+from conformance.server.cases import server_cases
+from conformance.server.runner import Report, ServerRunner
+from conformance.server.target import OFFERED, LaunchedServer, ServerTarget, tls_values
+from conformance.spec.markdown import SpecError
+from conformance.spec.tables import load
 
 _EXAMPLES = """\
 examples:
@@ -44,7 +50,7 @@ examples:
   roomwire-check server --connect localhost:7117 'server/7.9/*' -x
   roomwire-check server --connect localhost:7117 --section 10 -k 'not waits'
   roomwire-check client --exec 'python3 -m reference_client.adapter {host} {port}'
-  roomwire-check codec --exec 'python3 -m conformance.reference_codec' --format json
+  roomwire-check codec --exec 'python3 -m conformance.codec.reference' --format json
   roomwire-check server --connect localhost:7117 --report after
   roomwire-check compare before after
   roomwire-check report ours theirs --output both

@@ -15,16 +15,17 @@ from typing import Any
 
 import pytest
 
-from conformance import baseline, declaration
-from conformance.cases import Case, check
-from conformance.options import Options
-from conformance.process import CommandError, Unstartable, arguments
-from conformance.report import failure_lines
-from conformance.runner import ServerRunner
-from conformance.server_cases import server_cases
-from conformance.spec import load
-from conformance.target import LaunchedServer, ServerTarget, Unreachable
-from conformance.verdicts import Result, Verdict
+from conformance.harness import baseline
+from conformance.harness import config as declaration
+from conformance.harness.case import Case, check
+from conformance.harness.options import Options
+from conformance.harness.process import CommandError, Unstartable, arguments
+from conformance.harness.verdicts import Result, Verdict
+from conformance.report.terminal import failure_lines
+from conformance.server.cases import server_cases
+from conformance.server.runner import ServerRunner
+from conformance.server.target import LaunchedServer, ServerTarget, Unreachable
+from conformance.spec.tables import load
 
 _HERE = Path(__file__).resolve()
 

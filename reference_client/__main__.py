@@ -2,6 +2,6 @@
 
 import sys
 
-from reference_client.cli import main
+from reference_client.chat.cli import main
 
 sys.exit(main())

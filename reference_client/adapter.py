@@ -17,7 +17,7 @@ from protocol.errors import LocalProtocolError
 from reference_client import events
 from reference_client.client import Client
 from reference_client.errors import ClientError, OutcomeUnknown, TooManyPending
-from reference_client.session import SOFTWARE
+from reference_client.session.session import SOFTWARE
 from reference_client.tls import client_context
 
 CONTRACT = 1

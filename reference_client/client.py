@@ -32,9 +32,9 @@ from reference_client.errors import (
     TooManyPending,
     Unreachable,
 )
-from reference_client.link import Link, reason
-from reference_client.room_handle import Receipt, Room
-from reference_client.session import Session
+from reference_client.room import Receipt, Room
+from reference_client.session.session import Session
+from reference_client.transport import Link, reason
 
 DEFAULT_PORT = 7117
 

@@ -13,15 +13,19 @@ from pathlib import Path
 
 import shtab
 
-from reference_server import VERSION, cert_command, doctor, logs, maintenance, user_commands
+from reference_server import VERSION, logs
 from reference_server.accounts import AccountsError
+from reference_server.commands import cert as cert_command
+from reference_server.commands import doctor
+from reference_server.commands import store as maintenance
+from reference_server.commands import user as user_commands
 from reference_server.config import Config, ConfigError, default_data_directory, load
-from reference_server.listener import Listener, ListenError, allow_connections
-from reference_server.memory_store import MemoryStore
-from reference_server.monitor import Monitor
-from reference_server.sqlite_store import SqliteStore
-from reference_server.store import Retention, Store, StoreError
-from reference_server.tls import TlsError, require_secrecy
+from reference_server.metrics.http import Monitor
+from reference_server.net.listener import Listener, ListenError, allow_connections
+from reference_server.net.tls import TlsError, require_secrecy
+from reference_server.store.base import Retention, Store, StoreError
+from reference_server.store.memory import MemoryStore
+from reference_server.store.sqlite import SqliteStore
 
 EXAMPLES = """\
 examples:

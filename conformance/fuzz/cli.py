@@ -7,22 +7,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from conformance import declaration
-from conformance.client_role import launcher
-from conformance.fuzz import replays
-from conformance.fuzz.client import ClientFuzz
-from conformance.fuzz.client_player import ClientPlayer
+from conformance.client.target import launcher
+from conformance.commands.run import CONFORMS, FAILS, UNREACHABLE
+from conformance.fuzz import script_file as replays
+from conformance.fuzz.client.fuzzer import ClientFuzz
+from conformance.fuzz.client.player import ClientPlayer
 from conformance.fuzz.codec import CodecFuzz
-from conformance.fuzz.hosted import Hosted
+from conformance.fuzz.failure import Failure
 from conformance.fuzz.options import Options
-from conformance.fuzz.player import Player, last_frames
-from conformance.fuzz.refusals import Failure
-from conformance.fuzz.server import ServerFuzz
-from conformance.fuzz.tally import Tally
-from conformance.options import DECLARATIONS
-from conformance.process import CommandError, Unstartable, arguments
-from conformance.session import CONFORMS, FAILS, UNREACHABLE
-from conformance.target import OFFERED, LaunchedServer, ServerTarget, Unreachable
+from conformance.fuzz.server.fuzzer import ServerFuzz
+from conformance.fuzz.server.hosted import Hosted
+from conformance.fuzz.server.player import Player, last_frames
+from conformance.fuzz.stats import Tally
+from conformance.harness import config as declaration
+from conformance.harness.options import DECLARATIONS
+from conformance.harness.process import CommandError, Unstartable, arguments
+from conformance.server.target import OFFERED, LaunchedServer, ServerTarget, Unreachable
 
 EXAMPLES = """\
 examples:

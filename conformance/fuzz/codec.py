@@ -15,21 +15,21 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 
-from conformance import reference_codec
-from conformance.codec_program import Broken, CodecProgram
-from conformance.codec_values import differences
+from conformance.codec import reference as reference_codec
+from conformance.codec.target import Broken, CodecProgram
+from conformance.codec.values import differences
+from conformance.commands.run import CONFORMS, FAILS
 from conformance.fuzz import strategies
 from conformance.fuzz.options import Options
 from conformance.fuzz.progress import Progress
-from conformance.fuzz.tally import Tally
-from conformance.octets import HEADER, Header
-from conformance.octets import decode as declared
-from conformance.octets import encode as declared_octets
-from conformance.process import arguments
-from conformance.session import CONFORMS, FAILS
-from conformance.show import hex_lines
-from conformance.verdicts import CaseEnd
-from conformance.wirelog import WireLog
+from conformance.fuzz.stats import Tally
+from conformance.harness.process import arguments
+from conformance.harness.verdicts import CaseEnd
+from conformance.wire.log import WireLog
+from conformance.wire.octets import HEADER, Header
+from conformance.wire.octets import decode as declared
+from conformance.wire.octets import encode as declared_octets
+from conformance.wire.text import hex_lines
 from protocol.codec import RawFrame, decode, encode
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.frames import Frame, Unknown

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from conformance.fuzz.endpoint import wire_lines
+from conformance.fuzz.failure import Failure
 from conformance.fuzz.options import Options
 from conformance.fuzz.progress import Progress
-from conformance.fuzz.refusals import Failure
-from conformance.fuzz.replays import Replay
-from conformance.spec import load
+from conformance.fuzz.script_file import Replay
+from conformance.fuzz.server.raw_client import wire_lines
+from conformance.spec.tables import load
 
 
 @dataclass(frozen=True)

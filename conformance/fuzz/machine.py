@@ -1,7 +1,7 @@
 """The model as a hypothesis state machine, for anybody's pytest.
 
     from conformance.fuzz.machine import server_machine
-    from conformance.fuzz.network import Sockets
+    from conformance.fuzz.server.network import Sockets
 
     TestMyServer = server_machine(lambda: Sockets(lambda: ("127.0.0.1", 7117), 5.0, {})).TestCase
 
@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from conformance.fuzz.broken import BROKEN, HANDSHAKES
-from conformance.fuzz.network import Network
-from conformance.fuzz.player import Player
-from conformance.fuzz.requests import DROPPABLE
-from conformance.fuzz.steps import ITEMS, Step
-from conformance.fuzz.tally import Tally
+from conformance.fuzz.server.broken_frames import BROKEN, HANDSHAKES
+from conformance.fuzz.server.network import Network
+from conformance.fuzz.server.player import Player
+from conformance.fuzz.server.requests import DROPPABLE
+from conformance.fuzz.server.steps import ITEMS, Step
+from conformance.fuzz.stats import Tally
 
 CLIENTS = st.integers(0, 3)
 ROOMS = st.integers(0, 1)
@@ -32,7 +32,7 @@ def server_machine(
 ) -> type[RuleBasedStateMachine]:
     """A state machine that drives a server, which `network` begins anew for each example.
 
-    `timeout`: how long an answer may take, in seconds. What goes wrong is conformance.verdicts.Failed, with the
+    `timeout`: how long an answer may take, in seconds. What goes wrong is conformance.harness.verdicts.Failed, with the
     requirement. With `restarts` the server is killed and started again, where the network can do that.
     """
     counted = tally or Tally()

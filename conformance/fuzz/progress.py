@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.text import Text
 
 from conformance.fuzz import reach
-from conformance.fuzz.tally import TABLES, Tally
-from conformance.show import code_name
+from conformance.fuzz.stats import TABLES, Tally
+from conformance.wire.text import code_name
 
 _EVERY = 10.0  # seconds between lines where nobody looks at a terminal
 _REFRESH = 0.25

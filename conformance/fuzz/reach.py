@@ -3,10 +3,11 @@
 import tomllib
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
+
+from conformance.files import DATA
 
 Reasons = Mapping[str, Mapping[str, str]]
-_FILE = Path(__file__).parent.parent / "data" / "fuzz_reach.toml"
+_FILE = DATA / "fuzz_reach.toml"
 
 
 @cache

@@ -14,9 +14,9 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from conformance.fuzz.broken import BROKEN, Bench, Breakage
-from conformance.fuzz.generate import Profile, script
-from conformance.fuzz.steps import Step
+from conformance.fuzz.server.broken_frames import BROKEN, Bench, Breakage
+from conformance.fuzz.server.generate import Profile, script
+from conformance.fuzz.server.steps import Step
 from protocol import frames as f
 from protocol.codec import RawFrame, encode
 from protocol.errors import NameInvalid

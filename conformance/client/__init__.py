@@ -1,0 +1,1 @@
+"""The client role: a server made of octets, and what a client under test must do."""

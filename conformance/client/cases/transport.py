@@ -1,0 +1,48 @@
+"""Section 14: TLS, with certificates that the suite makes."""
+
+import ssl
+from collections.abc import Awaitable, Callable
+
+from conformance.client.cases.steps import add, case
+from conformance.client.context import ClientContext
+from conformance.harness.tls import ALPN, authority
+from conformance.harness.verdicts import Failed
+
+
+@case("14/tls", "RW-TLS-1")
+async def tls(t: ClientContext) -> None:
+    """TLS 1.3 and roomwire/1, with a server whose certificate is in order; then all goes as without."""
+    t.needs("tls")
+    await t.secure(authority().server())
+    wire, room = await t.member()
+    found = (wire.tls and wire.tls.version(), wire.tls and wire.tls.selected_alpn_protocol())
+    t.require(found == ("TLSv1.3", ALPN), f"TLSv1.3 and {ALPN}", found, "RW-TLS-1")
+    await t.marker(wire, room)
+
+
+def _left(requirement: str, make: Callable[[], ssl.SSLContext]) -> Callable[[ClientContext], Awaitable[None]]:
+    async def run(t: ClientContext) -> None:
+        t.needs("tls")
+        await t.secure(make())
+        t.connect()
+        await t.report("disconnected", requirement=requirement)
+        for wire in t.server.wires:
+            await wire.expect_end(requirement)
+            if wire.preface or wire.octet_times:
+                raise Failed("nothing sent to this server", wire.preface.hex(), requirement)
+        await t.alive()
+
+    return run
+
+
+_SERVERS: dict[str, tuple[str, Callable[[], ssl.SSLContext]]] = {
+    "older": ("RW-TLS-1", lambda: authority().server(most=ssl.TLSVersion.TLSv1_2)),
+    "without-protocol": ("RW-TLS-4", lambda: authority().server(alpn=False)),
+    "other-host": ("RW-TLS-5", lambda: authority().server("elsewhere.example", "192.0.2.1")),
+    "expired": ("RW-TLS-5", lambda: authority().server(expired=True)),
+    "other-authority": ("RW-TLS-5", lambda: authority("another").server()),
+}
+
+for _path, (_requirement, _make) in _SERVERS.items():
+    _text = f"A server that cannot be trusted, or is none of this protocol ({_path}), is told nothing."
+    add(f"14/tls-{_path}", [_requirement], _text, _left(_requirement, _make))

@@ -1,0 +1,135 @@
+"""What every client must keep on every connection, whatever a case is about.
+
+A `ClientWatch` sees all frames of one connection, a `CaseWatch` what has to hold over all connections of a case.
+They know just enough to say when a frame of the client breaks a requirement.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+from conformance.wire.text import code_name, frame_line
+from protocol.frames import (
+    Ack,
+    Auth,
+    Error,
+    Frame,
+    Goaway,
+    Hello,
+    History,
+    HistoryEnd,
+    Join,
+    Joined,
+    Ok,
+    Publish,
+    Stop,
+    Unknown,
+    Welcome,
+    extensions,
+)
+from protocol.registry import CODES, GREASE, RULES, Code, Flag, is_ignorable
+
+
+@dataclass
+class CaseWatch:
+    """What the client has published, by id: the ids stay with their contents (RW-PROMISE-5)."""
+
+    contents: dict[bytes, tuple[int, bytes, tuple[object, ...]]] = field(default_factory=dict)
+
+
+@dataclass
+class ClientWatch:
+    """Judges what a client sends on one connection; `breach(requirement, expected, got)` is told of the rest."""
+
+    breach: Callable[[str, str, str], None]
+    case: CaseWatch
+    prefaced: bool = False
+    hello: Hello | None = None
+    welcome: Welcome | None = None
+    refs: set[int] = field(default_factory=set)
+    outstanding: dict[int, Frame] = field(default_factory=dict)
+    goaway: Goaway | None = None
+
+    def preface(self, octets: bytes) -> None:
+        """Judges the client's preface."""
+        if not 1 <= octets[4] <= octets[5]:
+            self.breach("RW-PREFACE-1", "a range of versions from 1 on", octets.hex())
+
+    def sent(self, frame: Frame | Unknown) -> None:
+        """Takes note of a frame that the suite sends."""
+        if isinstance(frame, Welcome) and self.welcome is None:
+            self.welcome = frame
+        if isinstance(frame, Joined):
+            self.refs.add(frame.room)
+        if isinstance(frame, Welcome | Error | Joined | Ok | HistoryEnd | Ack):
+            self.outstanding.pop(frame.request, None)
+
+    def received(self, frame: Frame | Unknown) -> None:
+        """Judges a frame of the client."""
+        line = frame_line(frame)
+        if self.goaway is not None:
+            self.breach("RW-CLOSE-1", "nothing after GOAWAY", line)
+        if self.hello is None and not isinstance(frame, Hello | Goaway):
+            self.breach("RW-HELLO-1", "HELLO as the first frame", line)
+        if frame.flags & Flag.SEQ and frame.flags & Flag.EPHEMERAL:
+            self.breach("RW-FLAG-2", "SEQ or EPHEMERAL, not both", line)
+        if isinstance(frame, Unknown):
+            self._unknown(frame, line)
+            return
+        rule = RULES[frame.TYPE]
+        if frame.flags & ~(rule.flags | (Flag.SEQ if rule.seq else 0)):
+            self.breach("RW-FLAG-1", "flags that the frame does not have to be 0", line)
+        match frame:
+            case Hello():
+                if self.hello is not None:
+                    self.breach("RW-HELLO-1", "one HELLO", line)
+                self.hello = frame
+                self._request(frame, line)
+            case Goaway():
+                self.goaway = frame
+                self._code(frame, line)
+            case Auth():
+                pass
+            case _:
+                if self.welcome is None:
+                    self.breach("RW-CONN-1", "nothing but HELLO and AUTH before WELCOME", line)
+                elif frame.request:
+                    self._request(frame, line)
+                if frame.room and frame.room not in self.refs:
+                    self.breach("RW-MODEL-8", "a ref from a JOINED on this connection", line)
+                if isinstance(frame, Publish):
+                    self._publish(frame, line)
+
+    def _unknown(self, frame: Unknown, line: str) -> None:
+        if frame.type in GREASE and frame.flags & Flag.SEQ:
+            self.breach("RW-GREASE-1", "no SEQ in a frame of reserved type", line)
+        if not is_ignorable(frame.type) or frame.request:
+            self.breach("RW-EXT-1", "no critical frame of an extension not negotiated", line)
+
+    def _request(self, frame: Frame, line: str) -> None:
+        if not frame.request or frame.request in self.outstanding:
+            self.breach("RW-REQUEST-1", "a request number that is not 0 and not unanswered", line)
+        self.outstanding[frame.request] = frame
+        if self.welcome and len(self.outstanding) > self.welcome.window:
+            expected = f"at most {self.welcome.window} requests unanswered"
+            self.breach("RW-REQUEST-5", expected, f"{len(self.outstanding)}: {line}")
+        if isinstance(frame, Join) and not 0 < len(frame.name.encode()) <= 255:
+            self.breach("RW-FRAME-7", "a name", line)
+        for kind, extension in ((Stop, "admin"), (History, "history")):
+            if isinstance(frame, kind) and self.welcome and extension not in extensions(self.welcome):
+                self.breach("RW-EXT-1", f"no frame of {extension}, which was not negotiated", line)
+
+    def _publish(self, frame: Publish, line: str) -> None:
+        content = frame.ctype, frame.payload, frame.fields
+        known = self.case.contents.setdefault(frame.id, content)
+        if known != content:
+            self.breach("RW-PROMISE-5", "the same content with the same id", line)
+
+    def _code(self, frame: Goaway, line: str) -> None:
+        if frame.code not in CODES:
+            return
+        rule = CODES[cast(Code, frame.code)]
+        if "G" not in rule.carriers:
+            self.breach("RW-CODE-1", f"{code_name(frame.code)} in its carriers ({rule.carriers})", line)
+        if bool(frame.flags & Flag.RETRY) != rule.retry:
+            self.breach("RW-ERROR-1", f"RETRY {'set' if rule.retry else 'clear'}", line)

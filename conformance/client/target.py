@@ -1,0 +1,252 @@
+"""The client under test: how it is launched, driven by commands, and asked what it saw.
+
+Commands and reports are lines of JSON, as CONTRACT.md says. Each case launches a client of its own.
+"""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from conformance.harness.process import Program, arguments
+from conformance.harness.verdicts import Crashed, Failed
+from conformance.server.target import Unreachable
+from conformance.wire.log import WireLog
+
+CONTRACT = 1
+EVENTS = frozenset(
+    [
+        "connected",
+        "disconnected",
+        "closed",
+        "joined",
+        "left",
+        "evicted",
+        "message",
+        "presence",
+        "gap",
+        "published",
+        "history",
+        "error",
+    ]
+)
+FEATURES = frozenset(["accounts", "history", "ordered", "presence", "reconnect", "rejoin", "repeat", "tls"])
+"""What a client may leave out by not naming it in its first line."""
+
+_SHOWN = 300  # characters of a line that a report shows
+_LOGGED = 8000  # characters of a line that a trace keeps
+_MOST_LINES = 20_000  # of one client in one case, after which it is not read any further
+
+Report = dict[str, Any]
+
+
+class Broken(Failed):
+    """The program does not keep the contract, so that nothing more can be said about it."""
+
+
+class Running(Protocol):
+    """A client that was launched: a process, or in tests something in its place."""
+
+    @property
+    def died(self) -> str: ...
+
+    @property
+    def stderr(self) -> str: ...
+
+    @property
+    def stdin(self) -> "Sink": ...
+
+    @property
+    def stdout(self) -> asyncio.StreamReader: ...
+
+    async def wait(self, seconds: float) -> bool: ...
+
+    async def stop(self, *, kill: bool = False) -> None: ...
+
+
+class Sink(Protocol):
+    """Where commands are written."""
+
+    def write(self, data: bytes) -> None: ...
+
+    async def drain(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+Launch = Callable[[str, int], Awaitable[Running]]
+"""Starts a client for the server at a host and port. Raises Unstartable."""
+
+
+def launcher(command: str) -> Launch:
+    """Launches processes of a command with `{host}` and `{port}`. Raises CommandError."""
+    arguments(command, {"host": "", "port": 0})
+
+    async def launch(host: str, port: int) -> Running:
+        environment = {"ROOMWIRE_HOST": host, "ROOMWIRE_PORT": str(port)}
+        return await Program.start(arguments(command, {"host": host, "port": port}), environment, pipes=True)
+
+    return launch
+
+
+class DrivenClient:
+    """A client that has said it is ready. `timeout` bounds each expectation, in seconds."""
+
+    def __init__(self, program: Running, timeout: float, log: WireLog) -> None:
+        self._log = log
+        self.program = program
+        self.timeout = timeout
+        self.greeting: Report = {}
+        self.features: frozenset[str] = frozenset()
+        self.reports: list[Report] = []
+        self.taken: set[int] = set()
+        self.said: list[str] = []
+        self.ended = False
+        self._broken: Broken | None = None
+        self._commands = 0
+        self._lines = 0
+        self.news = asyncio.Event()
+        self._reading: asyncio.Task[None] | None = None
+
+    async def start(self, ready: float) -> None:
+        """Waits for the first line. Raises Unreachable."""
+        program = self.program
+        reason = ""
+        greeting: Any = None
+        try:
+            line = await asyncio.wait_for(program.stdout.readline(), ready)
+            greeting = json.loads(line) if line else None
+            if greeting is None:
+                await program.wait(1.0)
+                reason = f"it {program.died or 'closed its output'}"
+            elif not isinstance(greeting, dict) or greeting.get("ready") is not True:
+                reason = f"its first line is not a greeting: {_short(line)}"
+            elif greeting.get("contract") != CONTRACT:
+                reason = f"it speaks contract {_short(greeting.get('contract'))}, not {CONTRACT}"
+        except TimeoutError:
+            reason = f"no first line within {ready:g} s"
+        except ValueError as error:  # not JSON, not UTF-8, or no end of line in sight
+            reason = f"its first line is not a greeting: {_short(error)}"
+        if reason:
+            raise Unreachable(f"the client did not get ready: {reason}", program.stderr)
+        self.greeting = greeting
+        features = greeting.get("features")
+        named = features if isinstance(features, list) else []
+        self.features = frozenset(name for name in named if isinstance(name, str)) & FEATURES
+        self._reading = asyncio.create_task(self._read())
+
+    async def stop(self) -> None:
+        """Ends the program, whatever it is doing."""
+        if self._reading:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+        with contextlib.suppress(OSError):
+            self.program.stdin.close()
+        await self.program.stop(kill=True)
+
+    @property
+    def broken(self) -> Broken | None:
+        """How it has broken the contract, if it has."""
+        return self._broken
+
+    # Commands.
+
+    def tell(self, op: str, **values: Any) -> int:
+        """Sends a command; its id."""
+        self._commands += 1
+        line = json.dumps({"id": self._commands, "op": op, **values})
+        self.said.append(f"-> {_short(line)}")
+        self._log.said("client", "S", line[:_LOGGED])
+        with contextlib.suppress(OSError, RuntimeError):
+            self.program.stdin.write(line.encode() + b"\n")
+        return self._commands
+
+    async def flush(self) -> None:
+        """Waits until the client has taken its commands. Raises Failed if it takes none."""
+        try:
+            await asyncio.wait_for(self.program.stdin.drain(), self.timeout)
+        except TimeoutError:
+            raise Broken("the client to read its commands", f"nothing read for {self.timeout:g} s") from None
+        except OSError:
+            self.ended = True
+
+    # Reports.
+
+    async def _read(self) -> None:
+        try:
+            while line := await self.program.stdout.readline():
+                self._lines += 1
+                self.said.append(f"<- {_short(line.rstrip())}")
+                self._log.said("client", "C", line[:_LOGGED].decode(errors="replace"))
+                self._take_in(line)
+                self.news.set()
+                if self._broken:
+                    break
+                if self._lines % 64 == 0:
+                    await asyncio.sleep(0)  # a client that never stops must not keep others from their turn
+                    del self.said[:-200]
+        except (ValueError, OSError) as error:
+            self._broken = Broken("a line of JSON", _short(error))
+        if not self._broken:
+            self.ended = True
+        self.news.set()
+
+    def _take_in(self, line: bytes) -> None:
+        if self._lines > _MOST_LINES:
+            self._broken = Broken("reports of what happens", f"more than {_MOST_LINES} lines")
+            return
+        try:
+            report = json.loads(line)
+        except ValueError:
+            self._broken = Broken("a line of JSON", _short(line))
+            return
+        known = isinstance(report, dict) and (report.get("event") in EVENTS or "unsupported" in report)
+        if known:
+            self.reports.append(report)
+        elif not isinstance(report, dict) or "event" not in report:
+            self._broken = Broken("a report with a name in `event`", _short(line))
+
+    async def wait(
+        self, find: Callable[[], Report | None], expected: str, requirement: str = "", within: float | None = None
+    ) -> Report:
+        """Waits until `find` finds a report. Raises Failed when the time is over, Crashed when the client is dead."""
+        seconds = self.timeout if within is None else within
+        deadline = time.monotonic() + seconds
+        while True:
+            found = find()
+            if found is not None:
+                return found
+            if self._broken:
+                raise self._broken
+            if self.ended:
+                await self.program.wait(1.0)
+                raise Crashed(f"the client {self.program.died or 'closed its output'}")
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise Failed(f"the report {expected}", self._instead(seconds), requirement)
+            self.news.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.news.wait(), left)
+
+    def _instead(self, seconds: float) -> str:
+        others = [_short(json.dumps(r)) for at, r in enumerate(self.reports) if at not in self.taken]
+        return f"nothing within {seconds:g} s" + (f", but {'; '.join(others[-3:])}" if others else "")
+
+    def find(self, test: Callable[[Report], bool]) -> Report | None:
+        """Takes the first report that fits and that nobody has taken."""
+        for at, report in enumerate(self.reports):
+            if at not in self.taken and test(report):
+                self.taken.add(at)
+                return report
+        return None
+
+    def of(self, *events: str) -> list[Report]:
+        """All reports of some events, taken or not, in their order."""
+        return [report for report in self.reports if report.get("event") in events]
+
+
+def _short(value: object) -> str:
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... {len(text)} characters"

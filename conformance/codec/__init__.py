@@ -1,0 +1,1 @@
+"""The codec role: a program that decodes and encodes over JSON lines, and its cases."""

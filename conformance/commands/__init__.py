@@ -1,0 +1,1 @@
+"""The subcommands of roomwire-check, one module each."""

@@ -1,0 +1,42 @@
+"""Writes a skeleton for one role: an adapter or a declaration, a baseline, and a snippet for CI.
+
+Each can be run at once, and gives a verdict. Nothing that is there already is overwritten.
+"""
+
+from pathlib import Path
+
+from conformance.commands.run import CONFORMS
+from conformance.files import SKELETONS
+
+_SHARED = ("roomwire-baseline.toml", "roomwire.yml")
+_ROLES = {
+    "server": ("roomwire-server.toml", "./my-server --port {port}", "--config roomwire-server.toml"),
+    "client": ("client_adapter.py", "python3 client_adapter.py {host} {port}", ""),
+    "codec": ("codec_adapter.py", "python3 codec_adapter.py", ""),
+}
+ROLES = tuple(_ROLES)
+
+
+class InitError(ValueError):
+    """A file is there already, or cannot be written."""
+
+
+def run(role: str, output: Path) -> int:
+    """Writes the files of a role, and says what to do with them. Raises InitError."""
+    own, command, options = _ROLES[role]
+    options = f"{options} --baseline roomwire-baseline.toml".strip()
+    files = {output / name: (SKELETONS / name).read_text(encoding="utf-8") for name in (own, *_SHARED)}
+    for path in files:
+        if path.exists():
+            raise InitError(f"{path} is there already")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for path, text in files.items():
+            for mark, value in (("@ROLE@", role), ("@COMMAND@", command), ("@OPTIONS@", options)):
+                text = text.replace(mark, value)
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InitError(str(error)) from None
+    print("\n".join(f"wrote {path}" for path in files))
+    print(f"now, in {output}: roomwire-check {role} --exec '{command}' {options}")
+    return CONFORMS

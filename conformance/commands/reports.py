@@ -1,0 +1,112 @@
+"""What writes and reads reports: --report of a run, and the commands compare and report."""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from conformance.commands.inspect import UsageError
+from conformance.report import results
+from conformance.report.compare import CHANGES, WORSE, Difference, compare
+from conformance.report.junit import badge, junit
+from conformance.report.results import About, ResultsError
+from conformance.report.terminal import Summary
+from conformance.spec.tables import load
+from conformance.wire.text import escape
+
+_STYLES = {"worse": "bold red", "gone": "red", "better": "green", "changed": "yellow", "new": "cyan"}
+
+
+def prepare(folder: Path) -> None:
+    """Makes the folder of a report before a run, which would be in vain without. Raises UsageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--report {folder}: {error.strerror}") from None
+
+
+def write(summary: Summary, about: About, folder: Path) -> None:
+    """Writes results.json, junit.xml, badge.json and index.html of a run. Raises UsageError."""
+    document = results.build(summary, about, load())
+    try:
+        results.write(document, folder / "results.json")
+        (folder / "junit.xml").write_text(junit(document), encoding="utf-8")
+        (folder / "badge.json").write_text(json.dumps(badge(document), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--report {folder}: {error.strerror}") from None
+    _write_page([document], folder)
+
+
+def _write_page(documents: Sequence[dict[str, Any]], folder: Path) -> Path:
+    from conformance.report.html import render  # what only reports need would slow every other command
+
+    path = folder / "index.html"
+    try:
+        path.write_text(render(documents), encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    return path
+
+
+def add_to(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the two commands to a parser's subparsers."""
+    parser = subparsers.add_parser("compare", help="two runs case by case; exit status 1 if something got worse")
+    parser.add_argument("before", metavar="BEFORE", type=Path, help="results.json, or the folder of a report")
+    parser.add_argument("after", metavar="AFTER", type=Path)
+    parser.add_argument("--format", choices=("human", "json"), default="human")
+    parser.set_defaults(run=_compare)
+    parser = subparsers.add_parser("report", help="one page of several runs side by side")
+    parser.add_argument("results", metavar="RESULTS", type=Path, nargs="+", help="results.json, or a report's folder")
+    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="where index.html is written")
+    parser.set_defaults(run=_report)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return results.read(path)
+    except ResultsError as error:
+        raise UsageError(escape(str(error))) from None
+
+
+def _report(args: argparse.Namespace) -> int:
+    documents = [_read(path) for path in args.results]
+    prepare(args.output)
+    print(_write_page(documents, args.output))
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    before, after = _read(args.before), _read(args.after)
+    if before["role"] != after["role"]:
+        raise UsageError(f"results of a {before['role']} and of a {after['role']} have no case in common")
+    found = compare(before, after)
+    if args.format == "json":
+        print(json.dumps([asdict(difference) for difference in found], indent=1))
+    else:
+        _show(found, before, after)
+    return int(any(difference.change in WORSE for difference in found))
+
+
+def _show(found: Sequence[Difference], before: dict[str, Any], after: dict[str, Any]) -> None:
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    for difference in found:
+        style = _STYLES[difference.change]
+        verdicts = f"{difference.before or '-'} -> {difference.after or '-'}"
+        line = Text(f"{difference.change:8}", style)
+        console.print(line.append(f" {escape(difference.case)}  {escape(verdicts)}", "default"))
+        if difference.got and difference.change != "better":
+            console.print(Text(f"         {escape(difference.got.splitlines()[0])}", "dim"))
+    for document, word in ((before, "before"), (after, "after")):
+        counts = ", ".join(f"{count} {escape(verdict)}" for verdict, count in document["counts"].items())
+        name = escape(results.names([document])[0])
+        console.print(Text(f"{word:8} {name}, {escape(document['run']['date'])}: {counts or 'nothing was run'}"))
+    changes = Counter(difference.change for difference in found)
+    said = ", ".join(f"{changes[change]} {change}" for change in CHANGES if changes[change])
+    console.print(Text(said or "no difference", "bold"))

@@ -1,0 +1,122 @@
+"""Whether the suite itself works on this machine: it is run against programs of which it is known how they do."""
+
+import asyncio
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from conformance.codec.cases import codec_cases
+from conformance.codec.runner import CodecRunner
+from conformance.commands.run import CONFORMS, FAULT
+from conformance.commands.selftest_server import Quirk, SmallServer, serving
+from conformance.harness.case import Case
+from conformance.harness.options import Options
+from conformance.harness.selection import Selection
+from conformance.harness.verdicts import Result, Verdict
+from conformance.server.cases import server_cases
+from conformance.server.runner import ServerRunner
+from conformance.server.target import ServerTarget
+from conformance.spec.tables import load
+
+_CASES = (
+    "server/3/seq-from-one",
+    "server/5.1/answered",
+    "server/5.1/wrong-first-octet",
+    "server/5.1/http",
+    "server/7.7/same-opaque",
+    "server/7.9/already-joined",
+    "server/7.13/not-joined",
+    "server/7.13/ok",
+    "server/7.17/order-of-one-connection",
+    "server/7.17/all-members",
+    "server/9.3/left-by-leave",
+    "server/9.3/lost-by-close",
+)
+_CODEC = "codec/7.6"
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What is expected of a target: what passes, and whether anything else has to fail."""
+
+    title: str
+    quirk: Quirk
+    fails: frozenset[str] | None
+
+
+_HOLDS = frozenset[str]()
+_EXPECTED = (
+    Expectation("a small server", "", _HOLDS),
+    Expectation(
+        "one that refuses with the wrong code",
+        "wrong-code",
+        frozenset({"server/7.9/already-joined", "server/7.13/not-joined", "server/7.13/ok"}),
+    ),
+    Expectation(
+        "one that loses messages",
+        "loses-messages",
+        frozenset({"server/7.17/order-of-one-connection", "server/7.17/all-members"}),
+    ),
+    Expectation("one that echoes before it acknowledges", "echo-before-ack", frozenset({"server/3/seq-from-one"})),
+    Expectation("one that closes at once", "closes", None),
+    Expectation("one that says nothing", "silent", None),
+    Expectation("one that talks rubbish", "rubbish", None),
+)
+_OPTIONS = Options(timeout=5.0, patience=5.0, ready=15.0)
+_HASTY = Options(timeout=0.3, patience=0.3, ready=1.0, jobs=20)
+
+
+def run() -> int:
+    """Says how each of them did; returns CONFORMS if all did as they must, else FAULT."""
+    return asyncio.run(_run())
+
+
+async def _run() -> int:
+    wrong = 0
+    cases = Selection(_CASES).of(server_cases(), load())
+    for expected in _EXPECTED:
+        results = await _server(expected.quirk, cases)
+        complaint = judge(expected, results, len(_CASES))
+        wrong += bool(complaint)
+        _say(expected.title, results, complaint)
+    codec = Selection([_CODEC]).of(codec_cases(), load())
+    command = f"{shlex.quote(sys.executable)} -m conformance.codec.reference"
+    results = await CodecRunner(command, load(), _OPTIONS, lambda result: result).run(codec)
+    complaint = judge(Expectation("", "", _HOLDS), results, len(codec))
+    wrong += bool(complaint)
+    _say("a codec, as a program of its own", results, complaint)
+    print("the suite works on this machine" if not wrong else "the suite does not work on this machine")
+    return CONFORMS if not wrong else FAULT
+
+
+async def _server(quirk: Quirk, cases: Sequence[Case]) -> list[Result]:
+    options = _HASTY if quirk in ("closes", "silent", "rubbish") else _OPTIONS
+    async with serving(SmallServer(quirk).connected) as port:
+        target = ServerTarget("127.0.0.1", port, options.ready)
+        return await ServerRunner(target, load(), options, lambda result: result).run(cases)
+
+
+def judge(expected: Expectation, results: Sequence[Result], count: int) -> str:
+    """What is not as expected, or ""."""
+    if len(results) != count:
+        return f"{len(results)} results in the place of {count}"
+    passed = {result.id for result in results if result.verdict is Verdict.PASS}
+    failed = {result.id for result in results if result.verdict in (Verdict.FAIL, Verdict.CRASH)}
+    if any(result.verdict is Verdict.HARNESS_ERROR for result in results):
+        return next(result.reason for result in results if result.verdict is Verdict.HARNESS_ERROR)
+    if expected.fails is None:
+        return f"passed: {', '.join(sorted(passed))}" if passed else "" if failed else "nothing failed"
+    if not expected.fails:
+        others = [result for result in results if result.verdict is not Verdict.PASS]
+        return "; ".join(f"{r.id} {r.verdict}: {r.reason or r.got}" for r in others)
+    if not expected.fails <= failed:
+        return f"did not fail: {', '.join(sorted(expected.fails - failed))}"
+    return "" if passed else "nothing passed"
+
+
+def _say(title: str, results: Sequence[Result], complaint: str) -> None:
+    passed = sum(result.verdict is Verdict.PASS for result in results)
+    print(f"{'ok   ' if not complaint else 'WRONG'} {title}: {passed} of {len(results)} cases pass")
+    if complaint:
+        print(f"      {complaint}")

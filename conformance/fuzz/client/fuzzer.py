@@ -1,0 +1,123 @@
+"""Fuzzing a client: scripts side by side, each with a client of its own; what fails is made short and kept."""
+
+import asyncio
+import os
+import time
+import traceback
+from collections.abc import Sequence
+from random import Random
+
+from conformance.client.target import Launch
+from conformance.commands.run import CONFORMS, FAILS, FAULT
+from conformance.fuzz.client.player import ClientPlayer
+from conformance.fuzz.client.steps import ClientStep, script
+from conformance.fuzz.failure import Failure
+from conformance.fuzz.findings import Found, conclude
+from conformance.fuzz.options import Options
+from conformance.fuzz.progress import Progress
+from conformance.fuzz.stats import Tally
+from conformance.server.shrink import fewest
+from conformance.server.target import Unreachable
+
+_TRIES = 2  # of a failing script, which has to fail each time in the same way
+_LOSSES = (0, 1, 1, 2, 3)  # connections that a script loses at most: each costs a client's waiting
+
+
+class ClientFuzz:
+    """One run against clients that `launch` starts. `jobs` of them run side by side."""
+
+    def __init__(self, launch: Launch, options: Options, jobs: int = 8, tally: Tally | None = None) -> None:
+        self.options = options
+        self.tally = tally or Tally()
+        self.found: list[Found] = []
+        self.progress = Progress("fuzz client", self.tally, options.max_time, options.max_examples, ("client",))
+        self._launch = launch
+        self._jobs = jobs
+        self._starting = asyncio.Semaphore(max(2, os.cpu_count() or 2))
+        self._number = 0
+        self._fault = ""
+
+    def run(self) -> int:
+        """Fuzzes until time, examples or failures are used up; prints the summary, and gives back the exit status.
+
+        Raises Unreachable when the client does not even connect.
+        """
+        ended = ""
+        try:
+            with self.progress:
+                asyncio.run(self.whole())
+        except KeyboardInterrupt:
+            ended = "it was interrupted"
+        ended = self._fault or ended
+        conclude("client", self.found, ended, self.progress, self.options, "--exec 'COMMAND {host} {port}'")
+        return FAILS if self.found else FAULT if self._fault else CONFORMS
+
+    @property
+    def _enough(self) -> bool:
+        return bool(self._fault) or self.progress.over or len(self.found) >= self.options.max_failures
+
+    async def fuzz(self) -> None:
+        """Fuzzes until time, examples or failures are used up. Raises Unreachable."""
+        await self._probe()
+        await asyncio.gather(*(self._worker() for _ in range(self._jobs)))
+
+    async def whole(self) -> None:
+        """All that `run` does in a loop: what is fuzzed in this process can have more to end in it."""
+        await self.fuzz()
+
+    async def _probe(self) -> None:
+        """The client has to come as far as a room. What it does wrong there is a finding like any other."""
+        failure = await self.player(0, Tally()).play([])
+        if failure and not failure.requirement:
+            raise Unreachable(f"the client did not get connected: expected {failure.expected}, got {failure.got}")
+
+    def player(self, seed: int, tally: Tally) -> ClientPlayer:
+        """One that plays a script."""
+        return ClientPlayer(self._launch, seed, tally, self.options.timeout, self._starting)
+
+    async def _worker(self) -> None:
+        while not self._enough:
+            seed = self.options.seed * 1_000_003 + self._number
+            self._number += 1
+            random = Random(seed)
+            steps = script(random, random.choice(_LOSSES))
+            try:
+                failure = await self.player(seed, self.tally).play(steps)
+                self.progress.show()
+                if failure is not None and not self._enough:
+                    await self._keep(steps[: max(1, failure.at + 1)], seed, failure)  # the first may be a handshake
+            except Exception:
+                traceback.print_exc()
+                self._fault = f"a fault of the suite, seed {seed}: please report it"
+
+    async def _keep(self, steps: Sequence[ClientStep], seed: int, failure: Failure) -> None:
+        """Repeats a failure, and makes it short."""
+        seconds = self.progress.seconds
+        found = Found(failure, list(steps), seed, False, seconds, {})
+        self.found.append(found)
+        at = self.found.index(found)
+        again = [await self.player(seed, Tally()).play(steps) for _ in range(_TRIES)]
+        if not all(other is not None and other.requirement == failure.requirement for other in again):
+            return
+        until = time.monotonic() + self.options.shrinking
+        last = failure
+
+        async def fails(shorter: Sequence[ClientStep]) -> bool:
+            nonlocal last
+            if time.monotonic() > until:
+                return False
+            self.progress.show(f"shrinking to {len(shorter)} steps")
+            other = await self.player(seed, Tally()).play(shorter)
+            if other is None or other.requirement != failure.requirement:
+                return False
+            last = other
+            return True
+
+        left = list(steps) if not await fails([]) else []
+        left = await fewest(left, fails) if left else left
+        for at_step in range(len(left)):
+            for simpler in left[at_step].simpler():
+                if await fails([*left[:at_step], simpler, *left[at_step + 1 :]]):
+                    left[at_step] = simpler
+                    break
+        self.found[at] = Found(last, left, seed, True, seconds, {})

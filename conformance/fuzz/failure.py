@@ -1,0 +1,76 @@
+"""The content of messages, and how a broken requirement is reported."""
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+from conformance.harness.verdicts import Failed
+from protocol.frames import Field, Message, Publish
+from protocol.registry import is_relayed
+
+
+@dataclass(frozen=True)
+class Content:
+    """What has to be the same in a PUBLISH and its MESSAGE, and what makes two publishes the same."""
+
+    ctype: int
+    payload: bytes
+    fields: tuple[tuple[int, bytes], ...] = ()
+
+    @classmethod
+    def of(cls, frame: Publish | Message) -> "Content":
+        """That of a frame: of a PUBLISH only the fields that are relayed, of a MESSAGE all of them."""
+        fields = frame.fields if isinstance(frame, Message) else relayed(frame.fields)
+        return cls(frame.ctype, frame.payload, tuple((item.type, item.value) for item in fields))
+
+    @property
+    def size(self) -> int:
+        """What counts towards `max_body` - 256 (RW-PUBLISH-1), in octets."""
+        return len(self.payload) + sum(4 + len(value) for _, value in self.fields)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it may have ctype 0."""
+        try:
+            self.payload.decode()
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    def __str__(self) -> str:
+        fields = "".join(f" {type:#06x}=<{value.hex()}>" for type, value in self.fields)
+        shown = self.payload[:32].hex() + ("..." if len(self.payload) > 32 else "")
+        return f"ctype {self.ctype} <{shown}> of {len(self.payload)} octets{fields}"
+
+
+@dataclass(frozen=True)
+class Said:
+    """Octets that went over the wire, for a replay file and for people. `sender` is C or S."""
+
+    client: str
+    sender: str
+    octets: bytes
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A script that a server failed. `at` is the number of the step that showed it.
+
+    `requirement` is "" where none is broken, and yet nothing can go on: the server does not start again.
+    """
+
+    requirement: str
+    expected: str
+    got: str
+    at: int
+    log: tuple[Said, ...]
+    crashed: bool = False
+
+
+def relayed(fields: tuple[Field, ...]) -> tuple[Field, ...]:
+    """Those that a server copies from PUBLISH to MESSAGE."""
+    return tuple(item for item in fields if is_relayed(item.type))
+
+
+def refuse(requirement: str, expected: str, got: str) -> NoReturn:
+    """Raises Failed: the server breaks a requirement."""
+    raise Failed(expected, got, requirement)

@@ -1,0 +1,1 @@
+"""The fuzzer of servers: scripts of raw clients against a model of the promise."""

@@ -1,0 +1,313 @@
+"""Fuzzing a server: scripts against the model, octets that nobody meant, what fails made short and written down."""
+
+import contextlib
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from types import MappingProxyType
+
+from conformance.commands.run import CONFORMS, FAILS, FAULT
+from conformance.fuzz.failure import Failure
+from conformance.fuzz.findings import Found, conclude
+from conformance.fuzz.options import Options
+from conformance.fuzz.progress import Progress
+from conformance.fuzz.server import mutations as octets
+from conformance.fuzz.server.generate import Profile, script
+from conformance.fuzz.server.growth import RULE, Growth
+from conformance.fuzz.server.hosted import Hosted
+from conformance.fuzz.server.idle import KINDS, Idle
+from conformance.fuzz.server.network import Sockets
+from conformance.fuzz.server.player import Player
+from conformance.fuzz.server.shrink import shrunk
+from conformance.fuzz.server.steps import Step
+from conformance.fuzz.stats import Tally
+from conformance.harness.process import Unstartable
+from conformance.harness.verdicts import Crashed, Failed
+from conformance.server.target import LaunchedServer, ServerTarget, Unreachable
+
+TIGHT = MappingProxyType(
+    {
+        "quiet_members": 2, "replay_messages": 3, "history_messages": 3, "max_rooms": 2, "window": 4, "max_body": 4096,
+        "retention_messages": 6, "publish_burst": 12, "publish_rate": 1, "stall_ms": 30_000,
+    }
+)  # fmt: skip
+"""Limits that a second server is offered, so that short scripts reach them."""
+
+LAGGY = MappingProxyType({"retention_messages": 200, "stall_ms": 30_000})
+"""Limits that a third server is offered: one flood is retained, of two the first is trimmed."""
+
+_RECEIVE_BUFFER = 32 * 1024  # octets, of clients of the third server
+TIMES = ("preface_ms", "handshake_ms", "frame_ms", "linger_ms", "drain_ms")
+"""Times that nobody is told of, and that are taken to be in force with the heartbeat that was offered."""
+
+TRUSTED = ("replay_messages", "history_messages", "quiet_members")
+"""Limits that nobody is told of, which the model takes to be in force where a server heeds those that it is told of."""
+
+_IDLE_AT_ONCE = 8
+_RESTARTS_UNTIL = 0.25  # part of a run in which the first server is restarted: later its memory is watched
+_LONGEST = 20_000  # octets of a conversation that others are made of: a flood is no use
+_CORPUS = 400  # conversations that octets are made of
+_TRIES = 2  # of a failing script, which has to fail each time in the same way
+
+
+@dataclass
+class Place:
+    """A server that is up, and how scripts for it are made."""
+
+    hosted: Hosted
+    limits: dict[str, int]
+    profiles: Sequence[Profile]
+    renewable: bool
+    receive_buffer: int = 0
+    accounts: Mapping[str, str] = field(default_factory=dict)
+
+    def network(self, timeout: float) -> Sockets:
+        """Sockets to it."""
+        return self.hosted.network(timeout, self.limits, self.receive_buffer, self.accounts)
+
+
+class ServerFuzz:
+    """One run. `another` makes a server with limits that it is offered, where that is possible."""
+
+    def __init__(self, target: ServerTarget, options: Options, tally: Tally | None = None) -> None:
+        self.options = options
+        self.tally = tally or Tally()
+        self.found: list[Found] = []
+        self.progress = Progress("fuzz server", self.tally, options.max_time, options.max_examples)
+        self._target = target
+        self._places: list[Place] = []
+        self._corpus: list[bytes] = []
+        self._idle: list[Idle] = []
+        self._growth = Growth()
+        self._gone = False  # a server cannot be started again
+
+    # --- the servers
+
+    def start(self) -> None:
+        """Starts what is to be fuzzed. Raises Unreachable or Unstartable."""
+        hosted, known = Hosted(self._target), dict(self.options.limits)
+        own = isinstance(self._target, LaunchedServer)
+        place = Place(hosted, known, self._profiles(hosted), own, accounts=self.options.accounts)
+        self._places.append(place)
+        hosted.start()
+        if isinstance(self._target, LaunchedServer):
+            offered = dict(self._target.limits)
+            if self._heeds(place, offered, "heartbeat_ms"):
+                place.limits = {name: offered[name] for name in TIMES if name in offered} | known
+            tight = {name: value for name, value in TIGHT.items() if name not in known}
+            self._another(self._target, tight, Profile(rooms=4), Profile(6, 4, 40))
+            if len(self._places) > 1 and self._heeds(self._places[1], tight, "window", "max_rooms", "max_body"):
+                self._places[1].limits = known | {name: tight[name] for name in TRUSTED if name in tight}
+                lag = Profile(3, 1, 4, time=0.1, lag=60.0)
+                self._another(self._target, {n: v for n, v in LAGGY.items() if n not in known}, lag)
+                self._places[-1].receive_buffer = _RECEIVE_BUFFER
+
+    def _another(self, target: LaunchedServer, offered: dict[str, int], *profiles: Profile) -> None:
+        """One more server, with limits that it is offered; a note where it does not start."""
+        hosted = Hosted(target.another(**offered))
+        restart = self.options.restart
+        made = [replace(profile, restart=restart, drain=restart / 3) for profile in profiles]
+        try:
+            hosted.start()
+        except (Unreachable, Unstartable) as error:
+            hosted.stop()
+            shown = ", ".join(f"{name} {value}" for name, value in offered.items())
+            self.progress.notes.append(f"another server, with {shown}, did not start, and was left out: {error}")
+        else:
+            known = dict(self.options.limits)
+            self._places.append(Place(hosted, known, made, True, accounts=self.options.accounts))
+
+    def _profiles(self, hosted: Hosted) -> list[Profile]:
+        restart = self.options.restart if isinstance(hosted.target, LaunchedServer) else 0.0
+        return [
+            Profile(restart=restart, drain=restart / 3),
+            Profile(clients=6, steps=40, restart=restart, drain=restart / 3),
+        ]
+
+    def _heeds(self, place: Place, offered: dict[str, int], *names: str) -> bool:
+        """Whether a server took the limits that it was offered: those that WELCOME tells show it."""
+        player = self._player(place, 1, Tally(), self.options.timeout)
+        shown = [name for name in names if name in offered]
+        try:
+            player.take(Step("connect"))
+            welcome = player.clients[0].welcome
+            return welcome is not None and bool(shown) and all(getattr(welcome, n) == offered[n] for n in shown)
+        except Exception:
+            return False  # what is wrong will show in the scripts
+        finally:
+            player.close()
+
+    def _player(self, place: Place, seed: int, tally: Tally, timeout: float) -> Player:
+        return Player(place.network(timeout), seed, tally, timeout, ascii_only=self.options.ascii_only)
+
+    def stop(self) -> None:
+        """Ends what was started."""
+        self._drop_idle()
+        for place in self._places:
+            place.hosted.stop()
+
+    # --- the run
+
+    def run(self) -> int:
+        """Fuzzes until time, examples or failures are used up; prints the summary, and gives back the exit status."""
+        ended = ""
+        try:
+            with self.progress:
+                self.fuzz()
+        except KeyboardInterrupt:
+            ended = "it was interrupted"
+        except Exception:
+            traceback.print_exc()
+            ended = f"a fault of the suite at example {self.tally.scripts}, seed {self.options.seed}: please report it"
+        self._judge_growth()
+        tolerated = ", ".join(f"{name} {count}" for name, count in self.tally.tolerated.items())
+        if tolerated:
+            self.progress.notes.append(f"refusals that a server may give whenever it likes: {tolerated}")
+        conclude("server", self.found, ended, self.progress, self.options, "--connect HOST:PORT")
+        return FAILS if self.found else FAULT if ended.startswith("a fault") else CONFORMS
+
+    def fuzz(self) -> None:
+        """Fuzzes until time, examples or failures are used up, or no server can be started any more."""
+        number = 0
+        while not (self.progress.over or self._gone) and len(self.found) < self.options.max_failures:
+            lag = len(self._places) > 2 and number % self.options.lag_every == self.options.lag_every - 1
+            self.one(self._places[2 if lag else number % len(self._places[:2])], number)
+            number += 1
+            if self.options.octets and number % 4 == 0 and self._corpus and not self._gone:
+                self._octets(self._places[(number // 4) % len(self._places[:2])], number)
+            self._look_at_idle()
+            self._growth.watch(
+                self._places[0].hosted.pid, self.progress.seconds, self.tally.told, self.tally.acknowledged
+            )
+            self.progress.show(self._growth.newest)
+
+    def one(self, place: Place, number: int) -> Found | None:
+        """Plays one script; what it finds is repeated, shrunk and kept."""
+        seed = self.options.seed * 1_000_003 + number
+        random = Random(seed)
+        profile = random.choice(place.profiles)
+        if place is self._places[0] and self.progress.done > _RESTARTS_UNTIL:
+            profile = replace(profile, restart=0.0, drain=0.0)  # its memory is watched from here on
+        steps = script(random, profile)
+        player = self._player(place, seed, self.tally, self.options.timeout)
+        failure = player.play(steps)
+        for code, count in player.model.refusals.items():
+            self.tally.tolerated[code.name] += count
+        if failure is None:
+            self._corpus += [said for said in octets.conversations(player.log) if len(said) <= _LONGEST]
+            del self._corpus[:-_CORPUS]
+            return None
+        return self._keep(place, steps[: failure.at + 1], seed, failure)
+
+    def _keep(self, place: Place, steps: list[Step], seed: int, failure: Failure) -> Found:
+        """Repeats a failure, and makes it short; or says that nothing can be repeated any more."""
+        seconds = self.progress.seconds
+        self.progress.show(f"{failure.requirement} broken, repeating it")
+        self._drop_idle()
+        try:
+            if place.hosted.target.died or failure.crashed:
+                self._renew(place)
+            again = [self._play(place, steps, seed) for _ in range(_TRIES)]
+            repeats = all(other is not None and other.requirement == failure.requirement for other in again)
+            if repeats:
+                steps, failure = self._shrunk(place, steps, seed, failure)
+        except Crashed as error:
+            self._gone = True
+            said = f"{error}; before that {failure.requirement or 'a failure'}: {failure.got}"
+            failure = Failure("", "a server that starts again after it was killed", said, failure.at, failure.log, True)
+            repeats = True
+        found = Found(failure, steps, seed, repeats, seconds, place.limits)
+        self.found.append(found)
+        return found
+
+    def _renew(self, place: Place) -> None:
+        """Starts a server again, with a second try. Raises Crashed."""
+        try:
+            place.hosted.restart()
+        except Crashed:
+            place.hosted.restart()
+
+    def _play(self, place: Place, steps: Sequence[Step], seed: int) -> Failure | None:
+        """Plays a script once more, at a server that is as new as it can be. Raises Crashed."""
+        if place.renewable and (place.hosted.target.died or not all(step.do == "octets" for step in steps)):
+            self._renew(place)
+        player = self._player(place, seed, Tally(), min(self.options.timeout, 2.0))
+        player.network.waits = True
+        return player.play(steps)
+
+    def _shrunk(self, place: Place, steps: list[Step], seed: int, failure: Failure) -> tuple[list[Step], Failure]:
+        until = time.monotonic() + self.options.shrinking
+        last = failure
+
+        def fails(shorter: Sequence[Step]) -> bool:
+            nonlocal last
+            self.progress.show(f"shrinking to {len(shorter)} steps")
+            other = self._play(place, shorter, seed)
+            if other is None or other.requirement != failure.requirement:
+                return False
+            last = other
+            return True
+
+        return shrunk(steps, fails, lambda: time.monotonic() > until), last
+
+    def _octets(self, place: Place, number: int) -> None:
+        """One burst of mutated octets, with a connection beside it that has to be served all the same."""
+        seed = self.options.seed * 1_000_003 + number
+        steps = octets.mutations(Random(seed), self._corpus)
+        control = self._player(place, seed, self.tally, self.options.timeout)
+        try:
+            failure = control.play([Step("connect")], whole=False)
+            failure = failure or octets.burst(control.network, steps, self.tally, 3 * self.options.timeout)
+            failure = failure or control.play([Step("send", items=("ping",)), Step("connect", 1)], whole=False)
+        finally:
+            control.close()
+        if failure is None:
+            return
+        alone = steps[failure.at : failure.at + 1] if failure.at < len(steps) else []
+        with contextlib.suppress(Crashed):
+            if alone and not failure.crashed and self._play(place, alone, seed) is not None:
+                steps = alone
+        self._keep(place, steps, seed, failure)
+
+    # --- connections that say nothing more, beside the scripts
+
+    def _look_at_idle(self) -> None:
+        """Begins some, where no restart is near, and looks at those that are there."""
+        place = self._places[0]
+        if self._gone or (place.renewable and self.progress.done <= _RESTARTS_UNTIL):
+            return
+        what = ""
+        try:
+            if len(self._idle) < _IDLE_AT_ONCE:
+                seed = self.options.seed * 1_000_003 + self.tally.scripts
+                what = Random(seed).choice([name for name in KINDS if name != "login" or self.options.accounts])
+                player = self._player(place, seed, self.tally, self.options.timeout)
+                self._idle.append(Idle(player, what))
+            for idle in list(self._idle):
+                what = idle.what
+                if idle.poll():
+                    idle.player.close()
+                    self._idle.remove(idle)
+        except (Failed, Crashed, OSError) as error:
+            said = ("RW-CLOSE-7", "a server that goes on serving", f"{error}")
+            if isinstance(error, Failed):
+                said = (error.requirement, error.expected, error.got)
+            failure = Failure(*said, 0, ())
+            self._keep(place, [Step("idle", what=what)], self.options.seed, failure)
+
+    def _drop_idle(self) -> None:
+        for idle in self._idle:
+            idle.player.close()
+        self._idle.clear()
+
+    # --- memory and descriptors
+
+    def _judge_growth(self) -> None:
+        said, grows = self._growth.judge()
+        if said:
+            self.progress.notes.append(said)
+        if grows:
+            failure = Failure("RW-CLOSE-7", f"memory and descriptors that do not grow: {RULE}", said, 0, ())
+            self.found.append(Found(failure, [], self.options.seed, True, self.progress.seconds, {}))

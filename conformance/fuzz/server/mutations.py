@@ -1,0 +1,169 @@
+"""Octets that nobody meant: mutations of what clients once said, sent to a server that must not mind.
+
+Each connection has to end in normal service or in a GOAWAY of SPEC.md's codes, within time, and whatever the server
+says on it must be well-formed. That others are served all the same shows in the scripts that are played in between.
+"""
+
+from collections.abc import Sequence
+from random import Random
+
+from conformance.fuzz.failure import Failure, Said
+from conformance.fuzz.server.model import Model
+from conformance.fuzz.server.network import Network
+from conformance.fuzz.server.raw_client import Endpoint
+from conformance.fuzz.server.steps import Step
+from conformance.fuzz.stats import Tally
+from conformance.harness.verdicts import Failed
+from conformance.wire.octets import HEADER, Header, split_frames
+from conformance.wire.text import frame_line
+from protocol.codec import RawFrame, decode
+from protocol.errors import RemoteProtocolError
+from protocol.frames import Ack, Error, Goaway
+from protocol.registry import CODES, MAGIC, PREFACE_SIZE, Code
+
+AT_ONCE = 40
+"""Connections that are open at the same time."""
+
+LENGTHS = (0, 1, 15, 16, 4095, 4096, 4097, 65_535, 65_536, 65_537, 2**31, 2**32 - 1)
+
+
+def conversations(log: Sequence[Said]) -> list[bytes]:
+    """What each connection of a script said, from its preface on."""
+    said: dict[str, bytes] = {}
+    for entry in log:
+        if entry.sender == "C":
+            said[entry.client] = said.get(entry.client, b"") + entry.octets
+    return [octets for octets in said.values() if octets.startswith(MAGIC)]
+
+
+def mutated(random: Random, octets: bytes, other: bytes) -> bytes:
+    """Octets like these, with something changed; `other` is what parts are taken from."""
+    changed = bytearray(octets)
+    for _ in range(random.choice((1, 1, 1, 2, 4))):
+        at = random.randrange(len(changed) + 1)
+        match random.randrange(9):
+            case 0 if changed:
+                changed[at % len(changed)] ^= 1 << random.randrange(8)
+            case 1 if changed:
+                changed[at % len(changed)] = random.choice((0, 1, 0x7F, 0x80, 0xFF))
+            case 2:
+                changed[at:at] = random.randbytes(random.choice((1, 2, 8, 300)))
+            case 3:
+                del changed[at : at + random.choice((1, 2, 4, 16, 64))]
+            case 4:
+                del changed[at:]
+            case 5:
+                changed[at:] = other[random.randrange(len(other) + 1) :]
+            case 6:
+                changed = _length(random, changed)
+            case 7:
+                changed = _frames(random, changed, other)
+            case 8 if len(changed) > PREFACE_SIZE:
+                piece = changed[at : at + 40]
+                changed[at:at] = piece * random.randint(1, 20)
+    return bytes(changed)
+
+
+def _length(random: Random, octets: bytearray) -> bytearray:
+    """One frame lies about its length."""
+    frames, rest = split_frames(bytes(octets[PREFACE_SIZE:]))
+    if frames:
+        at = random.randrange(len(frames))
+        length = random.choice((*LENGTHS, max(0, len(frames[at]) - HEADER.size + random.randint(-3, 3))))
+        frames[at] = length.to_bytes(4, "big") + frames[at][4:]
+    return octets[:PREFACE_SIZE] + b"".join(frames) + rest
+
+
+def _frames(random: Random, octets: bytearray, other: bytes) -> bytearray:
+    """Frames in another order, some of another connection, some twice."""
+    mine, _ = split_frames(bytes(octets[PREFACE_SIZE:]))
+    theirs, _ = split_frames(other[PREFACE_SIZE:])
+    frames = mine[:1] + random.sample(mine[1:] + theirs, k=len(mine[1:] + theirs))
+    return octets[:PREFACE_SIZE] + b"".join(frames[: len(mine) + 3])
+
+
+def mutations(random: Random, corpus: Sequence[bytes], count: int = AT_ONCE) -> list[Step]:
+    """Steps of one burst."""
+    made = (mutated(random, random.choice(corpus), random.choice(corpus)) for _ in range(count))
+    return [Step("octets", octets=octets.hex(), cut=random.choice((0, 0, 3))) for octets in made]
+
+
+def burst(network: Network, steps: Sequence[Step], tally: Tally, timeout: float) -> Failure | None:
+    """Says what "octets" steps say, each on a connection of its own, all at once, and judges what comes.
+
+    Gives back what went wrong; `at` is the number of the step, and the last one where nobody can tell which it was.
+    """
+    log: list[Said] = []
+    ends: list[tuple[Endpoint, bytearray]] = []
+    at = len(steps) - 1
+    try:
+        for number, step in enumerate(steps):
+            octets = bytes.fromhex(step.octets)
+            end = Endpoint(f"m{number}", network.connect(), Model(), tally, log, network.now())
+            ends.append((end, bytearray()))
+            tally.connections += 1
+            tally.sent += len(split_frames(octets[PREFACE_SIZE:])[0])
+            end.write(octets, step.cut)
+            end.wire.eof()
+        deadline = network.now() + timeout
+        while any(not end.wire.ended for end, _ in ends):
+            for end, got in ends:
+                got += end.wire.read()
+            left = deadline - network.now()
+            if all(end.wire.ended for end, _ in ends):
+                break
+            if left <= 0 or not network.wait(left):
+                at = next(number for number, (end, _) in enumerate(ends) if not end.wire.ended)
+                raise Failed("the connection closed behind the end of the client's stream", "nothing", "RW-CLOSE-2")
+        for number, (end, got) in enumerate(ends):
+            at = number
+            log.append(Said(end.label, "S", bytes(got)))
+            judge(bytes(got), tally)
+    except Failed as failed:
+        mine = tuple(said for said in log if said.client == f"m{at}")
+        return Failure(failed.requirement, failed.expected, failed.got, at, mine)
+    except OSError as error:
+        fault = network.fault() or str(error)
+        return Failure("RW-CLOSE-7", "a server that goes on serving", fault, len(steps) - 1, tuple(log), crashed=True)
+    finally:
+        for other, _ in ends:
+            other.wire.close()
+    if fault := network.fault():
+        return Failure("RW-CLOSE-7", "a server that goes on serving", fault, len(steps) - 1, tuple(log), crashed=True)
+    return None
+
+
+def judge(octets: bytes, tally: Tally) -> None:
+    """Holds what a server said on a connection against what it may say on any. Raises Failed."""
+    tally.octets += len(octets)
+    if not octets:
+        return
+    if not MAGIC.startswith(octets[:4]) or (len(octets) < PREFACE_SIZE and len(octets) > 4):
+        raise Failed(f"a preface that begins with {MAGIC.hex()}", octets[:8].hex(), "RW-PREFACE-2")
+    if octets[4:5] == b"\0" and len(octets) > PREFACE_SIZE:
+        raise Failed("nothing behind a preface with version 0", octets[8:40].hex(), "RW-PREFACE-4")
+    frames, rest = split_frames(octets[PREFACE_SIZE:])
+    if len(rest) >= HEADER.size and HEADER.unpack_from(rest)[0] > 2**24:
+        raise Failed("a body of at most max_body octets", rest[:16].hex(), "RW-FRAME-3")
+    last: Goaway | None = None
+    for one in frames:
+        header = Header(*HEADER.unpack_from(one))
+        tally.received += 1
+        try:
+            frame = decode(RawFrame(header.type, header.flags, header.request, header.room, one[HEADER.size :]), "S")
+        except RemoteProtocolError as error:
+            raise Failed("a well-formed frame", f"{error} in {one[:64].hex()}", "RW-FRAME-7") from None
+        if last and last.code != Code.DRAINING:
+            raise Failed("nothing after GOAWAY", frame_line(frame), "RW-CLOSE-1")
+        tally.acknowledged += isinstance(frame, Ack)
+        if isinstance(frame, (Error, Goaway)):
+            carrier = "E" if isinstance(frame, Error) else "G"
+            rule = CODES.get(Code(frame.code)) if frame.code in Code._value2member_map_ else None
+            if rule is None or carrier not in rule.carriers:
+                raise Failed("a code of section 16 in its carrier", frame_line(frame), "RW-CODE-1")
+            tally.codes[carrier, frame.code] += 1
+        if isinstance(frame, Goaway):
+            last = frame
+
+
+__all__ = ["burst", "conversations", "judge", "mutated", "mutations"]

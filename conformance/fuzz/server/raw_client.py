@@ -1,0 +1,333 @@
+"""One connection of a script: frames to octets and back, replies to their requests, everything judged as it comes.
+
+It decodes by the code that is made of the declarations (`protocol.codec`): the codec fuzzer holds that against
+construct, and here ten thousand frames a second count.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from conformance.fuzz.failure import Said, refuse
+from conformance.fuzz.server.model import Model, Stream
+from conformance.fuzz.server.network import Wire
+from conformance.fuzz.stats import Tally
+from conformance.server.invariants import Watch
+from conformance.wire.octets import HEADER, Header, read_header, split_frames
+from conformance.wire.text import code_name, frame_line, octets_line
+from protocol.codec import RawFrame, decode, encode
+from protocol.errors import RemoteProtocolError
+from protocol.frames import (
+    Ack,
+    Auth,
+    Error,
+    Evicted,
+    Frame,
+    Goaway,
+    Message,
+    Ping,
+    Pong,
+    Presence,
+    Roster,
+    Unknown,
+    Welcome,
+)
+from protocol.registry import HELLO_MAX_BODY, MAGIC, PREFACE_SIZE, Code, Flag, FrameType, PresenceKind
+
+_BROKEN_BY = {Code.MALFORMED: "RW-FRAME-7", Code.BAD_HEADER: "RW-FRAME-6", Code.UNKNOWN_FIELD: "RW-EXT-1"}
+
+
+@dataclass
+class Due:
+    """A request whose reply has not come. `judge` is told of the final one; `messages` are those of HISTORY."""
+
+    request: int
+    judge: Callable[[Frame], None]
+    lost: Callable[[], None]
+    messages: list[Message] = field(default_factory=list)
+
+
+class Endpoint:
+    """A client of octets at one connection. `log` is that of the whole script."""
+
+    def __init__(self, label: str, wire: Wire, model: Model, tally: Tally, log: list[Said], now: float) -> None:
+        self.label = label
+        self.wire = wire
+        self.model = model
+        self.tally = tally
+        self.log = log
+        self.opened = now
+        self.welcomed = now
+        self.preface = b""
+        self.welcome: Welcome | None = None
+        self.goaway: Goaway | None = None
+        self.said_goaway = False
+        self.half = False  # this side has sent a part of a frame: nothing more can be said
+        self.aside = False  # it is in no room, and waits for its end: nobody hears of what happens here
+        self.intact = True  # the server still knows where a frame begins
+        self.paused = False
+        self.slow = False  # it has been paused: it may be sent away for that
+        self.extended = False  # HISTORY may be used
+        self.due: deque[Due] = deque()
+        self.streams: dict[int, Stream] = {}
+        self.leaving: set[int] = set()  # refs of rooms for which LEAVE is under way
+        self.cursors: dict[int, tuple[int, int]] = {}  # by room number: epoch, seq
+        self.pongs: dict[bytes, int] = {}  # PINGs that are not answered, with the request before each
+        self.inbox = bytearray()  # what has come, and is not judged yet
+        self.errors: list[Error] = []  # to requests that nobody waits for
+        self.received: list[Frame | Unknown] | None = None  # collected while somebody wants them
+        self.challenges: list[Auth] = []
+        self.nonce = b""  # of this side, where it logs in
+        self.expects_end = False
+        self.octets = 0  # received
+        self.watch = Watch(self._breach)
+        self._buffer = bytearray()
+        self._request = 0
+
+    # --- what others know of it: model.Member
+
+    @property
+    def member(self) -> int:
+        return self.welcome.member if self.welcome else 0
+
+    @property
+    def granted(self) -> str:
+        return self.welcome.name if self.welcome else ""
+
+    @property
+    def limit(self) -> int:
+        """The limit for bodies that is in force, in octets."""
+        return self.welcome.max_body if self.welcome else HELLO_MAX_BODY
+
+    @property
+    def open(self) -> bool:
+        """Whether requests may be sent."""
+        return self.welcome is not None and not (self.said_goaway or self.goaway or self.half or self.wire.ended)
+
+    @property
+    def state(self) -> str:
+        """The server's state of this connection, as far as the wire tells."""
+        if self.goaway and self.goaway.code != Code.DRAINING:
+            return "CLOSING"
+        if self.welcome:
+            return "DRAINING" if self.goaway else "OPEN"
+        return "WAIT_HELLO" if self.preface else "WAIT_PREFACE"
+
+    # --- sending
+
+    def ping(self, opaque: bytes) -> bytes:
+        """A PING, whose PONG is expected behind the replies to what was asked before."""
+        self.pongs[opaque] = self._request
+        return self.note(Ping(opaque))
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is due on this connection that others may hear of as well."""
+        return not (self.paused or self.aside) and bool(self.due or self.pongs or self.expects_end)
+
+    def next_request(self) -> int:
+        """A request number that was not used on this connection."""
+        self._request += 1
+        return self._request
+
+    def note(self, frame: Frame | Unknown) -> bytes:
+        """The octets of a frame that is about to be sent, of which the watch is told."""
+        self.watch.sent(frame)
+        if isinstance(frame, Goaway):
+            self.said_goaway = True
+        self.tally.sent += 1
+        if self.welcome and not isinstance(frame, Goaway):
+            self.tally.visit("server", self.state, "frame")
+        return encode(frame)
+
+    def note_octets(self, octets: bytes) -> None:
+        """Tells the watch of frames that may be broken."""
+        frames, rest = split_frames(octets)
+        for one in frames:
+            header = read_header(one)
+            try:
+                frame = _decode(header, one[HEADER.size :], "C")
+            except RemoteProtocolError:
+                frame = Unknown(header.type, b"", header.flags, header.request, header.room)
+            self.watch.sent(frame)
+        self.tally.sent += len(frames) + bool(rest)
+        self.half = self.half or bool(rest)
+
+    def write(self, octets: bytes, cut: int = 0) -> None:
+        """Sends octets, in so many pieces."""
+        self.log.append(Said(self.label, "C", octets))
+        self.tally.told += len(octets)
+        size = max(1, -(-len(octets) // max(1, cut)))
+        for at in range(0, len(octets), size):
+            self.wire.write(octets[at : at + size])
+
+    def ask(self, request: int, judge: Callable[[Frame], None], lost: Callable[[], None] = lambda: None) -> None:
+        """Has the final reply to a request judged when it comes; `lost` is called if it never will."""
+        self.due.append(Due(request, judge, lost))
+
+    # --- receiving
+
+    def take_in(self, data: bytes) -> None:
+        """Judges octets of the server. Raises Failed."""
+        self._buffer += data
+        self.tally.octets += len(data)
+        self.octets += len(data)
+        buffer = self._buffer
+        if not self.preface:
+            if not MAGIC.startswith(buffer[:4]):
+                self.log.append(Said(self.label, "S", bytes(buffer[:64])))
+                refuse("RW-PREFACE-2", f"a preface that begins with {MAGIC.hex()}", buffer[:8].hex())
+            if len(buffer) < PREFACE_SIZE:
+                return
+            self.preface = bytes(buffer[:PREFACE_SIZE])
+            self.log.append(Said(self.label, "S", self.preface))
+            del buffer[:PREFACE_SIZE]
+        at = 0
+        while len(buffer) - at >= HEADER.size:
+            header = Header(*HEADER.unpack_from(buffer, at))
+            if header.length > self.limit:
+                refuse("RW-FRAME-3", f"a body of at most {self.limit} octets", f"a length of {header.length}")
+            end = at + HEADER.size + header.length
+            if end > len(buffer):
+                break
+            octets = bytes(buffer[at:end])
+            at = end
+            self.log.append(Said(self.label, "S", octets))
+            self.tally.received += 1
+            try:
+                frame = _decode(header, octets[HEADER.size :], "S")
+            except RemoteProtocolError as error:
+                refuse(
+                    _BROKEN_BY.get(error.code, "RW-FRAME-7"), "a well-formed frame", f"{error} in {octets[:64].hex()}"
+                )
+            self._frame(frame)
+        del buffer[:at]
+
+    def _breach(self, requirement: str, expected: str, got: str) -> None:
+        refuse(requirement, expected, got)
+
+    def _frame(self, frame: Frame | Unknown) -> None:
+        self.watch.received(frame)
+        if self.received is not None:
+            self.received.append(frame)
+        if isinstance(frame, Unknown):
+            return
+        match frame:
+            case Message() if not frame.request:
+                stream = self._stream(frame.room)
+                self.tally.visit("membership", "LEAVING" if frame.room in self.leaving else "IN", "stream frame")
+                self.model.streamed(stream, frame)
+                self.cursors[stream.room.number] = (stream.room.epoch, frame.seq)
+            case Message():
+                if self.due:
+                    self.due[0].messages.append(frame)
+            case Ping():
+                if not (self.half or self.said_goaway or self.paused or self.goaway_ends):
+                    self.write(self.note(Pong(frame.opaque)))
+            case Pong():
+                if frame.opaque not in self.pongs:
+                    refuse("RW-PING-1", f"a PONG with one of {[p.hex() for p in self.pongs]}", frame_line(frame))
+                before = self.pongs.pop(frame.opaque)
+                if self.due and self.due[0].request <= before:
+                    refuse(
+                        "RW-PING-2", f"the reply to request {self.due[0].request} before the PONG", frame_line(frame)
+                    )
+            case Presence():
+                self.model.presence(self, self._stream(frame.room), frame)
+            case Roster():
+                entries = [(entry.member, entry.name) for entry in frame.entries]
+                reset, more = bool(frame.flags & Flag.RESET), bool(frame.flags & Flag.MORE)
+                self.model.rostered(self, self._stream(frame.room), entries, reset=reset, more=more)
+            case Evicted():
+                self._evicted(frame)
+            case Goaway():
+                self._goaway(frame)
+            case Auth():
+                self.challenges.append(frame)
+            case _ if frame.request:
+                self._reply(frame)
+
+    @property
+    def goaway_ends(self) -> bool:
+        """Whether the server has said its last word."""
+        return self.goaway is not None and self.goaway.code != Code.DRAINING
+
+    def _stream(self, ref: int) -> Stream:
+        stream = self.streams.get(ref)
+        if stream is None:  # the watch has raised already, but for frames that it does not know
+            refuse("RW-LEAVE-2", "no frame of a stream outside of a membership", f"room {ref}")
+        return stream
+
+    def _reply(self, frame: Frame) -> None:
+        if isinstance(frame, Error):
+            self.tally.codes["E", frame.code] += 1
+        self.tally.acknowledged += isinstance(frame, Ack)
+        if self.due and self.due[0].request == frame.request:
+            due = self.due[0]
+            due.judge(frame)
+            self.due.popleft()
+        elif isinstance(frame, Error):
+            self.errors.append(frame)
+
+    def _evicted(self, frame: Evicted) -> None:
+        self.tally.codes["V", frame.code] += 1
+        self.tally.visit("membership", "LEAVING" if frame.room in self.leaving else "IN", "EVICTED")
+        stream = self.streams.pop(frame.room, None)
+        if stream is None:
+            refuse("RW-LEAVE-2", "no EVICTED outside of a membership", frame_line(frame))
+        room = stream.room
+        if frame.code == Code.LAGGED and stream.next > room.head + room.unknown:
+            refuse("RW-LAG-3", "no LAGGED for a member that was sent everything", frame_line(frame))
+        if frame.code not in (Code.LAGGED, Code.ROOM_CLOSED, Code.KICKED, Code.BANNED, Code.LOG_RESET):
+            refuse("RW-CODE-1", "a code of class 6xx", frame_line(frame))
+        if frame.code != Code.LAGGED and stream.slow:
+            refuse("RW-LAG-3", "LAGGED for a member that did not read", frame_line(frame))
+        if stream.departed not in (0, PresenceKind.LEFT):
+            refuse("RW-PRESENCE-3", "PRESENCE(left) of a member that was evicted", "PRESENCE(lost)")
+        self.model.gone(self, room, PresenceKind.LEFT, seen=True)
+
+    def _goaway(self, frame: Goaway) -> None:
+        self.tally.codes["G", frame.code] += 1
+        if frame.code not in Code._value2member_map_:
+            refuse("RW-CODE-1", "a code of section 16", frame_line(frame))
+        self.goaway = frame
+
+    # --- the end
+
+    def ended(self, kind: PresenceKind, *, seen: bool) -> None:
+        """The connection is over: what was not answered never will be, and its rooms are left."""
+        while self.due:
+            self.due.popleft().lost()
+        for stream in self.streams.values():
+            self.tally.visit("membership", "any", "end of stream")
+            self.model.gone(self, stream.room, kind, seen=seen)
+        self.streams.clear()
+        self.tally.visit("server", "any", "end of stream")
+
+    def last_words(self) -> str:
+        """How the connection stands, for people."""
+        goaway = f"GOAWAY({code_name(self.goaway.code)}) {self.goaway.text!r}, " if self.goaway else ""
+        return f"{goaway}connection {'closed' if self.wire.ended else 'open'}"
+
+
+def _decode(header: Header, body: bytes, sender: str) -> Frame | Unknown:
+    raw = RawFrame(header.type, header.flags, header.request, header.room, body)
+    return decode(raw, "C" if sender == "C" else "S")
+
+
+def wire_lines(log: list[Said], most: int = 40) -> list[str]:
+    """The newest of what went over the wire, one line a frame."""
+    lines = []
+    for said in log[-most:]:
+        frames, rest = split_frames(said.octets)
+        arrow = "->" if said.sender == "C" else "<-"
+        if len(said.octets) >= 4 and said.octets.startswith(MAGIC):
+            lines.append(f"{said.client} {arrow} preface {said.octets.hex()}")
+            continue
+        lines += [f"{said.client} {arrow} {octets_line(one, 'C' if said.sender == 'C' else 'S')}" for one in frames]
+        if rest:
+            lines.append(f"{said.client} {arrow} {len(rest)} octets {rest[:32].hex()}")
+    return lines
+
+
+__all__ = ["Due", "Endpoint", "FrameType", "Said", "wire_lines"]

@@ -1,0 +1,1 @@
+"""What all roles share: cases, selection, options, processes, connections, verdicts."""

@@ -1,0 +1,72 @@
+"""What an implementer says of a target: what it leaves out, its limits where they differ, and test accounts.
+
+The file is TOML, and every table may be left out:
+
+    [features]
+    ascii-names = true        # names outside of ASCII are refused (RW-NAME-6)
+
+    [limits]                  # of SPEC.md, section 15: what the target really has
+    frame_ms = 60000
+
+    [accounts]                # names and passwords that the target knows
+    ada = "correct horse"
+
+    [admins]                  # accounts that may stop it (STOP)
+    ops = "battery staple"
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from conformance.harness.options import DECLARATIONS
+from protocol.registry import LIMITS
+
+
+class DeclarationError(ValueError):
+    """The file cannot be read, does not have the form above, or names what does not exist."""
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """`features` are keys of options.DECLARATIONS, `limits` have the names and units of SPEC.md, section 15."""
+
+    features: frozenset[str] = frozenset()
+    limits: Mapping[str, int] = field(default_factory=dict)
+    accounts: Mapping[str, str] = field(default_factory=dict)
+    admins: Mapping[str, str] = field(default_factory=dict)
+
+
+def read(path: Path) -> Declaration:
+    """The declaration in a file. Raises DeclarationError."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DeclarationError(f"{path}: {error}") from None
+    features = _table(path, document, "features", bool, DECLARATIONS)
+    limits = _table(path, document, "limits", int, LIMITS)
+    accounts = _table(path, document, "accounts", str, None)
+    admins = _table(path, document, "admins", str, None)
+    if document:
+        raise DeclarationError(f"{path}: unknown table [{sorted(document)[0]}]")
+    for name, value in limits.items():
+        limit = LIMITS[name]
+        if not limit.low <= value <= limit.high:
+            raise DeclarationError(f"{path}: {name}: expected {limit.low} to {limit.high} {limit.unit}, found {value}")
+    return Declaration(frozenset(name for name, left_out in features.items() if left_out), limits, accounts, admins)
+
+
+def _table(
+    path: Path, document: dict[str, Any], name: str, kind: type, known: Mapping[str, object] | None
+) -> dict[str, Any]:
+    table = document.pop(name, {})
+    if not isinstance(table, dict):
+        raise DeclarationError(f"{path}: {name} has to be a table")
+    for key, value in table.items():
+        if known is not None and key not in known:
+            raise DeclarationError(f"{path}: [{name}] knows no {key}; it knows {', '.join(sorted(known))}")
+        if type(value) is not kind:
+            raise DeclarationError(f"{path}: [{name}] {key}: expected {kind.__name__}, found {value!r}")
+    return table

@@ -1,0 +1,140 @@
+"""A program under test as a child process: started without a shell, its standard error kept."""
+
+import asyncio
+import contextlib
+import os
+import shlex
+import signal
+from collections.abc import Mapping
+from string import Formatter
+
+from conformance.harness.verdicts import Crashed
+
+_STDERR_KEPT = 16384  # octets of standard error that are remembered
+_OF_TLS = {"cert", "key"}  # placeholders
+_KILL_AFTER = 5.0  # seconds that a program has to end after SIGTERM
+
+
+class Unstartable(Exception):
+    """The command cannot be run at all."""
+
+
+class CommandError(ValueError):
+    """The template of a command is not one."""
+
+
+def arguments(template: str, values: Mapping[str, object]) -> list[str]:
+    """Splits a command and fills in `{name}`. Raises CommandError."""
+    try:
+        parts = shlex.split(template)
+    except ValueError as error:
+        raise CommandError(f"{template}: {error}") from None
+    if not parts:
+        raise CommandError("the command is empty")
+    unknown = placeholders(template) - set(values)
+    if unknown:
+        hint = "; a server has {cert} and {key} with --tls" if unknown & _OF_TLS else ""
+        known = ", ".join(sorted(values)) or "none"
+        raise CommandError(f"unknown placeholder {{{min(unknown)}}}, known are {known}{hint}")
+    return [part.format_map(values) for part in parts]
+
+
+def placeholders(template: str) -> set[str]:
+    """The names in braces of a command. Raises CommandError for braces that do not match."""
+    try:
+        return {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise CommandError(f"{template}: {error}") from None
+
+
+class Program:
+    """A running child process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._stderr = bytearray()
+        self._keeping = asyncio.create_task(self._keep_stderr())
+
+    @classmethod
+    async def start(cls, command: list[str], environment: Mapping[str, str], *, pipes: bool = False) -> "Program":
+        """Starts a program; with `pipes` its standard input and output are kept. Raises Unstartable."""
+        pipe = asyncio.subprocess.PIPE if pipes else asyncio.subprocess.DEVNULL
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, **environment},
+                start_new_session=True,
+                limit=2**22,
+            )
+        except (OSError, ValueError) as error:
+            raise Unstartable(f"cannot run {shlex.join(command)}: {error}") from None
+        return cls(process)
+
+    @property
+    def stdin(self) -> asyncio.StreamWriter:
+        """Its standard input."""
+        assert self._process.stdin
+        return self._process.stdin
+
+    @property
+    def stdout(self) -> asyncio.StreamReader:
+        """Its standard output."""
+        assert self._process.stdout
+        return self._process.stdout
+
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
+    @property
+    def died(self) -> str:
+        """How it ended by itself, or "" while it runs."""
+        code = self._process.returncode
+        if code is None:
+            return ""
+        return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+
+    @property
+    def stderr(self) -> str:
+        """The end of what it wrote to its standard error."""
+        return self._stderr.decode(errors="replace")
+
+    async def _keep_stderr(self) -> None:
+        assert self._process.stderr
+        while data := await self._process.stderr.read(4096):
+            self._stderr += data
+            del self._stderr[:-_STDERR_KEPT]
+
+    async def wait(self, seconds: float) -> bool:
+        """Waits for its end; False if the time was over first."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), seconds)
+            return True
+        return False
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Sends a signal to the program. Raises Crashed if it has ended."""
+        try:
+            self._process.send_signal(number)
+        except ProcessLookupError:
+            raise Crashed(f"the program {self.died or 'has ended'}") from None
+
+    async def stop(self, *, kill: bool = False) -> None:
+        """Ends the program and whatever it started: politely first, unless `kill`."""
+        if self._process.returncode is None and not kill:
+            self._signal_group(signal.SIGTERM)
+            await self.wait(_KILL_AFTER)
+        self._signal_group(signal.SIGKILL)
+        await self._process.wait()
+        self._keeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._keeping
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        # The session was made for the program, so the group is its own children and nobody else's.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)

@@ -1,0 +1,107 @@
+"""Which cases a run takes: by id or glob, requirement, section, level and words."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from conformance.harness.case import Case
+from conformance.spec.tables import Spec
+
+_TOKEN = re.compile(r"\s*(\(|\)|[^\s()]+)")
+
+
+class SelectionError(ValueError):
+    """A selection that cannot be understood, or that names what does not exist."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was asked for; parts that are empty select everything, and all parts must agree."""
+
+    patterns: Sequence[str] = ()
+    requirements: Sequence[str] = ()
+    sections: Sequence[str] = ()
+    levels: Sequence[str] = ()
+    words: str = ""
+
+    def of(self, cases: Iterable[Case], spec: Spec) -> list[Case]:
+        """The cases selected, in their order. Raises SelectionError."""
+        unknown = [name for name in self.requirements if name not in spec.requirements]
+        if unknown:
+            raise SelectionError(f"SPEC.md has no requirement {unknown[0]}")
+        sections = {heading.section for heading in spec.document.headings}
+        strange = [name for name in self.sections if name not in sections]
+        if strange:
+            raise SelectionError(f"SPEC.md has no section {strange[0]}")
+        words = parse_words(self.words) if self.words else None
+        return [case for case in cases if self._takes(case, spec, words)]
+
+    def _takes(self, case: Case, spec: Spec, words: Callable[[str], bool] | None) -> bool:
+        return (
+            (not self.patterns or any(_matches(case.id, pattern) for pattern in self.patterns))
+            and (not self.requirements or bool(set(self.requirements) & set(case.requirements)))
+            and (not self.sections or any(_within(case.section, section) for section in self.sections))
+            and (not self.levels or case.level(spec) in self.levels)
+            and (words is None or words(" ".join((case.id, case.summary, *case.requirements, *case.tags)).lower()))
+        )
+
+
+def _matches(id: str, pattern: str) -> bool:
+    """Whether an id is meant by a pattern: itself, a glob, or a leading part up to a slash or within the section."""
+    return fnmatchcase(id, pattern) or id.startswith((pattern.rstrip("/") + "/", pattern + "."))
+
+
+def _within(section: str, wanted: str) -> bool:
+    return section == wanted or section.startswith(wanted + ".")
+
+
+def parse_words(text: str) -> Callable[[str], bool]:
+    """A test from words joined by and, or, not and parentheses. Raises SelectionError."""
+    tokens = [match[1].lower() for match in _TOKEN.finditer(text)]
+    test, rest = _either(tokens)
+    if rest:
+        raise SelectionError(f"-k: {rest[0]!r} is in the wrong place in {text!r}")
+    return test
+
+
+_Parsed = tuple[Callable[[str], bool], list[str]]
+
+
+def _either(tokens: list[str]) -> _Parsed:
+    left, rest = _both(tokens)
+    while rest and rest[0] == "or":
+        right, rest = _both(rest[1:])
+        left = _or(left, right)
+    return left, rest
+
+
+def _both(tokens: list[str]) -> _Parsed:
+    left, rest = _one(tokens)
+    while rest and rest[0] == "and":
+        right, rest = _one(rest[1:])
+        left = _and(left, right)
+    return left, rest
+
+
+def _one(tokens: list[str]) -> _Parsed:
+    if not tokens or tokens[0] in ("and", "or", ")"):
+        raise SelectionError("-k: a word is missing")
+    word, rest = tokens[0], tokens[1:]
+    if word == "not":
+        inner, rest = _one(rest)
+        return (lambda text: not inner(text)), rest
+    if word == "(":
+        inner, rest = _either(rest)
+        if not rest or rest[0] != ")":
+            raise SelectionError("-k: a parenthesis is not closed")
+        return inner, rest[1:]
+    return (lambda text: word in text), rest
+
+
+def _and(left: Callable[[str], bool], right: Callable[[str], bool]) -> Callable[[str], bool]:
+    return lambda text: left(text) and right(text)
+
+
+def _or(left: Callable[[str], bool], right: Callable[[str], bool]) -> Callable[[str], bool]:
+    return lambda text: left(text) or right(text)

@@ -1,0 +1,160 @@
+"""What the suite's cases are worth, requirement by requirement: `roomwire-check coverage`.
+
+- proved: a case that names the requirement fails on a peer that breaks it, and passes on one that does not; or what is
+  watched on every connection convicts that peer. The broken peers are in tests/ of the repository, what came of them
+  in data/kill_matrix.json.
+- tested: there are cases, and no such proof.
+- untestable: no peer could tell; uncovered.toml says why.
+- untested: no case is about it; uncovered.toml or unproved.toml may say why.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from conformance.files import DATA
+from conformance.harness.case import Case
+from conformance.report import gaps as uncovered
+from conformance.report import unproved
+from conformance.spec.tables import Spec, load
+
+MATRIX = DATA / "kill_matrix.json"
+STATUSES = ("proved", "tested", "untestable", "untested")
+_SHOWN = 3  # names in a line
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A broken peer, as the matrix has it: `kills` are ids of cases, `watch` of requirements."""
+
+    name: str
+    breaks: tuple[str, ...]
+    kills: tuple[str, ...]
+    watch: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What is known of one requirement. `by_watch` are the peers that only the watch convicts."""
+
+    id: str
+    section: str
+    level: str
+    binds: str
+    status: str
+    cases: tuple[str, ...]
+    peers: tuple[str, ...]
+    by_watch: tuple[str, ...]
+    reason: str
+
+
+def matrix(path: Path = MATRIX) -> list[Broken]:
+    """The broken peers and what came of them. Raises OSError or ValueError where there is none."""
+    peers = json.loads(path.read_text(encoding="utf-8"))["peers"]
+    return [
+        Broken(name, tuple(peer["breaks"]), tuple(peer["kills"]), tuple(peer["watch"])) for name, peer in peers.items()
+    ]
+
+
+def coverage(spec: Spec, cases: Sequence[Case], peers: Sequence[Broken]) -> list[Coverage]:
+    """All requirements, in the order of the document."""
+    naming: dict[str, list[str]] = {name: [] for name in spec.requirements}
+    for case in cases:
+        for name in case.requirements:
+            naming[name].append(case.id)
+    excuses, reasons = uncovered.load(), unproved.load().requirements
+    rows = []
+    for requirement in spec.requirements.values():
+        id = requirement.id
+        about = set(naming[id])
+        breaking = [peer for peer in peers if id in peer.breaks]
+        killed = tuple(peer.name for peer in breaking if about & set(peer.kills))
+        watched = tuple(peer.name for peer in breaking if peer.watch and peer.name not in killed)
+        excuse = excuses.get(id)
+        reason = excuse.reason if excuse else reasons.get(id, "")
+        if killed or watched:
+            status = "proved"
+        elif about:
+            status = "tested"
+        else:
+            status = "untestable" if excuse and excuse.kind == "untestable" else "untested"
+        level, binds = requirement.level, requirement.binds
+        rows.append(Coverage(id, requirement.section, level, binds, status, tuple(naming[id]), killed, watched, reason))
+    return rows
+
+
+def problems(spec: Spec, cases: Sequence[Case], peers: Sequence[Broken]) -> list[str]:
+    """Ids that nobody knows: of requirements that the document does not have, and of cases that there are not."""
+    ids = {case.id for case in cases}
+    named = {
+        "the kill matrix": {name for peer in peers for name in (*peer.breaks, *peer.watch)},
+        "uncovered.toml": set(uncovered.load()),
+        "unproved.toml": set(unproved.load().requirements),
+        "a case": {name for case in cases for name in case.requirements},
+    }
+    found = [
+        f"{where} names {id}, which SPEC.md does not have"
+        for where in named
+        for id in sorted(named[where] - spec.requirements.keys())
+    ]
+    tried = {
+        "the kill matrix": {id for peer in peers for id in peer.kills},
+        "unproved.toml": set(unproved.load().cases),
+    }
+    found += [f"{where} names {id}, which is no case" for where in tried for id in sorted(tried[where] - ids)]
+    return found
+
+
+def add_to(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", cases: Callable[[], Sequence[Case]]
+) -> None:
+    """Adds the command to a parser's subparsers; `cases` are those of all roles."""
+    parser = subparsers.add_parser("coverage", help="what the cases are worth, requirement by requirement")
+    parser.add_argument("--status", action="append", choices=STATUSES, default=[], help="only these")
+    parser.add_argument("--format", choices=("human", "json"), default="human")
+    parser.set_defaults(run=lambda args: run(args.format, args.status, cases()))
+
+
+def run(format: str, statuses: Sequence[str], cases: Sequence[Case]) -> int:
+    """Prints it; the exit status is 1 if there are ids that nobody knows."""
+    spec, peers = load(), matrix()
+    found = problems(spec, cases, peers)
+    rows = coverage(spec, cases, peers)
+    taken = [row for row in rows if not statuses or row.status in statuses]
+    if format == "json":
+        print(
+            json.dumps(
+                {"requirements": [asdict(row) for row in taken], "counts": counts(rows), "problems": found}, indent=1
+            )
+        )
+    else:
+        for row in taken:
+            print(f"{row.id:16} {row.level:10} {row.binds:7} {row.status:10} {_told(row)}")
+        print()
+        for binds, count in counts(rows).items():
+            print(f"MUST and MUST NOT that bind {binds:7} {', '.join(f'{status} {n}' for status, n in count.items())}")
+        print("\n".join(found), end="\n" if found else "")
+    return 1 if found else 0
+
+
+def counts(rows: Sequence[Coverage]) -> dict[str, dict[str, int]]:
+    """How many requirements of level MUST and MUST NOT have each status, by whom they bind."""
+    musts = [row for row in rows if row.level in ("MUST", "MUST NOT")]
+    by: dict[str, Any] = {}
+    for binds in ("server", "client", "both"):
+        count = Counter(row.status for row in musts if row.binds == binds)
+        by[binds] = {status: count[status] for status in STATUSES}
+    return by
+
+
+def _told(row: Coverage) -> str:
+    names = [*row.peers, *(f"{name} (by the watch)" for name in row.by_watch)]
+    if names:
+        more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        return f"{', '.join(names[:_SHOWN])}{more}"
+    told = f"{len(row.cases)} cases" if row.cases else ""
+    return ": ".join(filter(None, [told, row.reason]))

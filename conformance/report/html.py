@@ -1,0 +1,222 @@
+"""The report as one HTML page that needs nothing from outside, for one run or several side by side.
+
+The page is made from results.json alone, by the template data/page.html with its style and script. Every string
+is escaped before the template sees it, and the template escapes for HTML. A trace is data in the page, which the
+script unfolds when it is asked for: so a page of many cases stays quick. A content security policy admits the
+page's own style and script, by their hashes, and no request.
+"""
+
+import json
+import re
+import shlex
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from markupsafe import escape as markup_escape
+
+from conformance.files import DATA
+from conformance.harness.verdicts import ACCEPTED, Verdict
+from conformance.report.compare import rank
+from conformance.report.results import names
+from conformance.wire.text import escape
+
+_VERDICTS = [verdict.value for verdict in Verdict]
+_ENDINGS = {0: "Conforms", 1: "Does not conform", 3: "Not reachable", 4: "Fault of the suite", 5: "Nothing to test"}
+_TRACE_KEYS = ("at", "peer", "by", "kind", "name", "text", "note", "hex", "length", "fields")
+
+
+def render(documents: Sequence[dict[str, Any]]) -> str:
+    """The page for results.json of one run or of several. Raises ValueError for none."""
+    if not documents:
+        raise ValueError("a page needs at least one run")
+    runs = [clean(document) for document in documents]
+    titles = names(runs)
+    environment = Environment(
+        loader=FileSystemLoader(DATA), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["sentence"] = _sentence
+    style, script = (Markup((DATA / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
+    cases = list(_cases(runs))
+    sections = {name: title for run in runs for name, title in run["sections"].items()}
+    return environment.get_template("page.html").render(
+        title=", ".join(titles),
+        runs=[_run(run, title) for run, title in zip(runs, titles, strict=True)],
+        sections=[(name, sections.get(name, "")) for name in dict.fromkeys(case["section"] for case in cases)],
+        titles={case["section"]: sections.get(case["section"], "") for case in cases},
+        cases=cases,
+        verdicts=_totals(runs),
+        roles=sorted({case["role"] for case in cases}),
+        matrix=_matrix(runs, sections),
+        traces=[(run["trace"], _data(run["items"])) for case in cases for run in case["runs"] if run and run["items"]],
+        style=style,
+        script=script,
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+    )
+
+
+def clean(value: Any) -> Any:
+    """A copy in which control, format and bidirectional characters of all strings are escapes; lines stay lines."""
+    if isinstance(value, str):
+        return value if value.isprintable() else "\n".join(map(escape, value.split("\n")))
+    if isinstance(value, list):
+        return list(map(clean, value))
+    if isinstance(value, dict):
+        return dict(zip(map(clean, value), map(clean, value.values()), strict=True))
+    return value
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What stands at the head of the page about one run; `share` are x, width (of 100) and verdict of a bar."""
+
+    name: str
+    role: str
+    ok: bool
+    ending: str
+    counts: list[tuple[str, int]]
+    share: list[tuple[float, float, str]]
+    facts: list[tuple[str, str]]
+    command: str
+    problems: list[str]
+    failed: list[str]
+
+
+def _run(run: dict[str, Any], name: str) -> _Run:
+    total = max(1, len(run["results"]))
+    counts = _counted([run])
+    share, at = [], 0.0
+    for verdict, count in counts:
+        share.append((round(at, 3), round(100 * count / total, 3), verdict))
+        at += 100 * count / total
+    suite, how = run["suite"], run["run"]
+    facts = [
+        ("Date", how["date"]),
+        ("Duration", f"{how['seconds']} s"),
+        ("Cases", f"{len(run['results'])} of {run['selected']} selected"),
+        ("Seed", "" if how["seed"] is None else str(how["seed"])),
+        ("Suite", f"roomwire {suite['version']}, Python {suite['python']}, {suite['platform']}"),
+        ("SPEC.md", f"sha256 {suite['spec']}"),
+    ]
+    return _Run(
+        name=name,
+        role=run["role"],
+        ok=run["exit"] == 0,
+        ending=_ENDINGS.get(run["exit"], f"Ended with status {run['exit']}"),
+        counts=counts,
+        share=share,
+        facts=[(label, value) for label, value in facts if value],
+        command=shlex.join(how["command"]),
+        problems=[run["error"]] * bool(run["error"]) + [f"stale baseline entry: {name}" for name in run["stale"]],
+        failed=[result["id"] for result in run["results"] if result["verdict"] not in ACCEPTED],
+    )
+
+
+def _counted(runs: Iterable[dict[str, Any]]) -> list[tuple[str, int]]:
+    counts = Counter(result["verdict"] for run in runs for result in run["results"])
+    return sorted(counts.items(), key=lambda item: _VERDICTS.index(item[0]) if item[0] in _VERDICTS else 99)
+
+
+def _totals(runs: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
+    """For each verdict the number of cases that have it in any run."""
+    cases = {(result["id"], result["verdict"]) for run in runs for result in run["results"]}
+    counts = Counter(verdict for _, verdict in cases)
+    return [(verdict, counts[verdict]) for verdict, _ in _counted(runs)]
+
+
+def _cases(runs: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    """The cases of all runs in the order of sections, each with what came of it in each run, or None."""
+    results = [{result["id"]: result for result in run["results"]} for run in runs]
+    every = {id: result for found in reversed(results) for id, result in found.items()}
+    known = {name: item for run in runs for name, item in run["requirements"].items()}
+    for at, (id, result) in enumerate(sorted(every.items(), key=lambda item: _by_section(item[1]["section"]))):
+        yield {
+            "id": id,
+            "role": id.split("/", 1)[0],
+            "section": result["section"],
+            "summary": result["summary"],
+            "requirements": [(name, known.get(name, {}).get("text", "")) for name in result["requirements"]],
+            "kills": sorted({kill for found in results for kill in found.get(id, {}).get("kills", ())}),
+            "runs": [_outcome(found.get(id), f"t{at}-{number}") for number, found in enumerate(results)],
+            "verdicts": sorted({found[id]["verdict"] for found in results if id in found}),
+            "differs": len({found.get(id, {}).get("verdict") for found in _of_role(id, runs, results)}) > 1,
+        }
+
+
+def _of_role(id: str, runs: Sequence[dict[str, Any]], results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results of those runs that could have this case: those of its role."""
+    return [found for run, found in zip(runs, results, strict=True) if run["role"] == id.split("/", 1)[0]]
+
+
+def _outcome(result: dict[str, Any] | None, trace: str) -> dict[str, Any] | None:
+    if result is None:
+        return None
+    entries = result["trace"]
+    lines = sum(item["kind"] == "line" for item in entries)
+    frames = sum(item["kind"] not in ("line", "event") for item in entries)
+    said = [
+        f"{count} {what}{'' if count == 1 else 's'}" for count, what in ((frames, "frame"), (lines, "line")) if count
+    ]
+    return {
+        **result,
+        "ok": result["verdict"] in ACCEPTED,
+        "trace": trace,
+        "items": entries,
+        "size": ", ".join(said),
+        "elsewhere": result["requirement"] not in result["requirements"],
+    }
+
+
+def _matrix(runs: Sequence[dict[str, Any]], sections: dict[str, str]) -> list[dict[str, Any]]:
+    """The requirements by section, each with its worst verdict in every run."""
+    cells: list[dict[str, list[str]]] = []
+    for run in runs:
+        cells.append({})
+        for result in run["results"]:
+            for name in result["requirements"]:
+                # What a case judged is the one requirement; the others it only touches when it passes.
+                if result["verdict"] == Verdict.PASS or name == result["requirement"]:
+                    cells[-1].setdefault(name, []).append(result["verdict"])
+    known = {name: item for run in reversed(runs) for name, item in run["requirements"].items()}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for name, item in known.items():
+        row = {"id": name, **item, "cells": [_cell(column.get(name, [])) for column in cells]}
+        groups.setdefault(item["section"], []).append(row)
+    ordered = sorted(groups.items(), key=lambda group: _by_section(group[0]))
+    return [{"section": section, "title": sections.get(section, ""), "rows": rows} for section, rows in ordered]
+
+
+def _cell(verdicts: list[str]) -> tuple[str, int, int] | None:
+    """The worst verdict, how many cases passed, and how many there are."""
+    if not verdicts:
+        return None
+    return max(verdicts, key=rank), verdicts.count(Verdict.PASS), len(verdicts)
+
+
+def _by_section(section: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (10**6, part) for part in section.split(".")]
+
+
+def _sentence(text: str) -> Markup:
+    """A sentence of SPEC.md as HTML, what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(markup_escape(text))))
+
+
+def _data(items: Iterable[dict[str, Any]]) -> Markup:
+    """A trace as JSON that may stand inside of a script element: rows in the order of _TRACE_KEYS."""
+    rows = [[item.get(key, "") for key in _TRACE_KEYS] for item in items]
+    text = json.dumps(rows, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _hash(text: str) -> str:
+    """A source of a content security policy that admits this text inline."""
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,107 @@
+"""What went over the wire in a case, as plain values for results.json.
+
+An item is one frame, preface, line of a program's contract, or event. It has these keys, which stand only where
+there is something to say but for the first four:
+
+    at      seconds since the case began           peer    the connection, such as "A"
+    by      "suite", "peer", or "" of an event     kind    "frame", "preface", "octets", "line", "event"
+    name    a few words, such as "JOIN"            text    all of it in one line, escaped
+    note    which rule the suite breaks on purpose
+    hex     the first octets                       length  of all octets
+    fields  [offset, octets, name, value] in the order of the wire; without octets a remark
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from conformance.spec.tables import Spec
+from conformance.wire.annotate import Part, parts
+from conformance.wire.log import Entry
+from conformance.wire.octets import HEADER, read_header, split_frames
+from conformance.wire.text import code_name, escape, octets_line, type_name
+from protocol.registry import PREFACE_SIZE, FrameType
+
+_OCTETS = 512  # of a frame that are kept
+_FIELDS = 120  # of a frame that are kept
+_TEXT = 400  # characters of a text that are kept
+_LINES = 24  # of a codec's contract that are kept: one case may say hundreds of alike ones
+_SUITE = {"server": "C", "client": "S", "codec": "C"}
+_CODED = {FrameType.ERROR, FrameType.GOAWAY, FrameType.EVICTED}
+
+
+def items(entries: Sequence[Entry], role: str, spec: Spec) -> list[dict[str, Any]]:
+    """The entries of a case of this role, oldest first."""
+    lines = [entry for entry in entries if entry.line]
+    left_out = {id(entry) for entry in lines[:-_LINES]} if role == "codec" else set()
+    found = []
+    for entry in entries:
+        if id(entry) not in left_out:
+            found += [_without_nothing(item) for item in _items(entry, _SUITE.get(role, "C"), spec)]
+    return found
+
+
+def _items(entry: Entry, suite: str, spec: Spec) -> Iterator[dict[str, Any]]:
+    by = "suite" if entry.sender == suite else "peer"
+    base = {"at": round(entry.at, 3), "peer": entry.peer, "by": by}
+    if entry.line:
+        yield {**base, "kind": "line", **_line(entry.line, spec)}
+    elif not entry.octets:
+        yield {**base, "by": "", "kind": "event", "name": escape(entry.note)}
+    elif not entry.framed:
+        preface = entry.note == "preface" or (entry.sender == "C" and len(entry.octets) == PREFACE_SIZE)
+        kind = "preface" if preface else "octets"
+        yield {**base, "kind": kind, "name": kind, "note": _unless(entry.note, kind), **_octets(entry.octets, ())}
+    else:
+        frames, rest = split_frames(entry.octets)
+        for octets in frames:
+            described = {"name": _name(octets), "text": _cut(octets_line(octets, entry.sender))}
+            yield {**base, "kind": "frame", **described, "note": entry.note, **_octets(octets, parts(octets, spec))}
+        if rest:
+            name = f"{len(rest)} octets that are no whole frame"
+            yield {**base, "kind": "octets", "name": name, "note": entry.note, **_octets(rest, parts(rest, spec))}
+
+
+def _name(octets: bytes) -> str:
+    """The frame's type, with its code where it has one: the code comes first in the body."""
+    kind = read_header(octets).type
+    body = octets[HEADER.size :]
+    if kind in _CODED and len(body) >= 2:
+        return f"{type_name(kind)} {code_name(int.from_bytes(body[:2], 'big'))}"
+    return type_name(kind)
+
+
+def _line(line: str, spec: Spec) -> dict[str, Any]:
+    """A line of JSON; octets that it speaks of are those of frames, mostly."""
+    said = {"name": _cut(escape(line.strip()), 160), "text": _cut(escape(line.strip()), 1500)}
+    try:
+        value = json.loads(line)
+        octets = bytes.fromhex(value["hex"] if "hex" in value else "".join(value["chunks"]))
+    except (ValueError, TypeError, LookupError):
+        return said
+    return {**said, **_octets(octets, () if value.get("op") == "preface" else parts(octets, spec))}
+
+
+def _octets(octets: bytes, known: Iterable[Part]) -> dict[str, Any]:
+    fields: list[list[Any]] = []
+    for part in known:
+        if part.at < 0:
+            continue  # the frame's name, which the item has already
+        if len(fields) == _FIELDS:
+            fields.append([part.at, 0, "and more", ""])
+            break
+        fields.append([part.at, len(part.octets), part.name, _cut(part.value)])
+    return {"hex": octets[:_OCTETS].hex(), "length": len(octets), "fields": fields}
+
+
+def _without_nothing(item: dict[str, Any]) -> dict[str, Any]:
+    first = ("at", "peer", "by", "kind")
+    return {key: value for key, value in item.items() if key in first or value}
+
+
+def _unless(note: str, said: str) -> str:
+    return "" if note == said else note
+
+
+def _cut(text: str, limit: int = _TEXT) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}... {len(text)} characters"

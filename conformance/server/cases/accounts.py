@@ -1,0 +1,439 @@
+"""Sections 13, 7.3 and 7.20: accounts, SCRAM-SHA-256 and STOP, with the accounts that were declared."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from conformance.harness.verdicts import Failed, Informative, Unsupported
+from conformance.server.cases.steps import SERVER, case
+from conformance.server.context import Context
+from conformance.server.raw_client import Peer
+from conformance.wire import scram
+from conformance.wire.scram import Challenge
+from conformance.wire.text import frame_line
+from protocol.frames import Auth, Error, Frame, Goaway, Hello, Ok, Stop, Welcome, extension
+from protocol.registry import Code, Flag
+
+_STEPS = 4  # RW-AUTH-3
+
+
+def _accounts(t: Context) -> dict[str, str]:
+    """The accounts that were declared, passwords by name. Raises Unsupported."""
+    if not t.options.accounts:
+        raise Unsupported("no accounts are declared ([accounts] in the file of --config)")
+    return dict(t.options.accounts)
+
+
+def _one(t: Context) -> tuple[str, str]:
+    return next(iter(_accounts(t).items()))
+
+
+@dataclass
+class Exchange:
+    """An exchange whose challenge has come. `bare` is the client's first message without its header."""
+
+    peer: Peer
+    request: int
+    bare: bytes
+    challenge: Challenge
+
+    def without_proof(self) -> bytes:
+        return b"c=biws,r=" + self.challenge.nonce
+
+    def message(self) -> bytes:
+        return b",".join((self.bare, self.challenge.data, self.without_proof()))
+
+    def final(self, password: str) -> bytes:
+        """The right answer for a password."""
+        made = scram.proof(password, self.message(), self.challenge.salt, self.challenge.iterations)
+        return scram.final_message(self.without_proof(), made)
+
+    def signature(self, password: str) -> bytes:
+        return scram.signature(password, self.message(), self.challenge.salt, self.challenge.iterations)
+
+    def answer(self, data: bytes) -> None:
+        self.peer.send(Auth(data, request=self.request))
+
+
+def _nonce() -> bytes:
+    return os.urandom(15).hex().encode()
+
+
+async def _asked(t: Context, name: str, first: bytes, *names: str) -> tuple[Peer, int]:
+    """A connection that has said HELLO with a first message."""
+    peer = await t.greet()
+    fields = tuple(map(extension, names))
+    return peer, peer.ask(Hello(name, scram.MECHANISM, first, fields))
+
+
+async def _challenged(
+    t: Context, name: str, *names: str, hello_name: str = "", requirement: str = "RW-HELLO-2"
+) -> Exchange:
+    """An exchange up to the server's challenge, which is well-formed and belongs to it."""
+    bare = scram.bare(name, _nonce())
+    peer, request = await _asked(t, hello_name or name, b"n,," + bare, *names)
+    auth = await peer.expect_frame(Auth, lambda frame: frame.request == request, "AUTH with the challenge", requirement)
+    try:
+        challenge = Challenge(auth.data)
+    except ValueError as error:
+        raise Failed("a server-first-message", str(error), "RW-SCRAM-2") from None
+    mine = bare.rpartition(b"r=")[2]
+    if not challenge.nonce.startswith(mine) or challenge.nonce == mine:
+        raise Failed(f"a nonce that goes on after {mine!r}", repr(challenge.nonce), "RW-SCRAM-7")
+    return Exchange(peer, request, bare, challenge)
+
+
+async def _welcomed(
+    t: Context, name: str, password: str, *names: str, hello_name: str = ""
+) -> tuple[Exchange, Welcome]:
+    """An exchange that led to WELCOME, as soon as the account may have one more connection."""
+    while True:
+        exchange = await _challenged(t, name, *names, hello_name=hello_name)
+        exchange.answer(exchange.final(password))
+        reply = await exchange.peer.reply(exchange.request, "RW-SCRAM-5")
+        if isinstance(reply, Welcome):
+            return exchange, reply
+        full = isinstance(reply, Error) and reply.code == Code.SERVER_FULL  # RW-SASL-10: cases run side by side
+        t.require(full, f"WELCOME for request {exchange.request}", frame_line(reply), "RW-SCRAM-5")
+        await t.wait_ms(cast(Error, reply).retry_ms)
+
+
+async def _logged_in(t: Context, name: str, password: str, *names: str) -> Peer:
+    """A connection that is open as an account."""
+    async with t.control(f"logging in as {name}"):
+        exchange, _ = await _welcomed(t, name, password, *names)
+    return exchange.peer
+
+
+def _next_step(peer: Peer) -> Auth | Error | None:
+    return peer.find(Auth) or peer.find(Error)
+
+
+async def _failed(peer: Peer, request: int, requirement: str) -> Error:
+    """ERROR(AUTH_FAILED), then GOAWAY with the same code, and the end."""
+    error = await peer.expect_error(request, Code.AUTH_FAILED, requirement)
+    await peer.expect_goaway(Code.AUTH_FAILED, "RW-HELLO-3")
+    return error
+
+
+@case("13/scram", "RW-SCRAM-6", "RW-SCRAM-5", "RW-SCRAM-7", "RW-SASL-4", "RW-HELLO-2")
+async def login(t: Context) -> None:
+    """Each account logs in: WELCOME has its name, VERIFIED, and the signature of a server that knows it."""
+    for name, password in _accounts(t).items():
+        exchange, welcome = await _welcomed(t, name, password)
+        t.require(welcome.name == name, f"the name {name!r}", welcome.name, "RW-SCRAM-6")
+        t.require(bool(welcome.flags & Flag.VERIFIED), "VERIFIED", hex(welcome.flags), "RW-SASL-4")
+        wanted = exchange.signature(password)
+        t.require(welcome.auth == wanted, f"the signature {wanted!r}", welcome.auth, "RW-SCRAM-7")
+        await exchange.peer.fence()
+
+
+@case("13/scram-messages-verified", "RW-SASL-4", "RW-MESSAGE-2")
+async def messages_verified(t: Context) -> None:
+    """The messages of an account are VERIFIED and have its name; those of a guest beside it are not."""
+    name, password = _one(t)
+    peer = await _logged_in(t, name, password)
+    joined = await t.join(peer, t.room())
+    guest, _ = await t.member(joined.name)
+    for publisher, verified in ((peer, True), (guest, False)):
+        for seen in await t.marker(publisher, peer, guest, room=joined.room):
+            flag = bool(seen[-1].flags & Flag.VERIFIED)
+            t.require(flag == verified, f"VERIFIED {verified}", flag, "RW-MESSAGE-2")
+            t.require(seen[-1].name == publisher.welcome.name, publisher.welcome.name, seen[-1].name)
+
+
+@case("13/scram-other-spelling", "RW-SCRAM-5", "RW-SCRAM-6")
+async def other_spelling(t: Context) -> None:
+    """An account is found by the key of its name, whatever the case, and keeps its own spelling."""
+    name, password = _one(t)
+    for spelling in (name.upper(), name.lower(), name.title()):
+        _, welcome = await _welcomed(t, spelling, password, hello_name=name)
+        t.require(welcome.name == name, f"the name {name!r}", welcome.name, "RW-SCRAM-6")
+
+
+@case("13/scram-escapes", "RW-SCRAM-5")
+async def escapes(t: Context) -> None:
+    """A name with a comma or an equals sign is found by =2C and =3D."""
+    odd = [(name, password) for name, password in _accounts(t).items() if "," in name or "=" in name]
+    if not odd:
+        raise Informative("no account with a comma or an equals sign in its name is declared")
+    for name, password in odd:
+        await _welcomed(t, name, password)
+
+
+@case("13/scram-other-name", "RW-SCRAM-5")
+async def other_name(t: Context) -> None:
+    """A HELLO whose name has another key than `n=` earns AUTH_FAILED, with the right password too."""
+    name, password = _one(t)
+    await _logged_in(t, name, password)
+    first = scram.first_message(name, _nonce())
+    peer, request = await _asked(t, t.name(), first)
+    answer: Auth | Error = await peer.wait(lambda: _next_step(peer), "AUTH or ERROR", "RW-SCRAM-5")
+    if isinstance(answer, Auth):  # it may look at the names at the end
+        exchange = Exchange(peer, request, first[3:], Challenge(answer.data))
+        exchange.answer(exchange.final(password))
+        answer = await peer.expect_error(request, Code.AUTH_FAILED, "RW-SCRAM-5")
+    t.require(answer.code == Code.AUTH_FAILED, "AUTH_FAILED", frame_line(answer))
+    await peer.expect_goaway(Code.AUTH_FAILED, "RW-HELLO-3")
+
+
+@case("13/scram-wrong-password", "RW-SCRAM-7", "RW-HELLO-3")
+async def wrong_password(t: Context) -> None:
+    """A wrong password earns ERROR(AUTH_FAILED), then GOAWAY(AUTH_FAILED)."""
+    name, password = _one(t)
+    await _logged_in(t, name, password)
+    exchange = await _challenged(t, name)
+    exchange.answer(exchange.final(password + "x"))
+    await _failed(exchange.peer, exchange.request, "RW-SCRAM-7")
+    await t.alive()
+
+
+@case("13/scram-unknown-account", "RW-SCRAM-2")
+async def unknown_account(t: Context) -> None:
+    """Salt, iteration count and refusal do not tell an unknown account from one whose password is wrong."""
+    known = [await _challenged(t, name) for name in _accounts(t)]
+    stranger, other = t.name(), t.name()
+    strangers = [await _challenged(t, name) for name in (stranger, stranger.upper(), other)]
+    one, again, another = (exchange.challenge for exchange in strangers)
+    counts = {exchange.challenge.iterations for exchange in (*known, *strangers)}
+    t.require(len(counts) == 1, "one iteration count for all", counts)
+    sizes = {len(exchange.challenge.salt) for exchange in (*known, *strangers)}
+    t.require(len(sizes) == 1, "salts of one length", sizes)
+    t.require(one.salt == again.salt, "the same salt for a name in another spelling", (one.salt, again.salt))
+    t.require(one.salt != another.salt, "another salt for another name", one.salt)
+    said = set()
+    for exchange in (known[0], strangers[0]):
+        exchange.answer(exchange.final("not the password"))
+        error = await _failed(exchange.peer, exchange.request, "RW-SCRAM-2")
+        said.add((error.code, error.retry_ms, error.text, error.fields, error.flags))
+    t.require(len(said) == 1, "the same refusal", said)
+
+
+@case("13/scram-one-attempt", "RW-SASL-2")
+async def one_attempt(t: Context) -> None:
+    """After a wrong answer there is no second one: the right one that follows comes too late."""
+    name, password = _one(t)
+    await _logged_in(t, name, password)
+    exchange = await _challenged(t, name)
+    exchange.answer(exchange.final("not the password"))
+    exchange.answer(exchange.final(password))
+    await _failed(exchange.peer, exchange.request, "RW-SASL-2")
+    t.require(not exchange.peer.left_over(Welcome, Auth), "nothing else", exchange.peer.left_over(Welcome, Auth))
+
+
+@case("13/scram-replayed", "RW-SCRAM-7")
+async def replayed(t: Context) -> None:
+    """What was right in one exchange is wrong in the next, though the client's nonce is the same."""
+    name, password = _one(t)
+    async with t.control("logging in"):
+        first, _ = await _welcomed(t, name, password)
+    peer, request = await _asked(t, name, b"n,," + first.bare)
+    async with t.control("the challenge"):
+        await peer.expect_frame(Auth)
+    peer.send(Auth(first.final(password), request=request))
+    await _failed(peer, request, "RW-SCRAM-7")
+
+
+@case("13/account-full", "RW-SASL-10", "RW-CONN-3", tags=["process"])
+async def account_full(t: Context) -> None:
+    """Connections of an account beyond a limit are refused with SERVER_FULL and a time, those of nobody else."""
+    (name, password), *others = _accounts(t).items()
+    peers, exchange, refusal = await _filled(t, name, password)
+    full = refusal.code == Code.SERVER_FULL and refusal.retry_ms > 0
+    t.require(full, "SERVER_FULL with a retry_ms", frame_line(refusal), "RW-CONN-3")
+    await exchange.peer.expect_goaway(Code.SERVER_FULL, "RW-HELLO-3")
+    for other, its_password in others[:1]:
+        _, reply = await _tried(t, other, its_password)
+        t.require(isinstance(reply, Welcome), "another account welcome", frame_line(reply), "RW-SASL-10")
+    await (await t.greet()).hello(name)
+    for peer in peers:
+        await peer.fence("RW-CLOSE-7")
+    await peers.pop().close()
+    for _ in range(50):
+        if isinstance((await _tried(t, name, password))[1], Welcome):
+            return
+        await t.wait_ms(100)
+    raise Failed("the account welcome again after a connection of it has ended", "not within 5 s", "RW-SASL-10")
+
+
+@case("13/account-full-untold", "RW-SASL-11", tags=["process"])
+async def account_full_untold(t: Context) -> None:
+    """Who lacks the password of an account that has all its connections is challenged, and hears AUTH_FAILED still."""
+    name, password = _one(t)
+    await _filled(t, name, password)
+    exchange = await _challenged(t, name, requirement="RW-SASL-11")
+    exchange.answer(exchange.final("not the password"))
+    await _failed(exchange.peer, exchange.request, "RW-SASL-11")
+
+
+async def _filled(t: Context, name: str, password: str) -> tuple[list[Peer], Exchange, Error]:
+    """An account's connections on a server of the case's own, and the first that was refused."""
+    await t.with_limits(account_connections=2)
+    most = min(t.options.limits.get("account_connections", 2), 40)
+    peers = [await _logged_in(t, name, password)]
+    while len(peers) <= most:
+        exchange, reply = await _tried(t, name, password)
+        if isinstance(reply, Error):
+            return peers, exchange, reply
+        peers.append(exchange.peer)
+    raise Informative(f"not tried: {len(peers)} connections of one account were welcome")
+
+
+async def _tried(t: Context, name: str, password: str) -> tuple[Exchange, Frame]:
+    """A login, and what it led to. If not even the challenge comes, a guest is let in: it is not for want of room."""
+    try:
+        exchange = await _challenged(t, name, requirement="RW-SASL-11")
+    except Failed:
+        await t.open()
+        raise
+    exchange.answer(exchange.final(password))
+    return exchange, await exchange.peer.reply(exchange.request, "RW-HELLO-2")
+
+
+_FIRST: dict[str, Callable[[bytes, bytes], bytes]] = {
+    "empty": lambda name, nonce: b"",
+    "header-y": lambda name, nonce: b"y,,n=" + name + b",r=" + nonce,
+    "header-p": lambda name, nonce: b"p=tls-exporter,,n=" + name + b",r=" + nonce,
+    "header-none": lambda name, nonce: b"n=" + name + b",r=" + nonce,
+    "authzid": lambda name, nonce: b"n,a=" + name + b",n=" + name + b",r=" + nonce,
+    "mandatory": lambda name, nonce: b"n,,m=x,n=" + name + b",r=" + nonce,
+    "no-nonce": lambda name, nonce: b"n,,n=" + name,
+    "empty-nonce": lambda name, nonce: b"n,,n=" + name + b",r=",
+    "no-name": lambda name, nonce: b"n,,r=" + nonce,
+    "empty-name": lambda name, nonce: b"n,,n=,r=" + nonce,
+    "bad-escape": lambda name, nonce: b"n,,n=" + name + b"=2E,r=" + nonce,
+    "not-utf-8": lambda name, nonce: b"n,,n=" + name + b"\xff,r=" + nonce,
+}
+
+
+def _define_first(path: str, change: Callable[[bytes, bytes], bytes]) -> None:
+    async def run(t: Context) -> None:
+        name, password = _one(t)
+        await _logged_in(t, name, password)
+        peer, request = await _asked(t, name, change(scram.escaped(name), _nonce()))
+        await _failed(peer, request, "RW-SCRAM-7")
+
+    text = f"A first message that is wrong ({path}) earns AUTH_FAILED."
+    SERVER.add(f"13/scram-first-{path}", ["RW-SCRAM-7"], text, run)
+
+
+_FINAL: dict[str, Callable[[Exchange, bytes], bytes]] = {
+    "empty": lambda exchange, final: b"",
+    "no-proof": lambda exchange, final: exchange.without_proof(),
+    "header-y": lambda exchange, final: final.replace(b"c=biws", b"c=eSws", 1),
+    "short-nonce": lambda exchange, final: final.replace(exchange.challenge.nonce, exchange.challenge.nonce[:-1], 1),
+    "own-nonce": lambda exchange, final: final.replace(exchange.challenge.nonce, exchange.bare.rpartition(b"r=")[2], 1),
+    "short-proof": lambda exchange, final: exchange.without_proof() + b",p=AAAA",
+    "not-base64": lambda exchange, final: final[:-4] + b"(..)",
+    "more": lambda exchange, final: final + b",x=y",
+}
+
+
+def _define_final(path: str, change: Callable[[Exchange, bytes], bytes]) -> None:
+    async def run(t: Context) -> None:
+        name, password = _one(t)
+        await _logged_in(t, name, password)
+        exchange = await _challenged(t, name)
+        exchange.answer(change(exchange, exchange.final(password)))
+        await _failed(exchange.peer, exchange.request, "RW-SCRAM-7")
+
+    text = f"A final message that is wrong ({path}) earns AUTH_FAILED."
+    SERVER.add(f"13/scram-final-{path}", ["RW-SCRAM-7"], text, run)
+
+
+for _path, _first in _FIRST.items():
+    _define_first(_path, _first)
+for _path, _final in _FINAL.items():
+    _define_final(_path, _final)
+
+
+@case("7.3/other-request", "RW-AUTH-2")
+async def other_request(t: Context) -> None:
+    """AUTH with another request than HELLO's is BAD_HEADER."""
+    name, password = _one(t)
+    await _logged_in(t, name, password)
+    exchange = await _challenged(t, name)
+    exchange.peer.send(Auth(exchange.final(password), request=exchange.request + 1), breaks="RW-AUTH-2")
+    await exchange.peer.expect_goaway(Code.BAD_HEADER, "RW-AUTH-2")
+    await t.alive()
+
+
+@case("7.3/auth-after-welcome", "RW-AUTH-2")
+async def auth_after_welcome(t: Context) -> None:
+    """AUTH on a connection that is open, with HELLO's request, is UNEXPECTED."""
+    name, password = _one(t)
+    peer = await _logged_in(t, name, password)
+    peer.send(Auth(b"c=biws", request=1), breaks="RW-AUTH-2")
+    await peer.expect_goaway(Code.UNEXPECTED, "RW-AUTH-2")
+    await t.alive()
+
+
+@case("7.3/steps", "RW-AUTH-3")
+async def steps(t: Context) -> None:
+    """A server that is never content asks at most four times, and then says AUTH_FAILED."""
+    name, _ = _one(t)
+    exchange = await _challenged(t, name)
+    peer, asked = exchange.peer, 1
+    while asked <= _STEPS:
+        exchange.answer(b"and on")
+        answer: Auth | Error = await peer.wait(lambda: _next_step(peer), "AUTH or ERROR", "RW-AUTH-3")
+        if isinstance(answer, Error):
+            t.require(answer.code == Code.AUTH_FAILED, "AUTH_FAILED", frame_line(answer))
+            await peer.expect_goaway(Code.AUTH_FAILED, "RW-HELLO-3")
+            return
+        asked += 1
+    raise Failed(f"at most {_STEPS} AUTH", f"{asked}", "RW-AUTH-3")
+
+
+@case("13/guest", "RW-SASL-5", "RW-SASL-4")
+async def guest(t: Context) -> None:
+    """A guest has a ~ before the name, whether an account has that name or not, and is not VERIFIED."""
+    account, _ = _one(t)
+    for asked in (t.name(), account, f"~{t.name()}", "x" * 63):
+        peer = await t.greet()
+        welcome = await peer.hello(asked)
+        wanted = asked if asked.startswith("~") else f"~{asked}"
+        t.require(welcome.name == wanted, f"the name {wanted!r}", welcome.name, "RW-SASL-5")
+        t.require(not welcome.flags & Flag.VERIFIED, "VERIFIED clear", hex(welcome.flags), "RW-SASL-4")
+
+
+@case("13/guest-too-long", "RW-SASL-5")
+async def guest_too_long(t: Context) -> None:
+    """A name that has no room for the ~ is NAME_INVALID."""
+    _accounts(t)
+    control = await t.greet()
+    async with t.control("a name with room for it"):
+        await control.hello("x" * 63)
+    peer = await t.greet()
+    request = peer.ask(Hello("x" * 64, "ANONYMOUS", b""))
+    await peer.expect_error(request, Code.NAME_INVALID, "RW-SASL-5")
+    await peer.expect_goaway(Code.NAME_INVALID, "RW-HELLO-3")
+
+
+@case("7.20/stop-forbidden-account", "RW-STOP-1")
+async def stop_forbidden_account(t: Context) -> None:
+    """STOP of an account that may not stop the server earns FORBIDDEN, and stops nothing."""
+    name, password = _one(t)
+    peer = await _logged_in(t, name, password, "admin")
+    t.needs(peer, "admin")
+    await peer.expect_error(peer.ask(Stop()), Code.FORBIDDEN, "RW-STOP-1", room=0)
+    await peer.fence()
+    await t.alive()
+
+
+@case("7.20/stop", "RW-STOP-2", "RW-DRAIN-3", tags=["process"])
+async def stop(t: Context) -> None:
+    """STOP of an account that may stop the server is answered with OK; then every connection is drained."""
+    if not t.options.admins:
+        raise Unsupported("no account that may stop the server is declared ([admins] in the file of --config)")
+    await t.own_server(drain_ms=1_000)
+    name, password = next(iter(t.options.admins.items()))
+    peer = await _logged_in(t, name, password, "admin")
+    t.needs(peer, "admin")
+    other, _ = await t.member()
+    await peer.expect(peer.ask(Stop()), Ok, "RW-STOP-2")
+    for each in (peer, other):
+        goaway = await each.wait(lambda each=each: each.find(Goaway), "GOAWAY", "RW-STOP-2")  # type: ignore[misc]
+        codes = (Code.DRAINING, Code.SHUTDOWN)
+        t.require(cast(Goaway, goaway).code in codes, "GOAWAY(DRAINING)", frame_line(goaway), "RW-STOP-2")

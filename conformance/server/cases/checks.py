@@ -1,0 +1,350 @@
+"""Section 6.2: which failure is answered when there are several."""
+
+from conformance.server.cases.steps import (
+    CRITICAL,
+    SERVER,
+    Octets,
+    Place,
+    accepted,
+    case,
+    goaway,
+    hello,
+    hello_refused,
+    hello_refused_for_good,
+    history,
+    join,
+    leave,
+    ping,
+    publish,
+    refused_for_good,
+    refused_once,
+    stand,
+)
+from conformance.server.context import Context
+from conformance.wire.octets import b8, field, frame, u64
+from protocol.frames import Join, Joined, Publish
+from protocol.registry import MAX_SAFE, Code, FieldType, FrameType
+
+_CRITICAL = field(CRITICAL)
+
+
+_FATAL: list[tuple[str, str, Octets, Octets, Code]] = [
+    (
+        "type-before-header",
+        "Type before header: WELCOME with a room and request 0 is UNKNOWN_TYPE",
+        lambda p: ping(),
+        lambda p: frame(FrameType.WELCOME, room=p.room),
+        Code.UNKNOWN_TYPE,
+    ),
+    (
+        "header-before-structure",
+        "Header before structure: JOIN without a request and without a body is BAD_HEADER",
+        lambda p: join(p.name),
+        lambda p: frame(FrameType.JOIN),
+        Code.BAD_HEADER,
+    ),
+    (
+        "structure-before-field",
+        "Structure before unknown field: a critical field and then an octet left over is MALFORMED",
+        lambda p: join(p.name),
+        lambda p: join(p.name, tail=_CRITICAL + b"\0"),
+        Code.MALFORMED,
+    ),
+    (
+        "structure-before-own",
+        "Structure before own checks: PUBLISH to a foreign room with an octet left over is MALFORMED",
+        lambda p: publish(p),
+        lambda p: publish(p, room=p.room + 99, tail=b"\0"),
+        Code.MALFORMED,
+    ),
+    (
+        "header-before-field",
+        "Header before unknown field: PING with a request and a critical field is BAD_HEADER",
+        lambda p: ping(),
+        lambda p: ping(request=9, tail=_CRITICAL),
+        Code.BAD_HEADER,
+    ),
+]
+
+
+def _define_fatal(path: str, what: str, twin: Octets, broken: Octets, code: Code) -> None:
+    async def run(t: Context) -> None:
+        await refused_for_good(t, "RW-CHECK-1", twin, broken, code)
+
+    SERVER.add(f"6.2/{path}", ["RW-CHECK-1"], f"{what}.", run)
+
+
+for _fatal in _FATAL:
+    _define_fatal(*_fatal)
+
+
+def _elsewhere(p: Place, payload: bytes = b"hi", tail: bytes = b"") -> bytes:
+    return publish(p, payload, tail=tail, room=p.room + 99)
+
+
+_ONCE: list[tuple[str, str, str, Octets, Octets, Code, str]] = [
+    (
+        "field-before-name",
+        "RW-CHECK-1",
+        "Unknown field before own checks: JOIN with a bad name and a critical field is UNKNOWN_FIELD",
+        lambda p: join(p.name),
+        lambda p: join(b"\x07", tail=_CRITICAL),
+        Code.UNKNOWN_FIELD,
+        "RW-EXT-1",
+    ),
+    (
+        "field-before-not-joined",
+        "RW-CHECK-1",
+        "Unknown field before own checks: PUBLISH to a foreign room with a critical field is UNKNOWN_FIELD",
+        lambda p: publish(p),
+        lambda p: _elsewhere(p, tail=_CRITICAL),
+        Code.UNKNOWN_FIELD,
+        "RW-EXT-1",
+    ),
+    (
+        "field-before-range",
+        "RW-CHECK-1",
+        "Unknown field before own checks: JOIN with since too large and a critical field is UNKNOWN_FIELD",
+        lambda p: join(p.name),
+        lambda p: join(p.name, since=MAX_SAFE + 1, tail=_CRITICAL),
+        Code.UNKNOWN_FIELD,
+        "RW-EXT-1",
+    ),
+    (
+        "type-before-structure",
+        "RW-CHECK-1",
+        "Type before structure: a request of type WELCOME without a body is UNKNOWN_REQUEST",
+        lambda p: join(p.name),
+        lambda p: frame(FrameType.WELCOME, request=700),
+        Code.UNKNOWN_REQUEST,
+        "RW-EXT-1",
+    ),
+    (
+        "range-since",
+        "RW-CHECK-4",
+        "JOIN with since 2^53 earns RANGE_INVALID; 2^53 - 1 does not",
+        lambda p: join(p.name, since=MAX_SAFE),
+        lambda p: join(p.name, since=MAX_SAFE + 1),
+        Code.RANGE_INVALID,
+        "",
+    ),
+    (
+        "range-since-greatest",
+        "RW-CHECK-4",
+        "JOIN with since 2^64 - 1 earns RANGE_INVALID",
+        lambda p: join(p.name, epoch=2**64 - 1, since=MAX_SAFE),
+        lambda p: join(p.name, epoch=2**64 - 1, since=2**64 - 1),
+        Code.RANGE_INVALID,
+        "",
+    ),
+    (
+        "name-ill-formed",
+        "RW-CHECK-6",
+        "JOIN whose name is not UTF-8 earns NAME_INVALID",
+        lambda p: join(p.name),
+        lambda p: join(p.name[:-1] + b"\xc3"),
+        Code.NAME_INVALID,
+        "",
+    ),
+    (
+        "name-overlong",
+        "RW-CHECK-6",
+        "JOIN whose name has an overlong form of UTF-8 earns NAME_INVALID",
+        lambda p: join(p.name),
+        lambda p: join(p.name + b"\xc1\xa1"),
+        Code.NAME_INVALID,
+        "",
+    ),
+    (
+        "name-surrogate",
+        "RW-CHECK-6",
+        "JOIN whose name has an encoded surrogate earns NAME_INVALID",
+        lambda p: join(p.name),
+        lambda p: join(p.name + b"\xed\xa0\x80"),
+        Code.NAME_INVALID,
+        "",
+    ),
+    (
+        "join-name-before-range",
+        "RW-CHECK-1",
+        "An ill-formed name comes before a number out of range",
+        lambda p: join(p.name),
+        lambda p: join(b"\xff", since=MAX_SAFE + 1),
+        Code.NAME_INVALID,
+        "",
+    ),
+    (
+        "join-range-before-name",
+        "RW-CHECK-1",
+        "JOIN: a number out of range comes before its own checks, of which a bad name is one",
+        lambda p: join(p.name),
+        lambda p: join(b"\x07", since=MAX_SAFE + 1),
+        Code.RANGE_INVALID,
+        "",
+    ),
+    (
+        "publish-room-before-payload",
+        "RW-CHECK-1",
+        "PUBLISH: NOT_JOINED comes before PAYLOAD_INVALID",
+        lambda p: publish(p),
+        lambda p: _elsewhere(p, payload=b"\xff"),
+        Code.NOT_JOINED,
+        "RW-MODEL-8",
+    ),
+    (
+        "publish-payload-before-expired",
+        "RW-CHECK-1",
+        "PUBLISH: PAYLOAD_INVALID comes before ID_EXPIRED",
+        lambda p: publish(p),
+        lambda p: publish(p._replace(id=bytes(16)), payload=b"\xff"),
+        Code.PAYLOAD_INVALID,
+        "RW-ID-1",
+    ),
+    (
+        "publish-room-before-expired",
+        "RW-CHECK-1",
+        "PUBLISH: NOT_JOINED comes before ID_EXPIRED",
+        lambda p: publish(p),
+        lambda p: _elsewhere(p._replace(id=bytes(16))),
+        Code.NOT_JOINED,
+        "RW-MODEL-8",
+    ),
+]
+
+
+def _define_once(path: str, requirement: str, what: str, twin: Octets, broken: Octets, code: Code, breaks: str) -> None:
+    async def run(t: Context) -> None:
+        await refused_once(t, requirement, twin, broken, code, breaks=breaks)
+
+    SERVER.add(f"6.2/{path}", [requirement], f"{what}.", run)
+
+
+for _once in _ONCE:
+    _define_once(*_once)
+
+
+@case("6.2/history-range", "RW-CHECK-4", "RW-CHECK-1")
+async def history_range(t: Context) -> None:
+    """HISTORY with a start or end of 2^53 earns RANGE_INVALID, before NOT_JOINED."""
+    bodies = (u64(MAX_SAFE + 1) + u64(0) + b"\0\0", u64(1) + u64(2**63) + b"\0\0")
+    for body in bodies:
+        await refused_once(
+            t,
+            "RW-CHECK-4",
+            lambda p: history(p, u64(MAX_SAFE) + u64(MAX_SAFE) + b"\0\0"),
+            lambda p, body=body: history(p, body),  # type: ignore[misc]
+            Code.RANGE_INVALID,
+            "history",
+        )
+    await refused_once(
+        t,
+        "RW-CHECK-1",
+        history,
+        lambda p: history(p, bodies[0], room=p.room + 99),
+        Code.RANGE_INVALID,
+        "history",
+        "RW-MODEL-8",
+    )
+
+
+@case("6.2/range-since-then-joined", "RW-CHECK-4", "RW-CHECK-2")
+async def range_since_then_joined(t: Context) -> None:
+    """JOIN with since 2^63 - 1 earns RANGE_INVALID, and the room is as good as before: it can be joined and used."""
+    member, there = await t.member()
+    peer = await t.open()
+    for since in (2**63 - 1, MAX_SAFE + 1):
+        peer.send_octets(join(there.name.encode(), there.epoch, since))
+        await peer.expect_error(700, Code.RANGE_INVALID, "RW-CHECK-4", 0)
+    reply = await t.patiently(peer, Join(there.name, there.epoch, 0))
+    t.require(isinstance(reply, Joined), "JOINED", reply, "RW-CHECK-2")
+    await t.publish(peer, there.room)
+    await t.marker(member, peer, room=there.room)
+
+
+@case("6.2/join-range-before-joined", "RW-CHECK-1")
+async def join_range_before_joined(t: Context) -> None:
+    """JOIN: a number out of range comes before ALREADY_JOINED, as NAME_INVALID does."""
+    peer, joined = await t.member()
+    request = peer.ask(Join(joined.name, 0, 0))
+    await peer.expect_error(request, Code.ALREADY_JOINED, "RW-JOIN-1")
+    name = joined.name.encode()
+    peer.send_octets(join(name, since=MAX_SAFE + 1))
+    await peer.expect_error(700, Code.RANGE_INVALID, "RW-CHECK-1", 0)
+    peer.send_octets(join(b" " + name))
+    await peer.expect_error(700, Code.NAME_INVALID, "RW-CHECK-1", 0)
+
+
+@case("6.2/publish-payload-before-repeat", "RW-CHECK-1", "RW-PUBLISH-2")
+async def payload_before_repeat(t: Context) -> None:
+    """PUBLISH: PAYLOAD_INVALID comes before the repeat of a known id."""
+    peer, joined = await t.member()
+    t.needs(peer, dedupe=True)
+    id = t.id(peer)
+    await t.publish(peer, joined.room, id=id)
+    request = peer.ask(Publish(id, 0, b"\xff\xfe", room=joined.room))
+    await peer.expect_error(request, Code.PAYLOAD_INVALID)
+    request = peer.ask(Publish(id, 0, b"other", room=joined.room))
+    await peer.expect_error(request, Code.ID_CONFLICT, "RW-DEDUPE-2")
+
+
+@case("6.2/text-ill-formed", "RW-CHECK-5")
+async def text_ill_formed(t: Context) -> None:
+    """Ill-formed UTF-8 in AGENT, in an extension's name and in the text of GOAWAY is no error."""
+    peer = await t.greet()
+    peer.send_octets(hello(tail=field(FieldType.AGENT, b"\xff\xc0") + field(FieldType.EXTENSION, b8(b"\xff"))))
+    reply = await peer.reply(1)
+    t.require(reply.TYPE.name == "WELCOME", "WELCOME", reply)
+    peer.send_octets(goaway(b"\xff\xfe\x80"))
+    await peer.expect_goaway(Code.NONE)
+
+
+@case("6.2/mechanism-ill-formed", "RW-CHECK-5", "RW-SASL-1")
+async def mechanism_ill_formed(t: Context) -> None:
+    """Ill-formed UTF-8 in mechanism is not MALFORMED, but a mechanism that does not exist."""
+    await hello_refused(t, "RW-CHECK-5", hello(), hello(mechanism=b"\xffNONE"), Code.UNSUPPORTED_MECHANISM)
+
+
+@case("6.2/hello-name-ill-formed", "RW-CHECK-6", "RW-HELLO-3")
+async def hello_name_ill_formed(t: Context) -> None:
+    """HELLO whose name is not UTF-8 earns ERROR(NAME_INVALID), then GOAWAY(NAME_INVALID)."""
+    await hello_refused(t, "RW-CHECK-6", hello(), hello(name=b"ad\xe9"), Code.NAME_INVALID)
+
+
+@case("6.2/hello-name-before-mechanism", "RW-CHECK-1")
+async def name_before_mechanism(t: Context) -> None:
+    """HELLO: NAME_INVALID comes before UNSUPPORTED_MECHANISM."""
+    await hello_refused(t, "RW-CHECK-1", hello(), hello(name=b"", mechanism=b"X-NONE"), Code.NAME_INVALID)
+
+
+@case("6.2/state-before-type", "RW-CHECK-1", "RW-HELLO-5")
+async def state_before_type(t: Context) -> None:
+    """State before type: an unknown request before HELLO is UNEXPECTED, not UNKNOWN_REQUEST."""
+    control = await t.greet()
+    await accepted(t, control, hello())
+    await hello_refused_for_good(t, "RW-CHECK-1", frame(0x0009, request=1), Code.UNEXPECTED, breaks="RW-HELLO-1")
+
+
+@case("6.2/state-before-header", "RW-CHECK-1", "RW-HELLO-6")
+async def state_before_header(t: Context) -> None:
+    """State before header and structure: a second HELLO, with request 0 and no body, is UNEXPECTED."""
+    peer, _ = await stand(t, t.room())
+    await accepted(t, peer, ping())
+    peer.send_octets(frame(FrameType.HELLO), breaks="RW-HELLO-1")
+    await peer.expect_goaway(Code.UNEXPECTED, "RW-CHECK-1")
+    await t.alive()
+
+
+@case("6.2/refusal-is-not-fatal", "RW-CHECK-2")
+async def refusal_is_not_fatal(t: Context) -> None:
+    """After many refused requests the connection serves as before."""
+    peer, place = await stand(t, t.room())
+    for octets, code in (
+        (join(b"\x00"), Code.NAME_INVALID),
+        (publish(place, b"\xff"), Code.PAYLOAD_INVALID),
+        (leave(place, room=place.room + 1), Code.NOT_JOINED),
+        (frame(0x0009, request=700), Code.UNKNOWN_REQUEST),
+        (join(place.name, since=2**60), Code.RANGE_INVALID),
+    ):
+        peer.send_octets(octets, breaks="RW-MODEL-8")
+        await peer.expect_error(700, code)
+    await t.publish(peer, place.room)

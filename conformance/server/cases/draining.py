@@ -1,0 +1,83 @@
+"""Section 8.6: draining, at a server of its own that is sent SIGTERM."""
+
+from conformance.harness.verdicts import Crashed, Informative
+from conformance.server.cases.steps import case
+from conformance.server.context import Context
+from conformance.server.raw_client import Peer
+from conformance.wire.octets import frame
+from protocol.frames import Ack, Goaway, Hello, Joined, Presence, Publish
+from protocol.registry import Code
+
+
+async def _drained(t: Context, count: int = 1, drain_ms: int = 10_000) -> list[tuple[Peer, Joined]]:
+    """Members of one room at a server that has begun to drain."""
+    await t.own_server(drain_ms=drain_ms)
+    room = t.room()
+    members = [await t.member(room) for _ in range(count)]
+    for peer, joined in members:
+        await t.marker(peer, room=joined.room)
+    t.drain()
+    for peer, _ in members:
+        goaway = await peer.wait(lambda p=peer: p.watch.goaway, "GOAWAY(DRAINING)", "RW-DRAIN-3")  # type: ignore[misc]
+        if goaway.code == Code.SHUTDOWN:
+            raise Informative("the server ended at once: its drain time is 0")
+        await peer.expect_goaway(Code.DRAINING, "RW-DRAIN-3", closed=False)
+    return members
+
+
+@case("8.6/answers", "RW-DRAIN-2", "RW-DRAIN-3", tags=["process"])
+async def answers(t: Context) -> None:
+    """A draining server answers what it still reads, and ends with GOAWAY(SHUTDOWN) when the client is done."""
+    [(peer, joined)] = await _drained(t)
+    request = peer.ask(Publish(t.id(peer), 0, b"late", room=joined.room), breaks="RW-DRAIN-1")
+    await peer.expect(request, Ack, "RW-DRAIN-2")
+    await peer.fence("RW-PING-1")
+    peer.send(Goaway(Code.NONE))
+    await peer.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3")
+
+
+@case("8.6/unknown-types", "RW-TYPE-1", "RW-TYPE-2", "RW-DRAIN-2", tags=["process"])
+async def unknown_types(t: Context) -> None:
+    """A draining server treats frames of unknown type as before: requests are answered, the ignorable ignored."""
+    [(peer, _)] = await _drained(t)
+    peer.send_octets(frame(0x8021, b"\x01\x02") + frame(0x0009, request=700), breaks="RW-DRAIN-1")
+    await peer.expect_error(700, Code.UNKNOWN_REQUEST, "RW-TYPE-1", 0)
+    await peer.fence("RW-TYPE-2")
+    peer.send(Goaway(Code.NONE))
+    await peer.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3")
+
+
+@case("8.6/ends", "RW-DRAIN-3", tags=["process"])
+async def ends(t: Context) -> None:
+    """A connection that does nothing is ended with GOAWAY(SHUTDOWN) when the drain time is over."""
+    [(peer, _)] = await _drained(t, drain_ms=1_000)
+    await peer.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3", t.time_out("drain_ms"))
+
+
+@case("8.6/no-presence", "RW-DRAIN-5", tags=["process"])
+async def no_presence(t: Context) -> None:
+    """Connections that end while the server drains are not told to the others."""
+    (first, _joined), (second, _) = await _drained(t, 2)
+    second.send(Goaway(Code.NONE))
+    await second.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3")
+    await first.fence()
+    told = [p for p in first.left_over(Presence) if p.kind in (2, 3)]
+    t.require(not told, "no PRESENCE", told)
+    first.send(Goaway(Code.NONE))
+    await first.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3")
+
+
+@case("8.6/refuses-new", "RW-DRAIN-6", tags=["process"])
+async def refuses_new(t: Context) -> None:
+    """A draining server does not take new connections."""
+    [(peer, _)] = await _drained(t)
+    try:
+        other = await t.dial()
+    except Crashed:
+        return  # nobody listens any more
+    other.send_preface()
+    await other.wait(lambda: other.ended or other.preface or None, "a refusal", "RW-DRAIN-6")
+    if not other.ended:
+        other.ask(Hello(t.name(), "ANONYMOUS", b""))
+        await other.wait(lambda: other.watch.goaway or other.ended or None, "a refusal", "RW-DRAIN-6")
+    await peer.fence()

@@ -1,0 +1,235 @@
+"""Sections 5.3 and 5.4: extension fields and flags."""
+
+from conformance.server.cases.steps import (
+    CRITICAL,
+    IGNORABLE,
+    SERVER,
+    Octets,
+    accepted,
+    case,
+    goaway,
+    hello,
+    hello_refused,
+    hello_refused_for_good,
+    join,
+    leave,
+    ping,
+    publish,
+    refused_for_good,
+    refused_once,
+    stand,
+)
+from conformance.server.context import Context
+from conformance.wire.octets import b8, field
+from protocol.frames import Field, Goaway, Pong
+from protocol.registry import Code, FieldType
+
+_UNKNOWN = field(IGNORABLE, b"\xff\0\xff") + field(0xF00D) + field(IGNORABLE, b"again")
+_AGENT = field(FieldType.AGENT, b"suite/1")
+
+_IGNORED: list[tuple[str, str, Octets]] = [
+    ("join", "JOIN", lambda p: join(p.name, tail=_UNKNOWN)),
+    ("publish", "PUBLISH", lambda p: publish(p, tail=_UNKNOWN)),
+    ("leave", "LEAVE", lambda p: leave(p, tail=_UNKNOWN)),
+    ("ping", "PING", lambda p: ping(tail=_UNKNOWN)),
+    ("goaway", "GOAWAY", lambda p: goaway(tail=_UNKNOWN)),
+    (
+        "agent-in-join",
+        "Fields that JOIN does not know, AGENT twice, in JOIN",
+        lambda p: join(p.name, tail=2 * _AGENT),
+    ),
+]
+
+
+def _define_ignored(path: str, what: str, octets: Octets) -> None:
+    async def run(t: Context) -> None:
+        peer, place = await stand(t, t.room())
+        sent = octets(place)
+        peer.send_octets(sent)
+        if sent[4:6] == b"\x00\x08":
+            await peer.expect_goaway(Code.NONE, "RW-FIELD-1")
+            return
+        if request := int.from_bytes(sent[8:12], "big"):
+            reply = await peer.reply(request, "RW-FIELD-1")
+            t.require(reply.TYPE.name != "ERROR", "no ERROR", reply, "RW-FIELD-1")
+        await peer.fence("RW-FIELD-1")
+
+    SERVER.add(f"5.3/ignorable-{path}", ["RW-FIELD-1"], f"{what}: unknown ignorable fields are ignored.", run)
+
+
+for _row in _IGNORED:
+    _define_ignored(*_row)
+
+
+@case("5.3/ignorable-hello", "RW-FIELD-1")
+async def ignorable_hello(t: Context) -> None:
+    """HELLO: unknown ignorable fields are ignored, repeated ones too."""
+    peer = await t.greet()
+    peer.send_octets(hello(tail=_UNKNOWN))
+    reply = await peer.reply(1, "RW-FIELD-1")
+    t.require(reply.TYPE.name == "WELCOME", "WELCOME", reply)
+
+
+_CRITICAL = field(CRITICAL, b"x")
+
+_REFUSED: list[tuple[str, str, Octets, Octets]] = [
+    ("join", "JOIN", lambda p: join(p.name, tail=_UNKNOWN), lambda p: join(p.name, tail=_CRITICAL)),
+    ("publish", "PUBLISH", lambda p: publish(p, tail=_UNKNOWN), lambda p: publish(p, tail=_CRITICAL)),
+    ("leave", "LEAVE", lambda p: leave(p, tail=_UNKNOWN), lambda p: leave(p, tail=_CRITICAL)),
+    (
+        "extension-in-join",
+        "JOIN (EXTENSION belongs to HELLO)",
+        lambda p: join(p.name),
+        lambda p: join(p.name, tail=field(FieldType.EXTENSION, b8(b"history"))),
+    ),
+    (
+        "behind-ignorable",
+        "JOIN (behind ignorable ones)",
+        lambda p: join(p.name, tail=_UNKNOWN + _UNKNOWN),
+        lambda p: join(p.name, tail=_UNKNOWN + _CRITICAL + _UNKNOWN),
+    ),
+    (
+        "private",
+        "JOIN (a private number)",
+        lambda p: join(p.name),
+        lambda p: join(p.name, tail=field(0x7ABC)),
+    ),
+]
+
+
+def _define_refused(path: str, what: str, twin: Octets, broken: Octets) -> None:
+    async def run(t: Context) -> None:
+        await refused_once(t, "RW-FIELD-2", twin, broken, Code.UNKNOWN_FIELD, breaks="RW-EXT-1")
+
+    summary = f"{what}: an unknown critical field earns ERROR(UNKNOWN_FIELD), and the connection goes on."
+    SERVER.add(f"5.3/critical-{path}", ["RW-FIELD-2", "RW-CHECK-2"], summary, run)
+
+
+for _refused in _REFUSED:
+    _define_refused(*_refused)
+
+
+@case("5.3/critical-hello", "RW-FIELD-2", "RW-HELLO-3")
+async def critical_hello(t: Context) -> None:
+    """HELLO: an unknown critical field earns ERROR(UNKNOWN_FIELD), then GOAWAY(UNKNOWN_FIELD)."""
+    twin, broken = hello(tail=_UNKNOWN), hello(tail=_CRITICAL)
+    await hello_refused(t, "RW-FIELD-2", twin, broken, Code.UNKNOWN_FIELD, breaks="RW-EXT-1")
+
+
+@case("5.3/critical-ping", "RW-FIELD-2", "RW-CODE-1")
+async def critical_ping(t: Context) -> None:
+    """PING, which is no request: an unknown critical field earns GOAWAY(UNKNOWN_FIELD)."""
+    await refused_for_good(
+        t, "RW-FIELD-2", lambda p: ping(tail=_UNKNOWN), lambda p: ping(tail=_CRITICAL), Code.UNKNOWN_FIELD
+    )
+
+
+@case("5.3/critical-publish-appends-nothing", "RW-PROMISE-4", "RW-FIELD-2")
+async def critical_appends_nothing(t: Context) -> None:
+    """A PUBLISH that was refused for a critical field has no place in the log."""
+    peer, place = await stand(t, t.room())
+    before = await t.publish(peer, place.room)
+    peer.send_octets(publish(place, tail=_CRITICAL), breaks="RW-EXT-1")
+    await peer.expect_error(700, Code.UNKNOWN_FIELD, "RW-FIELD-2")
+    after = await t.publish(peer, place.room)
+    t.require(after.seq == before.seq + 1, f"seq {before.seq + 1} for the next one", after.seq, "RW-PROMISE-4")
+
+
+@case("5.3/agent-twice", "RW-FIELD-3")
+async def agent_twice(t: Context) -> None:
+    """HELLO with AGENT once is accepted, with AGENT twice it is MALFORMED."""
+    control = await t.greet()
+    await accepted(t, control, hello(tail=_AGENT))
+    await hello_refused_for_good(t, "RW-FIELD-3", hello(tail=_AGENT + _AGENT), Code.MALFORMED)
+
+
+@case("5.3/extension-repeatable", "RW-FIELD-3", "RW-EXT-3")
+async def extension_repeatable(t: Context) -> None:
+    """EXTENSION is repeatable: several of them are no error."""
+    tail = b"".join(field(FieldType.EXTENSION, b8(name)) for name in (b"grease-1", b"org.example.x", b"grease-2"))
+    control = await t.greet()
+    await accepted(t, control, hello())
+    peer = await t.greet()
+    peer.send_octets(hello(tail=tail))
+    reply = await peer.reply(1)
+    t.require(reply.TYPE.name == "WELCOME", "WELCOME", reply)
+
+
+@case("5.3/extension-value", "RW-FIELD-4")
+async def extension_value(t: Context) -> None:
+    """EXTENSION whose name is longer than the field is MALFORMED."""
+    control = await t.greet()
+    await accepted(t, control, hello(tail=field(FieldType.EXTENSION, b8(b"grease-1"))))
+    broken = hello(tail=field(FieldType.EXTENSION, b"\x09grease-1"))
+    await hello_refused_for_good(t, "RW-FIELD-4", broken, Code.MALFORMED)
+
+
+@case("5.3/extension-empty", "RW-FIELD-4")
+async def extension_empty(t: Context) -> None:
+    """EXTENSION without even the length of its name is MALFORMED."""
+    control = await t.greet()
+    await accepted(t, control, hello(tail=field(FieldType.EXTENSION, b8(b""))))
+    await hello_refused_for_good(t, "RW-FIELD-4", hello(tail=field(FieldType.EXTENSION)), Code.MALFORMED)
+
+
+@case("5.3/relayed", "RW-FIELD-5", "RW-FIELD-6")
+async def relayed(t: Context) -> None:
+    """Relayed fields come out of MESSAGE unchanged and in order, repeated and empty ones too; others do not."""
+    publisher, joined = await t.member()
+    reader, _ = await t.member(joined.name)
+    kept = (Field(0xC001, b"one"), Field(0xFFFF, b""), Field(0xC001, b"\x00\xff"), Field(0xC000, bytes(300)))
+    mixed = (Field(IGNORABLE, b"dropped"), kept[0], kept[1], Field(0xBFFF, b""), kept[2], kept[3])
+    id = t.id(publisher)
+    await t.publish(publisher, joined.room, b"fields", id=id, fields=mixed)
+    for peer in (publisher, reader):
+        message = (await peer.until(joined.room, id))[-1]
+        extra = [item for item in message.fields if item.type < 0xC000]
+        t.require(not extra, "only fields from 0xC000 on", extra, "RW-FIELD-6")
+        t.require(message.fields == kept, f"the fields {kept}", message.fields, "RW-FIELD-5")
+
+
+_FLAGGED: list[tuple[str, str, Octets]] = [
+    ("join", "JOIN", lambda p: join(p.name, flags=0x7FEF)),
+    ("publish", "PUBLISH", lambda p: publish(p, flags=0x7FDF)),
+    ("leave", "LEAVE", lambda p: leave(p, flags=0x7FFF)),
+    ("ping", "PING", lambda p: ping(flags=0x7FFF)),
+    ("goaway", "GOAWAY", lambda p: goaway(flags=0x7FFE)),
+]
+
+
+def _define_flagged(path: str, what: str, octets: Octets) -> None:
+    async def run(t: Context) -> None:
+        peer, place = await stand(t, t.room())
+        sent = octets(place)
+        peer.send_octets(sent, breaks="RW-FLAG-1")
+        if request := int.from_bytes(sent[8:12], "big"):
+            reply = await peer.reply(request)
+            t.require(reply.TYPE.name != "ERROR", "no ERROR", reply)
+        if sent[4:6] == b"\x00\x08":
+            await peer.expect_goaway(Code.NONE)
+        elif sent[4:6] == b"\x00\x06":
+            await peer.expect_frame(Pong)
+        else:
+            await peer.fence("RW-FLAG-1")
+        await t.alive()
+
+    SERVER.add(
+        f"5.4/unknown-{path}",
+        ["RW-FLAG-1"],
+        f"{what} with every flag that it does not have is accepted.",
+        run,
+    )
+
+
+for _flagged in _FLAGGED:
+    _define_flagged(*_flagged)
+
+
+@case("5.4/unknown-hello", "RW-FLAG-1")
+async def unknown_hello(t: Context) -> None:
+    """HELLO with every flag but SEQ is accepted."""
+    peer = await t.greet()
+    peer.send_octets(hello(flags=0x7FFF), breaks="RW-FLAG-1")
+    reply = await peer.reply(1)
+    t.require(reply.TYPE.name == "WELCOME", "WELCOME", reply)
+    t.require(not peer.find(Goaway), "no GOAWAY", peer.last_words())

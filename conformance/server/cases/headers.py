@@ -1,0 +1,93 @@
+"""Section 5.2: request, room and SEQ as the table in section 7 has them."""
+
+from conformance.server.cases.steps import (
+    SERVER,
+    Octets,
+    goaway,
+    hello,
+    hello_refused_for_good,
+    history,
+    join,
+    leave,
+    ping,
+    publish,
+    refused_for_good,
+)
+from conformance.server.context import Context
+from conformance.wire.octets import b16, frame
+from protocol.registry import Code, Flag, FrameType
+
+_REQUIREMENT = "RW-FRAME-6"
+
+
+def pong(**header: int) -> bytes:
+    """PONG that nobody asked for."""
+    return frame(FrameType.PONG, b"87654321", **header)
+
+
+_OPEN: list[tuple[str, str, Octets, Octets, str]] = [
+    ("ping-request", "PING with a request", lambda p: ping(), lambda p: ping(request=5), ""),
+    ("ping-room", "PING with a room", lambda p: ping(), lambda p: ping(room=p.room), ""),
+    ("ping-seq", "PING with SEQ", lambda p: ping(), lambda p: ping(flags=Flag.SEQ), ""),
+    ("pong-request", "PONG with a request", lambda p: pong(), lambda p: pong(request=5), ""),
+    ("pong-room", "PONG with a room", lambda p: pong(), lambda p: pong(room=1), ""),
+    ("goaway-request", "GOAWAY with a request", lambda p: goaway(), lambda p: goaway(request=5), ""),
+    ("goaway-room", "GOAWAY with a room", lambda p: goaway(), lambda p: goaway(room=p.room), ""),
+    (
+        "join-no-request",
+        "JOIN without a request",
+        lambda p: join(p.name),
+        lambda p: join(p.name, request=0),
+        "",
+    ),
+    ("join-room", "JOIN with a room", lambda p: join(p.name), lambda p: join(p.name, room=p.room), ""),
+    ("join-seq", "JOIN with SEQ", lambda p: join(p.name), lambda p: join(p.name, flags=Flag.SEQ), ""),
+    ("leave-no-request", "LEAVE without a request", lambda p: leave(p), lambda p: leave(p, request=0), ""),
+    ("leave-no-room", "LEAVE without a room", lambda p: leave(p), lambda p: leave(p, room=0), ""),
+    ("leave-seq", "LEAVE with SEQ", lambda p: leave(p), lambda p: leave(p, flags=Flag.SEQ), ""),
+    (
+        "publish-no-request",
+        "PUBLISH without a request",
+        lambda p: publish(p),
+        lambda p: publish(p, request=0),
+        "",
+    ),
+    ("publish-no-room", "PUBLISH without a room", lambda p: publish(p), lambda p: publish(p, room=0), ""),
+    ("publish-seq", "PUBLISH with SEQ", lambda p: publish(p), lambda p: publish(p, flags=Flag.SEQ), ""),
+    ("history-no-request", "HISTORY without a request", history, lambda p: history(p, request=0), "history"),
+    ("history-no-room", "HISTORY without a room", history, lambda p: history(p, room=0), "history"),
+]
+
+
+def _define_open(path: str, what: str, twin: Octets, broken: Octets, extension: str) -> None:
+    async def run(t: Context) -> None:
+        await refused_for_good(t, _REQUIREMENT, twin, broken, Code.BAD_HEADER, extension)
+
+    SERVER.add(f"5.2/bad-header-{path}", [_REQUIREMENT, "RW-CHECK-2"], f"{what} is BAD_HEADER, and fatal.", run)
+
+
+for _row in _OPEN:
+    _define_open(*_row)
+
+
+_HELLO: list[tuple[str, str, bytes]] = [
+    ("hello-no-request", "HELLO without a request", hello(request=0)),
+    ("hello-room", "HELLO with a room", hello(room=1)),
+    ("hello-seq", "HELLO with SEQ", hello(flags=Flag.SEQ)),
+    (
+        "goaway-early-request",
+        "GOAWAY with a request before HELLO",
+        frame(FrameType.GOAWAY, bytes(10) + b16(b""), request=1),
+    ),
+]
+
+
+def _define_hello(path: str, what: str, broken: bytes) -> None:
+    async def run(t: Context) -> None:
+        await hello_refused_for_good(t, _REQUIREMENT, broken, Code.BAD_HEADER)
+
+    SERVER.add(f"5.2/bad-header-{path}", [_REQUIREMENT, "RW-CHECK-2"], f"{what} is BAD_HEADER, and fatal.", run)
+
+
+for _hello in _HELLO:
+    _define_hello(*_hello)

@@ -1,0 +1,83 @@
+"""Section 7.13: leaving."""
+
+from conformance.server.cases.steps import case
+from conformance.server.context import Context
+from conformance.wire.octets import encode
+from protocol.frames import History, Leave, Message, Ok, Presence, Publish
+from protocol.registry import Code
+
+
+@case("7.13/ok", "RW-REQUEST-2", "RW-LEAVE-1")
+async def ok(t: Context) -> None:
+    """LEAVE is answered with OK; a second one earns NOT_JOINED."""
+    peer, joined = await t.member()
+    await peer.expect(peer.ask(Leave(room=joined.room)), Ok, "RW-REQUEST-2")
+    request = peer.ask(Leave(room=joined.room), breaks="RW-MODEL-8")
+    await peer.expect_error(request, Code.NOT_JOINED, "RW-LEAVE-1", joined.room)
+
+
+@case("7.13/not-joined", "RW-LEAVE-1")
+async def not_joined(t: Context) -> None:
+    """LEAVE and PUBLISH with the ref of a room that others are in earn NOT_JOINED."""
+    _, joined = await t.member()
+    stranger = await t.open()
+    for frame in (Leave(room=joined.room), Publish(t.id(stranger), 0, b"x", room=joined.room)):
+        request = stranger.ask(frame, breaks="RW-MODEL-8")
+        await stranger.expect_error(request, Code.NOT_JOINED, room=joined.room)
+    await stranger.fence()
+    peer, again = await t.member(joined.name)
+    t.require(again.head == 0, "head 0: nothing was appended", again.head, "RW-PROMISE-4")
+    await peer.fence()
+
+
+@case("7.13/not-joined-history", "RW-LEAVE-1")
+async def not_joined_history(t: Context) -> None:
+    """HISTORY with the ref of a room that others are in earns NOT_JOINED."""
+    _, joined = await t.member()
+    stranger = await t.open(extension_names=["history"])
+    t.needs(stranger, "history")
+    request = stranger.ask(History(1, 0, 0, room=joined.room), breaks="RW-MODEL-8")
+    await stranger.expect_error(request, Code.NOT_JOINED, room=joined.room)
+
+
+@case("7.13/silence", "RW-LEAVE-2")
+async def silence(t: Context) -> None:
+    """After the OK nothing of the room's stream comes any more, no MESSAGE and no PRESENCE."""
+    stays, joined = await t.member()
+    goes, _ = await t.member(joined.name)
+    await goes.expect(goes.ask(Leave(room=joined.room)), Ok)
+    for _ in range(3):
+        await t.marker(stays, room=joined.room)
+    third, _ = await t.member(joined.name)
+    await t.marker(third, stays, room=joined.room)
+    start = len(goes.received)
+    await goes.fence()
+    late = [item.frame for item in goes.received[start:] if isinstance(item.frame, (Message, Presence))]
+    t.require(not late, "no frame of the stream", late)
+
+
+@case("7.13/one-of-two", "RW-LEAVE-2", "RW-MODEL-2")
+async def one_of_two(t: Context) -> None:
+    """LEAVE of one room leaves the other membership as it is."""
+    peer = await t.open()
+    t.needs(peer, rooms=2)
+    one, two = await t.join(peer, t.room()), await t.join(peer, t.room())
+    await peer.expect(peer.ask(Leave(room=one.room)), Ok)
+    other, _ = await t.member(two.name)
+    await t.marker(other, peer, room=two.room)
+
+
+@case("7.13/last-publish", "RW-PROMISE-8", "RW-LEAVE-2")
+async def last_publish(t: Context) -> None:
+    """PUBLISH and LEAVE in one segment: the message is accepted, and the others get it."""
+    stays, joined = await t.member()
+    goes, _ = await t.member(joined.name)
+    t.needs(goes, window=2)
+    id = t.id(goes)
+    octets = encode(Publish(id, 0, b"bye", request=91, room=joined.room)) + encode(Leave(request=92, room=joined.room))
+    goes.send_octets(octets)
+    ack = await goes.reply(91)
+    await goes.expect(92, Ok)
+    seen = await stays.until(joined.room, id)
+    t.require(seen[-1].seq == getattr(ack, "seq", None), "the message with the seq of its ACK", seen[-1], "RW-ACK-2")
+    await t.marker(stays, room=joined.room)

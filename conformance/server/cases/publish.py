@@ -1,0 +1,256 @@
+"""Sections 7.15 to 7.17 and 4: publishing, acknowledging, delivering."""
+
+from conformance.harness.verdicts import Informative
+from conformance.server.cases.steps import (
+    IGNORABLE,
+    SERVER,
+    case,
+    publish,
+    refused_once,
+)
+from conformance.server.context import Context
+from conformance.wire.octets import encode
+from protocol.frames import Ack, Error, Field, Message, Publish
+from protocol.registry import CONTENT_RESERVE, Code
+
+
+@case("7.15/echo", "RW-PUBLISH-4", "RW-MESSAGE-1", "RW-ACK-2")
+async def echo(t: Context) -> None:
+    """What was published comes to all members, the sender included, with the ACK's seq and time."""
+    sender, joined = await t.member()
+    reader, _ = await t.member(joined.name)
+    id, payload = t.id(sender), "Grüße, 世界 \U0001f98a".encode()
+    ack = await t.publish(sender, joined.room, payload, id=id)
+    t.require(ack.seq == 1, "seq 1 for the first message", ack.seq, "RW-MODEL-1")
+    for peer in (sender, reader):
+        message = (await peer.until(joined.room, id, "RW-MESSAGE-1"))[-1]
+        found = (message.seq, message.time_ms)
+        t.require(
+            found == (ack.seq, ack.time_ms),
+            f"seq and time of the ACK, {ack.seq} {ack.time_ms}",
+            found,
+            "RW-ACK-2",
+        )
+        who = (message.sender, message.name)
+        wanted = (sender.welcome.member, sender.welcome.name)
+        t.require(who == wanted, f"sender {wanted}", who, "RW-MESSAGE-1")
+        t.require(message.payload == payload and message.ctype == 0, "the payload as it was", message.payload)
+
+
+_CONTENTS: list[tuple[str, str, int, bytes, str]] = [
+    ("empty-text", "An empty text", 0, b"", "RW-PUBLISH-3"),
+    ("empty-octets", "No octets", 1, b"", "RW-PUBLISH-3"),
+    ("octets", "All octets there are", 1, bytes(range(256)), "RW-PUBLISH-4"),
+    (
+        "unknown-ctype",
+        "A ctype that nobody knows, with octets that are no UTF-8",
+        200,
+        b"\xff\xfe\x00",
+        "RW-PUBLISH-3",
+    ),
+    ("last-ctype", "Ctype 255", 255, b"x", "RW-PUBLISH-3"),
+    (
+        "controls",
+        "A text with control characters and U+FFFF",
+        0,
+        "\x00\x1b[31m\u202e\uffff\ufeff".encode(),
+        "RW-PUBLISH-4",
+    ),
+    ("not-normalised", "A text that is not in NFC", 0, "e\u0301".encode(), "RW-PUBLISH-4"),
+    ("greatest-character", "U+10FFFF", 0, "\U0010ffff".encode(), "RW-PUBLISH-4"),
+]
+
+
+def _define_content(path: str, what: str, ctype: int, payload: bytes, requirement: str) -> None:
+    async def run(t: Context) -> None:
+        peer, joined = await t.member()
+        id = t.id(peer)
+        reply = await t.patiently(peer, Publish(id, ctype, payload, room=joined.room))
+        t.require(isinstance(reply, Ack), "ACK", reply, requirement)
+        message = (await peer.until(joined.room, id))[-1]
+        found = (message.ctype, message.payload)
+        t.require(found == (ctype, payload), f"ctype and payload {(ctype, payload)}", found, "RW-PUBLISH-4")
+
+    SERVER.add(f"7.15/content-{path}", [requirement], f"{what} is accepted, and delivered octet for octet.", run)
+
+
+for _content in _CONTENTS:
+    _define_content(*_content)
+
+
+_INVALID: list[tuple[str, str, bytes]] = [
+    ("lone-ff", "the octet FF", b"hi\xff"),
+    ("overlong", "an overlong form", b"\xc0\xaf"),
+    ("surrogate", "an encoded surrogate", b"\xed\xa0\x80"),
+    ("too-great", "a character above U+10FFFF", b"\xf4\x90\x80\x80"),
+    ("cut", "a character that is cut off", "世".encode()[:2]),
+    ("continuation", "a continuation octet alone", b"\x80"),
+]
+
+
+def _define_invalid(path: str, what: str, payload: bytes) -> None:
+    async def run(t: Context) -> None:
+        await refused_once(
+            t,
+            "RW-PUBLISH-2",
+            lambda p: publish(p, payload, ctype=1),
+            lambda p: publish(p, payload, ctype=0),
+            Code.PAYLOAD_INVALID,
+        )
+
+    summary = f"A text with {what} earns PAYLOAD_INVALID; the same as octets is fine."
+    SERVER.add(f"7.15/invalid-{path}", ["RW-PUBLISH-2"], summary, run)
+
+
+for _invalid in _INVALID:
+    _define_invalid(*_invalid)
+
+
+@case("7.15/largest", "RW-PUBLISH-1", "RW-FRAME-3", tags=["slow"])
+async def largest(t: Context) -> None:
+    """A payload of max_body - 256 octets is accepted and delivered, one octet more earns PAYLOAD_TOO_LARGE."""
+    peer, joined = await t.member()
+    most = peer.welcome.max_body - CONTENT_RESERVE
+    id = t.id(peer)
+    reply = await t.patiently(peer, Publish(id, 1, bytes(most), room=joined.room))
+    t.require(isinstance(reply, Ack), f"ACK for {most} octets", reply)
+    message = (await peer.until(joined.room, id))[-1]
+    t.require(len(message.payload) == most, f"{most} octets", len(message.payload), "RW-PUBLISH-4")
+    request = peer.ask(Publish(t.id(peer), 1, bytes(most + 1), room=joined.room))
+    await peer.expect_error(request, Code.PAYLOAD_TOO_LARGE, room=joined.room)
+    await t.publish(peer, joined.room)
+
+
+@case("7.15/largest-with-fields", "RW-PUBLISH-1")
+async def largest_with_fields(t: Context) -> None:
+    """Relayed fields count with 4 octets more each; other fields do not count."""
+    peer, joined = await t.member()
+    most = peer.welcome.max_body - CONTENT_RESERVE
+    relayed = (Field(0xC000, bytes(100)), Field(0xC001, b""))
+    payload = bytes(most - 108)
+    fits = (*relayed, Field(IGNORABLE, bytes(20)))
+    reply = await t.patiently(peer, Publish(t.id(peer), 1, payload, fits, room=joined.room))
+    t.require(isinstance(reply, Ack), "ACK: fields that are not relayed do not count", reply)
+    for fields in ((*relayed, Field(0xC002, b"")), (Field(0xC000, bytes(105)),)):
+        request = peer.ask(Publish(t.id(peer), 1, payload, fields, room=joined.room))
+        await peer.expect_error(request, Code.PAYLOAD_TOO_LARGE, room=joined.room)
+
+
+@case("7.15/too-large-before-invalid", "RW-CHECK-1", "RW-PUBLISH-1")
+async def too_large_before_invalid(t: Context) -> None:
+    """PUBLISH: PAYLOAD_TOO_LARGE comes before PAYLOAD_INVALID, and NOT_JOINED before both."""
+    peer, joined = await t.member()
+    payload = b"\xff" * (peer.welcome.max_body - CONTENT_RESERVE + 1)
+    request = peer.ask(Publish(t.id(peer), 0, payload, room=joined.room))
+    await peer.expect_error(request, Code.PAYLOAD_TOO_LARGE)
+    request = peer.ask(Publish(t.id(peer), 0, payload, room=joined.room + 9), breaks="RW-MODEL-8")
+    await peer.expect_error(request, Code.NOT_JOINED)
+
+
+@case("7.15/refused-appends-nothing", "RW-PROMISE-4", "RW-MODEL-1")
+async def refused_appends_nothing(t: Context) -> None:
+    """Refused publishes leave no hole and no message."""
+    peer, joined = await t.member()
+    before = await t.publish(peer, joined.room)
+    refused = []
+    for payload, code in (
+        (b"\xff", Code.PAYLOAD_INVALID),
+        (bytes(peer.welcome.max_body - 200), Code.PAYLOAD_TOO_LARGE),
+    ):
+        refused.append(t.id(peer))
+        request = peer.ask(Publish(refused[-1], 0, payload, room=joined.room))
+        await peer.expect_error(request, code)
+    [seen] = await t.marker(peer, room=joined.room)
+    t.require(seen[-1].seq == before.seq + 1, f"seq {before.seq + 1} for the next", seen[-1].seq)
+    t.require(not any(m.id in refused for m in seen), "no refused message", seen)
+
+
+@case("7.15/refused-id-is-free", "RW-PROMISE-4", "RW-DEDUPE-1")
+async def refused_id_is_free(t: Context) -> None:
+    """The id of a refused publish is as good as new."""
+    peer, joined = await t.member()
+    id = t.id(peer)
+    request = peer.ask(Publish(id, 0, b"\xff", room=joined.room))
+    await peer.expect_error(request, Code.PAYLOAD_INVALID)
+    ack = await t.publish(peer, joined.room, b"well", id=id)
+    t.require(not ack.flags & 0x10, "DUPLICATE clear", hex(ack.flags))
+
+
+@case("7.16/time", "RW-ACK-1", "RW-ACK-2")
+async def time(t: Context) -> None:
+    """The times of messages do not decrease, and are those of their ACKs."""
+    peer, joined = await t.member()
+    acks = [await t.publish(peer, joined.room) for _ in range(8)]
+    [seen] = await t.marker(peer, room=joined.room)
+    times = [message.time_ms for message in seen]
+    t.require(times == sorted(times), "times that do not decrease", times)
+    found, wanted = times[: len(acks)], [ack.time_ms for ack in acks]
+    t.require(found == wanted, f"the times of the ACKs, {wanted}", found, "RW-ACK-2")
+
+
+@case("7.17/all-members", "RW-MODEL-2", "RW-MESSAGE-1", "RW-MODEL-1")
+async def all_members(t: Context) -> None:
+    """Publishes of three members come to all in one order, with the same content."""
+    peers = [await t.member(name) for name in [t.room()] * 3]
+    ref = peers[0][1].room
+    requests = []
+    for number in range(5):
+        for at, (peer, _) in enumerate(peers):
+            frame = Publish(t.id(peer), 0, b"%d-%d" % (at, number), room=ref)
+            requests.append((peer, peer.ask(frame)))
+            t.observe(peer.welcome.window >= 5, "the window is too small")
+    for peer, request in requests:
+        reply = await peer.reply(request)
+        limited = isinstance(reply, Error) and reply.code == Code.RATE_LIMITED
+        t.require(isinstance(reply, Ack) or limited, "ACK", reply)
+    streams = await t.marker(peers[0][0], *(peer for peer, _ in peers), room=ref)
+    common = {message.seq: message for message in streams[0]}
+    for stream in streams:
+        numbers = [message.seq for message in stream]
+        t.require(numbers == list(range(numbers[0], numbers[0] + len(numbers))), "no hole", numbers, "RW-MODEL-1")
+        different = [m for m in stream if common.setdefault(m.seq, m) != m]
+        t.require(not different, "the same content for every member", different, "RW-MODEL-2")
+
+
+@case("7.17/order-of-one-connection", "RW-PROMISE-8", "RW-PROMISE-11")
+async def order_of_one(t: Context) -> None:
+    """Publishes in one segment have increasing seq in their order, and each ACK comes before its MESSAGE."""
+    peer, joined = await t.member()
+    count = min(peer.welcome.window, 20)
+    ids = [t.id(peer) for _ in range(count)]
+    frames = [Publish(id, 0, b"x", request=300 + n, room=joined.room) for n, id in enumerate(ids)]
+    peer.send_octets(b"".join(map(encode, frames)))
+    replies = [await peer.reply(300 + n) for n in range(count)]
+    numbers = [reply.seq for reply in replies if isinstance(reply, Ack)]
+    t.require(bool(numbers) and numbers == sorted(set(numbers)), "increasing seq", numbers)
+    await t.marker(peer, room=joined.room)
+    order = [item.frame for item in peer.received if isinstance(item.frame, (Ack, Message))]
+    for number in numbers:
+        first = next(frame for frame in order if frame.seq == number)
+        t.require(isinstance(first, Ack), f"ACK of seq {number} first", first, "RW-PROMISE-11")
+
+
+@case("7.17/bystander", "RW-MODEL-2")
+async def bystander(t: Context) -> None:
+    """Messages of a room do not come to a connection that is not in it."""
+    stranger, _ = await t.member()
+    peer, joined = await t.member()
+    await t.marker(peer, room=joined.room)
+    await stranger.fence()
+    t.require(not stranger.left_over(Message), "no MESSAGE", stranger.left_over(Message))
+
+
+@case("15/publish-rate", "RW-LIMIT-1", "RW-ERROR-1", tags=["process"])
+async def publish_rate(t: Context) -> None:
+    """Where publishes are limited, RATE_LIMITED says after which time, and then one is accepted."""
+    await t.with_limits(publish_rate=2, publish_burst=5)
+    peer, joined = await t.member()
+    for _ in range(400):
+        reply = await peer.reply(peer.ask(Publish(t.id(peer), 0, b"x", room=joined.room)))
+        if isinstance(reply, Error):
+            t.require(reply.code == Code.RATE_LIMITED, "RATE_LIMITED", reply)
+            t.require(reply.retry_ms > 0, "retry_ms above 0", reply.retry_ms)
+            await t.wait_ms(reply.retry_ms)
+            await t.publish(peer, joined.room)
+            return
+    raise Informative("400 publishes were not limited")

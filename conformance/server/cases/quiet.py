@@ -1,0 +1,72 @@
+"""Section 9.3: rooms with more members than the quiet threshold, at a server of its own where that is low."""
+
+from conformance.harness.verdicts import Informative
+from conformance.server.cases.steps import case
+from conformance.server.context import Context
+from conformance.server.raw_client import Peer
+from protocol.frames import Joined, Leave, Ok, Presence, Roster
+from protocol.registry import Flag, PresenceKind
+
+_THRESHOLD = 3
+_TRIED = 40  # members, for a server that has a threshold of its own
+
+
+async def _filled(t: Context) -> list[tuple[Peer, Joined]]:
+    """A room that the last one who joined has made quiet."""
+    await t.with_limits(quiet_members=_THRESHOLD)
+    room = t.room()
+    threshold = t.options.limits.get("quiet_members", _THRESHOLD)
+    most = max(_THRESHOLD, threshold) if threshold < _TRIED else _THRESHOLD
+    members: list[tuple[Peer, Joined]] = []
+    for count in range(1, most + 2):
+        members.append(await t.member(room, flags=Flag.ROSTER))
+        if members[-1][1].flags & Flag.QUIET:
+            t.observe(count > 1, "the room was quiet with one member")
+            return members
+    raise Informative(f"not tried: the room is not quiet with {len(members)} members")
+
+
+def _quiet(frame: Presence) -> bool:
+    return frame.kind == PresenceKind.QUIET
+
+
+@case("9.3/quiet", "RW-QUIET-1", "RW-QUIET-2", tags=["process"])
+async def quiet(t: Context) -> None:
+    """When a room becomes quiet all are told, but for the one whose JOINED says so; from then on nobody is named."""
+    *members, (last, there) = await _filled(t)
+    ref = there.room
+    for peer, joined in members:
+        t.require(not joined.flags & Flag.QUIET, "QUIET clear before", joined, "RW-QUIET-2")
+        told = await peer.expect_frame(Presence, _quiet, "PRESENCE(quiet)", "RW-QUIET-1")
+        t.require((told.member, told.name) == (0, ""), "member 0 and no name", told, "RW-QUIET-1")
+    known = [len(peer.received) for peer, _ in members]
+    comes, joined = await t.member(there.name, flags=Flag.ROSTER)
+    t.require(bool(joined.flags & Flag.QUIET), "QUIET set", joined, "RW-QUIET-2")
+    t.require(joined.members == len(members) + 2, f"{len(members) + 2} members", joined.members, "RW-PRESENCE-5")
+    await comes.expect(comes.ask(Leave(room=ref)), Ok)
+    await members.pop()[0].close()
+    await t.marker(last, *(peer for peer, _ in members), room=ref)
+    for (peer, _), before in zip(members, known, strict=False):
+        await peer.fence()
+        said = [i.frame for i in peer.received[before:] if isinstance(i.frame, (Presence, Roster))]
+        t.require(not said, "no PRESENCE and no ROSTER in a quiet room", said, "RW-QUIET-1")
+    for peer in (last, comes):
+        said = [i.frame for i in peer.received if isinstance(i.frame, (Presence, Roster))]
+        t.require(not said, "no PRESENCE and no ROSTER after JOINED with QUIET", said, "RW-QUIET-1")
+
+
+@case("9.3/quiet-until-empty", "RW-QUIET-2", "RW-QUIET-1", tags=["process"])
+async def quiet_until_empty(t: Context) -> None:
+    """A room with few members again stays quiet; one that was empty is not quiet any more."""
+    members = await _filled(t)
+    keeper, there = members[0]
+    for peer, _ in members[1:]:
+        await peer.expect(peer.ask(Leave(room=there.room)), Ok)
+    peer, joined = await t.member(there.name)
+    t.require(bool(joined.flags & Flag.QUIET), "QUIET with two members left", joined)
+    t.require(joined.members == 2, "2 members", joined.members, "RW-PRESENCE-5")
+    await peer.expect(peer.ask(Leave(room=there.room)), Ok)
+    await keeper.expect(keeper.ask(Leave(room=there.room)), Ok)
+    peer, fresh = await t.member(there.name, flags=Flag.ROSTER)
+    t.require(not fresh.flags & Flag.QUIET, "QUIET clear in a room that was empty", fresh)
+    await peer.expect_frame(Roster, lambda roster: roster.room == fresh.room, "ROSTER", "RW-ROSTER-1")

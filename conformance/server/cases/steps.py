@@ -1,0 +1,160 @@
+"""The register of server cases, and the steps that tables of them share."""
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from conformance.harness.case import Register
+from conformance.harness.verdicts import Failed
+from conformance.server.context import Context
+from conformance.server.raw_client import Peer
+from conformance.wire.octets import b8, b16, b32, frame, read_header, u64
+from conformance.wire.text import frame_line, type_name
+from protocol.frames import Error
+from protocol.registry import Code, FrameType
+
+SERVER = Register("server")
+case = SERVER.case
+
+CRITICAL = 0x0003
+"""A field type that is unassigned and must be understood."""
+
+IGNORABLE = 0x8021
+"""A type, of frames and fields, that is reserved: to be ignored."""
+
+
+class Place(NamedTuple):
+    """Where a table's frame is sent: a connection, a room that it is in, and a name and id that are fresh."""
+
+    room: int
+    name: bytes
+    id: bytes
+    other: bytes
+
+
+Octets = Callable[[Place], bytes]
+
+HISTORY_BODY = u64(1) + u64(0) + b"\x00\x0a"
+
+
+def hello(
+    name: bytes = b"ada", mechanism: bytes = b"ANONYMOUS", auth: bytes = b"", tail: bytes = b"", **header: int
+) -> bytes:
+    """HELLO, request 1."""
+    return frame(FrameType.HELLO, b8(name) + b8(mechanism) + b16(auth) + tail, **{"request": 1, **header})
+
+
+def join(name: bytes, epoch: int = 0, since: int = 0, tail: bytes = b"", **header: int) -> bytes:
+    """JOIN, request 700."""
+    return frame(FrameType.JOIN, b8(name) + u64(epoch) + u64(since) + tail, **{"request": 700, **header})
+
+
+def publish(place: Place, payload: bytes = b"hi", ctype: int = 0, tail: bytes = b"", **header: int) -> bytes:
+    """PUBLISH to the place's room, request 700."""
+    body = place.id + bytes([ctype]) + b32(payload) + tail
+    return frame(FrameType.PUBLISH, body, **{"request": 700, "room": place.room, **header})
+
+
+def leave(place: Place, tail: bytes = b"", **header: int) -> bytes:
+    """LEAVE of the place's room, request 700."""
+    return frame(FrameType.LEAVE, tail, **{"request": 700, "room": place.room, **header})
+
+
+def ping(opaque: bytes = b"12345678", tail: bytes = b"", **header: int) -> bytes:
+    """PING."""
+    return frame(FrameType.PING, opaque + tail, **header)
+
+
+def goaway(text: bytes = b"", tail: bytes = b"", **header: int) -> bytes:
+    """GOAWAY(NONE)."""
+    return frame(FrameType.GOAWAY, bytes(10) + b16(text) + tail, **header)
+
+
+def history(place: Place, body: bytes = HISTORY_BODY, tail: bytes = b"", **header: int) -> bytes:
+    """HISTORY of the place's room, request 700."""
+    return frame(FrameType.HISTORY, body + tail, **{"request": 700, "room": place.room, **header})
+
+
+async def stand(t: Context, room: str, *, extension: str = "") -> tuple[Peer, Place]:
+    """A connection in a room, ready for a table's frame."""
+    peer, joined = await t.member(room, extension_names=[extension] if extension else [])
+    if extension:
+        t.needs(peer, extension)
+    return peer, Place(joined.room, t.room().encode(), t.id(peer), t.id(peer))
+
+
+async def accepted(t: Context, peer: Peer, octets: bytes) -> None:
+    """The control of a negative case: these octets are fine."""
+    async with t.control("the valid twin"):
+        peer.send_octets(octets)
+        header = read_header(octets)
+        if header.type == FrameType.GOAWAY:
+            await peer.expect_goaway(Code.NONE)
+            return
+        if header.request:
+            reply = await peer.reply(header.request)
+            if isinstance(reply, Error) and reply.code != Code.RATE_LIMITED:
+                raise Failed(f"{type_name(header.type)} accepted", frame_line(reply))
+        await peer.fence()
+
+
+async def refused_for_good(
+    t: Context, requirement: str, twin: Octets, broken: Octets, code: Code, extension: str = ""
+) -> None:
+    """The twin is accepted; the broken frame earns GOAWAY(code) and the end; the server serves others."""
+    room = t.room()
+    control, place = await stand(t, room, extension=extension)
+    await accepted(t, control, twin(place))
+    peer, place = await stand(t, room, extension=extension)
+    peer.send_octets(broken(place), breaks=requirement)
+    await peer.expect_goaway(code, requirement)
+    await t.alive()
+
+
+async def refused_once(
+    t: Context,
+    requirement: str,
+    twin: Octets,
+    broken: Octets,
+    code: Code,
+    extension: str = "",
+    breaks: str = "",
+) -> None:
+    """The twin is accepted; the broken request earns ERROR(code), with its room, and the connection goes on."""
+    room = t.room()
+    control, place = await stand(t, room, extension=extension)
+    await accepted(t, control, twin(place))
+    peer, place = await stand(t, room, extension=extension)
+    octets = broken(place)
+    header = read_header(octets)
+    peer.send_octets(octets, breaks=breaks)
+    await peer.expect_error(header.request, code, requirement, header.room)
+    await peer.fence()
+    await t.alive()
+
+
+async def hello_refused_for_good(t: Context, requirement: str, broken: bytes, code: Code, *, breaks: str = "") -> None:
+    """A well-formed HELLO is accepted; the broken one earns GOAWAY(code) and nothing else."""
+    control = await t.greet()
+    await accepted(t, control, hello())
+    peer = await t.greet()
+    peer.send_octets(broken, breaks=breaks or requirement)
+    await peer.expect_goaway(code, requirement)
+    t.require(not peer.left_over(Error), "no ERROR before a fatal GOAWAY", "ERROR", requirement)
+    await t.alive()
+
+
+async def hello_refused(
+    t: Context, requirement: str, twin: bytes, broken: bytes, code: Code, *, breaks: str = ""
+) -> Error:
+    """The twin is accepted; the broken HELLO earns ERROR(code), then GOAWAY with the same code."""
+    control = await t.greet()
+    await accepted(t, control, twin)
+    peer = await t.greet()
+    peer.send_octets(broken, breaks=breaks)
+    error = await peer.expect_error(read_header(broken).request, code, requirement)
+    await peer.expect_goaway(code, "RW-HELLO-3")
+    await t.alive()
+    return error
+
+
+Try = Callable[[Context], Awaitable[None]]

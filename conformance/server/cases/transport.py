@@ -1,0 +1,93 @@
+"""Section 14: TLS. The cases apply where the target is reached over TLS (--tls)."""
+
+import contextlib
+import ssl
+
+from conformance.harness.tls import ALPN, Trust
+from conformance.harness.verdicts import Failed, Unsupported
+from conformance.server.cases.steps import case
+from conformance.server.context import Context
+from protocol.frames import Hello, Welcome
+
+
+def _trust(t: Context) -> Trust:
+    """How the target is reached over TLS. Raises Unsupported."""
+    if t.target.trust is None:
+        raise Unsupported("the target is not reached over TLS (--tls)")
+    return t.target.trust
+
+
+@case("14/tls", "RW-TLS-1")
+async def tls(t: Context) -> None:
+    """TLS 1.3, and the protocol roomwire/1 agreed on."""
+    _trust(t)
+    peer = await t.open()
+    found = (peer.tls and peer.tls.version(), peer.tls and peer.tls.selected_alpn_protocol())
+    t.require(found == ("TLSv1.3", ALPN), f"TLSv1.3 and {ALPN}", found, "RW-TLS-1")
+    await peer.fence()
+
+
+@case("14/tls-older", "RW-TLS-1")
+async def older(t: Context) -> None:
+    """Who offers no more than TLS 1.2 does not get through the handshake."""
+    trust = _trust(t)
+    await t.open()
+    try:
+        peer = await t.dial_tls(trust.context(most=ssl.TLSVersion.TLSv1_2))
+    except OSError:
+        await t.alive()
+        return
+    raise Failed("no connection with TLS 1.2", str(peer.tls and peer.tls.version()), "RW-TLS-1")
+
+
+async def _not_agreed(t: Context, *alpn: str) -> None:
+    trust = _trust(t)
+    await t.open()
+    with contextlib.suppress(OSError):  # it may refuse in the handshake already
+        peer = await t.dial_tls(trust.context(alpn=alpn))
+        peer.send_preface()
+        await peer.expect_silent_close("RW-TLS-4")
+    await t.alive()
+
+
+@case("14/tls-without-protocol", "RW-TLS-4")
+async def without_protocol(t: Context) -> None:
+    """A handshake without ALPN is refused, or its connection closed without an octet."""
+    await _not_agreed(t)
+
+
+@case("14/tls-other-protocol", "RW-TLS-4")
+async def other_protocol(t: Context) -> None:
+    """A handshake for another protocol is refused, or its connection closed without an octet."""
+    await _not_agreed(t, "http/1.1", "roomwire/0")
+
+
+@case("14/tls-clear-text", "RW-TLS-1")
+async def clear_text(t: Context) -> None:
+    """Clear text at a port for TLS gets no preface."""
+    _trust(t)
+    await t.open()
+    peer = await t.dial_clear()
+    peer.capture = bytearray()
+    peer.send_preface()
+    await peer.wait(lambda: peer.ended or None, "the connection closed", "RW-TLS-1", t.time_out("handshake_ms"))
+    got = bytes(peer.capture)
+    t.require(not got.startswith(b"\xf5RWP"), "no preface in clear text", got.hex(), "RW-TLS-1")
+    await t.alive()
+
+
+@case("14/tls-stalled", "RW-HELLO-4", tags=["waits"])
+async def stalled(t: Context) -> None:
+    """A handshake that stalls, before or within TLS, is ended by the time-out; others are served."""
+    _trust(t)
+    await t.open()
+    silent, half = await t.dial_clear(), await t.dial_clear()
+    silent.capture, half.capture = bytearray(), bytearray()
+    half.write(bytes.fromhex("1603010200010001fc0303"))
+    peer = await t.greet()
+    await peer.expect(peer.ask(Hello(t.name(), "ANONYMOUS", b"")), Welcome)
+    for each in (silent, half):
+        await each.wait(
+            lambda each=each: each.ended or None,  # type: ignore[misc]
+            "the end of a stalled handshake", "RW-HELLO-4", t.time_out("handshake_ms"),
+        )  # fmt: skip

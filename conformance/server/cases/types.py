@@ -1,0 +1,132 @@
+"""Section 6.1: types that a server does not know."""
+
+from conformance.server.cases.steps import IGNORABLE, SERVER, accepted, case, hello, ping, refused_for_good
+from conformance.server.context import Context
+from conformance.wire.octets import b16, frame
+from protocol.registry import Code, Flag, FrameType
+
+_REQUESTS: list[tuple[str, str, int]] = [
+    ("critical", "An unassigned critical type", 0x0009),
+    ("ignorable", "An unassigned ignorable type", 0x8009),
+    ("reserved", "A reserved type", IGNORABLE),
+    ("private", "A private critical type", 0x7FFF),
+    ("private-ignorable", "A private ignorable type", 0xF000),
+    ("zero", "Type 0", 0x0000),
+]
+
+
+def _define_request(path: str, what: str, kind: int) -> None:
+    async def run(t: Context) -> None:
+        peer, joined = await t.member()
+        await accepted(t, peer, ping())
+        for room, body in ((0, b""), (joined.room, b"\x01\x02\x03"), (joined.room + 9, bytes(100))):
+            request = peer.next_request()
+            peer.send_octets(frame(kind, body, request=request, room=room), breaks="RW-EXT-1")
+            await peer.expect_error(request, Code.UNKNOWN_REQUEST, "RW-TYPE-1", room)
+        await peer.fence()
+
+    SERVER.add(
+        f"6.1/request-{path}",
+        ["RW-TYPE-1", "RW-ERROR-4"],
+        f"{what} with a request earns UNKNOWN_REQUEST.",
+        run,
+    )
+
+
+for _request in _REQUESTS:
+    _define_request(*_request)
+
+_SERVERS = (
+    "WELCOME",
+    "ERROR",
+    "OK",
+    "JOINED",
+    "ROSTER",
+    "PRESENCE",
+    "EVICTED",
+    "ACK",
+    "MESSAGE",
+    "HISTORY_END",
+)
+
+
+@case("6.1/request-of-servers-types", "RW-TYPE-1")
+async def servers_types(t: Context) -> None:
+    """Types that only servers send are unknown to a server: with a request they earn UNKNOWN_REQUEST."""
+    peer = await t.open()
+    await accepted(t, peer, ping())
+    for name in _SERVERS:
+        request = peer.next_request()
+        peer.send_octets(frame(FrameType[name], bytes(40), request=request), breaks="RW-EXT-1")
+        await peer.expect_error(request, Code.UNKNOWN_REQUEST, "RW-TYPE-1", 0)
+    await peer.fence()
+
+
+@case("6.1/request-of-extensions", "RW-TYPE-1", "RW-EXT-1")
+async def extensions_types(t: Context) -> None:
+    """HISTORY and STOP are unknown on a connection that did not negotiate their extensions."""
+    peer, joined = await t.member()
+    for kind, room, body in ((FrameType.HISTORY, joined.room, bytes(18)), (FrameType.STOP, 0, b"")):
+        request = peer.next_request()
+        peer.send_octets(frame(kind, body, request=request, room=room), breaks="RW-EXT-1")
+        await peer.expect_error(request, Code.UNKNOWN_REQUEST, "RW-TYPE-1", room)
+    await peer.fence()
+    await t.alive()
+
+
+@case("6.1/ignored", "RW-TYPE-2")
+async def ignored(t: Context) -> None:
+    """Ignorable unknown frames with request 0 are ignored, whatever their body, flags and room."""
+    peer, joined = await t.member()
+    for kind in (IGNORABLE, 0xFFFF, 0xF000, 0x8001):
+        for room, flags, body in (
+            (0, 0, b""),
+            (joined.room, 0x7FFF, b"\xff" * 50),
+            (12345, Flag.EPHEMERAL, bytes(9)),
+        ):
+            peer.send_octets(frame(kind, body, room=room, flags=flags))
+    await peer.fence("RW-TYPE-2")
+    await t.publish(peer, joined.room)
+
+
+@case("6.1/ignored-with-seq", "RW-TYPE-2")
+async def ignored_with_seq(t: Context) -> None:
+    """SEQ in an ignorable unknown frame changes nothing for a server."""
+    peer, joined = await t.member()
+    octets = frame(0x8009, bytes(8), flags=Flag.SEQ, room=joined.room) + frame(0xF001, b"", flags=Flag.SEQ)
+    peer.send_octets(octets, breaks="RW-EXT-1")
+    await peer.fence("RW-TYPE-2")
+    await t.publish(peer, joined.room)
+
+
+_FATAL: list[tuple[str, str, int]] = [
+    ("critical", "An unassigned critical type", 0x0009),
+    ("private", "A private critical type", 0x7000),
+    ("welcome", "WELCOME from a client", FrameType.WELCOME),
+    ("message", "MESSAGE from a client, without SEQ as well", FrameType.MESSAGE),
+    ("zero", "Type 0", 0),
+]
+
+
+def _define_fatal(path: str, what: str, kind: int) -> None:
+    async def run(t: Context) -> None:
+        await refused_for_good(
+            t, "RW-TYPE-3", lambda p: frame(IGNORABLE, b"?"), lambda p: frame(kind, b"?"), Code.UNKNOWN_TYPE
+        )
+
+    summary = f"{what} with request 0 earns GOAWAY(UNKNOWN_TYPE)."
+    SERVER.add(f"6.1/fatal-{path}", ["RW-TYPE-3", "RW-CHECK-2"], summary, run)
+
+
+for _fatal in _FATAL:
+    _define_fatal(*_fatal)
+
+
+@case("6.1/ignored-before-hello", "RW-TYPE-2", "RW-HELLO-5")
+async def ignored_before_hello(t: Context) -> None:
+    """Ignorable unknown frames with request 0 are ignored before HELLO, too."""
+    peer = await t.greet()
+    peer.send_octets(frame(IGNORABLE, b"early") + frame(0xF123, b16(b"x"), room=4))
+    peer.send_octets(hello())
+    reply = await peer.reply(1, "RW-TYPE-2")
+    t.require(reply.TYPE.name == "WELCOME", "WELCOME", reply)

@@ -1,0 +1,236 @@
+"""What every server must keep on every connection, whatever a case is about.
+
+A `Watch` sees all frames that a peer sends and receives. It knows just enough of the connection to say when a
+received frame breaks a requirement: so each case also tests all of these.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+from conformance.wire.text import code_name, frame_line, type_name
+from protocol.frames import (
+    Ack,
+    Auth,
+    Error,
+    Evicted,
+    Frame,
+    Goaway,
+    Hello,
+    HistoryEnd,
+    Joined,
+    Message,
+    Ok,
+    Pong,
+    Presence,
+    Publish,
+    Roster,
+    Unknown,
+    Welcome,
+    extensions,
+)
+from protocol.registry import CODES, GREASE, LIMITS, RULES, Code, Flag, FrameType, PresenceKind, is_ignorable
+
+_FINAL: dict[int, tuple[type, ...]] = {
+    FrameType.HELLO: (Welcome,),
+    FrameType.JOIN: (Joined,),
+    FrameType.LEAVE: (Ok,),
+    FrameType.STOP: (Ok,),
+    FrameType.PUBLISH: (Ack,),
+    FrameType.HISTORY: (HistoryEnd,),
+}
+
+
+@dataclass
+class Membership:
+    """A room that the connection is in: where its stream stands. `roster` is None outside of a sequence."""
+
+    name: str
+    epoch: int
+    next: int
+    time_ms: int = 0
+    roster: set[int] | None = None
+
+
+@dataclass
+class Watch:
+    """Judges what a server sends on one connection; `breach(requirement, expected, got)` is told of the rest."""
+
+    breach: Callable[[str, str, str], None]
+    welcome: Welcome | None = None
+    outstanding: list[tuple[int, int]] = field(default_factory=list)
+    rooms: dict[int, Membership] = field(default_factory=dict)
+    refs: dict[int, str] = field(default_factory=dict)
+    offered: set[str] = field(default_factory=set)
+    own_ids: set[bytes] = field(default_factory=set)
+    asked_ids: dict[int, bytes] = field(default_factory=dict)  # of PUBLISHes that are not answered, by request
+    acked: set[bytes] = field(default_factory=set)  # ids: a room may have another ref when the message comes back
+    goaway: Goaway | None = None
+
+    def sent(self, frame: Frame | Unknown) -> None:
+        """Takes note of a frame that the suite sends."""
+        if isinstance(frame, Publish):
+            self.own_ids.add(frame.id)
+            self.asked_ids[frame.request] = frame.id
+        if isinstance(frame, Hello):
+            self.offered |= extensions(frame).keys()
+        kind = frame.type if isinstance(frame, Unknown) else frame.TYPE
+        if frame.request and kind != FrameType.AUTH:
+            self.outstanding.append((frame.request, kind))
+
+    def received(self, frame: Frame | Unknown) -> None:
+        """Judges a frame of the server."""
+        if self.goaway and self.goaway.code != Code.DRAINING:
+            self.breach("RW-CLOSE-1", "nothing after GOAWAY", frame_line(frame))
+        if frame.flags & Flag.SEQ and frame.flags & Flag.EPHEMERAL:
+            self.breach("RW-FLAG-2", "SEQ or EPHEMERAL, not both", frame_line(frame))
+        if isinstance(frame, Unknown):
+            self._unknown(frame)
+            return
+        if self.welcome is None and not isinstance(frame, (Auth, Error, Goaway, Welcome)):
+            self.breach("RW-HELLO-2", "WELCOME, AUTH or ERROR first", frame_line(frame))
+        undefined = frame.flags & ~(RULES[frame.TYPE].flags | (Flag.SEQ if RULES[frame.TYPE].seq else 0))
+        if undefined:
+            self.breach("RW-FLAG-1", "flags that the frame does not have to be 0", frame_line(frame))
+        if frame.request:
+            self._reply(frame)
+        match frame:
+            case Error() | Goaway() | Evicted():
+                self._code(frame)
+            case Welcome():
+                self._welcome(frame)
+            case Joined():
+                self._joined(frame)
+            case Message() if not frame.request:
+                self._message(frame)
+            case Presence():
+                self._presence(frame)
+            case Roster():
+                self._roster(frame)
+            case Pong() | _:
+                pass
+
+    def _unknown(self, frame: Unknown) -> None:
+        if frame.type in GREASE and frame.flags & Flag.SEQ:
+            self.breach("RW-GREASE-1", "no SEQ in a frame of reserved type", frame_line(frame))
+        if not is_ignorable(frame.type) and frame.room in self.rooms and not frame.request:
+            self.breach("RW-EXT-2", "only ignorable frames of extensions in a room's stream", frame_line(frame))
+        elif not is_ignorable(frame.type):
+            self.breach("RW-EXT-1", "no critical frame of an extension not negotiated", frame_line(frame))
+        elif frame.seq is not None and not frame.request and frame.room in self.rooms:
+            self._move(self.rooms[frame.room], frame.seq, frame)
+
+    def _reply(self, frame: Frame) -> None:
+        awaited = [number for number, _ in self.outstanding]
+        if frame.request not in awaited:
+            self.breach("RW-REQUEST-2", "one final reply to each request", frame_line(frame))
+            return
+        if frame.request != awaited[0]:
+            wanted = f"the reply to request {awaited[0]} ({type_name(self.outstanding[0][1])}) first"
+            self.breach("RW-REQUEST-3", wanted, frame_line(frame))
+        kind = dict(self.outstanding)[frame.request]
+        if isinstance(frame, Auth) and kind == FrameType.HELLO:
+            return
+        if isinstance(frame, Message) and kind == FrameType.HISTORY:
+            return
+        if not isinstance(frame, (Error, *_FINAL.get(kind, ()))):
+            self.breach("RW-REQUEST-2", f"a reply that answers {type_name(kind)}", frame_line(frame))
+        self.outstanding = [item for item in self.outstanding if item[0] != frame.request]
+        id = self.asked_ids.pop(frame.request, b"")
+        if isinstance(frame, Ack):
+            self.acked.add(id)
+        if kind == FrameType.LEAVE and isinstance(frame, Ok):
+            self.rooms.pop(frame.room, None)
+
+    def _code(self, frame: Error | Goaway | Evicted) -> None:
+        name = code_name(frame.code)
+        retry = bool(frame.flags & Flag.RETRY)
+        if isinstance(frame, Goaway):
+            self.goaway = frame
+        if isinstance(frame, Evicted):
+            self.rooms.pop(frame.room, None)
+        if frame.code in CODES:
+            rule = CODES[cast(Code, frame.code)]
+            carrier = {Error: "E", Evicted: "V", Goaway: "G"}[type(frame)]
+            if carrier not in rule.carriers:
+                self.breach("RW-CODE-1", f"{name} in its carriers ({rule.carriers})", frame_line(frame))
+            if retry != rule.retry:
+                self.breach("RW-ERROR-1", f"RETRY {'set' if rule.retry else 'clear'} for {name}", frame_line(frame))
+        if isinstance(frame, Error) and retry and not frame.retry_ms:
+            self.breach("RW-LIMIT-1", f"retry_ms above 0 with {name}", "0")
+
+    def _welcome(self, frame: Welcome) -> None:
+        self.welcome = frame
+        extra = extensions(frame).keys() - self.offered
+        if extra:
+            self.breach("RW-WELCOME-2", "only extensions that HELLO named", ", ".join(sorted(extra)))
+        for name in ("max_body", "heartbeat_ms", "dedupe_ms", "window", "max_rooms"):
+            limit, found = LIMITS[name], getattr(frame, name)
+            if not limit.low <= found <= limit.high:
+                self.breach("RW-WELCOME-4", f"{name} from {limit.low} to {limit.high}", str(found))
+        if not frame.member:
+            self.breach("RW-WELCOME-1", "a member other than 0", "0")
+
+    def _joined(self, frame: Joined) -> None:
+        line = frame_line(frame)
+        if not frame.epoch:
+            self.breach("RW-MODEL-3", "an epoch other than 0", line)
+        if self.refs.setdefault(frame.room, frame.name) != frame.name:
+            self.breach("RW-MODEL-7", f"ref {frame.room} for {self.refs[frame.room]!r} alone", line)
+        if frame.room in self.rooms:
+            self.breach("RW-JOIN-1", "ALREADY_JOINED for a room that the connection is in", line)
+        if not 1 <= frame.start <= frame.head + 1 or frame.start < min(frame.oldest, frame.head + 1):
+            self.breach("RW-CURSOR-1", "start from max(1, oldest) to head + 1", line)
+        if not 1 <= frame.oldest <= frame.head + 1:
+            self.breach("RW-MODEL-9", "oldest from 1 to head + 1", line)
+        if not frame.members:
+            self.breach("RW-PRESENCE-5", "members that count the joining one", line)
+        self.rooms[frame.room] = Membership(frame.name, frame.epoch, frame.start)
+
+    def _room(self, frame: Message | Presence | Roster) -> Membership | None:
+        room = self.rooms.get(frame.room)
+        if room is None:
+            left = frame.room in self.refs
+            self.breach(
+                "RW-LEAVE-2" if left else "RW-CURSOR-5",
+                "no frame of a room's stream " + ("after the membership ended" if left else "before JOINED"),
+                frame_line(frame),
+            )
+        return room
+
+    def _message(self, frame: Message) -> None:
+        room = self._room(frame)
+        if room is None:
+            return
+        self._move(room, frame.seq, frame)
+        if frame.time_ms < room.time_ms:
+            self.breach("RW-ACK-1", f"time_ms of at least {room.time_ms}", frame_line(frame))
+        room.time_ms = frame.time_ms
+        own = self.welcome is not None and frame.sender == self.welcome.member and frame.id in self.own_ids
+        if own and frame.id not in self.acked:
+            self.breach("RW-PROMISE-11", f"ACK of seq {frame.seq} before its MESSAGE", frame_line(frame))
+
+    def _move(self, room: Membership, seq: int, frame: Frame | Unknown) -> None:
+        if seq != room.next:
+            self.breach("RW-CURSOR-2", f"seq {room.next} next in the stream", frame_line(frame))
+        room.next = seq + 1
+
+    def _presence(self, frame: Presence) -> None:
+        if self._room(frame) is None or self.welcome is None:
+            return
+        if frame.kind == PresenceKind.JOINED and frame.member == self.welcome.member:
+            self.breach("RW-PRESENCE-4", "no PRESENCE(joined) of one's own", frame_line(frame))
+
+    def _roster(self, frame: Roster) -> None:
+        room = self._room(frame)
+        if room is None:
+            return
+        if frame.flags & Flag.RESET:
+            room.roster = set()
+        if room.roster is None:
+            self.breach("RW-ROSTER-2", "RESET at the beginning of a sequence of ROSTER", frame_line(frame))
+            return
+        members = [entry.member for entry in frame.entries]
+        if len(set(members)) < len(members) or room.roster & set(members):
+            self.breach("RW-ROSTER-2", "different members in a sequence of ROSTER", frame_line(frame))
+        room.roster = room.roster | set(members) if frame.flags & Flag.MORE else None

@@ -1,0 +1,347 @@
+"""A client made of octets: what a case drives against a server.
+
+It sends what it is told, checks nothing that a case does not ask for, and keeps all that comes back until a
+case takes it. So legal interleavings need no thought: a case waits for its reply, another for its room's
+stream, and neither minds the frames between. The `Watch` sees everything all the same.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import cast
+
+from conformance.harness.connection import F, RawConnection, Received, reset
+from conformance.harness.verdicts import Failed, HarnessFault
+from conformance.server.invariants import Watch
+from conformance.wire.log import WireLog
+from conformance.wire.octets import CLIENT_PREFACE, HEADER, Header, decode, encode, read_header, split_frames
+from conformance.wire.text import frame_line
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.frames import (
+    Auth,
+    Error,
+    Field,
+    Frame,
+    Goaway,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Presence,
+    Unknown,
+    Welcome,
+)
+from protocol.registry import MAGIC, PREFACE_SIZE, Code, PresenceKind
+
+_UNREAD = 32 * 2**20  # octets of frames that nobody took, after which a peer stops reading
+
+
+class Peer(RawConnection):
+    """One connection to a server."""
+
+    OTHER = "S"
+    MOST = 200_000
+
+    def __init__(
+        self,
+        label: str,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        log: WireLog,
+        timeout: float,
+    ) -> None:
+        super().__init__(label, reader, writer, log, timeout)
+        self.octets = 0
+        self.last_octet = time.monotonic()
+        self.said_goaway = False
+        self.capture: bytearray | None = None
+        self.watch = Watch(self._breach)
+        self._unread = 0
+        self._request = 0
+        self._opened = time.monotonic()
+
+    @property
+    def observer(self) -> Watch:
+        return self.watch
+
+    # Sending.
+
+    def send(self, frame: Frame | Unknown, *, breaks: str = "") -> None:
+        """Sends a frame that is valid, or that declares the requirement that it breaks."""
+        try:
+            octets = encode(frame)
+        except LocalProtocolError as error:
+            raise HarnessFault(f"cannot encode {frame_line(frame)}: {error}") from error
+        self.send_octets(octets, breaks=breaks)
+
+    def send_octets(self, octets: bytes, *, breaks: str = "", slices: Iterable[bytes] = ()) -> None:
+        """Sends octets as they are: valid frames, or such as declare what they break; in `slices` if given."""
+        frames, rest = split_frames(octets)
+        self._declared(breaks)
+        if not breaks:
+            self._hold_valid(frames, rest)
+        self._log.add(self.label, "C", octets, f"breaks {breaks}" if breaks else "")
+        for frame in frames:
+            self._note(read_header(frame), frame[HEADER.size :])
+        self._half_sent = self._half_sent or bool(rest)
+        for piece in slices or (octets,):
+            self.write(piece)
+
+    def _note(self, header: Header, body: bytes) -> None:
+        """Remembers what the server may answer, whether it can read the frame or not."""
+        try:
+            frame = decode(header, body, "C")
+        except RemoteProtocolError:
+            frame = Unknown(header.type, b"", header.flags, header.request, header.room)
+        self.watch.sent(frame)
+        self.said_goaway = self.said_goaway or isinstance(frame, Goaway)
+        self._half_sent = self._half_sent or header.length > self.limit
+
+    def send_preface(self, octets: bytes = CLIENT_PREFACE, *, breaks: str = "") -> None:
+        """Sends octets in the place of the preface."""
+        self._declared(breaks)
+        self._log.add(self.label, "C", octets, "preface" if not breaks else f"breaks {breaks}", framed=False)
+        self.write(octets)
+
+    def next_request(self) -> int:
+        """A request number that was not used on this connection."""
+        self._request += 1
+        return self._request
+
+    def ask(self, frame: F, *, breaks: str = "") -> int:
+        """Sends a request, and gives back its number."""
+        request = self.next_request()
+        self.send(cast(Frame, replace(frame, request=request)), breaks=breaks)
+        return request
+
+    async def flush(self, within: float | None = None) -> None:
+        """Waits until the transport has room again. Raises Failed if the server reads nothing for too long."""
+        seconds = self.timeout if within is None else within
+        try:
+            await asyncio.wait_for(self._writer.drain(), seconds)
+        except TimeoutError:
+            raise Failed("the server to read", f"nothing read for {seconds:g} s") from None
+        except OSError:
+            self.ended = self.ended or "reset"
+
+    @property
+    def unsent(self) -> int:
+        """Octets that wait for the transport, since the server does not read."""
+        return self._writer.transport.get_write_buffer_size()
+
+    def _hold_valid(self, frames: list[bytes], rest: bytes) -> None:
+        if rest:
+            raise HarnessFault(f"sends half a frame that breaks nothing: {rest.hex()}")
+        for octets in frames:
+            try:
+                frame = decode(read_header(octets), octets[HEADER.size :], "C")
+            except RemoteProtocolError as error:
+                if error.code not in (Code.NAME_INVALID, Code.RANGE_INVALID):
+                    raise HarnessFault(f"sends a frame that breaks something: {error}") from error
+                continue
+            if isinstance(frame, Unknown) and (frame.request or frame.type < 0x8000):
+                raise HarnessFault(f"sends an unknown frame that may not be ignored: {frame_line(frame)}")
+            if len(octets) - HEADER.size > self.limit:
+                raise HarnessFault(f"sends a body above {self.limit} octets that breaks nothing")
+
+    # Receiving.
+
+    async def _hold(self) -> None:
+        while self._unread > _UNREAD:
+            self.news.clear()
+            await self.news.wait()
+
+    def _came(self, data: bytes) -> None:
+        self.last_octet = time.monotonic()
+        self.octets += len(data)
+        if self.ended:
+            return
+        if self.capture is not None:
+            self.capture += data
+            return
+        self._buffer += data
+        if not self.preface:
+            if len(self._buffer) < PREFACE_SIZE:
+                return
+            self.preface = bytes(self._buffer[:PREFACE_SIZE])
+            del self._buffer[:PREFACE_SIZE]
+            self._log.add(self.label, "S", self.preface, "preface", framed=False)
+            if not self.preface.startswith(MAGIC):
+                self.ended = "not Roomwire"
+        self._frames()
+
+    def _frame(self, header: Header, body: bytes) -> None:
+        self._unread += HEADER.size + len(body)
+        super()._frame(header, body)
+
+    def _broken_by(self, error: RemoteProtocolError, header: Header) -> str:
+        in_stream = header.room in self.watch.rooms and not header.request
+        if error.code == Code.UNKNOWN_FIELD and in_stream:
+            return "RW-EXT-2"
+        return super()._broken_by(error, header)
+
+    def _may_answer(self, ping: Ping) -> bool:
+        return not (self.watch.goaway or self._half_sent)
+
+    def _take(self, item: Received) -> None:
+        super()._take(item)
+        self._unread -= item.size
+        self.news.set()
+
+    async def expect_preface(self, requirement: str = "RW-PREFACE-2") -> bytes:
+        """The server's 8 octets, with the right magic."""
+        preface = await self.wait(lambda: self.preface or None, "the server's preface", requirement)
+        if not preface.startswith(MAGIC):
+            raise Failed("a preface that begins with f5525750", preface.hex(), requirement)
+        return preface
+
+    async def expect_frame(
+        self,
+        kind: type[F],
+        test: Callable[[F], bool] = lambda frame: True,
+        what: str = "",
+        requirement: str = "",
+        within: float | None = None,
+    ) -> F:
+        """The first frame of a kind that passes a test and that nobody has taken."""
+        name = kind.TYPE.name
+        return await self.wait(lambda: self.find(kind, test), what or name, requirement, within)
+
+    async def reply(self, request: int, requirement: str = "", within: float | None = None) -> Frame:
+        """The final reply to a request, whatever it is."""
+
+        def find() -> Frame | None:
+            for item in itertools.islice(self.received, self._first, None):
+                frame = item.frame
+                final = not isinstance(frame, (Auth, Message, Unknown)) and frame.request == request
+                if final and not item.taken:
+                    self._take(item)
+                    return cast(Frame, frame)
+            return None
+
+        return await self.wait(find, f"a reply to request {request}", requirement, within)
+
+    async def expect(self, request: int, kind: type[F], requirement: str = "") -> F:
+        """The final reply to a request, of that kind."""
+        frame = await self.reply(request, requirement)
+        if not isinstance(frame, kind):
+            raise Failed(f"{kind.TYPE.name} for request {request}", frame_line(frame), requirement)
+        return frame
+
+    async def expect_error(self, request: int, code: Code, requirement: str = "", room: int | None = None) -> Error:
+        """ERROR with this code in reply to a request, and with this `room` if given."""
+        frame = await self.reply(request, requirement)
+        if not isinstance(frame, Error) or frame.code != code:
+            raise Failed(f"ERROR({code.name}) for request {request}", frame_line(frame), requirement)
+        if room is not None and frame.room != room:
+            raise Failed(f"ERROR({code.name}) about room {room}", frame_line(frame), "RW-ERROR-4")
+        return frame
+
+    async def expect_goaway(
+        self, code: Code, requirement: str = "", within: float | None = None, *, closed: bool = True
+    ) -> Goaway:
+        """GOAWAY with this code, after which the server closes unless `closed` is False."""
+        expected = f"GOAWAY({code.name})"
+        frame = await self.wait(lambda: self.find(Goaway), expected, requirement, within)
+        if frame.code != code:
+            raise Failed(expected, frame_line(frame), requirement)
+        if closed:
+            await self.expect_closed("RW-CLOSE-2" if code != Code.NONE else "RW-CLOSE-3")
+        return frame
+
+    async def expect_closed(self, requirement: str = "", within: float | None = None) -> None:
+        """The end of the server's stream; the suite answers a GOAWAY as a client must."""
+        if self._half_sent:
+            self.send_eof()  # a GOAWAY would be read as the rest of a body
+        elif self.watch.goaway and not self.said_goaway:
+            self.send(Goaway(Code.NONE))
+        await self.wait(lambda: self.ended or None, "the server to close", requirement, within)
+
+    async def expect_silent_close(self, requirement: str, within: float | None = None) -> None:
+        """The end of the stream, and not one octet before it."""
+        await self.wait(lambda: self.ended or None, "the connection closed", requirement, within)
+        if self.octets:
+            raise Failed("no octet before the end", f"{self.octets} octets", requirement)
+
+    async def fence(self, requirement: str = "RW-PING-1") -> None:
+        """A PING and its PONG: all requests before are answered now."""
+        opaque = bytes(f"{self.next_request():08d}", "ascii")[:8]
+        self.send(Ping(opaque))
+        await self.expect_frame(Pong, lambda pong: pong.opaque == opaque, "the PONG to a PING", requirement)
+
+    async def until(self, room: int, id: bytes, requirement: str = "") -> list[Message]:
+        """The room's stream up to the message with this id, which is the last of what comes back."""
+        seen: list[Message] = []
+
+        def find() -> bool | None:
+            while message := self.find(Message, lambda m: m.room == room and not m.request):
+                seen.append(message)
+                if message.id == id:
+                    return True
+            return None
+
+        await self.wait(find, f"MESSAGE {id.hex()} in room {room}", requirement)
+        return seen
+
+    async def expect_presence(
+        self, room: int, member: int, kinds: tuple[int, ...], requirement: str = "RW-PRESENCE-2"
+    ) -> Presence:
+        """The next PRESENCE of a member in a room that is of one of the kinds."""
+        names = " or ".join(PresenceKind(kind).name.lower() for kind in kinds)
+        return await self.expect_frame(
+            Presence,
+            lambda frame: frame.room == room and frame.member == member and frame.kind in kinds,
+            f"PRESENCE({names}) of {member} in room {room}",
+            requirement,
+        )
+
+    # The connection.
+
+    async def hello(self, name: str, fields: tuple[Field, ...] = (), auth: bytes = b"") -> Welcome:
+        """HELLO with ANONYMOUS, and its WELCOME."""
+        request = self.ask(Hello(name, "ANONYMOUS", auth, fields))
+        return await self.expect(request, Welcome, "RW-HELLO-2")
+
+    @property
+    def welcome(self) -> Welcome:
+        """The server's WELCOME, which has come."""
+        if self.watch.welcome is None:
+            raise HarnessFault("asked for WELCOME before it has come")
+        return self.watch.welcome
+
+    def now_ms(self) -> int:
+        """The server's clock, as far as WELCOME told it."""
+        came = next((item.at for item in self.received if isinstance(item.frame, Welcome)), self._opened)
+        return self.welcome.now_ms + int((time.monotonic() - came) * 1000)
+
+    def pause(self, paused: bool = True) -> None:
+        """Stops reading, or goes on."""
+        transport = cast(asyncio.ReadTransport, self._writer.transport)
+        with contextlib.suppress(RuntimeError):
+            transport.pause_reading() if paused else transport.resume_reading()
+
+    def send_eof(self) -> None:
+        """Ends this side's stream, and goes on reading."""
+        with contextlib.suppress(OSError, RuntimeError):
+            if not self._writer.is_closing():
+                self._writer.write_eof()
+
+    async def close(self, *, abort: bool = False) -> None:
+        """Ends the connection without a word; with `abort` by a reset of the transport."""
+        self._reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._reading
+        self._log.event(self.label, "closed by the suite")
+        transport = self._writer.transport
+        if abort:
+            reset(transport)
+        else:
+            self._writer.close()
+        # Not `wait_for`: it would cancel the future that all waiters of this transport share.
+        closed = asyncio.create_task(self._writer.wait_closed())
+        closed.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.wait([closed], timeout=0.2)
+        transport.abort()

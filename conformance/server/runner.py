@@ -1,0 +1,203 @@
+"""Runs server cases side by side, and turns how each ended into a verdict."""
+
+import asyncio
+import contextlib
+import shlex
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from conformance.harness.case import Case
+from conformance.harness.options import Options
+from conformance.harness.process import Unstartable
+from conformance.harness.verdicts import (
+    ACCEPTED,
+    CaseEnd,
+    Crashed,
+    Failed,
+    HarnessFault,
+    Inconclusive,
+    Informative,
+    Result,
+    Unsupported,
+    Verdict,
+    combine,
+)
+from conformance.server.context import Context
+from conformance.server.target import LaunchedServer, ServerTarget, Unreachable
+from conformance.spec.tables import Spec
+from conformance.wire.log import WireLog
+
+_ENDS: dict[type[CaseEnd], Verdict] = {
+    Inconclusive: Verdict.INCONCLUSIVE,
+    Informative: Verdict.INFO,
+    Unsupported: Verdict.UNSUPPORTED,
+    Crashed: Verdict.CRASH,
+    HarnessFault: Verdict.HARNESS_ERROR,
+}
+RECORDED = frozenset({Verdict.FAIL, Verdict.WARN, Verdict.CRASH, Verdict.INCONCLUSIVE})
+"""Verdicts of which a replay file is written."""
+
+_RESTARTS = 10  # of a server that dies again and again
+_DEATH_NOTICED = 0.2  # seconds that a dying process has to be seen as dead after a case failed
+
+Report = Callable[[Result], Result]
+
+
+def judge(case: Case, spec: Spec, end: BaseException | None, seconds: float, log: WireLog, options: Options) -> Result:
+    """The result of a case that ended so; None stands for success."""
+    verdict = Verdict.PASS
+    requirement = expected = got = reason = ""
+    match end:
+        case None:
+            pass
+        case Failed():
+            requirement = end.requirement or case.requirements[0]
+            level = spec.requirements[requirement].level
+            verdict = {"SHOULD": Verdict.WARN, "SHOULD NOT": Verdict.WARN, "MAY": Verdict.INFO}.get(level, Verdict.FAIL)
+            expected, got = end.expected, end.got
+            reason = "seen while the case did something else" if end.passive else ""
+        case CaseEnd():
+            verdict = next(verdict for kind, verdict in _ENDS.items() if isinstance(end, kind))
+            reason = str(end)
+        case _:
+            verdict = Verdict.HARNESS_ERROR
+            reason = "".join(traceback.format_exception(end))
+    requirement = requirement or case.requirements[0]
+    return Result(
+        id=case.id,
+        section=case.section,
+        requirements=case.requirements,
+        level=case.level(spec),
+        summary=case.summary,
+        verdict=verdict,
+        seconds=round(seconds, 3),
+        requirement=requirement,
+        sentence=spec.requirements[requirement].text,
+        expected=expected,
+        got=got,
+        reason=reason,
+        wire=() if verdict is Verdict.PASS else log.render(),
+        trace=log.newest(),
+        command=shlex.join((*options.command, case.id)),
+    )
+
+
+def in_time(options: Options, seconds: float) -> None:
+    """Raises Inconclusive if a case would begin so many seconds into a run, and that is too late."""
+    if options.max_time and seconds > options.max_time:
+        raise Inconclusive(f"not tried: the {options.max_time:g} s of this run were over")
+
+
+class ServerRunner:
+    """Runs cases against one target. `report` is told of each result as it comes, and may change it."""
+
+    def __init__(self, target: ServerTarget, spec: Spec, options: Options, report: Report) -> None:
+        self.results: list[Result] = []
+        self._target = target
+        self._spec = spec
+        self._options = options
+        self._report = report
+        self._slots = asyncio.Semaphore(options.jobs)
+        self._restarting = asyncio.Lock()
+        self._restarts = 0
+        self._last_stderr = ""
+        self._failures = 0
+        self._enough = asyncio.Event()
+        self._began = time.monotonic()
+
+    async def run(self, cases: Sequence[Case]) -> list[Result]:
+        """All results in the order of the cases; fewer once there were as many failures as the run allows."""
+        own = [case for case in cases if "process" in case.tags]
+        shared = [case for case in cases if "process" not in case.tags]
+        # Those that wait begin first: what they wait for goes by while the others work.
+        shared.sort(key=lambda case: "waits" not in case.tags)
+        if isinstance(self._target, LaunchedServer) and own and not self._target.side_by_side:
+            await self._all(shared)
+            await self._target.stop()  # it may hold the files that the next one needs
+            self._slots = asyncio.Semaphore(1)
+            await self._all(own)
+        else:
+            await self._all([*shared, *own])
+        order = {case.id: at for at, case in enumerate(cases)}
+        self.results.sort(key=lambda result: order[result.id])
+        return self.results
+
+    async def _all(self, cases: Iterable[Case]) -> None:
+        tasks = [asyncio.create_task(self._one(case)) for case in cases]
+        enough = asyncio.create_task(self._enough.wait())
+        try:
+            pending = set(tasks)
+            while pending and not self._enough.is_set():
+                done, _ = await asyncio.wait({*pending, enough}, return_when=asyncio.FIRST_COMPLETED)
+                for task in done - {enough}:
+                    task.result()
+                pending -= done
+        finally:
+            for task in (*tasks, enough):
+                task.cancel()
+            await asyncio.gather(*tasks, enough, return_exceptions=True)
+
+    async def _one(self, case: Case) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            if "waits" not in case.tags:
+                await stack.enter_async_context(self._slots)
+            result = combine([await self._try(case) for _ in range(self._options.repeat)])
+        result = self._report(result)
+        self.results.append(result)
+        self._failures += result.verdict not in ACCEPTED
+        if self._options.max_failures and self._failures >= self._options.max_failures:
+            self._enough.set()
+
+    async def _try(self, case: Case) -> Result:
+        context = Context(self._target, self._options)
+        began, generation = time.monotonic(), self._restarts
+        end: BaseException | None = None
+        try:
+            in_time(self._options, began - self._began)
+            await asyncio.wait_for(self._steps(case, context), self._bound)
+        except TimeoutError:
+            end = Inconclusive(f"the case did not come to its end within {self._bound:g} s")
+        except Exception as exception:
+            end = exception
+        finally:
+            await context.close()
+        died = ""
+        if isinstance(end, (Failed, Inconclusive, Crashed)) and "process" not in case.tags:
+            died = await self._revive(generation)
+        if died:
+            end = Crashed(died)
+        result = judge(case, self._spec, end, time.monotonic() - began, context.log, self._options)
+        directory = self._options.replay_dir
+        if context.recording and directory and result.verdict in RECORDED:
+            path = context.recording.write(directory, result, self._options.seed)
+            result = replace(result, replay=str(path) if path else "")
+        return replace(result, stderr=self._last_stderr) if died else result
+
+    @property
+    def _bound(self) -> float:
+        return 20 * self._options.timeout + 3 * self._options.patience
+
+    @staticmethod
+    async def _steps(case: Case, context: Context) -> None:
+        await case.run(context)
+        await context.finish()
+
+    async def _revive(self, generation: int) -> str:
+        """How the target died while the case ran, or ""; one that the suite starts is started again."""
+        target = self._target
+        if not isinstance(target, LaunchedServer):
+            return ""
+        await target.program.wait(_DEATH_NOTICED)
+        async with self._restarting:
+            if generation != self._restarts:
+                return "the program ended while this case ran beside others"
+            if not target.died:
+                return ""
+            died, self._last_stderr = target.died, target.stderr
+            if self._restarts < _RESTARTS:
+                self._restarts += 1
+                with contextlib.suppress(Unreachable, Unstartable):
+                    await target.start()
+            return f"the program {died}"

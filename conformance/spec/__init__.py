@@ -1,0 +1,1 @@
+"""SPEC.md as data: its requirements, tables and examples."""

@@ -1,0 +1,1 @@
+"""Octets for the suite: encoding, logs and explanations of frames, and SCRAM of its own."""

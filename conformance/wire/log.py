@@ -1,0 +1,83 @@
+"""What went over the wire in a case: both directions of all its connections, with times."""
+
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from conformance.wire.text import hex_lines, stream_lines
+from protocol.registry import Sender
+
+_KEPT = 400  # entries that a log remembers: its end is what a failure shows
+TRACED = 200  # of them that a report has
+_LINE_SHOWN = 300  # characters of a line that a failure shows
+
+
+class Entry(NamedTuple):
+    """Octets of one write or one received frame, or a `line` of a program's contract. `at` is in seconds since the
+    case began."""
+
+    at: float
+    peer: str
+    sender: Sender
+    octets: bytes
+    note: str
+    framed: bool
+    line: str = ""
+
+
+@dataclass
+class WireLog:
+    """Remembers the newest entries; `shown` of each direction go into a report."""
+
+    shown: int = 6
+
+    def __post_init__(self) -> None:
+        self._began = time.monotonic()
+        self._entries: list[Entry] = []
+
+    def add(self, peer: str, sender: Sender, octets: bytes, note: str = "", *, framed: bool = True) -> None:
+        """Remembers octets; `framed` says that they are frames and not a preface."""
+        self._add(Entry(time.monotonic() - self._began, peer, sender, octets, note, framed))
+
+    def _add(self, entry: Entry) -> None:
+        self._entries.append(entry)
+        if len(self._entries) > 2 * _KEPT:
+            del self._entries[:_KEPT]
+
+    def event(self, peer: str, note: str) -> None:
+        """Remembers something that has no octets, such as the end of a stream."""
+        self.add(peer, "S", b"", note, framed=False)
+
+    def said(self, peer: str, sender: Sender, line: str) -> None:
+        """Remembers a line of a program's standard input or output."""
+        self._add(Entry(time.monotonic() - self._began, peer, sender, b"", "", False, line))
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All that is remembered, oldest first."""
+        return self._entries
+
+    def newest(self, count: int = TRACED) -> tuple[Entry, ...]:
+        """The last entries, oldest first."""
+        return tuple(self._entries[-count:])
+
+    def render(self) -> tuple[str, ...]:
+        """The last frames of both directions in the order of time, decoded, with their octets."""
+        newest: dict[str, int] = {}
+        keep = []
+        for entry in reversed(self._entries):
+            way = entry.sender if entry.octets else "event"
+            newest[way] = newest.get(way, 0) + 1
+            if newest[way] <= self.shown:
+                keep.append(entry)
+        return tuple(line for entry in reversed(keep) for line in _lines(entry))
+
+
+def _lines(entry: Entry) -> list[str]:
+    if entry.line:
+        return [f"{entry.at:8.3f} {entry.peer} {'->' if entry.sender == 'C' else '<-'} {entry.line[:_LINE_SHOWN]}"]
+    arrow = {"C": "->", "S": "<-"}[entry.sender] if entry.octets else "--"
+    said = stream_lines(entry.octets, entry.sender) if entry.framed else []
+    note = [f"({entry.note})"] if entry.note and said else [entry.note] if entry.note else []
+    lines = [f"{entry.at:8.3f} {entry.peer} {arrow} {text}" for text in (said + note or ["octets"])]
+    return lines + [f"{'':16}{line}" for line in hex_lines(entry.octets)]

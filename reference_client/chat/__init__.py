@@ -1,0 +1,1 @@
+"""roomwire-chat: the line-mode terminal, and sending and tailing from scripts."""

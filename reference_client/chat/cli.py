@@ -1,0 +1,315 @@
+"""roomwire-chat: talk by hand, or from a script."""
+
+import argparse
+import asyncio
+import contextlib
+import getpass
+import io
+import os
+import re
+import signal
+import ssl
+import sys
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import shtab
+
+from protocol.errors import RoomwireError
+from reference_client.chat.chat import Chat
+from reference_client.chat.credentials import Account, CredentialsError, credentials
+from reference_client.chat.render import harmless
+from reference_client.chat.send_tail import FAILED, TIMED_OUT, UNKNOWN, Send, Sender, Stopper, Tail, Tailer, warn
+from reference_client.chat.show import Show, wants_colour
+from reference_client.chat.terminal import Plain, Terminal, can_edit
+from reference_client.client import DEFAULT_PORT, Client
+from reference_client.errors import ClientError, OutcomeUnknown, Unreachable
+from reference_client.tls import client_context
+
+USAGE = 2
+UNREACHABLE = 3
+INTERRUPTED = 130
+
+_COMMANDS = ("chat", "send", "tail", "stop")
+_WITH_VALUE = ("--name", "--server", "--host", "--history", "--account", "--password-file", "--ca")
+_HISTORY = 10
+_MOST_HISTORY = 2**53 - 1
+
+_EXIT_STATUS = """\
+exit status:
+  0    done
+  1    refused, or failed
+  2    wrong usage
+  3    the server could not be reached
+  4    nobody can tell whether a message was published: the answer was lost
+  5    the time (-W) was over before there were (enough) messages, or all was acknowledged
+  130  interrupted
+"""
+
+_EXAMPLES = """\
+examples:
+  roomwire-chat                                      talk at localhost:7117; /join ROOM, /help
+  roomwire-chat --name ada chat.example:7117 lobby   be ada in the room lobby
+  roomwire-chat send lobby "good morning"            one message, acknowledged
+  make 2>&1 | roomwire-chat send builds -            each line a message
+  roomwire-chat tail lobby -n 1 -W 60 --json         wait a minute for the next message
+  roomwire-chat --account ada roomwires://chat.example lobby
+                                                     log in as ada, over TLS; asks for the password
+  roomwire-chat --ca ca.pem localhost lobby          TLS with a certificate of `roomwire-server cert`
+  roomwire-chat stop --account ops                   end the server, if ops may
+
+ROOMWIRE_SERVER is the server, ROOMWIRE_NAME the name and ROOMWIRE_ACCOUNT the account where the command line has none.
+ROOMWIRE_PASSWORD is the password, if there is no --password-file. With NO_COLOR set, nothing is coloured.
+A message from somebody else never reaches the terminal as control characters: those are shown as \\x1b.
+
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        warn(f"{harmless(message)}; see {self.prog} --help")
+        sys.exit(USAGE)
+
+
+class Address(NamedTuple):
+    """Where the server is; `tls` if that was said with it."""
+
+    host: str
+    port: int
+    tls: bool = False
+
+
+def server(text: str) -> Address:
+    """HOST, HOST:PORT or [ADDRESS]:PORT, perhaps behind roomwire:// or, for TLS, roomwires://."""
+    scheme, slashes, rest = text.rpartition("://")
+    if slashes:
+        if scheme not in ("roomwire", "roomwires"):
+            raise argparse.ArgumentTypeError(f"expected roomwire:// or roomwires://, found {harmless(text)!r}")
+        text = rest.removesuffix("/")
+    tls = scheme == "roomwires"
+    match = re.fullmatch(r"\[([^\]]+)\](?::(\d{1,5}))?|([^:]+)(?::(\d{1,5}))?", text)
+    if match is None:
+        if re.fullmatch(r"[0-9A-Fa-f:.%\w]*:[0-9A-Fa-f:.%\w]*:[0-9A-Fa-f:.%\w]*", text):
+            return Address(text, DEFAULT_PORT, tls)  # an IPv6 address
+        raise argparse.ArgumentTypeError(f"expected HOST or HOST:PORT, found {harmless(text)!r}")
+    port = int(match[2] or match[4] or DEFAULT_PORT)
+    if not 1 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"the port is a number from 1 to 65535, found {port}")
+    return Address(match[1] or match[3], port, tls)
+
+
+def seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, found {harmless(text)}")
+    return value
+
+
+def count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= _MOST_HISTORY:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, found {value}")
+    return value
+
+
+def number(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= _MOST_HISTORY:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, found {value}")
+    return value
+
+
+def place(text: str) -> tuple[int, int]:
+    """SEQ, or EPOCH:SEQ with the epoch in hexadecimal, as --json prints it."""
+    epoch, _, seq = text.rpartition(":")
+    value = int(epoch, 16) if epoch else 0
+    if not 0 <= value < 2**64:
+        raise argparse.ArgumentTypeError("an epoch has at most 16 hexadecimal digits")
+    return value, number(seq)
+
+
+def login_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "guest"  # an account without a name
+
+
+def parser() -> Parser:
+    """The command line."""
+    common = Parser(add_help=False)
+    common.add_argument("--name", metavar="NAME", default=os.environ.get("ROOMWIRE_NAME") or None, help="who you are")
+    common.add_argument(
+        "--server",
+        "--host",
+        metavar="HOST[:PORT]",
+        type=server,
+        default=None,
+        help=f"the server (ROOMWIRE_SERVER, or localhost:{DEFAULT_PORT})",
+    )
+    common.add_argument("--account", metavar="NAME", help="log in to this account (ROOMWIRE_ACCOUNT)")
+    common.add_argument(
+        "--password-file", metavar="FILE", type=Path,
+        help="its first line is the password (else ROOMWIRE_PASSWORD, or you are asked)"
+    )  # fmt: skip
+    common.add_argument("--tls", action="store_true", help="speak TLS, as with roomwires://HOST")
+    common.add_argument("--ca", metavar="FILE", type=Path, help="speak TLS, and trust these authorities alone (PEM)")
+    layout: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    top = Parser(
+        prog="roomwire-chat",
+        usage="roomwire-chat [--name NAME] [HOST[:PORT]] [ROOM ...]\n       roomwire-chat send|tail [option ...] ROOM\n"
+        "       roomwire-chat stop [option ...]",
+        description="Talks at a Roomwire/1 chat server: by hand, or with send and tail from a script.",
+        epilog=_EXAMPLES + _EXIT_STATUS,
+        **layout,
+    )
+    shtab.add_argument_to(top, ["--print-completion"])
+    top.add_argument("--version", action="version", version="roomwire-chat 0.1.0, Roomwire/1")
+    commands = top.add_subparsers(prog="roomwire-chat", dest="command", metavar="chat|send|tail|stop", required=True)
+
+    chat = commands.add_parser("chat", parents=[common], help="talk (this is what happens without a command)", **layout)
+    chat.add_argument(
+        "--history", metavar="COUNT", type=number, help=f"old messages to show ({_HISTORY} at a terminal)"
+    )
+    chat.add_argument(
+        "words", nargs="*", metavar="HOST[:PORT] ROOM", help="the server, unless --server, and rooms to join"
+    )
+
+    send = commands.add_parser("send", parents=[common], help="publish, and wait for the acknowledgement", **layout)
+    send.add_argument("room", metavar="ROOM")
+    send.add_argument(
+        "text", metavar="TEXT", nargs="?", help="the message; - or nothing: each line of the standard input"
+    )
+    send.add_argument("-W", dest="seconds", metavar="SECONDS", type=seconds, help="give up after this time")
+    send.add_argument("--json", action="store_true", help="print a line of JSON for each message")
+
+    tail = commands.add_parser("tail", parents=[common], help="print messages", **layout)
+    tail.add_argument("room", metavar="ROOM")
+    tail.add_argument("-n", dest="count", metavar="COUNT", type=count, help="end after so many messages")
+    tail.add_argument("-W", dest="seconds", metavar="SECONDS", type=seconds, help="end after this time")
+    tail.add_argument("--history", metavar="COUNT", type=number, default=0, help="begin with so many old messages (0)")
+    tail.add_argument("--since", metavar="[EPOCH:]SEQ", type=place, help="begin behind this message")
+    tail.add_argument("--json", action="store_true", help="print lines of JSON")
+    stop = commands.add_parser("stop", parents=[common], help="end the server, where your account may", **layout)
+    stop.add_argument("-W", dest="seconds", metavar="SECONDS", type=seconds, help="give up after this time")
+    for command in (chat, send, tail, stop):
+        command.epilog = _EXIT_STATUS
+    return top
+
+
+def with_command(words: Sequence[str]) -> list[str]:
+    """The words with the command first: it may stand behind common options, and `chat` need not be said."""
+    rest = list(words)
+    if rest and rest[0] in ("-h", "--help", "--version", "--print-completion"):
+        return rest
+    index = 0
+    while index < len(rest) and rest[index].startswith("-") and rest[index] not in ("-", "--"):
+        index += 2 if rest[index] in _WITH_VALUE else 1
+    if index < len(rest) and rest[index] in _COMMANDS:
+        return [rest.pop(index), *rest]
+    return ["chat", *rest]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    top = parser()
+    arguments = top.parse_args(with_command(sys.argv[1:] if argv is None else argv))
+    address = arguments.server
+    rooms: list[str] = []
+    if arguments.command == "chat":
+        rooms = arguments.words
+        if address is None and rooms:
+            address, rooms = _server_or_exit(top, rooms[0]), rooms[1:]
+    if address is None:
+        address = _server_or_exit(top, os.environ.get("ROOMWIRE_SERVER") or "localhost")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        account = credentials(arguments.account, arguments.name, arguments.password_file, os.environ)
+        tls = client_context(arguments.ca) if arguments.tls or arguments.ca or address.tls else None
+        return asyncio.run(_run(arguments, address, rooms, account, tls))
+    except CredentialsError as error:
+        top.error(str(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads on. Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Unreachable as error:
+        warn(f"{harmless(address[0])}:{address[1]} cannot be reached: {harmless(str(error))}")
+        return UNREACHABLE
+    except OutcomeUnknown as error:
+        what = "the server is ending" if arguments.command == "stop" else "it was published"
+        warn(f"nobody can tell whether {what}: {harmless(str(error))}")
+        return UNKNOWN
+    except (ClientError, RoomwireError) as error:
+        warn(harmless(str(error)))
+        return FAILED
+
+
+def _server_or_exit(top: Parser, text: str) -> Address:
+    try:
+        return server(text)
+    except argparse.ArgumentTypeError as error:
+        top.error(str(error))
+
+
+async def _run(
+    arguments: argparse.Namespace,
+    address: Address,
+    rooms: list[str],
+    account: Account | None,
+    tls: ssl.SSLContext | None,
+) -> int:
+    name = account.name if account else arguments.name or login_name()
+    password = account.password if account else None
+    client = Client(
+        address.host, address.port, name=name, password=password, tls=tls, roster=arguments.command == "chat"
+    )
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # As Ctrl-C: say goodbye, and give the terminal back.
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    limit = getattr(arguments, "seconds", None)
+    deadline = None if limit is None else asyncio.get_running_loop().time() + limit
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            async with asyncio.timeout_at(deadline):
+                await stack.enter_async_context(client)
+            return await _command(arguments, client, rooms, deadline)
+    except TimeoutError:
+        warn("the time is over, and there is no connection yet")
+        return TIMED_OUT
+    except asyncio.CancelledError:
+        return INTERRUPTED
+
+
+def _command(
+    arguments: argparse.Namespace, client: Client, rooms: list[str], deadline: float | None
+) -> Coroutine[Any, Any, int]:
+    if arguments.command == "send":
+        text = None if arguments.text == "-" else arguments.text
+        return Sender(client, Send(arguments.room, text, arguments.json, deadline)).run()
+    if arguments.command == "tail":
+        order = Tail(arguments.room, arguments.count, deadline, arguments.history, arguments.since, arguments.json)
+        return Tailer(client, order).run()
+    if arguments.command == "stop":
+        return Stopper(client, deadline).run()
+    return _chat(client, rooms, arguments.history)
+
+
+async def _chat(client: Client, rooms: list[str], history: int | None) -> int:
+    show = Show(colour=wants_colour(sys.stdout))
+    if not can_edit():
+        return await Chat(client, Plain(sys.stdout), show, history=history or 0).run(rooms)
+    with Terminal(sys.stdout) as terminal:
+        return await Chat(client, terminal, show, history=_HISTORY if history is None else history).run(rooms)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

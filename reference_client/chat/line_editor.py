@@ -1,0 +1,166 @@
+"""One line of input on a terminal: keys in, text and a picture of it out. Without I/O."""
+
+import codecs
+import unicodedata
+from dataclasses import dataclass
+
+from reference_client.chat.render import harmless
+
+_MAX_HISTORY = 500
+_MAX_LINE = 1 << 16
+_ESCAPE = "\x1b"
+
+_KEYS = {
+    "\x01": "home", "\x02": "left", "\x05": "end", "\x06": "right", "\x08": "rubout", "\x7f": "rubout",
+    "\x0b": "kill_end", "\x0e": "down", "\x10": "up", "\x15": "kill_start", "\x17": "kill_word",
+}  # fmt: skip
+_SEQUENCES = {
+    "A": "up", "B": "down", "C": "right", "D": "left", "H": "home", "F": "end",
+    "1~": "home", "3~": "delete", "4~": "end", "7~": "home", "8~": "end",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """The line was finished."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Nothing more will be entered: Ctrl-D in an empty line."""
+
+
+def cells(character: str) -> int:
+    """How many columns of a terminal the character takes."""
+    if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+class LineEditor:
+    """Editing as people's fingers know it from a shell.
+
+    `text` is the line so far, `cursor` a position in it.
+    """
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.cursor = 0
+        self._history: list[str] = []
+        self._recalled = 0  # place in the history; its length: the new line
+        self._draft = ""
+        self._escape = ""  # an escape sequence that is not complete
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, octets: bytes) -> list[Entered | Ended]:
+        """Take what was typed."""
+        done: list[Entered | Ended] = []
+        for character in self._decoder.decode(octets):
+            if self._escape:
+                self._in_sequence(character)
+            elif character == _ESCAPE:
+                self._escape = character
+            elif character in "\r\n":
+                done.append(self._enter())
+            elif character == "\x04" and not self.text:
+                done.append(Ended())
+            elif character == "\x04":
+                self._delete()
+            elif character in _KEYS:
+                self._do(_KEYS[character])
+            elif character >= " " and len(self.text) < _MAX_LINE:
+                self.text = self.text[: self.cursor] + character + self.text[self.cursor :]
+                self.cursor += 1
+        return done
+
+    def _in_sequence(self, character: str) -> None:
+        if character == _ESCAPE:
+            self._escape = character
+            return
+        self._escape += character
+        introduced = self._escape[1:2] in ("[", "O")
+        if len(self._escape) == 2 and introduced:
+            return
+        if introduced and character in "0123456789;<=>?" and len(self._escape) < 16:
+            return
+        sequence, self._escape = self._escape[2:], ""
+        if introduced and sequence in _SEQUENCES:
+            self._do(_SEQUENCES[sequence])
+
+    def _enter(self) -> Entered:
+        text, self.text, self.cursor = self.text, "", 0
+        if text.strip() and self._history[-1:] != [text]:
+            self._history.append(text)
+            del self._history[:-_MAX_HISTORY]
+        self._recalled = len(self._history)
+        return Entered(text)
+
+    def _do(self, action: str) -> None:
+        match action:
+            case "left":
+                self.cursor = max(self.cursor - 1, 0)
+            case "right":
+                self.cursor = min(self.cursor + 1, len(self.text))
+            case "home":
+                self.cursor = 0
+            case "end":
+                self.cursor = len(self.text)
+            case "rubout" if self.cursor:
+                self._cut(self.cursor - 1)
+            case "delete":
+                self._delete()
+            case "kill_start":
+                self._cut(0)
+            case "kill_word":
+                before = self.text[: self.cursor].rstrip()
+                self._cut(before.rfind(" ") + 1)
+            case "kill_end":
+                self.text = self.text[: self.cursor]
+            case "up" | "down":
+                self._recall(self._recalled + (1 if action == "down" else -1))
+
+    def _cut(self, start: int) -> None:
+        self.text = self.text[:start] + self.text[self.cursor :]
+        self.cursor = start
+
+    def _delete(self) -> None:
+        self.text = self.text[: self.cursor] + self.text[self.cursor + 1 :]
+
+    def _recall(self, place: int) -> None:
+        if not 0 <= place <= len(self._history):
+            return
+        if self._recalled == len(self._history):
+            self._draft = self.text
+        self._recalled = place
+        self.text = self._draft if place == len(self._history) else self._history[place]
+        self.cursor = len(self.text)
+
+    def picture(self, prompt: str, columns: int) -> tuple[str, int]:
+        """What to show in one row of so many columns, and the column of the cursor."""
+        room = max(columns - 1, 1)
+        shown = [harmless(character) for character in self.text]
+        widths = [sum(map(cells, piece)) for piece in shown]
+        start = _clip(prompt, room // 2)
+        left = sum(map(cells, start))
+        # As much before the cursor as fits, then as much behind it.
+        first, used = self.cursor, 0
+        while first and left + used + widths[first - 1] <= room:
+            first -= 1
+            used += widths[first]
+        last, total = self.cursor, used
+        while last < len(shown) and left + total + widths[last] <= room:
+            total += widths[last]
+            last += 1
+        return start + "".join(shown[first:last]), left + used
+
+
+def _clip(text: str, columns: int) -> str:
+    clipped = ""
+    for character in text:
+        columns -= cells(character)
+        if columns < 0:
+            break
+        clipped += character
+    return clipped

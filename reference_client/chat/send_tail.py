@@ -1,0 +1,210 @@
+"""roomwire-chat send and tail: for scripts."""
+
+import asyncio
+import os
+import sys
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from reference_client import events
+from reference_client.chat.render import harmless
+from reference_client.chat.show import Show, described, json_gap, json_line, json_message, missing, wants_colour
+from reference_client.chat.terminal import stdin_lines
+from reference_client.client import Client
+from reference_client.errors import ClientError, OutcomeUnknown, code_name
+from reference_client.room import Receipt
+
+OK = 0
+FAILED = 1
+UNKNOWN = 4
+TIMED_OUT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Publish `text`, or every line of the standard input where it is None. `deadline` is in the loop's time."""
+
+    room: str
+    text: str | None
+    json: bool
+    deadline: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Print messages: `history` old ones, or those after `since`, (epoch, seq) with epoch 0 where it was not given."""
+
+    room: str
+    count: int | None
+    deadline: float | None
+    history: int
+    since: tuple[int, int] | None
+    json: bool
+
+
+def warn(text: str) -> None:
+    """One line to the standard error; `text` is harmless."""
+    print(f"roomwire-chat: {text}", file=sys.stderr, flush=True)
+
+
+class Sender:
+    """Publishes, and accounts for each message in order."""
+
+    def __init__(self, client: Client, order: Send) -> None:
+        self._client = client
+        self._order = order
+        self._under_way: deque[asyncio.Future[Receipt]] = deque()
+        self._number = 0
+        self._status = OK
+
+    async def run(self) -> int:
+        """The exit status."""
+        overdue = False
+        try:
+            async with asyncio.timeout_at(self._order.deadline):
+                await self._send()
+        except TimeoutError:
+            overdue = True
+            await self._client.close()  # settles what is under way
+        await self._account(len(self._under_way))
+        return TIMED_OUT if overdue and self._status != UNKNOWN else self._status
+
+    async def _send(self) -> None:
+        room = await self._client.join(self._order.room)
+        async for payload in self._payloads():
+            self._under_way.append(await room.submit(payload, ctype=0))
+            while self._under_way and self._under_way[0].done():
+                await self._account(1)
+        while self._under_way:
+            await asyncio.wait((self._under_way[0],))
+            await self._account(1)
+
+    async def _payloads(self) -> AsyncIterator[bytes]:
+        if self._order.text is not None:
+            yield os.fsencode(self._order.text)
+            return
+        async for line in stdin_lines():
+            yield line
+
+    async def _account(self, count: int) -> None:
+        for _ in range(count):
+            self._number += 1
+            try:
+                self._succeeded(await self._under_way.popleft())
+            except ClientError as error:
+                self._failed(error)
+
+    def _succeeded(self, receipt: Receipt) -> None:
+        if self._order.json:
+            seq, time_ms = receipt
+            print(
+                json_line(
+                    "published",
+                    room=self._order.room,
+                    id=receipt.id.hex(),
+                    epoch=f"{receipt.epoch:016x}",
+                    seq=seq,
+                    time_ms=time_ms,
+                ),
+                flush=True,
+            )
+
+    def _failed(self, error: ClientError) -> None:
+        unknown = isinstance(error, OutcomeUnknown)
+        self._status = UNKNOWN if unknown else max(self._status, FAILED)
+        what = "outcome unknown" if unknown else "not sent"
+        warn(f"message {self._number}: {what}: {described(error.code, error.text)}")
+        if self._order.json:
+            print(
+                json_line("failed", room=self._order.room, unknown=unknown, code=_name(error.code), text=error.text),
+                flush=True,
+            )
+
+
+class Tailer:
+    """Prints what is said in a room."""
+
+    def __init__(self, client: Client, order: Tail) -> None:
+        self._client = client
+        self._order = order
+        self._show = Show(colour=wants_colour(sys.stdout))
+        self._printed = 0
+
+    async def run(self) -> int:
+        """The exit status."""
+        order = self._order
+        try:
+            async with asyncio.timeout_at(order.deadline):
+                return await self._tail()
+        except TimeoutError:
+            enough = self._printed >= (order.count or 1)
+            return OK if enough else TIMED_OUT
+
+    async def _tail(self) -> int:
+        order = self._order
+        happening = aiter(self._client)
+        epoch, seq = order.since or (0, 0)
+        cursor = (epoch, seq) if epoch else None
+        room = await self._client.join(order.room, history=0 if order.since else order.history, cursor=cursor)
+        assert room.joined is not None
+        warn(f"in {harmless(room.title)}, which has {room.joined.head} messages")
+        if order.since and not epoch and seq < room.joined.head:
+            async for message in room.history(seq + 1, room.joined.head + 1):
+                if message.seq > seq + 1:
+                    self._gap(events.Gap(order.room, message.epoch, seq, message.epoch, message.seq))
+                seq = message.seq
+                if self._message(message):
+                    return OK
+        async for event in happening:
+            if isinstance(event, events.MessageReceived):
+                if self._message(event):
+                    return OK
+            elif isinstance(event, events.Gap):
+                self._gap(event)
+            elif isinstance(event, events.Evicted | events.JoinFailed | events.Disconnected):
+                self._trouble(event)
+                if event.retry_in is None:
+                    break
+            elif isinstance(event, events.Joined) and event.again:
+                warn(f"back in {harmless(room.title)}")
+        return FAILED
+
+    def _message(self, message: events.MessageReceived) -> bool:
+        """Print; whether that was the last one wanted."""
+        print(json_message(message) if self._order.json else self._show.message(message, room=None), flush=True)
+        self._printed += 1
+        return self._printed == self._order.count
+
+    def _gap(self, gap: events.Gap) -> None:
+        if self._order.json:
+            print(json_gap(gap), flush=True)
+        warn(missing(gap))
+
+    def _trouble(self, event: events.Evicted | events.JoinFailed | events.Disconnected) -> None:
+        what = "not connected" if isinstance(event, events.Disconnected) else f"not in {harmless(event.room)}"
+        again = "" if event.retry_in is None else f"; trying again in {event.retry_in:.1f} s"
+        warn(f"{what}: {described(event.code, event.text)}{again}")
+
+
+class Stopper:
+    """Asks the server to end."""
+
+    def __init__(self, client: Client, deadline: float | None) -> None:
+        self._client = client
+        self._deadline = deadline
+
+    async def run(self) -> int:
+        """The exit status."""
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await self._client.stop()
+        except TimeoutError:
+            warn("the time is over, and the server has not answered")
+            return TIMED_OUT
+        warn(f"{harmless(self._client.host)}:{self._client.port} is ending")
+        return OK
+
+
+def _name(code: int | None) -> str | None:
+    return None if code is None else code_name(code)

@@ -1,0 +1,165 @@
+"""Where chat is shown and typed: a terminal with an input line that output does not destroy, or plain streams."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import termios
+import threading
+import tty
+from collections.abc import AsyncIterator
+from typing import Protocol, TextIO
+
+from reference_client.chat.line_editor import Ended, LineEditor
+
+_STDIN = 0
+_MAX_LINE = 1 << 24
+_CHUNK = 1 << 16
+
+
+class Screen(Protocol):
+    """What chat needs."""
+
+    interactive: bool
+
+    def show(self, line: str) -> None:
+        """Print a line, which is harmless."""
+
+    def prompt(self, text: str) -> None:
+        """What stands before the input from now on."""
+
+    def lines(self) -> AsyncIterator[bytes]:
+        """What is entered, line by line, without line ends."""
+
+
+class Plain:
+    """Lines in, lines out; for pipes, files, and terminals that can do nothing else."""
+
+    interactive = False
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def show(self, line: str) -> None:
+        self._out.write(line + "\n")
+        self._out.flush()
+
+    def prompt(self, text: str) -> None:
+        pass
+
+    def lines(self) -> AsyncIterator[bytes]:
+        return stdin_lines()
+
+
+class Terminal:
+    """A terminal in cbreak mode, with the input in its last row.
+
+    To be used as a context manager, which gives the terminal back as it was.
+    """
+
+    interactive = True
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._input = _STDIN
+        self._editor = LineEditor()
+        self._prompt = "> "
+        self._entered: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._before = termios.tcgetattr(self._input)
+
+    def __enter__(self) -> "Terminal":
+        loop = asyncio.get_running_loop()
+        self._take()
+        loop.add_reader(self._input, self._typed)
+        for number in (signal.SIGWINCH, signal.SIGCONT):
+            loop.add_signal_handler(number, self._take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._input)
+        for number in (signal.SIGWINCH, signal.SIGCONT):
+            loop.remove_signal_handler(number)
+        self._write("\r\x1b[K")
+        termios.tcsetattr(self._input, termios.TCSADRAIN, self._before)
+
+    def _take(self) -> None:
+        # Also after SIGCONT, since the shell has set the terminal up for itself meanwhile.
+        tty.setcbreak(self._input, termios.TCSADRAIN)
+        self._draw()
+
+    def show(self, line: str) -> None:
+        self._write(f"\r\x1b[K{line}\n")
+        self._draw()
+
+    def prompt(self, text: str) -> None:
+        self._prompt = text
+        self._draw()
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        while (line := await self._entered.get()) is not None:
+            yield line
+
+    def _typed(self) -> None:
+        try:
+            octets = os.read(self._input, _CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            octets = b""  # the terminal is gone
+        for done in self._editor.feed(octets) if octets else [Ended()]:
+            self._entered.put_nowait(None if isinstance(done, Ended) else done.text.encode())
+            if isinstance(done, Ended):
+                asyncio.get_running_loop().remove_reader(self._input)
+        self._draw()
+
+    def _draw(self) -> None:
+        picture, column = self._editor.picture(self._prompt, shutil.get_terminal_size().columns)
+        self._write(f"\r\x1b[K{picture}\r" + (f"\x1b[{column}C" if column else ""))
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._out.write(text)
+            self._out.flush()
+
+
+def can_edit() -> bool:
+    """Whether both ends are a terminal on which a line can be drawn anew."""
+    return os.isatty(_STDIN) and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+async def stdin_lines() -> AsyncIterator[bytes]:
+    """Lines of the standard input, without their ends, read no faster than they are taken.
+
+    By a thread, since not every kind of input can be waited for. It reads octets and not through sys.stdin, whose
+    lock it would hold when the program ends.
+    """
+    loop = asyncio.get_running_loop()
+    chunks: asyncio.Queue[bytes] = asyncio.Queue(1)
+
+    def read() -> None:
+        while True:
+            try:
+                chunk = os.read(_STDIN, _CHUNK)
+            except OSError:
+                chunk = b""
+            try:
+                asyncio.run_coroutine_threadsafe(chunks.put(chunk), loop).result()
+            except Exception:
+                return  # the loop has ended
+            if not chunk:
+                return
+
+    threading.Thread(target=read, name="stdin", daemon=True).start()
+    rest = b""
+    while chunk := await chunks.get():
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line.removesuffix(b"\r")
+        if len(rest) > _MAX_LINE:
+            yield rest  # too large for any server, which will say so
+            rest = b""
+    if rest:
+        yield rest

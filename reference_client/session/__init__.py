@@ -1,0 +1,1 @@
+"""A client session without I/O: reconnects, resumes, and keeps what is not acknowledged."""

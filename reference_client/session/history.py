@@ -1,0 +1,119 @@
+"""Requests for history: sent when their room is there, and again after a lost connection (SPEC.md, 7.18)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from protocol import frames
+from protocol.client import ClientConnection
+from protocol.registry import Code, Flag
+from reference_client import events
+from reference_client.errors import TooManyPending
+from reference_client.session.membership import Room
+from reference_client.session.outbox import Pace
+
+_MOST = 64
+_AT_ONCE = 2  # replies of which parts are held in memory
+
+
+@dataclass(slots=True, eq=False)
+class HistoryRequest:
+    """One HISTORY, and what of its reply has come."""
+
+    ticket: int
+    room: Room
+    start: int
+    end: int
+    limit: int
+    newest: bool
+    messages: list[events.MessageReceived] = field(default_factory=list)
+
+
+class Histories:
+    """HISTORY changes nothing, so it is simply asked again until it is answered.
+
+    `shown` makes the event for a message.
+    """
+
+    def __init__(
+        self,
+        emit: Callable[[events.Event], None],
+        shown: Callable[[Room, frames.Message], events.MessageReceived],
+    ) -> None:
+        self._emit = emit
+        self._shown = shown
+        self._waiting: list[HistoryRequest] = []
+        self._sent: dict[int, HistoryRequest] = {}
+        self._pace = Pace()
+        self.offered = False
+        """Whether the server has the extension."""
+
+    def add(self, request: HistoryRequest) -> None:
+        """Raises TooManyPending."""
+        if len(self._waiting) + len(self._sent) >= _MOST:
+            raise TooManyPending(f"{_MOST} requests for history wait for an answer")
+        self._waiting.append(request)
+
+    def send(self, connection: ClientConnection, now: float) -> float | None:
+        """Send what can be sent now; when to try again, if that is a matter of time."""
+        for request in list(self._waiting):
+            room = request.room
+            if not self.offered:
+                self._fail(request, Code.UNKNOWN_REQUEST, "the server has no history")
+                self._waiting.remove(request)
+            elif room.state == "IN":
+                under_way = len(self._sent)
+                if not (connection.can_request and under_way < _AT_ONCE and self._pace.allows(under_way)):
+                    return None
+                if now < self._pace.not_before:
+                    return self._pace.not_before
+                number = connection.history(room.ref, request.start, request.end, request.limit, newest=request.newest)
+                self._sent[number] = request
+                self._waiting.remove(request)
+        return None
+
+    def received(self, message: frames.Message) -> Room | None:
+        """A part of a reply; the room that it is about."""
+        request = self._sent[message.request]
+        request.messages.append(self._shown(request.room, message))
+        return request.room
+
+    def replied(self, sent: frames.History, reply: frames.Frame, now: float) -> None:
+        request = self._sent.pop(sent.request)
+        room = request.room
+        if isinstance(reply, frames.HistoryEnd):
+            self._pace.accepted()
+            more = bool(reply.flags & Flag.MORE)
+            page = tuple(request.messages)
+            self._emit(
+                events.HistoryPage(
+                    request.ticket, room.name, room.cursor[0], page, reply.start, reply.end, reply.oldest, more
+                )
+            )
+            return
+        assert isinstance(reply, frames.Error)
+        crossed = reply.code == Code.NOT_JOINED and room.ref != sent.room
+        if room.gone or not (crossed or reply.flags & Flag.RETRY):
+            self._fail(request, reply.code, reply.text)
+            return
+        if not crossed:
+            self._pace.refused(reply.retry_ms, now)
+        request.messages.clear()
+        self._waiting.insert(0, request)
+
+    def drop(self, room: Room, code: int | None, text: str) -> None:
+        """The room is given up."""
+        for request in [request for request in self._waiting if request.room is room]:
+            self._waiting.remove(request)
+            self._fail(request, code, text)
+
+    def disconnected(self) -> None:
+        again = list(self._sent.values())
+        self._sent.clear()
+        for request in again:
+            request.messages.clear()
+            if request.room.gone:
+                self._fail(request, None, "the connection was lost")
+        self._waiting[:0] = [request for request in again if not request.room.gone]
+
+    def _fail(self, request: HistoryRequest, code: int | None, text: str) -> None:
+        self._emit(events.HistoryFailed(request.ticket, request.room.name, code, text))

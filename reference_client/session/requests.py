@@ -1,0 +1,382 @@
+"""The rooms of a session and all that is sent about them: what, when, and what the replies mean.
+
+SPEC.md, sections 6, 9, 10 and 11. `Session` says when there is a connection; between two of them everything here
+waits.
+"""
+
+import random
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+from protocol import frames
+from protocol.client import ClientConnection
+from protocol.registry import CONTENT_RESERVE, Code, Flag
+from reference_client import events
+from reference_client.session.history import Histories, HistoryRequest
+from reference_client.session.membership import Room
+from reference_client.session.outbox import Pace, Pending
+
+_OUR_MEMBERS = 64
+_SHORTEST_WAIT_FULL = 1.0
+_LONGEST_WAIT_EVICTED = 10.0
+_LEAVE_AGAIN = 1.0
+_REFUSED_AT_ONCE = (Code.ROOM_FULL, Code.SERVER_FULL)
+
+
+class Traffic:
+    """Requests of the application, until they are answered.
+
+    `emit` is told what happens. `rng` makes the random part of ids.
+    """
+
+    def __init__(self, rng: random.Random, emit: Callable[[events.Event], None], *, roster: bool) -> None:
+        self._rng = rng
+        self._emit = emit
+        self._roster = roster
+        self.rooms: dict[str, Room] = {}
+        self.pending = 0
+        """Publishes whose outcome the application has not been told, and the octets of their content."""
+        self.octets = 0
+        self.wake: float | None = None
+        """When something may be sent that has to wait now; None if nothing waits for time alone."""
+        self._members: deque[int] = deque(maxlen=_OUR_MEMBERS)  # what we are and were called
+        self._absent: dict[str, Room] = {}  # to be joined
+        self._busy: OrderedDict[str, Room] = OrderedDict()  # perhaps with something to publish, next in turn first
+        self._leaving: dict[str, Room] = {}
+        self._histories = Histories(emit, self._shown)
+        self._joins = Pace()
+        # Of the present connection:
+        self._connection: ClientConnection | None = None
+        self._welcome: frames.Welcome | None = None
+        self._welcomed = 0.0
+        self._by_ref: dict[int, Room] = {}
+        self._asked: dict[int, Room] = {}  # requests other than HISTORY
+        self._joining = 0
+
+    # --- what the application wants
+
+    def join(self, room: Room) -> None:
+        self.rooms[room.name] = self._absent[room.name] = room
+
+    def leave(self, room: Room) -> None:
+        room.leaving = True
+        self._leaving[room.name] = room
+        if room.state == "OUT" and room.outbox.idle:
+            self._left(room)
+
+    def publish(self, room: Room, pending: Pending) -> None:
+        self.pending += 1
+        self.octets += pending.size
+        room.outbox.add(pending)
+        self._busy[room.name] = room
+
+    def ask(self, request: HistoryRequest) -> None:
+        """Raises TooManyPending."""
+        self._histories.add(request)
+
+    def give_up(self, code: int | None, text: str) -> None:
+        """The session ends: nothing more will be sent."""
+        for room in list(self.rooms.values()):
+            self._drop(room, code, text)
+
+    # --- connections
+
+    def opened(self, connection: ClientConnection, welcome: frames.Welcome, now: float) -> None:
+        """The server accepted us on a new connection."""
+        self._connection = connection
+        self._welcome = welcome
+        self._welcomed = now
+        self._members.append(welcome.member)
+        self._histories.offered = "history" in frames.extensions(welcome)
+
+    def disconnected(self) -> None:
+        """Nothing more will come on the present connection."""
+        self._connection = None
+        gone = [room for room in self._asked.values() if room.gone]
+        self._by_ref.clear()
+        self._asked.clear()
+        self._joining = 0
+        self._histories.disconnected()
+        for room in gone:
+            room.outbox.disconnected()
+            self._fail_waiting(room, None, "the connection was lost, and the room is not to be joined again")
+        for room in list(self.rooms.values()):
+            left = room.state == "LEAVING"
+            room.out()
+            room.outbox.disconnected()
+            self._absent[room.name] = room
+            if left:
+                self._left(room)
+
+    # --- sending
+
+    def pump(self, now: float) -> None:
+        """Send what can be sent now."""
+        self.wake = None
+        connection = self._connection
+        if connection is None or connection.state != "OPEN":
+            return
+        self._send_joins(connection, now)
+        wake = self._histories.send(connection, now)
+        if wake is not None:
+            self._wake_at(wake)
+        self._send_publishes(connection, now)
+        self._send_leaves(connection, now)
+
+    def _wake_at(self, when: float) -> None:
+        self.wake = when if self.wake is None else min(self.wake, when)
+
+    def _send_joins(self, connection: ClientConnection, now: float) -> None:
+        for room in list(self._absent.values()):
+            if room.leaving and room.outbox.idle:
+                self._left(room)
+                continue
+            if not (connection.can_request and self._joins.allows(self._joining)):
+                return
+            due = max(room.not_before, self._joins.not_before)
+            if now < due:
+                self._wake_at(due)
+                continue
+            epoch, since = room.where  # RW-RECOVER-1
+            self._asked[connection.join(room.name, epoch, since, roster=self._roster)] = room
+            self._joining += 1
+            room.state = "JOINING"
+            del self._absent[room.name]
+
+    def _send_publishes(self, connection: ClientConnection, now: float) -> None:
+        """In turn one of each room, so that none waits for another's many."""
+        turn = deque(self._busy.values())
+        while turn and connection.can_request:
+            room = turn.popleft()
+            if self._publish_next(room, connection, now):
+                self._busy.move_to_end(room.name)
+                turn.append(room)
+
+    def _publish_next(self, room: Room, connection: ClientConnection, now: float) -> bool:
+        """Send the room's next publish; False if there is none that may be sent now."""
+        outbox = room.outbox
+        assert self._welcome is not None
+        if room.state != "IN":
+            return False
+        while (pending := outbox.next()) is not None:
+            if pending.doubtful and (pending.blind or not self._welcome.dedupe_ms):
+                # RW-DEDUPE-7. The messages that we missed may still tell that it was published.
+                if not room.caught_up:
+                    return False
+                self._fail(room, outbox.drop(), None, "the answer was lost, and the server knows no ids")
+                continue
+            if pending.size > self._welcome.max_body - CONTENT_RESERVE:  # RW-FRAME-3
+                self._fail(room, outbox.drop(), Code.PAYLOAD_TOO_LARGE, f"{pending.size} octets")
+                continue
+            if now < outbox.pace.not_before:
+                self._wake_at(outbox.pace.not_before)
+                return False
+            pending.id = pending.id or self._new_id(now)
+            pending.blind = pending.blind or not self._welcome.dedupe_ms
+            request = connection.publish(
+                room.ref, pending.id, pending.ctype, pending.payload, ordered=outbox.ordered, fields=pending.fields
+            )
+            outbox.take(request)
+            self._asked[request] = room
+            return True
+        if outbox.idle:
+            self._busy.pop(room.name, None)
+        return False
+
+    def _new_id(self, now: float) -> bytes:
+        """RW-ID-1."""
+        assert self._welcome is not None
+        server_ms = self._welcome.now_ms + int((now - self._welcomed) * 1000)
+        return (server_ms & 0xFFFFFFFFFFFF).to_bytes(6, "big") + self._rng.getrandbits(80).to_bytes(10, "big")
+
+    def _send_leaves(self, connection: ClientConnection, now: float) -> None:
+        for room in list(self._leaving.values()):
+            if room.state == "IN" and room.outbox.idle and connection.can_request:
+                if now < room.not_before:
+                    self._wake_at(room.not_before)
+                    continue
+                self._asked[connection.leave(room.ref)] = room
+                room.state = "LEAVING"
+
+    # --- replies
+
+    def replied(self, request: frames.Frame, reply: frames.Frame, now: float) -> None:
+        """The final reply to a request about a room."""
+        if isinstance(request, frames.History):
+            self._histories.replied(request, reply, now)
+            return
+        room = self._asked.pop(request.request)
+        if isinstance(request, frames.Publish):
+            self._publish_replied(request, reply, room, now)
+        elif isinstance(request, frames.Leave):
+            if room.state != "LEAVING":
+                return  # it was evicted meanwhile
+            if isinstance(reply, frames.Error) and reply.code != Code.NOT_JOINED:
+                room.state = "IN"  # LEAVE is sent again, when it may be
+                room.not_before = now + max(reply.retry_ms / 1000, _LEAVE_AGAIN)
+                return
+            del self._by_ref[room.ref]
+            self._left(room)
+        elif isinstance(request, frames.Join):
+            self._joining -= 1
+            if isinstance(reply, frames.Joined):
+                self._joined(room, reply)
+            elif isinstance(reply, frames.Error):
+                self._join_refused(room, reply, now)
+
+    def _joined(self, room: Room, reply: frames.Joined) -> None:
+        assert self._connection is not None
+        self._joins.accepted()
+        again = room.entered
+        gap = room.joined(reply, self._connection.memberships[reply.room])
+        self._by_ref[room.ref] = room
+        self._busy[room.name] = room
+        self._emit(
+            events.Joined(
+                room.name,
+                reply.name,
+                reply.epoch,
+                reply.head,
+                reply.start,
+                reply.oldest,
+                reply.members,
+                room.quiet,
+                again,
+            )
+        )
+        if gap is not None:
+            self._emit(gap)
+
+    def _join_refused(self, room: Room, error: frames.Error, now: float) -> None:
+        room.state = "OUT"
+        retry = error.flags & Flag.RETRY and (room.entered or error.code not in _REFUSED_AT_ONCE)
+        if room.leaving and (room.outbox.idle or not retry):
+            self._left(room)
+            return
+        if not retry:
+            same = self._by_ref.get(error.room) if error.code == Code.ALREADY_JOINED else None
+            self._emit(events.JoinFailed(room.name, error.code, error.text, None, same.name if same else None))
+            self._drop(room, error.code, error.text)
+            return
+        if error.code == Code.ROOM_FULL:  # says nothing about other rooms
+            wait = max(error.retry_ms / 1000, _SHORTEST_WAIT_FULL)
+            room.not_before = now + wait
+        else:
+            wait = self._joins.refused(error.retry_ms, now)
+        self._absent[room.name] = room
+        self._emit(events.JoinFailed(room.name, error.code, error.text, wait))
+
+    def _publish_replied(self, request: frames.Publish, reply: frames.Frame, room: Room, now: float) -> None:
+        outbox = room.outbox
+        if isinstance(reply, frames.Ack):
+            pending = outbox.acknowledged(request.request)
+            self._settle(
+                pending,
+                events.Published(pending.ticket, room.name, pending.id, room.cursor[0], reply.seq, reply.time_ms),
+            )
+            return
+        assert isinstance(reply, frames.Error)
+        crossed = reply.code == Code.NOT_JOINED and room.ref != request.room  # EVICTED was on its way
+        repeat = not room.gone and (crossed or bool(reply.flags & Flag.RETRY))
+        pending = outbox.refused(request.request, repeat=repeat)
+        if not repeat:
+            self._fail(room, pending, reply.code, reply.text)
+        elif not crossed and (reply.retry_ms or reply.code != Code.PRECEDED or not request.flags & Flag.ORDERED):
+            outbox.pace.refused(reply.retry_ms, now)
+
+    # --- the stream
+
+    def received(self, frame: frames.Frame, now: float) -> None:
+        """A frame of a room's stream, EVICTED, or a part of a reply to HISTORY."""
+        if isinstance(frame, frames.Message) and frame.request:
+            room = self._histories.received(frame)
+            if room is not None:
+                self._recognise(room, frame)
+            return
+        room = self._by_ref.get(frame.room)
+        if room is None:
+            return
+        if isinstance(frame, frames.Message):
+            self._recognise(room, frame)
+            if room.shows(frame.seq):
+                self._emit(self._shown(room, frame))
+        elif isinstance(frame, frames.Evicted):
+            self._evicted(room, frame, now)
+        elif isinstance(frame, frames.Roster) and (changed := room.roster_received(frame)):
+            self._emit(changed)
+        elif isinstance(frame, frames.Presence) and (moved := room.presence_received(frame)):
+            self._emit(moved)
+
+    def _recognise(self, room: Room, frame: frames.Message) -> None:
+        """RW-RECOVER-2: our own message, of which we did not know whether it was published."""
+        pending = room.outbox.found(frame.id)
+        if pending is not None:
+            epoch = room.cursor[0]
+            self._settle(
+                pending, events.Published(pending.ticket, room.name, frame.id, epoch, frame.seq, frame.time_ms)
+            )
+
+    def _shown(self, room: Room, frame: frames.Message) -> events.MessageReceived:
+        return events.MessageReceived(
+            room.name,
+            room.cursor[0],
+            frame.seq,
+            frame.time_ms,
+            frame.sender,
+            frame.name,
+            bool(frame.flags & Flag.VERIFIED),
+            frame.ctype,
+            frame.payload,
+            frame.sender in self._members,
+            frame.id,
+            frame.fields,
+        )
+
+    def _evicted(self, room: Room, frame: frames.Evicted, now: float) -> None:
+        del self._by_ref[room.ref]
+        if room.state == "LEAVING" or (room.leaving and room.outbox.idle):
+            self._left(room)
+            return
+        room.out()
+        room.evictions += 1
+        room.lagged = room.lagged + 1 if frame.code == Code.LAGGED else 0
+        if not frame.flags & Flag.RETRY:
+            self._emit(events.Evicted(room.name, frame.code, frame.text, None))
+            self._drop(room, frame.code, frame.text)
+            return
+        # The first time at once, if the server says so; one that goes on like this is asked less often.
+        floor = 0.0 if room.evictions == 1 else min(0.05 * 2 ** min(room.evictions, 30), _LONGEST_WAIT_EVICTED)
+        wait = max(frame.retry_ms / 1000, floor)
+        room.not_before = now + wait
+        self._absent[room.name] = room
+        self._emit(events.Evicted(room.name, frame.code, frame.text, wait))
+
+    # --- ends
+
+    def _left(self, room: Room) -> None:
+        self._emit(events.Left(room.name))
+        self._drop(room, None, "the room was left")
+
+    def _drop(self, room: Room, code: int | None, text: str) -> None:
+        """The room is no longer wanted; publishes that are under way may still be answered."""
+        room.out()
+        room.gone = True
+        for rooms in (self.rooms, self._absent, self._busy, self._leaving):
+            rooms.pop(room.name, None)
+        self._histories.drop(room, code, text)
+        self._fail_waiting(room, code, text)
+
+    def _fail_waiting(self, room: Room, code: int | None, text: str) -> None:
+        for pending in room.outbox.give_up():
+            self._fail(room, pending, code, text)
+
+    def _fail(self, room: Room, pending: Pending, code: int | None, text: str) -> None:
+        """RW-PROMISE-6: a copy on an earlier connection makes the outcome unknown, whatever was said to this one."""
+        self._settle(pending, events.PublishFailed(pending.ticket, room.name, code, text, pending.doubtful))
+
+    def _settle(self, pending: Pending, event: events.Event) -> None:
+        if not pending.settled:
+            pending.settled = True
+            self.pending -= 1
+            self.octets -= pending.size
+            self._emit(event)

@@ -1,0 +1,1 @@
+"""The subcommands of roomwire-server, one module each."""

@@ -1,0 +1,121 @@
+"""roomwire-server verify, backup and renew: what is done to a store, and needs no server and none of its settings."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reference_server.config import ConfigError, default_data_directory
+from reference_server.store.backup import backup
+from reference_server.store.base import StoreError
+from reference_server.store.sqlite_files import renew_incarnation
+from reference_server.store.verify import Report, verify
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+VERIFY = """\
+Checks everything that is stored, and changes nothing: the database's own pages, every row against its checksum, that
+each room's messages stand without holes up to its head, and that remembered ids are those of their messages; and the
+accounts beside the rooms. A server may be running meanwhile. What is wrong is told on standard output, one line each.
+
+examples:
+  roomwire-server verify                     the store in your data directory
+  roomwire-server verify /var/lib/roomwire   another one
+  roomwire-server verify backups/monday      a backup
+
+exit status: 0 sound, 1 something is wrong, 2 there is no store, it cannot be read, or it is of a newer version
+"""
+
+BACKUP = """\
+Copies a store to a new directory, as it is at one moment, also while a server runs; then checks the copy. TARGET is
+there with all of it, or not at all. To restore, copy TARGET to the data directory of a server that is not running, and
+start it: every room then has a new epoch, so clients know that messages may be missing and none is taken for another.
+
+examples:
+  roomwire-server backup /var/lib/roomwire /backups/$(date +%F)
+
+exit status: 0 copied and checked, 1 the store is damaged or the copy could not be written, 2 wrong usage
+"""
+
+RENEW = """\
+Gives every room of a store a new epoch. To be done once after a data directory was put back from a copy that
+`roomwire-server backup` did not make, such as a snapshot of the file system: messages may be missing since, and their
+places may be taken by others. No server may be running.
+
+examples:
+  roomwire-server renew /var/lib/roomwire
+
+exit status: 0 done, 1 not
+"""
+
+
+def add_commands(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parsers of these commands; `command` of their arguments is the function that runs it."""
+    directory = "data directory of a server (~/.local/share/roomwire)"
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], what: str, text: str) -> argparse.ArgumentParser:
+        parser = commands.add_parser(
+            name, help=what, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        parser.set_defaults(command=run)
+        return parser
+
+    checked = add("verify", _verify, "check all that is stored", VERIFY)
+    checked.add_argument("directory", metavar="DIR", type=Path, nargs="?", help=directory)
+    copied = add("backup", _backup, "copy a store, also while it is in use", BACKUP)
+    copied.add_argument("directory", metavar="DIR", type=Path, help=directory)
+    copied.add_argument("target", metavar="TARGET", type=Path, help="directory to be made")
+    renewed = add("renew", _renew, "give the rooms of a store that was put back new epochs", RENEW)
+    renewed.add_argument("directory", metavar="DIR", type=Path, help=directory)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    try:
+        report = verify(arguments.directory or default_data_directory(), _progress)
+    except (StoreError, ConfigError) as error:
+        return _fail(error, 2)
+    for line in report.wrong:
+        print(line)
+    for note in report.notes:
+        print(f"note: {note}")
+    print(f"{'WRONG' if report.wrong else 'sound'}: {_amount(report)}")
+    return int(bool(report.wrong))
+
+
+def _backup(arguments: argparse.Namespace) -> int:
+    try:
+        report = backup(arguments.directory, arguments.target, _progress)
+    except StoreError as error:
+        return _fail(error, 1)
+    print(f"copied to {arguments.target} and checked: {_amount(report)}")
+    return 0
+
+
+def _renew(arguments: argparse.Namespace) -> int:
+    try:
+        renew_incarnation(arguments.directory)
+    except StoreError as error:
+        return _fail(error, 1)
+    print("every room has a new epoch")
+    return 0
+
+
+def _amount(report: Report) -> str:
+    accounts = f", {report.accounts} accounts" if report.accounts else ""
+    return f"{report.rooms} rooms, {report.messages} messages, {report.ids} ids{accounts}"
+
+
+def _fail(error: Exception, status: int) -> int:
+    _progress("")
+    print(f"roomwire-server: {error}", file=sys.stderr)
+    return status
+
+
+def _progress(doing: str) -> None:
+    """What is being done, for somebody who watches; the line is written over by the next."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{doing}", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""The server without I/O: the tick, peers, rooms, limits. Time is an argument."""

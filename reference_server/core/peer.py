@@ -1,0 +1,472 @@
+"""One client at the server: its requests are executed here, in order (SPEC.md, sections 6, 7 and 10).
+
+PUBLISH is pipelined: its reply waits until the message is stable, while later publishes are sequenced already. Every
+other request is a barrier: it is executed when all earlier ones are answered, so a member is attached when JOINED is
+written (RW-CURSOR-5), and replies keep their order (RW-REQUEST-3).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+from protocol.codec import pack_ack
+from protocol.connection import error_frame
+from protocol.events import ConnectionTerminated, RequestRefused, ServerEvent
+from protocol.frames import Auth, Error, Hello, History, Join, Leave, Ok, Publish, Stop
+from protocol.registry import Code, Flag, FrameType, PresenceKind
+from protocol.server import ServerConnection
+from reference_server.core.limits import TokenBucket
+from reference_server.core.room import READS_AT_ONCE, Member, Room
+from reference_server.core.state import Context
+
+log = logging.getLogger("roomwire.server")
+
+NO_EXTENSIONS: frozenset[str] = frozenset()
+"""One empty set for all connections."""
+
+TALK = 8
+"""How many frames that are no requests are taken up of one client in a tick: then it waits for its turn."""
+
+REQUEST = 4
+"""For how many of those a request counts, accepted publishes aside."""
+
+STREAM_OCTETS = 256 * 1024
+"""How much of all its rooms' streams one client is handed in a tick, about."""
+
+
+class Link(Protocol):
+    """The transport of one peer, as far as the server's logic needs it."""
+
+    def write(self, octets: bytes) -> None:
+        """Hand octets to the transport; it never blocks."""
+
+    def pause_reading(self) -> None:
+        """Read nothing until `resume_reading`."""
+
+    def resume_reading(self) -> None:
+        """Read again."""
+
+    def close(self) -> None:
+        """Close when all is written."""
+
+    def waiting(self) -> int:
+        """Octets that were handed over and are not yet taken by the network."""
+
+
+class Handlers(Protocol):
+    """What executes a peer's requests: `requests.Requests`."""
+
+    def hello(self, peer: Peer, hello: Hello) -> None:
+        """Answer HELLO."""
+
+    def auth(self, peer: Peer, auth: Auth) -> None:
+        """Answer AUTH."""
+
+    def publish(self, peer: Peer, member: Member | None, publish: Publish, now: float) -> Pending | Error:
+        """Decide on a PUBLISH, and sequence it."""
+
+    def join(self, peer: Peer, join: Join) -> None:
+        """Answer JOIN, at once or in a callback (`Peer.run`)."""
+
+    def history(self, peer: Peer, history: History) -> None:
+        """Answer HISTORY, at once or in a callback."""
+
+    def stop(self, peer: Peer, stop: Stop) -> None:
+        """Answer STOP."""
+
+
+class Pending(NamedTuple):
+    """A PUBLISH that was sequenced: its ACK is due once its seq is stable. With `error`: a reply in its turn."""
+
+    request: int
+    member: Member | None
+    seq: int
+    time_ms: int
+    flags: int
+    error: Error | None
+
+    @property
+    def ready(self) -> bool:
+        return self.member is None or self.seq <= self.member.room.log.head
+
+
+class Peer:
+    """A connection, its memberships by room ref, and its replies that are still due."""
+
+    __slots__ = (
+        "_backlog",
+        "_blocked_since",
+        "_blocked_size",
+        "_executing",
+        "_handlers",
+        "_parting",
+        "_paused",
+        "_pending",
+        "_stream_octets",
+        "_tell_gone",
+        "_when_taken",
+        "account",
+        "address",
+        "conn",
+        "extensions",
+        "full",
+        "gone",
+        "history_bucket",
+        "hub",
+        "join_bucket",
+        "link",
+        "member",
+        "memberships",
+        "name",
+        "publish_bucket",
+        "reads",
+        "sated",
+        "starved",
+        "writable",
+    )
+
+    def __init__(
+        self, hub: Context, handlers: Handlers, gone: Callable[[Peer], None], link: Link, address: str, full: bool
+    ) -> None:
+        self.hub = hub
+        self._handlers = handlers
+        self._tell_gone = gone
+        self.link = link
+        self.address = address
+        self.conn = ServerConnection(hub.now, hub.times)
+        self.conn.allowance = TALK
+        self.full = full  # the server has no room for this connection (RW-CONN-3)
+        self.name = ""
+        self.account = ""  # the key of a verified name
+        self.member = 0
+        self.extensions = NO_EXTENSIONS
+        self.memberships: dict[int, Member] = {}
+        self.publish_bucket: TokenBucket | None = None
+        self.join_bucket: TokenBucket | None = None
+        self.history_bucket: TokenBucket | None = None
+        self.writable = True
+        self.reads = 0  # portions of rooms' streams that the store is reading for it
+        self.sated = False  # it is handed no more messages in this tick
+        self.starved = False  # because of that some room has more for it
+        self._stream_octets = 0  # handed to it in this tick
+        self._executing = False  # a request that is no PUBLISH goes on in a callback
+        self.gone = False
+        self._pending: deque[Pending] | None = None
+        self._backlog: deque[ServerEvent] | None = None
+        self._paused = False
+        self._blocked_since: float | None = None
+        self._blocked_size = 0  # what would be waiting if nothing had been taken since
+        self._parting: PresenceKind | None = None  # how it leaves its rooms, once all that it asked is answered
+        self._when_taken: Callable[[], None] | None = None
+
+    # --- from the transport
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Octets of the client."""
+        if not self.gone:
+            self._handle(self.conn.receive_data(data, now), now)
+            self.hub.touched(self)
+
+    def lost(self, now: float) -> None:
+        """The end of the stream, or its failure."""
+        if not self.gone:
+            if self.conn.state in ("OPEN", "DRAINING"):
+                self.hub.tally.lost += 1
+                log.info("client lost", extra={"peer": self.address, "client": self.name})
+            self._leave_all(self._parting or PresenceKind.LOST)
+            if self.conn.state != "CLOSED":
+                self.conn.receive_eof(now)
+            self._end()
+
+    def blocked(self, now: float) -> None:
+        """The transport has as much as it may hold: nothing more is written, and nothing read (RW-PING-4)."""
+        self.writable = False
+        self._blocked_since = now
+        self._blocked_size = self.link.waiting()
+        self._steer_reading(now)
+
+    def unblocked(self, now: float) -> None:
+        """The transport can take more."""
+        self.writable = True
+        self._blocked_since = None
+        self._steer_reading(now)
+        self._rooms_changed()
+        if self.conn.unread:
+            self.hub.waiting.add(self)
+        self.hub.touched(self)
+
+    # --- to the transport: `room.Subscriber`
+
+    def write_stream(self, octets: bytes) -> None:
+        """Frames of a room's stream."""
+        self._stream_octets += len(octets)
+        if self._stream_octets >= STREAM_OCTETS:
+            self.sated = True
+        self.conn.send_encoded(octets)
+        self.hub.touched(self)
+
+    def write_out(self, now: float) -> None:
+        """At the end of a tick: everything that this tick made for this client, in one write."""
+        if self.gone:
+            return
+        octets = self.conn.data_to_send(now)
+        if octets:
+            if self._blocked_since is not None:
+                self._blocked_size += len(octets)
+            self.link.write(octets)
+        self._steer_reading(now)
+        if self.conn.should_close:
+            self._leave_all(self._parting or PresenceKind.LOST)
+            self._end()
+            return
+        self._stream_octets = 0
+        self.sated = self.reads >= READS_AT_ONCE
+        if not self.writable:
+            return
+        if self.starved:
+            self.starved = False
+            self._rooms_changed()
+        if self._when_taken is not None and self.conn.allowance > 0:
+            taken, self._when_taken = self._when_taken, None
+            taken()
+        if self.conn.allowance > 0:
+            self.conn.allowance = TALK
+        else:
+            self.hub.wait_for_turn(self)
+
+    def take_turn(self, frames: int) -> None:
+        """Take up what it said beyond what one client may in a tick, or go on with what it is told."""
+        self.conn.allowance = frames
+        self.hub.waiting.add(self)
+        self.hub.touched(self)
+
+    def _rooms_changed(self) -> None:
+        for member in self.memberships.values():
+            self.hub.room_changed(member.room)
+
+    def read_done(self, room: Room) -> None:
+        """The store has read for this client what it is behind in a room."""
+        self.reads -= 1
+        self.hub.touched(self)
+        self.hub.room_changed(room)
+
+    def when_taken(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once the network has taken most of what was said to this client up to now."""
+        if not self.gone:  # else nobody waits, and the callback refers to this peer
+            self._when_taken = callback
+            self.hub.touched(self)
+
+    def _steer_reading(self, now: float) -> None:
+        paused = not self.writable or not self.conn.wants_data
+        if paused != self._paused:
+            self._paused = paused
+            if paused:
+                self.conn.pause_reading()
+                self.link.pause_reading()
+            else:
+                self.conn.resume_reading(now)
+                self.link.resume_reading()
+
+    def _end(self) -> None:
+        self.gone = True
+        self._when_taken = None  # it refers to this peer
+        self.link.close()
+        self._tell_gone(self)
+
+    # --- requests
+
+    def _handle(self, events: Iterable[ServerEvent], now: float) -> None:
+        for event in events:
+            if isinstance(event, Publish):
+                if self._executing or self._backlog:
+                    self._later(event)
+                else:
+                    self._publish(event, now)
+            elif isinstance(event, ConnectionTerminated):
+                self._terminated(event)
+            elif isinstance(event, Hello):
+                self._handlers.hello(self, event)
+            elif isinstance(event, Auth):
+                self._handlers.auth(self, event)
+            elif self._executing or self._backlog or self._pending:
+                self._later(event)
+            else:
+                self._execute(event)
+
+    def _later(self, event: ServerEvent) -> None:
+        if self._backlog is None:
+            self._backlog = deque()
+        self._backlog.append(event)  # at most `window`: the connection reports no more
+
+    def _publish(self, publish: Publish, now: float) -> None:
+        member = self.memberships.get(publish.room)
+        outcome = self._handlers.publish(self, member, publish, now)
+        if isinstance(outcome, Error):
+            self.conn.allowance -= REQUEST
+            if member is not None:
+                member.refused = True
+            if not self._pending:
+                self.conn.send(outcome)
+                return
+            outcome = Pending(publish.request, None, 0, 0, 0, outcome)
+        elif outcome.flags & Flag.DUPLICATE:
+            self.conn.allowance -= 1  # no rate bounds repeats
+        if self._pending is None:
+            self._pending = deque()
+        self._pending.append(outcome)
+        self.hub.waiting.add(self)
+
+    def settle(self) -> None:
+        """Send the replies that are due, in order, and go on with what waited behind them."""
+        if self.gone:
+            return
+        pending = self._pending
+        conn = self.conn
+        answered = False
+        while pending and pending[0].ready:
+            request, member, seq, time_ms, flags, error = pending.popleft()
+            answered = True
+            if error is not None:
+                conn.send(error)
+            else:
+                assert member is not None
+                conn.reply(request, pack_ack(seq, time_ms, b"", flags, request, member.room.ref))
+        if answered:
+            self.hub.touched(self)
+        if pending:
+            self.hub.waiting.add(self)
+            if conn.unread and self.writable:
+                self._handle(conn.events(), self.hub.now)
+                if conn.has_data_to_send:  # GOAWAY, at most: replies and PONGs wait for what is pending
+                    self.hub.touched(self)
+        elif not self._executing:
+            self.proceed()
+
+    def proceed(self) -> None:
+        """All earlier requests are answered: take up what waited, then what is still unread."""
+        backlog, now = self._backlog, self.hub.now
+        if backlog and self.closing:
+            backlog.clear()
+        while backlog and not self._executing and not self.gone and self.conn.allowance > 0:
+            if isinstance(backlog[0], Publish):
+                self._publish(backlog.popleft(), now)  # type: ignore[arg-type]
+            elif self._pending:
+                break
+            else:
+                self._execute(backlog.popleft())
+        if not self._executing and not self.gone and self.writable:
+            self._handle(self.conn.events(), now)
+        self.hub.touched(self)
+
+    def _execute(self, event: ServerEvent) -> None:
+        self.conn.allowance -= REQUEST
+        match event:
+            case RequestRefused():
+                member = self.memberships.get(event.room)
+                if member is not None and event.type == FrameType.PUBLISH:
+                    member.refused = True  # RW-ORDER-1
+                self.hub.tally.error(event.type, event.code)
+                self.conn.send(error_frame(event.code, event.request, event.room, text=event.text))
+            case Join():
+                self._handlers.join(self, event)
+            case Leave():
+                self._leave(event)
+            case History():
+                self._handlers.history(self, event)
+            case Stop():
+                self._handlers.stop(self, event)
+
+    def refuse(
+        self, request: Join | Leave | History | Stop, code: Code, text: str, retry_ms: int = 0, room: int | None = None
+    ) -> None:
+        """Answer a request with ERROR, about its own `room` (RW-ERROR-4) unless another is given."""
+        self.hub.tally.error(request.TYPE, code)
+        about = request.room if room is None else room
+        self.conn.send(error_frame(code, request.request, about, retry_ms=retry_ms, text=text))
+
+    def run(self, start: Callable[[Callable[[], None]], None]) -> None:
+        """Execute a request that may end in a callback: `start(done)` begins it, `done` says that it is answered."""
+        self._executing = True
+        at_once = True
+
+        def done() -> None:
+            self._executing = False
+            if not at_once:
+                self.proceed()
+
+        start(done)
+        at_once = False
+
+    def _leave(self, leave: Leave) -> None:
+        member = self.memberships.pop(leave.room, None)
+        if member is None:  # RW-LEAVE-1
+            self.refuse(leave, Code.NOT_JOINED, "you are not in that room")
+            return
+        member.room.detach(member, PresenceKind.LEFT)
+        self.conn.send(Ok(request=leave.request, room=leave.room))
+        self.hub.room_left(member.room)
+
+    def evicted(self, member: Member, octets: bytes) -> None:
+        """The room ended the membership."""
+        del self.memberships[member.room.ref]
+        self.hub.tally.evictions += 1
+        self.write_stream(octets)
+        self.hub.room_left(member.room)
+
+    # --- the end
+
+    def _terminated(self, event: ConnectionTerminated) -> None:
+        orderly = event.by_peer and event.code == Code.NONE  # RW-PRESENCE-3
+        self._parting = PresenceKind.LEFT if orderly else PresenceKind.LOST
+        if self.closing:  # else write_out does it: RW-CLOSE-3
+            self._leave_all(self._parting)
+        extra = {"peer": self.address, "client": self.name, "by_peer": event.by_peer}
+        if event.code is not None:
+            self.hub.tally.goaway("client" if event.by_peer else "server", event.code)
+            extra["code"] = Code(event.code).name if event.code in set(Code) else str(event.code)
+        if event.text:
+            extra["text"] = event.text[:200]
+        log.info("client disconnected", extra=extra)
+
+    def goaway(self, code: Code, now: float, *, retry_ms: int = 0, text: str = "", event: str = "close") -> None:
+        """End the connection by the server's will."""
+        if self.conn.state in ("WAIT_HELLO", "AUTHENTICATING", "OPEN", "DRAINING"):
+            jitter_ms = self.hub.config.jitter_ms if code.retry else 0
+            self.hub.tally.goaway("server", code)
+            self.conn.goaway(code, now, retry_ms=retry_ms, jitter_ms=jitter_ms, text=text, event=event)
+            self._leave_all(PresenceKind.LOST)
+            self.hub.touched(self)
+        elif self.conn.state == "WAIT_PREFACE":
+            self.lost(now)  # it gets no word before its preface
+
+    def sweep(self, now: float) -> None:
+        """What time has brought: PING, time-outs, the end of lingering, a peer that does not read."""
+        ended = self.conn.handle_timeout(now)
+        if ended is not None:
+            self._terminated(ended)
+        if self._blocked_since is not None:
+            waiting = self.link.waiting()
+            if waiting < self._blocked_size:
+                self._blocked_since, self._blocked_size = now, waiting
+            elif now - self._blocked_since >= self.hub.config.stall_ms / 1000:  # RW-LAG-2
+                self._blocked_since = now
+                if self.conn.state in ("OPEN", "DRAINING"):
+                    self.goaway(Code.SLOW, now, retry_ms=1000, text="you do not read", event="time-out")
+        if self.conn.has_data_to_send or self.conn.should_close:
+            self.hub.touched(self)
+
+    def _leave_all(self, kind: PresenceKind) -> None:
+        """RW-CLOSE-6."""
+        told = None if self.hub.draining else kind  # RW-DRAIN-5
+        for member in self.memberships.values():
+            member.room.detach(member, told)
+            self.hub.room_left(member.room)
+        self.memberships.clear()
+
+    @property
+    def closing(self) -> bool:
+        """Whether this client is not answered any more."""
+        return self.gone or not self.conn.answering

@@ -1,0 +1,1 @@
+"""What the server tells its operator: metrics and health over HTTP."""

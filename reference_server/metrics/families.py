@@ -1,0 +1,122 @@
+"""What a server tells Prometheus: read off its state when somebody asks, so that clients pay nothing for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import accumulate
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+
+from reference_server import VERSION
+from reference_server.core.counters import Histogram, Tally
+from reference_server.core.hub import Hub
+
+AT_ONCE = 2_000
+"""How many members are looked at in one turn of the event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What was found at every member. The rest is read off `hub` and its tally, which go on changing."""
+
+    hub: Hub
+    members: int
+    behind: int
+    """Members that have not been handed all that is stable in their room."""
+    farthest: int
+    """Messages between the cursor that is farthest behind and its room's head."""
+    deliveries: int
+
+
+async def survey(hub: Hub) -> Survey:
+    """Look at every member of every room, some at a time: clients are served in between."""
+    members = behind = farthest = looked = 0
+    deliveries = hub.tally.deliveries
+    for room in tuple(hub.rooms.values()):
+        head = room.log.head
+        for member in tuple(room.members.values()):
+            lag = head - member.cursor
+            if lag > 0:
+                behind += 1
+                farthest = max(farthest, lag)
+        members += len(room.members)
+        deliveries += room.delivered
+        looked += 1 + len(room.members)
+        if looked >= AT_ONCE:
+            looked = 0
+            await asyncio.sleep(0)
+    return Survey(hub, members, behind, farthest, deliveries)
+
+
+def families(state: Survey) -> Iterator[Metric]:
+    """The metrics. Units are in the names; `seconds` and `octets` as everywhere in Prometheus are base units."""
+    hub, tally = state.hub, state.hub.tally
+    yield InfoMetricFamily("roomwire_server", "This server", {"version": VERSION, "id": f"{hub.server_id:016x}"})
+    yield _gauge("serving", "1 while new clients are served, 0 while draining or failed", int(hub.health == "serving"))
+    yield _gauge("connections", "Connections that are open", len(hub.peers))
+    yield _gauge("connections_limit", "Connections that there may be", hub.config.max_connections)
+    yield _gauge("rooms", "Rooms that are loaded: those with members", len(hub.rooms))
+    yield _gauge("rooms_stored", "Rooms that were published to, loaded or not", hub.store.rooms())
+    yield _gauge("members", "Memberships of connections in rooms", state.members)
+    yield _gauge("members_behind", "Members that have not been handed all that is stable", state.behind)
+    yield _gauge("lag_messages_max", "Messages that the member farthest behind has not been handed", state.farthest)
+    yield _counter("connections_accepted", "Connections that were accepted", tally.accepted)
+    yield _counter("connections_lost", "Connections of clients that ended without a word", tally.lost)
+    yield _counter("joins", "JOINs that were accepted", tally.joins)
+    yield _counter("evictions", "Memberships that the server ended because their cursor lagged", tally.evictions)
+    yield _counter("publishes", "PUBLISHes that were accepted, and are stable", tally.stable)
+    yield _counter("publishes_repeated", "PUBLISHes that were accepted before: ACK with DUPLICATE", tally.repeats)
+    yield _counter("deliveries", "MESSAGEs handed to members", state.deliveries)
+    yield _by("errors", "Requests refused", ("request", "code"), tally.errors.items())
+    yield _by(
+        "goaways",
+        "GOAWAYs by who sent them, without those after a refused HELLO",
+        ("by", "code"),
+        tally.goaways.items(),
+    )
+    yield from _histograms(tally)
+    files = GaugeMetricFamily("roomwire_store_bytes", "Size of the store's files", labels=("file",))
+    for path in hub.store.files():
+        with suppress(OSError):  # SQLite's log comes and goes
+            files.add_metric((path.name,), path.stat().st_size)
+    yield files
+
+
+def _histograms(tally: Tally) -> Iterator[Metric]:
+    for name, what, histogram in (
+        ("commit_seconds", "From the end of a tick until what it appended is stable", tally.commit_seconds),
+        ("commit_messages", "Messages that became stable at once", tally.commit_messages),
+        ("tick_seconds", "Work at the end of a tick: commit, reply, deliver", tally.tick_seconds),
+        ("late_seconds", "How late the event loop comes to a timer: what everybody waits", tally.late_seconds),
+    ):
+        yield _histogram(f"roomwire_{name}", what, histogram)
+
+
+def _histogram(name: str, what: str, histogram: Histogram) -> Metric:
+    upto = [*map(str, map(float, histogram.bounds)), "+Inf"]
+    buckets = [(bound, float(count)) for bound, count in zip(upto, accumulate(histogram.counts), strict=True)]
+    return HistogramMetricFamily(name, what, buckets, histogram.total)
+
+
+def _gauge(name: str, what: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"roomwire_{name}", what, value)
+
+
+def _counter(name: str, what: str, value: float) -> Metric:
+    return CounterMetricFamily(f"roomwire_{name}", what, value)
+
+
+def _by(name: str, what: str, labels: tuple[str, ...], counts: Iterable[tuple[tuple[str, ...], int]]) -> Metric:
+    family = CounterMetricFamily(f"roomwire_{name}", what, labels=labels)
+    for values, count in tuple(counts):
+        family.add_metric(values, count)
+    return family

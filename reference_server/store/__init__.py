@@ -1,0 +1,1 @@
+"""Where rooms are kept: the contract, in memory, in SQLite, and tools for stores."""

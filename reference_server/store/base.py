@@ -1,0 +1,251 @@
+"""What a store of room logs has to do: the contract, with no implementation.
+
+A store keeps one append-only log for each room. It knows nothing of frames or connections: payloads and
+fields are opaque octets. Two stores fulfil the contract, `memory_store.MemoryStore` (volatile) and
+`sqlite_store.SqliteStore` (durable); tests/server/test_store.py and tests/server/test_store_model.py are run on both.
+
+What every store promises (SPEC.md, "The promise"):
+
+1. Sequence numbers of a room start at 1, rise by 1, and are never used again: not after trimming, not after a
+   restart.
+2. `head` counts, and `read` shows, only what is stable (RW-PROMISE-1). Stable means: on stable storage where
+   `durable` is true.
+3. What was appended since the last commit becomes stable as a whole or not at all, and in the order of the
+   appends: after a crash every log is a prefix of what was appended to it (RW-PROMISE-3).
+4. An id that was appended is known from then on, also before it is stable, until `forget` drops it. Trimming
+   records does not forget ids, and neither does a restart of a durable store (RW-DEDUPE-3).
+5. The epoch of a room changes when data may have been lost, and only then (RW-MODEL-5).
+6. A failed write is never tried again: the store reports it once and does no further work (RW-PROMISE-7).
+
+Everything is called from one thread, the caller's, and callbacks run on that thread only, so the same code
+runs under an event loop and under a virtual clock. No method but `Store.close` waits for storage.
+
+Units: `octets` are counted over payload and fields; `*_ms` are UTC milliseconds since 1970, or a duration in
+milliseconds; ids are 16 octets of which the first six are a big-endian time in milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+ID_SIZE = 16
+DIGEST_SIZE = 16
+INCARNATION_SIZE = 32
+
+
+# The classes below are made once or more for each message: `tuple.__new__` makes one in half the time of its own.
+
+
+class Entry(NamedTuple):
+    """A message to be appended.
+
+    `digest` stands for the content (16 octets, computed by the caller): the store hands it back with `Known`,
+    so that a repeat can be told from a conflict after the record itself was trimmed. `fields` are relayed
+    extension fields.
+    """
+
+    id: bytes
+    digest: bytes
+    time_ms: int
+    sender: int
+    name: str
+    verified: bool
+    ctype: int
+    payload: bytes
+    fields: bytes
+
+
+class Record(NamedTuple):
+    """A message as it is read back; `time_ms` never decreases with `seq`."""
+
+    seq: int
+    time_ms: int
+    sender: int
+    id: bytes
+    ctype: int
+    name: str
+    verified: bool
+    payload: bytes
+    fields: bytes
+
+
+class Known(NamedTuple):
+    """What is remembered of an id: where its message stands, and the digest of its content."""
+
+    seq: int
+    time_ms: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of each room's log is kept; None sets no limit. The strictest limit counts.
+
+    `remember_ids` False keeps no index of ids at all (for a server whose dedupe_ms is 0): `Log.lookup` then
+    finds nothing and `Log.append` accepts every id.
+    """
+
+    messages: int | None = 10_000
+    octets: int | None = None
+    age_ms: int | None = 7 * 24 * 3600 * 1000
+    remember_ids: bool = True
+
+
+class StoreError(Exception):
+    """A store cannot be opened or has failed. `str()` is one line that an operator can act on."""
+
+    def __init__(self, path: object, expected: str, found: str) -> None:
+        super().__init__(f"{path}: expected {expected}, found {found}")
+        self.path = str(path)
+        self.expected = expected
+        self.found = found
+
+
+class StoreLocked(StoreError):
+    """Another process has the store open."""
+
+
+class StoreTooNew(StoreError):
+    """The store was written by a newer version than this one knows."""
+
+
+class StoreCorrupt(StoreError):
+    """What was read is not what was written."""
+
+
+class StoreUnavailable(StoreError):
+    """The storage refuses: permissions, a full disk, a failed write or fsync."""
+
+
+class Log(Protocol):
+    """The log of one room. Obtained from `Store.open`, given back with `Store.release`."""
+
+    @property
+    def key(self) -> str:
+        """The room's folded name, by which rooms are told apart."""
+
+    @property
+    def name(self) -> str:
+        """The room's name as it was first written."""
+
+    @property
+    def epoch(self) -> int:
+        """The log's incarnation, a non-zero unsigned 64-bit integer; an empty log has one too."""
+
+    @property
+    def head(self) -> int:
+        """The last stable sequence number, 0 for an empty log. Moves in `Store.commit` only, never back."""
+
+    @property
+    def tail(self) -> int:
+        """The last sequence number given by `append`; at least `head`."""
+
+    @property
+    def oldest(self) -> int:
+        """The first sequence number retained, `head` + 1 if none is.
+
+        It moves at once, before the records are deleted, so `read` never serves less than what `oldest` says
+        when its callback runs. After a crash it may be lower than it was: then more is served, never less.
+        """
+
+    @property
+    def last_time_ms(self) -> int:
+        """The time given to the last append, 0 for an empty log."""
+
+    @property
+    def known(self) -> int:
+        """The number of ids remembered."""
+
+    def lookup(self, id: bytes) -> Known | None:
+        """What is remembered of `id`, also while it is not stable: then its seq is greater than `head`."""
+
+    def append(self, entry: Entry) -> Known:
+        """Give `entry` the next sequence number, to become stable with the next `Store.commit`.
+
+        The time given is that of the entry, or `last_time_ms` if that is later. Raises ValueError if the id
+        is known, for the caller has to look it up first.
+        """
+
+    def read(self, after: int, limit: int, octets: int, done: Callable[[list[Record]], None]) -> None:
+        """Call `done` once with stable records whose seq is greater than `after`, ascending, without holes.
+
+        At least one record if any is retained in (after, head]; at most `limit`; ends before the record that
+        would exceed `octets`. The first is `after` + 1, or, if that has been trimmed, the log's `oldest`.
+        """
+
+    def trim(self, below: int) -> None:
+        """Delete the stable records whose seq is less than `below`. The head does not move."""
+
+    def retain(self, now_ms: int) -> None:
+        """Apply the store's retention to what is stable. `oldest` moves now or in a callback soon after."""
+
+    def forget(self, before_ms: int) -> None:
+        """Forget the ids whose own time, their first six octets, is less than `before_ms`.
+
+        A crash may bring some of them back. What `trim`, `retain` and `forget` delete needs no commit.
+        """
+
+
+class Store(Protocol):
+    """Room logs by key."""
+
+    @property
+    def durable(self) -> bool:
+        """Whether what is stable survives a crash of the process and loss of power."""
+
+    @property
+    def last_time_ms(self) -> int:
+        """The greatest time given to any record, or 0: the server's clock must not start below it."""
+
+    def raise_max_body(self, max_body: int) -> int:
+        """Note that messages are stored under this limit for bodies from now on, and return the greatest ever noted.
+
+        To be called once, before the first append; it waits for storage. A server announces no less (RW-WELCOME-5).
+        """
+
+    def rooms(self) -> int:
+        """The number of rooms with a stable head above 0."""
+
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold what is stored, for whoever measures them; some may not be there."""
+
+    def keys(self, after: str, limit: int, done: Callable[[list[str]], None]) -> None:
+        """Call `done` with the keys of up to `limit` stored rooms greater than `after`, ascending.
+
+        For whoever has to visit them all, a few at a time: retention and forgetting reach open logs only.
+        """
+
+    def open(self, key: str, name: str, done: Callable[[Log, bool], None]) -> None:
+        """Load or make the log of the room `key`, and call `done(log, created)` once.
+
+        `created` is true if nothing is stored for the room and nobody else had it open; nothing is stored for
+        it until it is appended to. While a log is open every `open` gets the same object; each is to be
+        matched by a `release`.
+        """
+
+    def release(self, log: Log) -> None:
+        """Give back what one `open` got. A log that nobody has open leaves memory once it is stable."""
+
+    def commit(self, done: Callable[[], None]) -> None:
+        """Make stable, as one batch, all that was appended to any log; then heads move and `done` is called.
+
+        May be called again before `done`: later batches wait for earlier ones, and `done` is called in order.
+        If the batch cannot be written `done` is never called, nor that of any later commit.
+        """
+
+    def close(self) -> None:
+        """Finish the commits under way, free everything. Appends without a commit are dropped. Repeatable."""
+
+
+def epoch_of(incarnation: bytes, key: str) -> int:
+    """The epoch of the room `key` in the store whose incarnation is these 32 random octets.
+
+    Derived rather than stored, so that an empty room has an epoch that survives a restart although nothing is
+    kept for it; keyed, so that a client that sees epochs of rooms cannot tell those of others.
+    """
+    digest = hashlib.blake2b(key.encode(), digest_size=8, key=incarnation).digest()
+    return int.from_bytes(digest, "big") or 1  # zero is not an epoch

@@ -1,0 +1,170 @@
+"""A volatile store: everything in memory, stable as soon as it is committed, gone with the process.
+
+For tests and for rooms whose history may be lost. Each store has new epochs, since its logs start anew.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from reference_server.store.base import INCARNATION_SIZE, Entry, Known, Log, Record, Retention, epoch_of
+from reference_server.store.id_index import IdIndex
+
+_new = tuple.__new__
+
+
+class MemoryLog:
+    """One room's log: a list of records, the first of which is `oldest`."""
+
+    __slots__ = (
+        "_ids",
+        "_records",
+        "_store",
+        "epoch",
+        "head",
+        "key",
+        "last_time_ms",
+        "name",
+        "octets",
+        "oldest",
+        "users",
+    )
+
+    def __init__(self, store: MemoryStore, key: str, name: str, epoch: int) -> None:
+        self._store = store
+        self._records: list[Record] = []
+        self._ids = IdIndex()
+        self.key = key
+        self.name = name
+        self.epoch = epoch
+        self.head = 0
+        self.oldest = 1
+        self.last_time_ms = 0
+        self.octets = 0  # of the records that are held, stable or not
+        self.users = 0
+
+    @property
+    def tail(self) -> int:
+        return self.oldest + len(self._records) - 1
+
+    @property
+    def known(self) -> int:
+        return len(self._ids)
+
+    def lookup(self, id: bytes) -> Known | None:
+        return self._ids.get(id)
+
+    def append(self, entry: Entry) -> Known:
+        id, digest, time_ms, sender, name, verified, ctype, payload, fields = entry
+        seq = self.oldest + len(self._records)
+        if time_ms < self.last_time_ms:
+            time_ms = self.last_time_ms
+        known = _new(Known, (seq, time_ms, digest))
+        if self._store.retention.remember_ids:
+            self._ids.add(id, known)
+        self.last_time_ms = time_ms
+        self._records.append(_new(Record, (seq, time_ms, sender, id, ctype, name, verified, payload, fields)))
+        self.octets += len(payload) + len(fields)
+        self._store.appended(self)
+        return known
+
+    def read(self, after: int, limit: int, octets: int, done: Callable[[list[Record]], None]) -> None:
+        start = max(after + 1, self.oldest) - self.oldest
+        end = min(start + limit, self.head + 1 - self.oldest)
+        records = self._records[start:end] if start < end else []
+        total = 0
+        for index, record in enumerate(records):
+            total += _octets(record)
+            if total > octets and index:
+                del records[index:]
+                break
+        done(records)
+
+    def trim(self, below: int) -> None:
+        # Only what is stable can be trimmed: what is not has no place in the log yet.
+        count = min(below, self.head + 1) - self.oldest
+        if count > 0:
+            self.octets -= sum(map(_octets, self._records[:count]))
+            del self._records[:count]
+            self.oldest += count
+
+    def retain(self, now_ms: int) -> None:
+        limits = self._store.retention
+        if limits.messages is not None:
+            self.trim(self.head + 1 - limits.messages)
+        cutoff = 0 if limits.age_ms is None else now_ms - limits.age_ms
+        stable = self.head + 1 - self.oldest
+        octets = self.octets - sum(map(_octets, self._records[stable:]))
+        below = self.oldest
+        for record in itertools.islice(self._records, stable):
+            if record.time_ms >= cutoff and (limits.octets is None or octets <= limits.octets):
+                break
+            octets -= _octets(record)
+            below = record.seq + 1
+        self.trim(below)
+
+    def forget(self, before_ms: int) -> None:
+        self._ids.forget(before_ms)
+
+
+def _octets(item: Entry | Record) -> int:
+    return len(item.payload) + len(item.fields)
+
+
+class MemoryStore:
+    """A `store.Store` that is not durable. Every callback is called at once, before the method returns."""
+
+    durable = False
+
+    def __init__(self, retention: Retention | None = None, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
+        self.retention = retention or Retention()
+        self.last_time_ms = 0
+        self._incarnation = random_bytes(INCARNATION_SIZE)
+        self._logs: dict[str, MemoryLog] = {}
+        self._unstable: set[MemoryLog] = set()
+
+    def raise_max_body(self, max_body: int) -> int:
+        return max_body
+
+    def rooms(self) -> int:
+        return sum(log.head > 0 for log in self._logs.values())
+
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
+    def keys(self, after: str, limit: int, done: Callable[[list[str]], None]) -> None:
+        done(heapq.nsmallest(limit, (key for key, log in self._logs.items() if log.head and key > after)))
+
+    def open(self, key: str, name: str, done: Callable[[Log, bool], None]) -> None:
+        log = self._logs.get(key)
+        created = log is None
+        if log is None:
+            log = self._logs[key] = MemoryLog(self, key, name, epoch_of(self._incarnation, key))
+        log.users += 1
+        done(log, created)
+
+    def release(self, log: Log) -> None:
+        held = self._logs[log.key]
+        held.users -= 1
+        if not held.users and not held.tail:
+            del self._logs[log.key]  # nothing is kept for rooms that were never published to
+
+    def appended(self, log: MemoryLog) -> None:
+        """Called by a log after each append."""
+        self._unstable.add(log)
+        if log.last_time_ms > self.last_time_ms:
+            self.last_time_ms = log.last_time_ms
+
+    def commit(self, done: Callable[[], None]) -> None:
+        for log in self._unstable:
+            log.head = log.tail
+        self._unstable.clear()
+        done()
+
+    def close(self) -> None:
+        self._logs.clear()
+        self._unstable.clear()

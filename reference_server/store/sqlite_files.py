@@ -1,0 +1,258 @@
+"""The data directory of the SQLite store: its lock, its database file, and what may be wrong with them.
+
+lock            held as long as the store is open; says which process holds it
+rooms.sqlite3   the database, beside it SQLite's own -wal and -shm
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from reference_server.store.base import (
+    INCARNATION_SIZE,
+    StoreCorrupt,
+    StoreLocked,
+    StoreTooNew,
+    StoreUnavailable,
+)
+from reference_server.store.sqlite_tables import SCHEMA, Meta, read_meta, write_meta
+from reference_server.store.sqlite_wal import check_wal
+
+DATABASE = "rooms.sqlite3"
+"""The name of the database in its directory."""
+
+logger = logging.getLogger("roomwire.server")
+
+FORMAT = 2
+"""The version of the store's format, kept as the database's `user_version`. No release had format 1."""
+
+_APPLICATION = 0x52574952  # "RWIR", kept in the file's header so that nobody takes another database for a store
+_STORAGE_ERRORS = {
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_NOLFS,
+}
+
+
+class DataDirectory:
+    """A data directory that is locked by this process, and its database, which is sound as far as can be told
+    without reading all of it. Made where it does not exist.
+
+    Raises a StoreError: StoreLocked, StoreTooNew, StoreCorrupt or StoreUnavailable.
+    """
+
+    def __init__(self, directory: Path, random_bytes: Callable[[int], bytes]) -> None:
+        self.path = directory / DATABASE
+        self._lock = _lock(directory)
+        try:
+            self._check_log()
+            self.writer = self._open(random_bytes)
+            if not self._meta.incarnation:  # a copy that is put to use: RW-MODEL-4
+                self.write_meta(Meta(random_bytes(INCARNATION_SIZE), self._meta.max_body))
+        except Exception as error:
+            os.close(self._lock)
+            raise as_store_error(error, self.path) from error
+
+    def _open(self, random_bytes: Callable[[int], bytes]) -> sqlite3.Connection:
+        connection = self.connect()
+        try:
+            if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+                self._create(connection, random_bytes)
+            check_format(connection, self.path)
+            self._meta = read_meta(connection, self.path)
+            # Also what check_wal relies on.
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except Exception:
+            connection.close()
+            raise
+        return connection
+
+    def _check_log(self) -> None:
+        log = self.path.with_name(self.path.name + "-wal")
+        dropped = check_wal(log)
+        if dropped:
+            logger.warning(
+                "an incomplete transaction at the end of the write-ahead log is dropped: the last complete one counts",
+                extra={"path": str(log), "octets": dropped},
+            )
+        if _size(log) and not _size(self.path):  # SQLite would delete the log
+            raise StoreCorrupt(self.path, "a database beside its write-ahead log", "none")
+
+    def connect(self, mode: str = "rwc") -> sqlite3.Connection:
+        """`connect`, to this database."""
+        return connect(self.path, mode)
+
+    def _create(self, connection: sqlite3.Connection, random_bytes: Callable[[int], bytes]) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
+        for statement in SCHEMA:
+            connection.execute(statement)
+        write_meta(connection, Meta(random_bytes(INCARNATION_SIZE), 0))
+        connection.execute("COMMIT")
+        # SQLite syncs its files and their names, but not the name of the directory that they are in.
+        sync_directory(self.path.parent)
+        sync_directory(self.path.parent.parent)
+
+    @property
+    def incarnation(self) -> bytes:
+        return self._meta.incarnation
+
+    @property
+    def max_body(self) -> int:
+        return self._meta.max_body
+
+    def write_meta(self, meta: Meta) -> None:
+        """Keep `meta` from now on. Raises StoreError."""
+        try:
+            self.writer.execute("BEGIN IMMEDIATE")
+            write_meta(self.writer, meta)
+            self.writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise as_store_error(error, self.path) from error
+        self._meta = meta
+
+    def close(self) -> None:
+        """Close the writer's connection and the lock. With no other connection open, this empties the log."""
+        try:
+            self.writer.close()
+        finally:
+            os.close(self._lock)
+
+
+def connect(path: Path, mode: str = "rwc") -> sqlite3.Connection:
+    """A connection that may be handed to another thread. Transactions are begun and ended explicitly."""
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        # FULL syncs the log at every commit: NORMAL loses acknowledged messages with the power.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA cell_size_check = ON")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+    except Exception:
+        connection.close()
+        raise
+    return connection
+
+
+def check_format(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise StoreTooNew or StoreCorrupt unless this version of the server can read the database."""
+    application, version = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+    )
+    if application != _APPLICATION:
+        raise StoreCorrupt(path, "a Roomwire store", "the database of another application")
+    if version > FORMAT:
+        raise StoreTooNew(path, f"format {FORMAT} or older", f"format {version} of a newer version")
+    if version != FORMAT:
+        found = f"format {version}, from before any release; move it away, and a new store is made"
+        raise StoreCorrupt(path, f"format {FORMAT}", found)
+
+
+def renew_incarnation(directory: str | os.PathLike[str], random_bytes: Callable[[int], bytes] = os.urandom) -> None:
+    """Give the store in `directory` a new incarnation, and by that every room a new epoch.
+
+    To be done after it was restored from a backup: clients then know that what they saw last may be missing,
+    and that its sequence numbers may come to stand for other messages. Raises StoreError.
+    """
+    path = Path(directory)
+    if not (path / DATABASE).exists():
+        raise StoreUnavailable(path, "a store", "none")
+    files = DataDirectory(path, random_bytes)
+    try:
+        files.write_meta(Meta(random_bytes(INCARNATION_SIZE), files.max_body))
+    finally:
+        files.close()
+
+
+def as_store_error(error: Exception, path: Path) -> Exception:
+    """What an operator should read for `error`; the same error if it is no matter of the storage."""
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # the rest is a detail
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return StoreLocked(path, "to be the only user", f"another one ({error})")
+        if code in _STORAGE_ERRORS:
+            return StoreUnavailable(path, "storage that can be read and written", str(error))
+        return StoreCorrupt(path, "a sound Roomwire store", str(error))
+    if isinstance(error, UnicodeDecodeError):
+        return StoreCorrupt(path, "names in UTF-8", "octets that are not")
+    if isinstance(error, OSError):
+        return StoreUnavailable(error.filename or path, "storage that can be read and written", _reason(error))
+    return error
+
+
+def _lock(directory: Path) -> int:
+    """Make and lock the directory; the descriptor holds the lock, also if the process is killed."""
+    descriptor, holder = _try_lock(directory)
+    if holder:
+        raise StoreLocked(directory, "to be the only user", f"that process {holder} uses it")
+    return descriptor
+
+
+def _try_lock(directory: Path) -> tuple[int, str]:
+    """A descriptor that holds the lock, or -1 and who holds it."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreUnavailable(directory, "a directory that can be read and written", _reason(error)) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        return -1, holder
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor, ""
+
+
+@contextmanager
+def lock_if_free(directory: Path) -> Iterator[str]:
+    """Keep servers from opening the store meanwhile; the number of the process that has it open already, or "".
+
+    A directory in which no server has been yet has no lock, and one in which nothing can be written needs none.
+    """
+    descriptor, holder = -1, ""
+    try:
+        if (directory / "lock").exists():
+            descriptor, holder = _try_lock(directory)
+    except StoreUnavailable:
+        pass
+    try:
+        yield holder
+    finally:
+        if descriptor != -1:
+            os.close(descriptor)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory stable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

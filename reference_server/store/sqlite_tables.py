@@ -1,0 +1,398 @@
+"""The tables of the SQLite store: their layout, what is written to them, and what is read back and checked.
+
+Plain functions over a connection, called on whichever thread owns it. Two things shape the statements:
+
+- *Every row carries a CRC-32 over its columns*, made when it is written and compared when it is read, and
+  every read checks that its rows are all there. What differs is StoreCorrupt: it is refused, never served.
+- *As few steps as possible.* sqlite3 gives up the interpreter's lock around each step of a statement, and may
+  have to wait to get it back while the event loop is busy. With a step for each row, a busy loop can make
+  appends and reads 20 times slower. So rows are written many to a statement, and read as one value: JSON, or
+  octets in hex where there are very many. A room may have a million ids when it is opened.
+
+Integers above 2^63 (`sender`) are stored as the negative number with the same 64 bits.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sqlite3
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from reference_server.store.base import ID_SIZE, Entry, Known, Record, StoreCorrupt
+from reference_server.store.id_index import KNOWN, ROW_SIZE, time_prefix
+
+SCHEMA = (
+    """CREATE TABLE meta (
+        incarnation BLOB NOT NULL,      -- 32 random octets; the epochs of all rooms are derived from it
+        max_body INTEGER NOT NULL,      -- the greatest limit for bodies under which messages were stored
+        crc INTEGER NOT NULL)""",
+    # The key is the primary key, with no index beside the table: so a damaged key is found by its checksum.
+    """CREATE TABLE rooms (
+        key TEXT PRIMARY KEY,           -- the folded name
+        id INTEGER NOT NULL,            -- from 1 without holes; rooms are never deleted
+        name TEXT NOT NULL,
+        head INTEGER NOT NULL,          -- stored by itself, so that trimming never moves it
+        oldest INTEGER NOT NULL,        -- first seq retained, head + 1 if none
+        octets INTEGER NOT NULL,        -- of payloads and fields of all messages there ever were
+        ids INTEGER NOT NULL,           -- rows in the table ids
+        last_time_ms INTEGER NOT NULL,
+        unicode_version TEXT NOT NULL,  -- by which the key was folded
+        crc INTEGER NOT NULL) WITHOUT ROWID""",
+    """CREATE TABLE messages (
+        room INTEGER, seq INTEGER, time_ms INTEGER NOT NULL, sender INTEGER NOT NULL, id BLOB NOT NULL,
+        ctype INTEGER NOT NULL, name TEXT NOT NULL, verified INTEGER NOT NULL,
+        payload BLOB NOT NULL, fields BLOB NOT NULL,
+        offset INTEGER NOT NULL,        -- octets of all earlier messages of the room
+        crc INTEGER NOT NULL, PRIMARY KEY (room, seq)) WITHOUT ROWID""",
+    """CREATE TABLE ids (               -- outlive their messages
+        room INTEGER, id BLOB,
+        known BLOB NOT NULL,            -- seq, time_ms, digest, crc: packed as the index in memory has them
+        PRIMARY KEY (room, id)) WITHOUT ROWID""",
+)
+
+_MESSAGE_COLUMNS, _ID_COLUMNS, _ROOM_COLUMNS = 12, 3, 10
+_ROWS_A_STEP = 256
+_IDS_A_READ = 8_192  # bounds how long the interpreter's lock is held to decode them: 1 ms
+
+_MESSAGE_CRC = struct.Struct(">qqqqqHHHI")  # room, seq, time_ms, sender, offset, ctype, verified, two lengths
+_ID_ROW = struct.Struct(f">{ID_SIZE}s{KNOWN.size}sI")  # id, a Known, crc
+_ROOM_CRC = struct.Struct(">qqqqqqHHH")  # the integers, three lengths
+
+_READ_ROOMS = """
+    SELECT key, id, name, head, oldest, octets, ids, last_time_ms, unicode_version, crc FROM rooms"""
+
+# Ends with the first message that is too much, so that what is missing can be told from what did not fit.
+_READ_MESSAGES = """
+    WITH first AS (
+        SELECT seq, offset, length(payload) + length(fields) AS size FROM messages
+        WHERE room = :room AND seq BETWEEN :start AND :end ORDER BY seq LIMIT 1)
+    SELECT (SELECT oldest FROM rooms WHERE key = :key), json_group_array(json_array(
+        seq, time_ms, sender, hex(id), ctype, name, verified, hex(payload), hex(fields), offset, crc))
+    FROM (SELECT m.* FROM first CROSS JOIN messages AS m
+          WHERE m.room = :room AND m.seq BETWEEN first.seq AND min(first.seq + :limit - 1, :end)
+          AND m.offset <= first.offset + max(first.size, :octets)
+          ORDER BY m.seq)"""
+
+_READ_IDS = """
+    SELECT group_concat(hex(id) || hex(known), '')
+    FROM (SELECT id, known FROM ids WHERE room = ? AND id > ? ORDER BY id LIMIT ?)"""
+
+# Times and offsets never decrease with seq, so this scans what is about to be deleted and nothing else.
+_FIRST_RETAINED = """
+    SELECT seq, time_ms, offset FROM messages
+    WHERE room = ? AND seq BETWEEN ? AND ? AND time_ms >= ? AND offset >= ? ORDER BY seq LIMIT 1"""
+
+
+@dataclass(slots=True, eq=False)
+class Room:
+    """A row of the table rooms. Once made it is the writer's; the others use only `id`, `key` and `name`."""
+
+    key: str
+    name: str
+    unicode_version: str
+    id: int = 0  # 0: nothing is stored yet
+    head: int = 0
+    oldest: int = 1
+    octets: int = 0
+    ids: int = 0
+    last_time_ms: int = 0
+
+    def row(self) -> tuple[Any, ...]:
+        return (
+            self.key,
+            self.id,
+            self.name,
+            self.head,
+            self.oldest,
+            self.octets,
+            self.ids,
+            self.last_time_ms,
+            self.unicode_version,
+            self.crc(),
+        )
+
+    def crc(self) -> int:
+        numbers = (self.id, self.head, self.oldest, self.octets, self.ids, self.last_time_ms)
+        texts = (self.key.encode(), self.name.encode(), self.unicode_version.encode())
+        return crc32(_ROOM_CRC.pack(*numbers, *map(len, texts)) + b"".join(texts))
+
+
+class Writer:
+    """Gathers the rows of a transaction, and writes them in few steps."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, last_room: int) -> None:
+        self._connection = connection
+        self._path = path
+        self._last_room = last_room
+        self._messages: list[Any] = []  # columns of all rows, one after the other
+        self._ids: list[Any] = []
+        self._rooms: dict[Room, None] = {}
+
+    def append(self, room: Room, entry: Entry, known: Known, remember_id: bool) -> None:
+        seq, time_ms, _ = known
+        id, _, _, sender, name, verified, ctype, payload, fields = entry
+        if not room.id:
+            self._last_room += 1
+            room.id = self._last_room
+        number, offset = room.id, room.octets
+        sender -= sender >> 63 << 64
+        crc = _message_crc((number, seq, time_ms, sender, id, ctype, name, verified, payload, fields, offset))
+        # sqlite3 looks for an adapter for each parameter that is bytes or bool, and for none that is bytearray or int.
+        id_column = bytearray(id)
+        self._messages += (
+            number, seq, time_ms, sender, id_column, ctype, name, int(verified), bytearray(payload), bytearray(fields),
+            offset, crc,
+        )  # fmt: skip
+        if remember_id:
+            self._ids += (number, id_column, bytearray(_stored(number, id, KNOWN.pack(*known))))
+            room.ids += 1
+        room.head = seq
+        room.octets = offset + len(payload) + len(fields)
+        room.last_time_ms = time_ms
+        self._rooms[room] = None
+
+    def trim(self, room: Room, below: int) -> None:
+        """Delete the messages before `below`, at most head + 1."""
+        self._flush()
+        sql = "DELETE FROM messages WHERE room = ? AND seq < ?"
+        deleted = self._connection.execute(sql, (room.id, below)).rowcount
+        self._expect(room, "messages", below - room.oldest, deleted)
+        room.oldest = below
+        self._rooms[room] = None
+
+    def forget(self, room: Room, before_ms: int, count: int) -> None:
+        """Delete the ids older than `before_ms`, of which there are `count`."""
+        self._flush()
+        sql = "DELETE FROM ids WHERE room = ? AND id < ?"
+        deleted = self._connection.execute(sql, (room.id, time_prefix(before_ms))).rowcount
+        self._expect(room, "ids", count, deleted)
+        room.ids -= deleted
+        self._rooms[room] = None
+
+    def begin(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Write what is left and sync. If this raises, what has become of the transaction is not known."""
+        self._flush()
+        rooms = [column for room in self._rooms for column in room.row()]
+        _write(self._connection, "INSERT OR REPLACE INTO rooms", _ROOM_COLUMNS, rooms)
+        self._rooms.clear()
+        self._connection.execute("COMMIT")
+
+    def _flush(self) -> None:
+        _write(self._connection, "INSERT INTO messages", _MESSAGE_COLUMNS, self._messages)
+        _write(self._connection, "INSERT INTO ids", _ID_COLUMNS, self._ids)
+        self._messages, self._ids = [], []
+
+    def _expect(self, room: Room, table: str, expected: int, found: int) -> None:
+        if found != expected:
+            raise StoreCorrupt(self._path, f"{expected} old {table} of room {room.key!r}", str(found))
+
+
+def _write(connection: sqlite3.Connection, verb: str, width: int, columns: list[Any]) -> None:
+    """Write rows of `width` columns, a power of two of them at a time, so that few statements are enough."""
+    start, rows, size = 0, len(columns) // width, _ROWS_A_STEP
+    while rows:
+        while size > rows:
+            size >>= 1
+        end = start + size * width
+        connection.execute(_statement(verb, width, size), columns[start:end])
+        start, rows = end, rows - size
+
+
+@functools.cache
+def _statement(verb: str, width: int, rows: int) -> str:
+    row = "(" + ",".join("?" * width) + ")"
+    return f"{verb} VALUES {','.join([row] * rows)}"
+
+
+def read_rooms(connection: sqlite3.Connection, path: Path) -> Iterator[Room]:
+    """All rooms, each checked."""
+    count = last = 0
+    for row in connection.execute(_READ_ROOMS):
+        room = room_of(row, path)
+        count, last = count + 1, max(last, room.id)
+        yield room
+    if count != last:
+        raise StoreCorrupt(path, f"{last} rooms", str(count))
+
+
+def read_room(connection: sqlite3.Connection, path: Path, key: str) -> Room | None:
+    row = connection.execute(f"{_READ_ROOMS} WHERE key = ?", (key,)).fetchone()
+    return None if row is None else room_of(row, path)
+
+
+def read_keys(connection: sqlite3.Connection, after: str, limit: int) -> list[str]:
+    """Ascending. SQLite compares text by its UTF-8, which is the order of code points."""
+    sql = "SELECT json_group_array(key) FROM (SELECT key FROM rooms WHERE key > ? ORDER BY key LIMIT ?)"
+    keys: list[str] = json.loads(connection.execute(sql, (after, limit)).fetchone()[0])
+    return keys
+
+
+def read_messages(
+    connection: sqlite3.Connection, path: Path, room: Room, start: int, end: int, limit: int, octets: int
+) -> list[Record]:
+    """Messages from `start`, or the oldest there is, to `end`: as many as both limits allow, at least one."""
+    names = {"key": room.key, "room": room.id, "start": start, "end": end, "limit": limit, "octets": octets}
+    oldest, text = connection.execute(_READ_MESSAGES, names).fetchone()
+    rows = _decoded(text, path, room)
+    if not isinstance(oldest, int):
+        raise _changed(path, "the entry", room.key)
+    seq = max(start, oldest)
+    last = min(seq + limit - 1, end)
+    records: list[Record] = []
+    for row in rows:
+        if row[0] != seq:
+            break
+        record = _record(row, room, path)
+        octets -= len(record.payload) + len(record.fields)
+        if octets < 0 and records:
+            return records
+        records.append(record)
+        seq += 1
+    if seq <= last:
+        raise StoreCorrupt(path, f"message {seq} of room {room.key!r}", "another or none")
+    return records
+
+
+def read_bounds(connection: sqlite3.Connection, path: Path, room: Room) -> tuple[int, int]:
+    """The time and the offset of the oldest message; of the head if none is retained."""
+    if room.oldest > room.head:
+        return room.last_time_ms, room.octets
+    sql = "SELECT time_ms, offset FROM messages WHERE room = ? AND seq = ?"
+    row = connection.execute(sql, (room.id, room.oldest)).fetchone()
+    if row is None:
+        raise StoreCorrupt(path, f"message {room.oldest} of room {room.key!r}", "nothing")
+    return row[0], row[1]
+
+
+def first_retained(
+    connection: sqlite3.Connection, room: Room, oldest: int, head: int, since_ms: int, offset: int
+) -> tuple[int, int, int] | None:
+    """Seq, time and offset of the first message that is young enough and near enough to the head."""
+    row = connection.execute(_FIRST_RETAINED, (room.id, oldest, head, since_ms, offset)).fetchone()
+    return None if row is None else (row[0], row[1], row[2])
+
+
+def read_ids(connection: sqlite3.Connection, path: Path, room: Room) -> Iterator[bytes]:
+    """The ids of the room as an `IdIndex` wants them, checked. Nothing may be writing to the room."""
+    last, count, start = b"", 0, _id_crc(room.id)
+    while True:
+        (text,) = connection.execute(_READ_IDS, (room.id, last, _IDS_A_READ)).fetchone()
+        octets = bytes.fromhex(text or "")
+        rows, rest = divmod(len(octets), ROW_SIZE)
+        if rest:  # damage may change the length of a column, or its type
+            raise _changed(path, "an id", room.key)
+        for id, known, crc in _ID_ROW.iter_unpack(octets):
+            if id <= last or crc32(known, crc32(id, start)) != crc:
+                raise _changed(path, f"id {id.hex()}", room.key)
+            last = id
+        if rows:
+            yield octets
+        count += rows
+        if rows < _IDS_A_READ:
+            break
+    if count != room.ids:
+        raise StoreCorrupt(path, f"{room.ids} ids of room {room.key!r}", str(count))
+
+
+class Meta(NamedTuple):
+    """What is kept once for the whole store."""
+
+    incarnation: bytes
+    """Empty in a copy that no server was started with."""
+    max_body: int
+    """The greatest limit for bodies under which messages were stored."""
+
+
+def write_meta(connection: sqlite3.Connection, meta: Meta) -> None:
+    connection.execute("DELETE FROM meta")
+    connection.execute("INSERT INTO meta VALUES (?, ?, ?)", (*meta, _meta_crc(*meta)))
+
+
+def read_meta(connection: sqlite3.Connection, path: Path) -> Meta:
+    rows = connection.execute("SELECT incarnation, max_body, crc FROM meta").fetchall()
+    if len(rows) != 1 or not _sound(rows[0][2], _meta_crc, *rows[0][:2]):
+        raise StoreCorrupt(path, "the incarnation as it was written", "another checksum or none")
+    return Meta(*rows[0][:2])
+
+
+def _meta_crc(incarnation: bytes, max_body: int) -> int:
+    return crc32(incarnation + max_body.to_bytes(8, "big"))
+
+
+def room_of(row: tuple[Any, ...], path: Path) -> Room:
+    """A row of the table rooms, checked. Raises StoreCorrupt."""
+    key, id, name, head, oldest, octets, ids, last_time_ms, unicode_version, crc = row
+    room = Room(key, name, unicode_version, id, head, oldest, octets, ids, last_time_ms)
+    if not _sound(crc, room.crc):
+        raise _changed(path, "the entry", str(key))
+    return room
+
+
+def _record(row: list[Any], room: Room, path: Path) -> Record:
+    seq, time_ms, sender, hex_id, ctype, name, verified, hex_payload, hex_fields, offset, crc = row
+    id, payload, fields = bytes.fromhex(hex_id), bytes.fromhex(hex_payload), bytes.fromhex(hex_fields)
+    columns = (room.id, seq, time_ms, sender, id, ctype, name, verified, payload, fields, offset)
+    if not _sound(crc, _message_crc, columns):
+        raise _changed(path, f"message {seq}", room.key)
+    sender &= 0xFFFF_FFFF_FFFF_FFFF
+    return Record(seq, time_ms, sender, id, ctype, name, bool(verified), payload, fields)
+
+
+def message_is_sound(row: Sequence[Any]) -> bool:
+    """Whether a row of the table messages is as it was written."""
+    return _sound(row[-1], _message_crc, tuple(row[:-1]))
+
+
+def known_of(row: Sequence[Any]) -> Known | None:
+    """What a row of the table ids says; None if it is not as it was written."""
+    room, id, stored = row
+    try:
+        known = stored[: KNOWN.size]
+        return Known(*KNOWN.unpack(known)) if _stored(room, id, known) == stored else None
+    except (TypeError, struct.error):
+        return None  # damage may change the types of columns
+
+
+def _changed(path: Path, what: str, key: str) -> StoreCorrupt:
+    return StoreCorrupt(path, f"{what} of room {key!r} as it was written", "another checksum")
+
+
+def _message_crc(row: tuple[Any, ...]) -> int:
+    room, seq, time_ms, sender, id, ctype, name, verified, payload, fields, offset = row
+    text = name.encode()
+    numbers = _MESSAGE_CRC.pack(room, seq, time_ms, sender, offset, ctype, verified, len(text), len(fields))
+    return crc32(payload, crc32(b"".join((numbers, id, text, fields))))
+
+
+def _stored(room: int, id: bytes, known: bytes) -> bytes:
+    """The column `known`."""
+    return known + crc32(known, crc32(id, _id_crc(room))).to_bytes(4, "big")
+
+
+def _id_crc(room: int) -> int:
+    """What the CRC of an id of the room begins with."""
+    return crc32(room.to_bytes(8, "big"))
+
+
+def _sound(crc: object, compute: Callable[..., int], *columns: Any) -> bool:
+    try:
+        return compute(*columns) == crc
+    except (TypeError, AttributeError, struct.error):
+        return False  # damage may change the types of columns
+
+
+def _decoded(text: str, path: Path, room: Room) -> list[Any]:
+    try:
+        rows: list[Any] = json.loads(text)
+    except ValueError as error:
+        raise _changed(path, "a row", room.key) from error
+    return rows

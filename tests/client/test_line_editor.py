@@ -1,0 +1,89 @@
+"""reference_client.chat.line_editor: keys in, text and picture out."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reference_client.chat.line_editor import Ended, Entered, LineEditor, cells
+
+
+def typed(keys: str | bytes) -> LineEditor:
+    editor = LineEditor()
+    editor.feed(keys if isinstance(keys, bytes) else keys.encode())
+    return editor
+
+
+@pytest.mark.parametrize(
+    ("keys", "text", "cursor"),
+    [
+        ("abc", "abc", 3),
+        ("abc\x7f\x08", "a", 1),
+        ("\x7f", "", 0),
+        ("abc\x1b[D\x1b[Dx", "axbc", 2),
+        ("abc\x01x\x05y", "xabcy", 5),
+        ("abc\x1b[H\x1b[3~", "bc", 0),
+        ("abc\x1bOH\x04", "bc", 0),
+        ("abc\x02\x02\x06\x0b", "ab", 2),
+        ("one two \x17x", "one x", 5),
+        ("one two\x1b[D\x15", "o", 0),
+        ("a\x1b[99;5~b\x1bxc", "abc", 3),
+        ("a\x00\x1f\tb", "ab", 2),
+        ("gr\u00fc\u00df dich \U0001f600", "gr\u00fc\u00df dich \U0001f600", 11),
+        ("first\rsecond\r\x10\x10", "first", 5),
+        ("first\rdraft\x10\x0e", "draft", 5),
+        ("first\r\x1b[A\x1b[A\x1b[B\x1b[B", "", 0),
+    ],
+)
+def test_keys(keys: str, text: str, cursor: int) -> None:
+    editor = typed(keys)
+    assert (editor.text, editor.cursor) == (text, cursor)
+
+
+def test_what_is_done() -> None:
+    editor = LineEditor()
+    assert editor.feed(b"one\rtwo\nthree") == [Entered("one"), Entered("two")]
+    assert editor.feed(b"\x04") == []  # deletes, since there is text
+    assert editor.feed(b"\x15\x04") == [Ended()]
+
+
+def test_characters_may_come_in_pieces() -> None:
+    editor = LineEditor()
+    for octet in "\u00e4\x1b[D\U0001f600".encode():
+        editor.feed(bytes((octet,)))
+    assert editor.text == "\U0001f600\u00e4"
+
+
+def test_ill_formed_octets() -> None:
+    assert typed(b"a\xffb").text == "a\ufffdb"
+
+
+@pytest.mark.parametrize(
+    ("keys", "columns", "picture", "cursor"),
+    [
+        ("abc", 20, "> abc", 5),
+        ("abc\x01", 20, "> abc", 2),
+        ("abcdefghij", 8, "> fghij", 7),
+        ("abcdefghij\x01", 8, "> abcde", 2),
+        ("\u65e5\u672c", 20, "> \u65e5\u672c", 6),
+        ("\u202ex", 20, "> \\u202ex", 9),
+    ],
+)
+def test_picture(keys: str, columns: int, picture: str, cursor: int) -> None:
+    assert typed(keys).picture("> ", columns) == (picture, cursor)
+
+
+@given(st.binary(max_size=60), st.text(max_size=20), st.integers(0, 40))
+def test_picture_fits(keys: bytes, prompt: str, columns: int) -> None:
+    picture, cursor = typed(keys).picture(prompt, columns)
+    width = sum(map(cells, picture))
+    assert width <= max(columns - 1, 1)
+    assert 0 <= cursor <= width
+
+
+@given(st.lists(st.binary(max_size=8)))
+def test_slices_make_no_difference(pieces: list[bytes]) -> None:
+    editor = LineEditor()
+    done = [event for piece in pieces for event in editor.feed(piece)]
+    whole = LineEditor()
+    assert whole.feed(b"".join(pieces)) == done
+    assert (whole.text, whole.cursor) == (editor.text, editor.cursor)

@@ -1,0 +1,157 @@
+"""The page of a report as people use it: in a real Chromium, which is driven by chromedriver."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conformance.harness.verdicts import Verdict
+from conformance.report import html as page
+from conformance.report import results
+from tests.support.browser import CHROMIUM, DRIVER, Browser, browser
+from tests.support.reports import document
+
+pytestmark = pytest.mark.skipif(not CHROMIUM or not DRIVER, reason="chromium or chromedriver is not installed")
+
+SHOWN = "return [...document.querySelectorAll('.case')].filter(item => item.checkVisibility()).map(item => item.id)"
+FRAME = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
+
+
+@pytest.fixture(scope="module")
+def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("browser")) as driven:
+        driven.go("about:blank")  # its own first page asks for much
+        driven.requests()
+        yield driven
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "index.html"
+    path.write_text(page.render([document(list(Verdict))]), encoding="utf-8")
+    return path
+
+
+def write(window: Browser, words: str) -> None:
+    window.run("document.getElementById('text').value = ''; document.getElementById('text').focus()")
+    window.type(words)
+
+
+def test_nothing_is_requested(window: Browser, file: Path) -> None:
+    window.requests()
+    window.open(file)
+    window.run("for (const item of document.querySelectorAll('details')) item.open = true")
+    window.run_until_done(FRAME)
+    window.run("for (const item of document.querySelectorAll('.step')) item.open = true")
+    window.run_until_done(FRAME)
+    assert window.run("return document.querySelectorAll('.inside').length") > 50
+    assert {address for address in window.requests() if not address.startswith("data:")} == {file.resolve().as_uri()}
+    assert window.log("browser") == []
+    assert window.run("return document.title") == "Roomwire conformance: tidy/1.0"
+    assert window.run("return document.querySelectorAll('img, iframe, object').length") == 0
+    text = window.run("return document.body.innerText")
+    assert "owned" in text
+    assert not set(text) & {"\u202e", "\u2066", "\x1b", "\x85", "\u2028"}
+
+
+def test_filter(window: Browser, file: Path) -> None:
+    window.open(file)
+    everything = window.run(SHOWN)
+    assert len(everything) == len(Verdict)
+    window.type("/")
+    assert window.run("return document.activeElement.id") == "text"
+    write(window, everything[2])
+    assert window.run(SHOWN) == [everything[2]]
+    assert window.run("return document.getElementById('shown').textContent") == f"1 of {len(everything)}"
+    write(window, "no such words")
+    assert window.run(SHOWN) == []
+    window.type("\ue00c")  # Escape
+    assert window.run(SHOWN) == everything
+    window.run("document.querySelector('[data-verdict=CRASH]').click()")
+    assert len(window.run(SHOWN)) == 1
+    window.run("document.querySelector('[data-verdict=FAIL]').click()")
+    assert len(window.run(SHOWN)) == 2
+    window.run("for (const b of document.querySelectorAll('[aria-pressed=true]')) b.click()")
+    window.run(
+        "const list = document.getElementById('section'); list.value = arguments[0];"
+        "list.dispatchEvent(new Event('input'))",
+        everything[-1].split("/")[1],
+    )
+    section = window.run(SHOWN)
+    assert everything[-1] in section
+    assert {id.split("/")[1] for id in section} == {everything[-1].split("/")[1]}
+
+
+def test_requirement_finds_its_cases(window: Browser, file: Path) -> None:
+    window.open(file)
+    window.run("document.getElementById('requirements').open = true; document.querySelector('[data-find]').click()")
+    requirement = window.run("return document.getElementById('text').value")
+    shown = window.run(SHOWN)
+    assert shown
+    found = window.run("return document.getElementById(arguments[0]).textContent", shown[0])
+    assert requirement in found
+
+
+def test_trace_unfolds_by_keyboard(window: Browser, file: Path) -> None:
+    window.open(file)
+    window.run("document.querySelector('.case > summary').focus()")
+    window.type("\ue007")  # Enter
+    assert window.run("return document.querySelector('.case').open")
+    assert window.run("return document.querySelectorAll('.steps').length") == 0
+    window.run("document.querySelector('.case .trace > summary').focus()")
+    window.type("\ue007")
+    window.run_until_done(FRAME)
+    rows = window.run("return [...document.querySelectorAll('.case[open] .what')].map(item => item.textContent)")
+    assert [row.split()[0] for row in rows[:4]] == ["preface", "preface", "HELLO", "WELCOME"]
+    assert window.run("return document.querySelectorAll('.steps .arrow').length") >= 10
+    window.run("document.querySelectorAll('.step > summary')[2].focus()")
+    window.type("\ue007")
+    window.run_until_done(FRAME)
+    cells = (
+        "return [...document.querySelectorAll('.inside tr')].map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+    fields = window.run(cells)
+    assert fields[1] == ["4", "00 01", "type", "0x0001"]
+    assert fields[5][2] == "name"
+
+
+def test_failure_unfolds_its_trace(window: Browser, file: Path) -> None:
+    failed = next(item["id"] for item in document(list(Verdict))["results"] if item["verdict"] == "FAIL")
+    window.open(file, f"#{failed}")
+    window.run_until_done(FRAME)
+    assert window.run("return document.getElementById(arguments[0]).querySelectorAll('.steps').length", failed) == 1
+
+
+def test_light_and_dark(window: Browser, file: Path) -> None:
+    def background() -> str:
+        return str(window.run("return getComputedStyle(document.body).backgroundColor"))
+
+    window.dark(False)
+    window.open(file)
+    light = background()
+    window.dark(True)
+    dark = background()
+    assert dark != light
+    window.run("document.getElementById('theme').click()")
+    assert background() == light
+    window.open(file)
+    assert background() == light, "the choice is kept"
+    window.run("document.getElementById('theme').click()")
+    window.dark(False)
+    assert background() == dark
+
+
+def test_many_cases(window: Browser, tmp_path: Path) -> None:
+    """1,500 cases are one page that works; what they say is there, and only what is unfolded is drawn."""
+    found = document([Verdict.PASS, Verdict.FAIL, Verdict.WARN], frames=20)
+    some = found["results"]
+    found["results"] = [copy.deepcopy(some[at % 3]) | {"id": f"server/3/case-{at}"} for at in range(1500)]
+    assert results.mismatches(found, {}) == []
+    path = tmp_path / "index.html"
+    path.write_text(page.render([found]), encoding="utf-8")
+    window.open(path)
+    assert window.run("return document.getElementById('shown').textContent") == "1500 cases"
+    assert window.run("return document.querySelectorAll('.step').length") == 0
+    write(window, "case-1499")
+    assert window.run(SHOWN) == ["server/3/case-1499"]

@@ -1,0 +1,123 @@
+"""Every requirement of SPEC.md is checked somewhere, or conformance/uncovered.toml says why not.
+
+It is checked when a case of the suite names it or judges by it, or when a test cites it in a docstring or a
+comment, or stands for it in the table below. A frame that a case sends broken on purpose names the requirement
+that it breaks: that checks nothing, nor do the comments of programs that obey.
+"""
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conformance.cli import all_cases
+from conformance.report import gaps as uncovered
+from conformance.spec import tables as spec
+from tests.support.places import ROOT
+
+SPEC = spec.load()
+UNCOVERED = uncovered.load()
+NOBODYS = {"RW-NONE-1", "RW-NOT-1"}
+"""Ids that tests of the suite use for requirements that do not exist."""
+NO_EVIDENCE = {"documents/test_requirements.py", "documents/test_spec.py", "documents/test_spec_document.py"}
+
+# Tests whose subject is a requirement, and whose words do not say which.
+TESTED_BY = {
+    "RW-MODEL-10": "client/test_session_recovery.py::test_nothing_is_shown_twice_though_an_old_epoch_comes_back",
+    "RW-PREFACE-1": "documents/test_spec.py::test_prefaces_are_those_that_connections_send",
+    "RW-PREFACE-8": "client/test_session_recovery.py::test_other_end_speaks_something_else",
+    "RW-REQUEST-5": "client/test_session.py::test_window_is_respected",
+    "RW-REQUEST-8": "protocol/test_connections.py::test_what_the_state_does_not_allow_ends_the_connection",
+    "RW-TYPE-5": "protocol/test_connections.py::test_an_unknown_sequenced_frame_moves_the_cursor",
+    "RW-TYPE-6": "protocol/test_codec.py::test_a_sequenced_frame_that_is_ignored_has_its_seq",
+    "RW-CHECK-3": "protocol/test_connections.py::test_every_row_of_the_table_is_reached",
+    "RW-HELLO-1": "documents/test_spec.py::test_prefaces_are_those_that_connections_send",
+    "RW-AUTH-1": "client/test_session_recovery.py::test_challenge_is_declined",
+    "RW-DRAIN-4": "client/test_session_recovery.py::test_draining",
+    "RW-RECONNECT-1": "client/test_client.py::test_publish_survives_the_connection",
+    "RW-RECONNECT-2": "client/test_session_recovery.py::test_goaway_says_when_to_come_back",
+    "RW-RECONNECT-3": "client/test_session_recovery.py::test_backoff_doubles",
+    "RW-CURSOR-4": "protocol/test_connections.py::test_the_stream_moves_the_cursor_once",
+    "RW-STREAM-1": "protocol/test_connections.py::test_the_stream_moves_the_cursor_once",
+    "RW-STREAM-2": "protocol/test_connections.py::test_a_hole_in_the_stream_ends_the_connection",
+    "RW-STREAM-3": "protocol/test_connections.py::test_what_the_state_does_not_allow_ends_the_connection",
+    "RW-QUIET-3": "client/test_session.py::test_roster_and_presence",
+    "RW-LAG-5": "client/test_session_refusals.py::test_kicked",
+    "RW-LAG-6": "client/test_session_refusals.py::test_evicted_in_the_midst_of_publishing",
+    "RW-ID-1": "client/test_session.py::test_ids_hold_the_time_of_the_server",
+    "RW-DEDUPE-8": "client/test_session_recovery.py::test_no_blind_repeat",
+    "RW-ORDER-4": "client/test_session_refusals.py::test_refused_publishes_are_repeated_in_order",
+}
+
+
+def files() -> Iterator[Path]:
+    """Every file of the repository that may cite a requirement."""
+    for path in sorted(ROOT.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+        if path.suffix in (".py", ".md", ".jsonl", ".toml") and not hidden:
+            yield path
+
+
+def citations() -> dict[str, set[str]]:
+    """The files, as paths from the root, by the requirement that they cite."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for path in files():
+        for name in spec.REQUIREMENT_ID.findall(path.read_text(encoding="utf-8")):
+            found[name].add(path.relative_to(ROOT).as_posix())
+    return found
+
+
+def is_test(path: str) -> bool:
+    """Whether a file that cites a requirement checks it."""
+    return path.startswith("tests/") and path.removeprefix("tests/") not in NO_EVIDENCE
+
+
+def judged() -> Iterator[str]:
+    """What the modules of the suite judge by: ids as whole strings, but for those of frames that are broken."""
+    for path in (ROOT / "conformance").rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        keywords = [word for node in nodes if isinstance(node, ast.Call) for word in node.keywords]
+        broken = {id(word.value) for word in keywords if word.arg == "breaks"}
+        for node in nodes:
+            if isinstance(node, ast.Constant) and id(node) not in broken:
+                yield from {str(node.value)} & SPEC.requirements.keys()
+
+
+CITED = citations()
+NAMED = {name for case in all_cases() for name in case.requirements}
+TESTED = {name for name, paths in CITED.items() if any(map(is_test, paths))}
+# A server's case may judge by what binds servers only, whatever it mentions.
+JUDGED = {name for name in judged() if SPEC.requirements[name].binds != "client"}
+CHECKED = NAMED | JUDGED | TESTED | TESTED_BY.keys()
+
+
+@pytest.mark.parametrize("name", SPEC.requirements)
+def test_requirement_is_checked_or_excused(name: str) -> None:
+    if name in UNCOVERED:
+        assert name not in CHECKED, f"{name} is checked: strike it off conformance/uncovered.toml"
+    else:
+        assert name in CHECKED, f"no case and no test is about {name}: {SPEC.requirements[name].text}"
+
+
+def test_every_id_that_is_cited_is_one_of_the_document() -> None:
+    assert not NOBODYS & SPEC.requirements.keys()
+    assert {name: sorted(CITED[name]) for name in CITED.keys() - SPEC.requirements.keys() - NOBODYS} == {}
+
+
+@pytest.mark.parametrize("name", TESTED_BY)
+def test_table_of_tests_is_not_stale(name: str) -> None:
+    file, _, test = TESTED_BY[name].partition("::")
+    assert name in SPEC.requirements
+    assert re.search(rf"^def {test}\(", (ROOT / "tests" / file).read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_excuses_are_in_the_order_of_the_document() -> None:
+    assert list(UNCOVERED) == [name for name in SPEC.requirements if name in UNCOVERED]
+
+
+def test_excuse_of_a_client_binds_a_client() -> None:
+    later = [name for name, entry in UNCOVERED.items() if entry.kind == "client role, later"]
+    assert [name for name in later if SPEC.requirements[name].binds != "client"] == []

@@ -1,0 +1,221 @@
+"""SPEC.md against itself, and its reader against what does not fit.
+
+Whoever changes the document in one place only is told here: a section, flag, code or requirement that is
+mentioned and not defined, tables that contradict each other, a key word that binds nobody.
+"""
+
+import re
+from collections import Counter
+from itertools import chain, pairwise
+
+import pytest
+
+from conformance.files import document
+from conformance.spec import tables as reader
+from conformance.spec.markdown import SpecError
+from conformance.spec.tables import KEY_WORD, parse
+
+SPEC = reader.load()
+TEXT = document().read_text(encoding="utf-8")
+DOCUMENT = SPEC.document
+PROSE = [paragraph.text for paragraph in DOCUMENT.paragraphs]
+CELLS = [cell for table in DOCUMENT.tables for row in table.rows for cell in row.values()]
+
+
+# Tables that say the same
+
+
+@pytest.mark.parametrize("flag", SPEC.flags)
+def test_both_tables_give_a_flag_to_the_same_frames(flag: str) -> None:
+    of_frames = {row.name for row in SPEC.frames.values() if flag in row.flags or (flag == "SEQ" and row.seq)}
+    assert set(SPEC.flags[flag].frames) == of_frames
+
+
+def test_flags_of_a_frame_do_not_share_bits() -> None:
+    for row in SPEC.frames.values():
+        values = [SPEC.flags[name].value for name in row.flags]
+        assert len(values) == len(set(values)), row.name
+
+
+@pytest.mark.parametrize("frame", SPEC.frames)
+def test_section_of_a_frame_lists_its_fields(frame: str) -> None:
+    section = next(heading.section for heading in DOCUMENT.headings if heading.title == frame)
+    lists = [p.text for p in DOCUMENT.paragraphs if p.section == section and p.text.startswith("Extension fields:")]
+    listed = {name for text in lists for name in SPEC.fields if re.search(rf"\b{name}\b", text)}
+    assert listed == {name for name, row in SPEC.fields.items() if frame in row.frames}
+
+
+@pytest.mark.parametrize("name", SPEC.transitions)
+def test_transitions_are_complete(name: str) -> None:
+    """One next state for each state and event, and every state can be reached, and left but for the last."""
+    rows = SPEC.transitions[name]
+    assert max(Counter((row.state, row.event) for row in rows).values()) == 1
+    first, reached, before = rows[0].state, {rows[0].state}, set[str]()
+    while reached != before:
+        before = set(reached)
+        reached |= {row.next for row in rows if row.state in reached or row.state == "any"}
+    assert reached == {first} | {row.next for row in rows}
+    assert {row.state for row in rows} - {"any"} <= reached
+    assert reached - {row.state for row in rows} <= {"CLOSED"}
+
+
+def test_own_checks_are_codes_that_error_can_carry() -> None:
+    lists = [text for text in PROSE if re.match(r"Own checks?\b", text)]
+    frames_with = {name for name, row in SPEC.frames.items() if row.sender == "C"}
+    assert len(lists) == len(frames_with - {"STOP"})
+    for text in lists:
+        for name in re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", text):
+            assert "E" in SPEC.codes[name].carriers, name
+
+
+def test_extensions_of_frames_are_defined() -> None:
+    """Section 17.3 names each with the first section of its frames."""
+    defined = dict(re.findall(r"`(\w+)` \(section (7\.\d+)\)", " ".join(PROSE)))
+    sections = {heading.title: heading.section for heading in DOCUMENT.headings}
+    firsts = {row.extension: sections[row.name] for row in reversed(SPEC.frames.values()) if row.extension}
+    assert defined == firsts
+
+
+def test_codes_stand_in_frames_that_carry_them() -> None:
+    for text in chain(PROSE, CELLS):
+        for frame, name in re.findall(r"\b(ERROR|EVICTED|GOAWAY)\(([A-Z_]+)\)", text):
+            assert {"ERROR": "E", "EVICTED": "V", "GOAWAY": "G"}[frame] in SPEC.codes[name].carriers, text
+
+
+# References and words
+
+
+def slug(heading: str) -> str:
+    """The anchor that a Markdown renderer gives to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_contents_list_the_headings() -> None:
+    headings = [heading for heading in DOCUMENT.headings if heading.level == 2 and heading.title != "Contents"]
+    lines = TEXT.partition("## Contents")[2].partition("\n## ")[0].split("\n")
+    listed = [re.sub(r"^- |(?<=\.) (?=\[)", "", line) for line in lines if line]
+    expected = [
+        f"{heading.section}.[{heading.title}](#{slug(heading.text)})"
+        if heading.section.isdecimal()
+        else f"[{heading.text}](#{slug(heading.text)})"
+        for heading in headings
+    ]
+    assert listed == expected
+
+
+def test_sections_are_numbered_in_order() -> None:
+    numbers = [heading.section for heading in DOCUMENT.headings if heading.section]
+    for before, after in pairwise(numbers):
+        head, _, last = before.rpartition(".")
+        up = [str(int(part) + 1) for part in before.split(".")[:1] if part.isdecimal()]
+        assert after in (
+            f"{before}.1",
+            f"{head}.{int(last) + 1}" if head else "",
+            *up,
+            "A",
+            chr(ord(last[0]) + 1),
+        )
+
+
+def test_frames_have_sections_in_the_order_of_their_table() -> None:
+    assert [h.title for h in DOCUMENT.headings if h.section.startswith("7.")] == list(SPEC.frames)
+
+
+def test_links_inside_the_document_lead_somewhere() -> None:
+    anchors = {slug(heading.text) for heading in DOCUMENT.headings}
+    assert set(re.findall(r"\]\(#([^)]*)\)", TEXT)) <= anchors
+
+
+def test_references_to_sections_exist() -> None:
+    sections = {heading.section for heading in DOCUMENT.headings}
+    found = re.findall(r"\b[Ss]ections? ([\d.]*\d)(?:(?:,| to| and) ([\d.]*\d))*|\((\d+\.\d+)\)", TEXT)
+    assert found
+    assert {number for match in found for number in match if number} <= sections
+
+
+def test_references_to_requirements_exist() -> None:
+    mentioned = set(reader.REQUIREMENT_ID.findall(TEXT))
+    assert mentioned == set(SPEC.requirements)
+
+
+def test_every_key_word_stands_in_a_requirement() -> None:
+    requirements = {requirement.text for requirement in SPEC.requirements.values()}
+    loose = [
+        paragraph.line
+        for paragraph in DOCUMENT.paragraphs
+        if KEY_WORD.search(paragraph.text)
+        and not any(paragraph.text.startswith(text) for text in requirements)
+        and not paragraph.text.startswith("The key words ")
+    ]
+    assert loose == []
+    assert not any(KEY_WORD.search(cell) for cell in CELLS)
+    assert not re.search(r"\b(SHALL|REQUIRED|RECOMMENDED|OPTIONAL)\b", TEXT)
+
+
+# The requests of the protocol that Roomwire takes the place of: the first table of section 1.
+BEFORE = {"HELO", "JOIN_CHATROOM", "CHAT", "LEAVE_CHATROOM", "DISCONNECT", "KILL_SERVICE"}
+BEFORE |= {"ERROR_CODE", "ERROR_DESCRIPTION"}
+OUTSIDE = {"ACK", "ALPN", "ANONYMOUS", "ASCII", "BCP", "HTTP", "JSON", "MUST", "MAY", "NFC", "NFD", "NFKD"}
+OUTSIDE |= {"NOT", "RFC", "SASL", "SCRAM", "SHA", "SHOULD", "TCP", "TLS", "ULID", "UTF"}
+
+
+def test_words_in_capitals_are_defined() -> None:
+    states = {name for rows in SPEC.transitions.values() for row in rows for name in (row.state, row.next)}
+    known = {*SPEC.frames, *SPEC.codes, *SPEC.flags, *SPEC.fields, *states, *BEFORE, *OUTSIDE}
+    main = TEXT.partition("## Appendix B.")[0]
+    plain = re.sub(r"`[^`\n]*`|RW-[A-Z]+-\d+|```.*?```", "", main, flags=re.S)
+    words = set(re.findall(r"(?<!\+)\b[A-Z][A-Z_]{2,}\b", plain))
+    assert words <= known
+
+
+# The reader
+
+BROKEN = {
+    "twice": ("[RW-FRAME-2]", "[RW-FRAME-1]", r"RW-FRAME-1 stands in line \d+ already"),
+    "no subject": (
+        "- A client MUST answer AUTH before WELCOME with",
+        "- It MUST answer AUTH with",
+        "not a requirement",
+    ),
+    "no key word": (
+        "- A client MUST answer AUTH before WELCOME with",
+        "- A client answers AUTH with",
+        "not a requirement",
+    ),
+    "not an item": (
+        "- A client MUST answer AUTH before WELCOME with",
+        "A client MUST answer AUTH with",
+        "not a requirement",
+    ),
+    "bad id": ("[RW-FRAME-2]", "[RW-frame-2]", "not a requirement"),
+    "short row": ("| 0x0005 | OK | S |", "| 0x0005 | OK |", "7 cells in a table of 8 columns"),
+    "no number": ("| 0x0005 | OK |", "| five | OK |", "not a number: five"),
+    "same row": (
+        "| CLOSING | time-out | close |",
+        "| CLOSING | GOAWAY | close |",
+        "a row that the table has already",
+    ),
+    "no yes": ("| 106 | SEQUENCE | G | yes |", "| 106 | SEQUENCE | G | si |", "neither yes nor no: si"),
+    "no range": ("| 1 to 65535 | requests |", "| some | requests |", "not a range: some"),
+    "no name": ("| U+2460 |", "| one |", "not a name: one"),
+    "no rule": ("| limit | default | range | unit |\n", "", r"section 15 has 0 tables|without a rule"),
+    "no layout": (
+        "| field | type | meaning |\n|---|---|---|\n| data |",
+        "| what | type | meaning |\n|---|---|---|\n| data |",
+        "has 0 layouts",
+    ),
+    "open code": (
+        "0123 00 00000002 6869\n```\n",
+        "0123 00 00000002 6869\n",
+        "code that does not end|a second example",
+    ),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "problem"), BROKEN.values(), ids=BROKEN)
+def test_reader_names_the_line_of_what_does_not_fit(old: str, new: str, problem: str) -> None:
+    assert old in TEXT
+    broken = TEXT.replace(old, new, 1)
+    with pytest.raises(SpecError, match=rf"SPEC\.md:\d+: .*({problem})") as caught:
+        parse(broken)
+    assert caught.value.line in range(1, broken.count("\n") + 2)

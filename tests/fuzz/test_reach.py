@@ -1,0 +1,79 @@
+"""What of SPEC.md's tables the fuzzers reach: all but what `conformance/data/fuzz_reach.toml` lists, and no less."""
+
+from collections.abc import Callable
+from random import Random
+
+from conformance.fuzz import reach
+from conformance.fuzz.progress import Progress
+from conformance.fuzz.server.generate import Profile, script
+from conformance.fuzz.server.player import Player, last_frames
+from conformance.fuzz.stats import TABLES, Tally
+from protocol.registry import Code
+from tests.fuzz.test_model import TIGHT
+from tests.mutants.fuzz_client_matrix import ONLY_AT_CLIENTS
+from tests.mutants.server_rooms import durable
+from tests.mutants.servers import Broken
+from tests.support.hub_network import HubNetwork
+
+ACCOUNTS = {"Ada": "correct horse", "a,b=c": "comma equals"}
+MADE: tuple[Callable[[int], HubNetwork], ...] = (
+    lambda seed: HubNetwork(seed),
+    lambda seed: HubNetwork(seed, None, **TIGHT),
+    lambda seed: HubNetwork(seed, Broken("durable", (), boot=durable)),
+    lambda seed: HubNetwork(
+        seed, None, retention_messages=6, stall_ms=20_000, heartbeat_ms=9_000, drain_ms=19_000
+    ),  # members are left behind, and a drain outlasts two heartbeats
+    lambda seed: HubNetwork(seed, None, ACCOUNTS, auth_rate=100_000),
+    lambda seed: HubNetwork(seed, None, max_members=2, max_connections=5),
+    lambda seed: HubNetwork(seed, None, {"Ada": "correct horse"}, create_rooms=False, auth_rate=1),
+)
+"""Servers without I/O, unlike each other in what they can be brought to."""
+
+PROFILES = (
+    Profile(restart=0.3, drain=0.3, time=0.3, operator=0.1, idle=0.5, lag=1.0, login=1.0),
+    Profile(clients=5, rooms=4, restart=0.2, drain=0.1, time=0.2, operator=0.1, idle=0.3, lag=2.0),
+)
+SEEDS = 420
+
+
+def reached() -> Tally:
+    """What scripts see at all of these servers. None of them may fail."""
+    counted = Tally()
+    for seed in range(SEEDS):
+        steps = script(Random(seed), PROFILES[seed // len(MADE) % len(PROFILES)])
+        failure = Player(MADE[seed % len(MADE)](seed), seed, counted, 5.0).play(steps)
+        assert failure is None, (seed, last_frames(failure))
+    return counted
+
+
+def test_every_transition_is_reached_or_listed() -> None:
+    tally = reached()
+    for table in ("server", "membership"):
+        missed = {f"{row.state}, {row.event}" for row in tally.unvisited(table)}
+        assert missed == set(reach.load()["never"][table])
+    assert {code.name for code in tally.unseen_codes()} == ONLY_AT_CLIENTS  # tests/fuzz/test_client_fuzzer.py has these
+    assert reach.load()["never"]["codes"] == {}
+    progress = Progress("fuzz", tally, 1.0, 0)
+    assert progress.unvisited() == [
+        "server: AUTHENTICATING, AUTH, needs more: no mechanism of this document has a third step"
+    ]
+
+
+def test_reasons_are_about_rows_that_exist() -> None:
+    document = reach.load()
+    assert set(document) == {"never", "live"}
+    for reasons in document.values():
+        for table, rows in reasons.items():
+            names = {code.name for code in Code} if table == "codes" else set()
+            for row in TABLES.get(table, ()):
+                names |= {row.state, f"{row.state}, {row.event}"}
+            assert set(rows) <= names, table
+            assert all(rows.values())
+
+
+def test_summary_says_why() -> None:
+    empty = Progress("fuzz", Tally(), 1.0, 0)
+    assert len(empty.unvisited()) == len(TABLES["server"]) + len(TABLES["membership"])
+    assert len(empty.unseen_codes()) == len(Code)
+    assert "server: AUTHENTICATING, refused: accounts that --config declares" in empty.unvisited()
+    assert "server: OPEN, frame: by chance: a longer run" in empty.unvisited()

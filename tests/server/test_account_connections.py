@@ -1,0 +1,135 @@
+"""Connections of one account: how many there may be, and what nobody learns of them (SPEC.md, section 13)."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import pytest
+
+from protocol.frames import Error, Goaway, Welcome
+from protocol.registry import HEADER_SIZE, Code, Flag
+from reference_client.client import Client
+from tests.support.accounts import PASSWORDS, Login, accounts_file
+from tests.support.rawpeer import RawPeer, Server, peer_of, serving
+
+
+def serving_at_most(count: int) -> AbstractContextManager[Server]:
+    """A server on which an account has so many connections."""
+    return serving(accounts=str(accounts_file()), account_connections=count, linger_ms=1)
+
+
+def login(server: Server, name: str, password: str = "") -> Login:
+    """A connection that has said all that it knows of an account, by default the right password."""
+    return Login(server.port, name, password or PASSWORDS[name])
+
+
+def assert_full(server: Server) -> None:
+    """Ada has as many connections as she may."""
+    with login(server, "Ada") as late:
+        assert isinstance(late.answer, Error)
+        goaway = late.goaway()
+        assert late.answer.code == goaway.code == Code.SERVER_FULL
+        assert late.answer.flags == goaway.flags == Flag.RETRY
+        assert late.answer.retry_ms == goaway.retry_ms > 0
+
+
+def counted(server: Server) -> dict[str, int]:
+    """How many connections the server counts, by the keys of their accounts."""
+    return server.run(lambda: dict(server.hub.requests.handshake._connections))
+
+
+def test_connections_of_an_account_are_capped() -> None:
+    """RW-SASL-10: by its key; other accounts and guests come in, and who is in stays."""
+    with (
+        serving_at_most(2) as server,
+        login(server, "Ada") as ada,
+        login(server, "aDA", PASSWORDS["Ada"]) as again,
+    ):
+        assert_full(server)
+        with login(server, "a,b=c") as other, RawPeer(server.port, name="Ada") as guest:
+            assert isinstance(other.answer, Welcome)
+            assert guest.welcome.name == "~Ada"
+            assert counted(server) == {"ada": 2, "a,b=c": 1}
+        for raw in (ada, again):
+            raw.join("lobby")
+        server.until(lambda: len(server.hub.peers) == 2)
+        assert counted(server) == {"ada": 2}
+
+
+def test_connections_are_no_secret_of_those_without_the_password() -> None:
+    """RW-SASL-11: whether Ada is connected or not, a wrong password is answered as anywhere; and it takes no place."""
+    with serving_at_most(1) as server:
+        answers = []
+        for name in ("Ada", "nobody"):
+            with login(server, name, "wrong password") as wrong:
+                answers.append(wrong.answer)
+        with login(server, "Ada"):
+            assert_full(server)
+            with login(server, "Ada", "wrong password") as wrong:
+                assert [wrong.answer] * 2 == answers
+
+
+def says_goodbye(server: Server, raw: RawPeer) -> None:
+    raw.send(Goaway(Code.NONE))
+
+
+def closes(server: Server, raw: RawPeer) -> None:
+    raw.socket.close()
+
+
+def resets(server: Server, raw: RawPeer) -> None:
+    raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    raw.socket.close()
+
+
+def breaks_the_protocol(server: Server, raw: RawPeer) -> None:
+    raw.send(bytes(HEADER_SIZE))
+
+
+def loses_its_account(server: Server, raw: RawPeer) -> None:
+    server.run(lambda: server.hub.use_accounts(None))
+
+
+def falls_silent(server: Server, raw: RawPeer) -> None:
+    peer = peer_of(server, raw)
+    for times in (1, 2):  # two heartbeats, then the linger time
+        server.run(lambda times=times: peer.sweep(server.hub.now + times * 10**6))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "end", [says_goodbye, closes, resets, breaks_the_protocol, loses_its_account, falls_silent],
+    ids=lambda end: end.__name__,
+)  # fmt: skip
+def test_a_place_is_given_back_however_a_connection_ends(end: Callable[[Server, RawPeer], None]) -> None:
+    """RW-SASL-10"""
+    with serving_at_most(1) as server:
+        accounts = server.hub.accounts
+        with login(server, "Ada") as ada:
+            assert_full(server)
+            end(server, ada)
+            server.until(lambda: not server.hub.peers)
+        assert counted(server) == {}
+        server.run(lambda: server.hub.use_accounts(accounts))
+        with login(server, "Ada") as later:
+            assert isinstance(later.answer, Welcome)
+
+
+def test_a_client_that_is_refused_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RW-RECONNECT-2: also where the refusal came after the proof."""
+    monkeypatch.setattr("reference_server.core.handlers.hello.FULL_RETRY_MS", 1)
+
+    async def test(server: Server, ada: RawPeer) -> None:
+        client = Client("127.0.0.1", server.port, name="Ada", password=PASSWORDS["Ada"], patient=True)
+        coming_in = asyncio.create_task(client.__aenter__())
+        await asyncio.to_thread(server.until, lambda: bool(server.hub.tally.errors["HELLO", "SERVER_FULL"]))
+        assert not coming_in.done()
+        ada.socket.close()
+        async with asyncio.timeout(60):  # not a measure of anything: a hanging test has to end
+            await coming_in
+        assert client.connected
+        await client.__aexit__(None, None, None)
+
+    with serving_at_most(1) as server, login(server, "Ada") as ada:
+        asyncio.run(test(server, ada))

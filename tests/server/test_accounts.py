@@ -1,0 +1,427 @@
+"""Accounts: the file that holds them, what the server does with them, and the commands that change them."""
+
+import io
+import os
+import sqlite3
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from protocol.frames import Error, Goaway, Hello, Message, Ok, Stop, Welcome, mechanisms_of
+from protocol.registry import PREFACE_SIZE, Code, Flag
+from protocol.scram import MECHANISM, MIN_ITERATIONS, stored_keys
+from reference_server.accounts import AccountsError, AccountsFile
+from reference_server.cli import main
+from tests.server.test_process import refused, running
+from tests.support.accounts import ADMINS, PASSWORDS, Login, make_accounts
+from tests.support.rawpeer import PREFACE, RawPeer, Server, serving
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> AccountsFile:
+    return make_accounts(tmp_path / "accounts.sqlite3")
+
+
+# --- the file
+
+
+def test_no_file_is_no_accounts(tmp_path: Path) -> None:
+    file = AccountsFile(tmp_path / "none")
+    assert file.version() is None
+    assert file.read() is None
+    (tmp_path / "none").touch()  # as `add` leaves it when it is killed in the right moment
+    assert file.read() is None
+
+
+def test_only_keys_are_kept(file: AccountsFile) -> None:
+    accounts = file.read()
+    assert accounts is not None
+    assert [account.name for account in accounts.all()] == ["a,b=c", "Ada", "ops", "Zoë"]
+    ada = accounts.find("ada")
+    assert ada is not None
+    assert ada.keys == stored_keys(PASSWORDS["Ada"], ada.keys.salt, MIN_ITERATIONS)
+    assert not ada.admin
+    content = file.path.read_bytes()
+    assert not [p for p in (*PASSWORDS.values(), *ADMINS.values()) if p.encode() in content]
+    assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
+
+
+def test_unknown_accounts_look_like_others(file: AccountsFile) -> None:
+    """RW-SCRAM-2: also once such an account is made, and when its password changes."""
+    accounts = file.read()
+    assert accounts is not None
+    nobody = accounts.nobodys_keys("eve")
+    assert nobody == accounts.nobodys_keys("eve")
+    assert len(nobody.salt) == len(accounts.all()[0].keys.salt)
+    assert nobody.salt != accounts.nobodys_keys("mallory").salt
+    assert file.add("Eve", "long enough", created_ms=0).keys.salt == nobody.salt
+    file.set_password("Eve", "another one")
+    after = file.read()
+    assert after is not None
+    eve = after.find("eve")
+    assert eve is not None
+    assert eve.keys.salt == nobody.salt
+    assert {account.keys.iterations for account in after.all()} == {nobody.iterations}
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "said"),
+    [
+        ("ADA", "long enough", "there is an account ADA already, as Ada"),
+        ("ops", "long enough", "there is an account ops already"),
+        ("~eve", "long enough", "for guests"),  # RW-SASL-6
+        ("\uff5eeve", "long enough", "for guests"),
+        ("", "long enough", "not a name"),
+        ("a\nb", "long enough", "not a name"),
+        ("eve", "short", "at least 8 characters, found 5"),
+        ("eve", "", "found none"),
+        ("eve", "\udcff long enough", "not UTF-8"),
+    ],
+)
+def test_what_cannot_be_added(file: AccountsFile, name: str, password: str, said: str) -> None:
+    before = file.version()
+    with pytest.raises(AccountsError, match=said) as error:
+        file.add(name, password, created_ms=0)
+    assert "\n" not in str(error.value)
+    assert file.version() == before
+
+
+def test_one_iteration_count_for_all(file: AccountsFile, tmp_path: Path) -> None:
+    """RW-SCRAM-2."""
+    with pytest.raises(AccountsError, match="the 4096 iterations that all accounts there have, found 5000"):
+        file.add("eve", "long enough", created_ms=0, iterations=5000)
+    for count in (4095, 2_000_001):
+        with pytest.raises(AccountsError, match="expected 4096 to 2000000"):
+            AccountsFile(tmp_path / "other").add("eve", "long enough", created_ms=0, iterations=count)
+    assert not (tmp_path / "other").exists()
+
+
+def test_removal_and_strangers(file: AccountsFile) -> None:
+    assert file.remove("ZOË").name == "Zoë"
+    with pytest.raises(AccountsError, match="there is no account"):
+        file.remove("Zoë")
+    with pytest.raises(AccountsError, match="there is no account"):
+        file.set_password("nobody", "long enough")
+
+
+def test_every_change_is_another_version(file: AccountsFile) -> None:
+    seen = {file.version()}
+    file.add("eve", "long enough", created_ms=0)
+    seen.add(file.version())
+    file.set_password("eve", "another one")
+    seen.add(file.version())
+    file.remove("eve")
+    seen.add(file.version())
+    assert len(seen) == 4
+
+
+def test_another_file_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "other.sqlite3"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE t (a)")
+    connection.close()
+    before = path.read_bytes()
+    expected = "expected accounts of format 1, found the file of another application"
+    with pytest.raises(AccountsError, match=expected):
+        AccountsFile(path).read()
+    with pytest.raises(AccountsError, match=expected):
+        AccountsFile(path).add("eve", "long enough", created_ms=0)
+    assert path.read_bytes() == before
+    path.write_bytes(b"no database, but long enough to look at" * 30)
+    with pytest.raises(AccountsError, match="cannot be used"):
+        AccountsFile(path).read()
+
+
+# --- the server
+
+
+def _refusal(port: int, hello: Hello) -> Error:
+    with RawPeer(port, hello=False) as raw:
+        raw.send(PREFACE)
+        raw.octets(PREFACE_SIZE)
+        raw.send(hello)
+        error = raw.expect(Error)
+        assert raw.goaway_code() == error.code  # RW-HELLO-3
+        return error
+
+
+@pytest.mark.parametrize(
+    ("name", "account"), [("Ada", "Ada"), ("aDA", "Ada"), ("a,b=c", "a,b=c"), ("ZOE\u0308", "Zoë")]
+)
+def test_login(file: AccountsFile, name: str, account: str) -> None:
+    """RW-SCRAM-5, RW-SCRAM-6, RW-SASL-4: the account is found by its key, and its name and VERIFIED are granted."""
+    with serving(accounts=str(file.path)) as server, Login(server.port, name, PASSWORDS[account]) as ada:
+        assert isinstance(ada.answer, Welcome)
+        assert ada.welcome.name == account
+        assert ada.welcome.flags & Flag.VERIFIED
+        ref = ada.join("lobby").room
+        ada.send(ada.publish(ref))
+        message = ada.expect(Message)
+        assert message.name == account
+        assert message.flags & Flag.VERIFIED
+
+
+def test_failed_logins_look_alike(file: AccountsFile) -> None:
+    """RW-SCRAM-2, RW-SASL-2."""
+    with serving(accounts=str(file.path)) as server:
+        answers = []
+        for name in ("Ada", "nobody"):
+            with Login(server.port, name, "wrong password") as login:
+                answers.append(login.answer)
+                assert login.goaway_code() == Code.AUTH_FAILED
+        assert answers[0] == answers[1]
+        assert isinstance(answers[0], Error)
+        assert answers[0].code == Code.AUTH_FAILED
+        assert "wrong" in answers[0].text
+        assert not server.run(lambda: server.hub.requests.handshake._logins)
+
+
+def test_another_name_in_hello(file: AccountsFile) -> None:
+    """RW-SCRAM-5."""
+    with serving(accounts=str(file.path)) as server:
+        with Login(server.port, "Ada", PASSWORDS["Ada"], hello_name="ops") as login:
+            assert isinstance(login.answer, Error)
+            assert login.answer.code == Code.AUTH_FAILED
+        with Login(server.port, "Ada", PASSWORDS["Ada"], hello_name="ADA") as login:
+            assert isinstance(login.answer, Welcome)
+
+
+@pytest.mark.parametrize(
+    ("asked", "granted"), [("eve", "~eve"), ("Ada", "~Ada"), ("~eve", "~eve"), ("x" * 63, "~" + "x" * 63)]
+)
+def test_guests_have_a_tilde(file: AccountsFile, asked: str, granted: str) -> None:
+    """RW-SASL-5."""
+    with serving(accounts=str(file.path)) as server, RawPeer(server.port, name=asked) as guest:
+        assert guest.welcome.name == granted
+        assert not guest.welcome.flags & Flag.VERIFIED
+
+
+def test_a_guest_whose_name_is_too_long(file: AccountsFile) -> None:
+    """RW-SASL-5."""
+    with serving(accounts=str(file.path)) as server:
+        assert _refusal(server.port, Hello("x" * 64, "ANONYMOUS", b"", request=1)).code == Code.NAME_INVALID
+
+
+def test_mechanisms(file: AccountsFile) -> None:
+    """RW-SASL-1, and RW-SASL-3 where the operator turned ANONYMOUS off."""
+    other = Hello("ada", "PLAIN", b"", request=1)
+    with serving(accounts=str(file.path)) as server:
+        assert mechanisms_of(_refusal(server.port, other)) == ["ANONYMOUS", MECHANISM]
+    with serving() as server:
+        assert mechanisms_of(_refusal(server.port, other)) == ["ANONYMOUS"]
+        scram = _refusal(server.port, Hello("ada", MECHANISM, b"n,,n=ada,r=x", request=1))
+        assert scram.code == Code.UNSUPPORTED_MECHANISM
+    with serving(accounts=str(file.path), anonymous=False) as server:
+        refusal = _refusal(server.port, Hello("ada", "ANONYMOUS", b"", request=1))
+        assert refusal.code == Code.UNSUPPORTED_MECHANISM
+        assert mechanisms_of(refusal) == [MECHANISM]
+
+
+def test_guessing_is_limited(file: AccountsFile) -> None:
+    """RW-SASL-9: from the outside; a login that succeeds is not counted."""
+    with serving(accounts=str(file.path), auth_rate=3, local_limits=True) as server:
+        codes = []
+        for password in (PASSWORDS["Ada"], "wrong", PASSWORDS["Ada"], "wrong", "wrong", PASSWORDS["Ada"]):
+            with Login(server.port, "Ada", password) as login:
+                codes.append(login.answer.code if isinstance(login.answer, Error) else 0)
+        assert codes == [0, Code.AUTH_FAILED, 0, Code.AUTH_FAILED, Code.AUTH_FAILED, Code.RATE_LIMITED]
+        limited = login.answer
+        assert isinstance(limited, Error)
+        assert 0 < limited.retry_ms <= 20_000
+        with RawPeer(server.port) as guest:
+            assert guest.welcome.name == "~ada"
+
+
+def _revoked(server: Server, *gone: RawPeer) -> None:
+    for raw in gone:
+        goaway = raw.expect(Goaway)
+        assert goaway.code == Code.ACCOUNT_REVOKED
+        assert not goaway.flags & Flag.RETRY
+
+
+def test_connections_end_with_their_account(file: AccountsFile) -> None:
+    """RW-SASL-8: with the removal, with another password; others stay."""
+    with (
+        serving(accounts=str(file.path)) as server,
+        RawPeer(server.port) as guest,
+        Login(server.port, "Ada", PASSWORDS["Ada"]) as ada,
+        Login(server.port, "Zoë", PASSWORDS["Zoë"]) as zoe,
+        Login(server.port, "ops", ADMINS["ops"]) as ops,
+    ):
+        file.remove("Ada")
+        file.set_password("Zoë", "another one")
+        file.add("eve", "long enough", created_ms=0)
+        _revoked(server, ada, zoe)
+        assert isinstance(ops.join("lobby").room, int)
+        assert isinstance(guest.join("lobby").room, int)
+        with Login(server.port, "eve", "long enough") as eve:
+            assert isinstance(eve.answer, Welcome)
+
+
+def test_accounts_that_cannot_be_read_any_more_stay_as_they_were(file: AccountsFile) -> None:
+    with serving(accounts=str(file.path)) as server:
+        content = file.path.read_bytes()
+        file.path.write_bytes(b"rubbish" * 99)
+        with pytest.raises(AccountsError):
+            server.run(server.listener._read_accounts)
+        server.run(server.listener._watch_accounts)
+        with Login(server.port, "Ada", PASSWORDS["Ada"]) as ada:
+            assert isinstance(ada.answer, Welcome)
+        file.path.write_bytes(content)
+
+
+def test_first_account_while_the_server_runs(tmp_path: Path) -> None:
+    file = AccountsFile(tmp_path / "accounts")
+    with serving(accounts=str(file.path)) as server, RawPeer(server.port) as before:
+        assert before.welcome.name == "ada"
+        make_accounts(file.path)
+        server.until(lambda: server.hub.accounts is not None)
+        with RawPeer(server.port) as after:
+            assert after.welcome.name == "~ada"
+        assert before.join("lobby").name == "lobby"
+
+
+def test_account_that_changes_during_the_exchange(file: AccountsFile) -> None:
+    with serving(accounts=str(file.path)) as server:
+        accounts = file.read()
+        assert accounts is not None
+        original = server.hub.requests.handshake._hub.nonce
+
+        def nonce() -> bytes:  # between the challenge and the answer
+            server.loop.call_soon(server.hub.use_accounts, None)
+            return original()
+
+        server.run(lambda: setattr(server.hub, "nonce", nonce))
+        with Login(server.port, "Ada", PASSWORDS["Ada"]) as ada:
+            assert isinstance(ada.answer, Error)
+            assert ada.answer.code == Code.AUTH_FAILED
+
+
+# --- STOP
+
+
+def test_stop(file: AccountsFile) -> None:
+    """RW-STOP-1, RW-STOP-2."""
+    with (
+        serving(accounts=str(file.path), drain_ms=200, linger_ms=200) as server,
+        RawPeer(server.port) as guest,
+        Login(server.port, "Ada", PASSWORDS["Ada"]) as ada,
+        Login(server.port, "ops", ADMINS["ops"]) as ops,
+    ):
+        ada.send(Stop(request=2))
+        refusal = ada.expect(Error)
+        assert (refusal.code, refusal.request) == (Code.FORBIDDEN, 2)
+        assert not server.run(lambda: server.hub.draining)
+        ops.send(Stop(request=2), Stop(request=3))
+        assert ops.frame() == Ok(request=2)
+        assert [ops.expect(Ok).request, ops.goaway().code] == [3, Code.SHUTDOWN]
+        for raw in (guest, ada):
+            assert raw.goaway_code() == Code.DRAINING
+    assert not server._thread.is_alive()
+
+
+# --- the commands
+
+
+class Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+class Commands:
+    """`roomwire-server user`, in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+        self.terminal = False
+        for name in [name for name in os.environ if name.startswith("ROOMWIRE_")]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("XDG_DATA_HOME", os.devnull)
+
+    def __call__(self, *arguments: str, said: str = "") -> tuple[int, str, str]:
+        octets = io.BytesIO(said.encode("utf-8", "surrogateescape"))
+        self._monkeypatch.setattr(sys, "stdin", Terminal(octets) if self.terminal else io.TextIOWrapper(octets))
+        code = main(["user", *arguments])
+        return code, *self._capsys.readouterr()
+
+
+@pytest.fixture
+def user(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Commands:
+    return Commands(monkeypatch, capsys)
+
+
+def test_user_commands(user: Commands, tmp_path: Path) -> None:
+    data = ("--data", str(tmp_path / "rooms"))
+    assert user("list", *data)[0::2] == (0, f"no accounts in {tmp_path}/rooms/accounts.sqlite3\n")
+    code, out, _ = user("add", "Ada", *data, "--iterations", "4096", said="correct horse\n")
+    assert code == 0
+    assert out.startswith("made the account Ada, in ")
+    assert "gets a ~" in out
+    assert user("add", "ops", "--admin", *data, said="battery staple")[:2] == (
+        0,
+        f"made the account ops, which may stop the server, in {tmp_path}/rooms/accounts.sqlite3\n",
+    )
+    out = user("list", *data)[1]
+    assert [line.split()[1:] for line in out.splitlines()] == [["-", "Ada"], ["admin", "ops"]]
+    with running(*data) as child:
+        with Login(child.port, "Ada", "correct horse") as ada:
+            assert isinstance(ada.answer, Welcome)
+            assert user("passwd", "ada", *data, said="another one\r\n")[0] == 0
+            assert ada.goaway_code() == Code.ACCOUNT_REVOKED
+        with Login(child.port, "Ada", "another one") as ada:
+            assert isinstance(ada.answer, Welcome)
+            assert user("remove", "ADA", *data)[:2] == (0, "removed the account Ada\n")
+            assert ada.goaway_code() == Code.ACCOUNT_REVOKED
+        child.process.terminate()
+        _, _, log = child.ended()
+    assert "another one" not in log
+    assert "correct horse" not in log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "code", "error"),
+    [
+        (("add", "eve"), "", 1, "expected at least 8 characters, found none"),
+        (("add", "eve"), "short\n", 1, "expected at least 8 characters, found 5"),
+        (("add", "eve"), "\udcff long enough", 1, "expected UTF-8"),
+        (("add", "ADA"), "long enough", 1, "there is an account ADA already, as Ada"),
+        (("remove", "eve"), "", 1, "there is no account eve"),
+        (("passwd", "eve"), "long enough", 1, "there is no account eve"),
+        (("add", "~eve"), "long enough", 1, "for guests"),
+    ],
+)
+def test_user_commands_say_what_is_wrong(
+    user: Commands, file: AccountsFile, arguments: tuple[str, ...], said: str, code: int, error: str
+) -> None:
+    found, out, errors = user(*arguments, "--accounts", str(file.path), said=said)
+    assert (found, out) == (code, "")
+    assert error in errors
+    assert errors.count("\n") == 1
+
+
+def test_user_needs_to_know_where(user: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROOMWIRE_MEMORY", "1")
+    code, _, errors = user("list")
+    assert (code, "--accounts FILE" in errors) == (2, True)
+    code, _, errors = user("list", "--config", str(tmp_path / "none.toml"))
+    assert (code, errors.count("\n")) == (2, 1)
+
+
+def test_server_does_not_start_with_accounts_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "accounts"
+    path.write_bytes(b"rubbish" * 99)
+    assert "accounts: cannot be used" in refused("--port", "0", "--memory", "--accounts", str(path))
+
+
+def test_password_is_asked_for_twice_at_a_terminal(
+    user: Commands, file: AccountsFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = ["another one", "another won", "another one", "another one"]
+    user.terminal = True
+    monkeypatch.setattr("getpass.getpass", lambda prompt: typed.pop(0))
+    arguments = ("passwd", "Ada", "--accounts", str(file.path))
+    assert user(*arguments) == (1, "", "roomwire-server: the two passwords differ; nothing was changed\n")
+    assert user(*arguments)[0] == 0
+    assert not typed

@@ -1,0 +1,208 @@
+"""Turns: what one client may have of a tick, so that the others wait little, and what becomes of the rest."""
+
+from collections import deque
+
+import pytest
+
+from protocol.codec import encode
+from protocol.frames import (
+    Ack,
+    Frame,
+    Hello,
+    History,
+    HistoryEnd,
+    Leave,
+    Message,
+    Ping,
+    Pong,
+    Publish,
+    Unknown,
+    Welcome,
+)
+from protocol.framing import FrameReader
+from protocol.registry import Code
+from protocol.server import DROPPED
+from reference_server.core.handlers.history import MESSAGE, READ_AT_ONCE, _Reading
+from reference_server.core.peer import REQUEST, TALK
+from reference_server.store.base import Log, Record, Retention
+from reference_server.store.memory import MemoryStore
+from tests.support.rawpeer import FREE, PREFACE, RawPeer, fill, peer_of, serving
+from tests.support.stores import entry
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Ping(bytes(8)),
+        Leave(request=7, room=5),
+        History(1, 0, 0, request=7, room=5),
+        Publish(bytes(16), 1, b"hi", request=7, room=5),
+        Unknown(0x0070, b"", request=7, room=0),
+        Unknown(0x8070, b""),
+        Pong(bytes(8)),
+    ],
+    ids=lambda frame: type(frame).__name__,
+)
+def test_a_flood_is_taken_up_in_turns_with_the_others(frame: Frame | Unknown) -> None:
+    """RW-CLOSE-7: whatever one client sends at once, another one waits for a few frames of it and not for all."""
+    count = 5_000
+    with serving() as server, RawPeer(server.port) as flooder, RawPeer(server.port) as other:
+        peers = [peer_of(server, flooder), peer_of(server, other)]
+
+        def at_once() -> list[int]:
+            # As if both had been readable in one turn of the loop: first a flood, then one PING.
+            for peer, octets in zip(peers, (encode(frame) * count, encode(Ping(bytes(8)))), strict=True):
+                peer.receive(octets, server.hub.now)
+            return [peer.conn._reader.buffered for peer in peers]
+
+        at_most = TALK // (REQUEST if frame.request else 1)
+        assert server.run(at_once) == [(count - at_most) * len(encode(frame)), 0]
+        other.expect(Pong)
+        flooder.send(Ping(b"the last"))
+        flooder.expect(Pong, lambda pong: pong.opaque == b"the last")
+
+
+def test_turns_are_due_once_whoever_comes_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else those who flood, leave and come back would make time go faster."""
+    with serving() as server, RawPeer(server.port) as raw:
+        peer, hub, due = peer_of(server, raw), server.hub, []
+
+        def waits_and_goes() -> tuple[int, int]:
+            monkeypatch.setattr(hub.host, "schedule_turns", lambda: due.append(1))
+            for _ in range(3):
+                hub.wait_for_turn(peer)
+                hub.turns.pop(peer)
+            hub.wait_for_turn(peer)
+            first = len(due)
+            hub.give_turns()
+            hub.wait_for_turn(peer)
+            return first, len(due)
+
+        assert server.run(waits_and_goes) == (1, 2)
+
+
+def test_a_long_answer_is_told_in_turns_with_the_others() -> None:
+    """RW-LAG-1, RW-REQUEST-4: whoever asks for many messages has a few of them in each turn."""
+    count = 5 * TALK
+    with serving(**FREE) as server, RawPeer(server.port) as reader, RawPeer(server.port) as other:
+        fill(server, "hall", count, 100)
+        ref = reader.join("hall").room
+        peer, history = peer_of(server, reader), reader.history(ref)
+
+        def at_once() -> int:
+            peer.receive(encode(history), server.hub.now)
+            made = FrameReader(2**24)
+            made.feed(b"".join(peer.conn._out))
+            return sum(1 for _ in iter(made.next_frame, None))
+
+        assert server.run(at_once) == (TALK - REQUEST) // MESSAGE
+        other.send(Ping(bytes(8)))
+        other.expect(Pong)
+        seqs = [reader.expect(Message, lambda message: message.request == history.request).seq for _ in range(count)]
+        assert seqs == list(range(1, count + 1))
+        end = reader.expect(HistoryEnd)
+        assert (end.request, end.start, end.end, end.flags) == (history.request, 1, count + 1, 0)
+
+
+IGNORED = encode(Unknown(0x8070, b""))
+
+
+def test_a_flood_before_hello_is_taken_up_in_turns() -> None:
+    with serving() as server, RawPeer(server.port, hello=False) as raw:
+        server.until(lambda: bool(server.hub.peers))
+        (peer,) = server.hub.peers
+
+        def at_once() -> int:
+            peer.receive(PREFACE + IGNORED * 1_000, server.hub.now)
+            return peer.conn._reader.buffered
+
+        assert server.run(at_once) == (1_000 - TALK) * len(IGNORED)
+        raw.octets(8)
+        raw.send(Hello("ada", "ANONYMOUS", b"", request=1))
+        raw.expect(Welcome)
+
+
+def test_what_is_dropped_after_goaway_is_dropped_in_turns() -> None:
+    """RW-CLOSE-5: it is all read, so that the GOAWAY arrives, but not all at once."""
+    with serving() as server, RawPeer(server.port) as raw:
+        peer = peer_of(server, raw)
+
+        def at_once() -> int:
+            peer.receive(b"\xff\xff\xff\xff" + bytes(12), server.hub.now)
+            return peer.conn.allowance
+
+        def then() -> int:
+            peer.conn._reader = FrameReader(2**16)  # as if the failure had left it in step
+            peer.conn._deaf = False
+            left = peer.conn.allowance
+            peer.receive(IGNORED * 1_000, server.hub.now)
+            return 1_000 - peer.conn._reader.buffered // len(IGNORED) - DROPPED * left
+
+        assert server.run(lambda: (at_once(), then())[1]) == 0
+        assert raw.goaway().code == Code.FRAME_TOO_LARGE
+
+
+def test_repeats_are_taken_up_in_turns() -> None:
+    """No rate bounds them."""
+    with serving(window=512, **FREE) as server, RawPeer(server.port) as raw:
+        publish = raw.publish(raw.join("hall").room)
+        raw.send(publish)
+        raw.expect(Ack)
+        peer, octets = peer_of(server, raw), encode(publish)
+
+        def at_once() -> int:
+            peer.receive(octets * 100, server.hub.now)
+            return peer.conn._reader.buffered
+
+        assert server.run(at_once) == (100 - TALK) * len(octets)
+        for _ in range(100):
+            raw.expect(Ack)
+
+
+class Slow:
+    """A log whose reads are answered when it is told to."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.asked: deque[tuple[int, int, int]] = deque()
+
+    def read(self, after: int, limit: int, octets: int, done: object) -> None:
+        self.asked.append((after, limit, octets))
+        self.done = done
+
+    def answer(self) -> tuple[int, int, int]:
+        asked = self.asked.popleft()
+        self.log.read(*asked, self.done)  # type: ignore[arg-type]
+        return asked
+
+
+def slow(count: int, size: int) -> Slow:
+    """With so many messages of so many octets."""
+    logs: list[Log] = []
+    store = MemoryStore(Retention())
+    store.open("hall", "hall", lambda log, created: logs.append(log))
+    for number in range(count):
+        logs[0].append(entry(number + 1, payload=bytes(size)))
+    store.commit(lambda: None)
+    return Slow(logs[0])
+
+
+@pytest.mark.parametrize("below", [READ_AT_ONCE + 50, 2 * READ_AT_ONCE + 20])
+def test_what_is_trimmed_while_the_first_messages_are_read_is_left_out_at_the_end(below: int) -> None:
+    """Section 7.18"""
+    log, told = slow(2 * READ_AT_ONCE + 50, 1), list[deque[Record]]()
+    _Reading(log, 2 * READ_AT_ONCE + 1, 2**20, False, told.append).start(1)  # type: ignore[arg-type]
+    log.answer()
+    log.log.trim(below)
+    log.answer()
+    assert [record.seq for record in told[0]] == list(range(1, READ_AT_ONCE + 1))
+
+
+def test_no_more_is_read_of_the_first_messages_than_is_told() -> None:
+    log, told = slow(2 * READ_AT_ONCE, 100), list[deque[Record]]()
+    _Reading(log, 2 * READ_AT_ONCE + 1, 150 * 100, False, told.append).start(1)  # type: ignore[arg-type]
+    assert log.answer() == (0, READ_AT_ONCE, 150 * 100)
+    assert log.answer() == (READ_AT_ONCE, READ_AT_ONCE, (150 - READ_AT_ONCE) * 100)
+    while log.asked:
+        log.answer()
+    assert len(told[0]) == 150

@@ -1,0 +1,272 @@
+"""What of the thirty checks of SECURITY.md no frame on the wire shows: what it costs the server, and what it keeps."""
+
+import gc
+import io
+import logging
+import sys
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.codec import decode, encode
+from protocol.errors import RemoteProtocolError
+from protocol.events import ConnectionTerminated
+from protocol.frames import Ack, Error, Goaway, Hello, HistoryEnd, Join, Joined, Leave, Ping, Pong, Presence, Welcome
+from protocol.framing import FrameReader
+from protocol.registry import LIMITS, Code, PresenceKind
+from protocol.server import ServerConnection, ServerTimes
+from reference_server import logs
+from reference_server.accounts import AccountsFile
+from reference_server.core.hub import Hub
+from tests.support.accounts import Login
+from tests.support.rawpeer import FREE, KIB, PREFACE, HeldStore, RawPeer, serving
+
+HELLO = encode(Hello("ada", "ANONYMOUS", b"", request=1))
+
+
+def peak(action: Callable[[], object]) -> int:
+    """Octets that are allocated at most, beyond what was there before."""
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def calls(action: Callable[[], object]) -> int:
+    """How many functions are called: what is counted costs no time that a busy machine would make longer."""
+    count = 0
+
+    def called(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(called)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+# --- framing
+
+
+@pytest.mark.parametrize("welcomed", [False, True])
+def test_the_greatest_length_costs_no_memory(welcomed: bool) -> None:
+    """Check 1, RW-FRAME-1: nothing of 1 MiB that follows is kept, before WELCOME and after."""
+    conn = ServerConnection(0.0, ServerTimes(5, 10, 30, 2))
+    list(conn.receive_data(PREFACE + (HELLO if welcomed else b""), 0.0))
+    if welcomed:
+        conn.welcome(Welcome(1, "ada", 0, 2**24, 30_000, 0, 32, 8, b"", (), 0, 1))
+    portion = bytes(KIB)
+    ended: list[object] = []
+
+    def attack() -> None:
+        for octets in (b"\xff" * 4 + bytes.fromhex("0020 0000 00000001 00000001"), *[portion] * KIB):
+            ended.extend(conn.receive_data(octets, 0.0))
+
+    assert peak(attack) < 64 * KIB
+    assert [event.code for event in ended if isinstance(event, ConnectionTerminated)] == [Code.FRAME_TOO_LARGE]
+
+
+def test_a_count_costs_what_is_there_and_not_what_it_promises() -> None:
+    """Check 12, RW-FRAME-7: the only count of the protocol is ROSTER's."""
+    header = bytes.fromhex("0012 0010 00000000 00000005")
+    body = b"\xff\xff" + (bytes(8) + b"\x00\x03ada") * 3
+    reader = FrameReader(LIMITS["max_body"].high)
+    reader.feed(len(body).to_bytes(4, "big") + header + body)
+    raw = reader.next_frame()
+    assert raw is not None
+
+    def read() -> None:
+        with pytest.raises(RemoteProtocolError) as caught:
+            decode(raw, "S")
+        assert caught.value.code == Code.MALFORMED
+
+    read()  # what is made once is made now
+    assert peak(read) < 64 * KIB
+    assert calls(read) < 200
+
+
+def test_nothing_is_compressed() -> None:
+    """Check 23, RW-TLS-3: what is all the same comes in as many octets as it has."""
+    with serving(**FREE) as server, RawPeer(server.port) as ada:
+        ada.send(ada.publish(ada.join("hall").room, bytes(10_000)))
+        came = b""
+        while bytes(10_000) not in came:
+            came += ada.socket.recv(1 << 16)
+
+
+# --- time
+
+
+def test_a_silent_member_is_told_once() -> None:
+    """Check 16, RW-HEARTBEAT-2, RW-PRESENCE-3: a peer that is gone without a word is found, and the others hear of it
+    once."""
+    with (
+        serving(heartbeat_ms=1000, linger_ms=50) as server,
+        RawPeer(server.port) as silent,
+        RawPeer(server.port, name="bob") as bob,
+    ):
+        bob.join("hall")
+        silent.join("hall")
+        heard: list[Presence] = []
+        while not any(presence.kind == PresenceKind.LOST for presence in heard):
+            bob.send(Ping(b"I live.."))
+            bob.expect(Pong)
+            heard += [frame for frame in bob.unread if isinstance(frame, Presence)]
+            bob.unread.clear()
+        server.until(lambda: len(server.hub.peers) == 1)
+        bob.send(Ping(b"the last"))
+        bob.expect(Pong, lambda pong: pong.opaque == b"the last")
+        heard += [frame for frame in bob.unread if isinstance(frame, Presence)]
+    member = silent.welcome.member
+    assert [presence.kind for presence in heard if presence.member == member] == [
+        PresenceKind.JOINED,
+        PresenceKind.LOST,
+    ]
+
+
+# --- floods
+
+
+def test_connections_that_their_clients_closed_leave_nothing() -> None:
+    """Check 19: no object, and none that waits for the collector, nor do those that were refused for what they sent."""
+
+    def visit(port: int) -> None:
+        with RawPeer(port) as ada:
+            room = ada.join("hall").room
+            for _ in range(3):
+                ada.send(ada.history(room))
+                ada.expect(HistoryEnd)
+            ada.send(b"\xff" * 16)
+            ada.expect(Goaway)
+
+    with serving(**FREE) as server:
+        for _ in range(5):
+            visit(server.port)
+        server.until(lambda: not server.listener.open)
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            before = _counted()
+            for _ in range(30):
+                visit(server.port)
+            server.until(lambda: not server.listener.open)
+            gc.collect()
+            left = Counter(type(each).__name__ for each in gc.garbage)
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.collect()
+            more = _counted() - before
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+        assert server.run(lambda: (server.hub.rooms, server.hub.peers, server.hub.waiting)) == ({}, set(), set())
+    assert not {name for name in left if "ransport" in name or name in ("Peer", "ServerConnection")}, left
+    assert not {name: count for name, count in more.items() if count >= 30}, more
+
+
+def _counted() -> Counter[str]:
+    return Counter(type(each).__module__ + "." + type(each).__name__ for each in gc.get_objects())
+
+
+def test_names_of_rooms_are_forgotten() -> None:
+    """Check 24, RW-JOIN-3: as many as somebody likes, a few at a time."""
+    with serving(max_rooms=8, **FREE, room_rate=10**6) as server, RawPeer(server.port) as ada:
+
+        def kept() -> tuple[int, int, int]:
+            store: Any = server.hub.store
+            return len(server.hub.rooms), len(store._logs), server.hub.store.rooms()
+
+        for number in range(300):
+            room = ada.join(f"room {number}").room
+            ada.send(Leave(request=ada.request(), room=room))
+        ada.send(Ping(bytes(8)))
+        ada.expect(Pong)
+        assert server.run(kept) == (0, 0, 0)
+        for number in range(8):
+            ada.join(f"room {number}")
+        ada.send(Join("one more", 0, 0, request=99))
+        assert ada.expect(Error).code == Code.TOO_MANY_ROOMS
+
+
+# --- data
+
+
+def test_no_number_of_a_peer_is_a_key() -> None:
+    """Check 26: whoever chooses keys chooses collisions. Looks at all that is held while publishes are under way."""
+    numbers = {0xBEEF0001 + at * 0x1000 for at in range(20)}
+    far = {(2**61 - 1) * at for at in range(1, 8)}  # their hash is 0, for every one of them
+    with serving(HeldStore, **FREE, room_rate=10**6) as server, RawPeer(server.port) as ada:
+        room = ada.join("hall").room
+        for number, epoch in zip(sorted(numbers), [*far] * 3, strict=False):
+            ada.send(Join(f"room {number}", epoch, 2**52 + number, request=number))
+            ada.expect(Joined, lambda joined, number=number: joined.request == number)  # type: ignore[misc]
+        for number in sorted(numbers):
+            publish = ada.publish(room)
+            ada.send(encode(publish)[:8] + number.to_bytes(4, "big") + encode(publish)[12:])
+        ada.send(ada.publish(min(numbers)))
+        server.until(lambda: bool(server.hub.waiting))
+
+        def keys() -> set[int]:
+            return {key for key in _keys(server.hub) if isinstance(key, int)}
+
+        found = server.run(keys)
+        assert not found & (numbers | far), found
+        assert room in found  # that of a membership: the walk comes to where it would be
+        store: Any = server.hub.store
+        server.run(lambda: setattr(store, "hold_commits", False))
+        server.run(lambda: [store.held.pop(0)() for _ in range(len(store.held))])
+        ada.expect(Ack)
+
+
+def _keys(start: Hub) -> list[object]:
+    """The keys of every dict and the members of every set that can be reached."""
+    seen: set[int] = set()
+    waiting: list[object] = [start]
+    keys: list[object] = []
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen or isinstance(each, type | type(gc) | type(_keys)):
+            continue
+        seen.add(id(each))
+        if isinstance(each, dict | set | frozenset):
+            keys += list(each)
+        waiting += gc.get_referents(each)
+    return keys
+
+
+def test_no_secret_is_logged(tmp_path: Path) -> None:
+    """Check 28: neither a password, nor anything of the exchange by which it is shown."""
+    file = AccountsFile(tmp_path / "accounts.sqlite3")
+    file.add("ada", "correct horse battery", created_ms=0, iterations=4096)
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logs.JsonFormatter())
+    logger = logging.getLogger("roomwire")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        with serving(accounts=str(file.path)) as server:
+            for password in ("correct horse battery", "wrong horse battery"):
+                with Login(server.port, "ada", password):
+                    pass
+            server.until(lambda: not server.hub.peers)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    text = stream.getvalue()
+    assert "client connected" in text
+    assert "AUTH_FAILED" in text
+    for secret in ("horse", "r=", "p=", "v=", "s="):
+        assert secret not in text

@@ -1,0 +1,122 @@
+"""Requirements of SPEC.md that show only with an operator's settings or a failing store, over real sockets."""
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.frames import Ack, Error, Evicted, Goaway, Hello, Leave, Ok, Presence, Roster
+from protocol.registry import PREFACE_SIZE, Code, Flag, PresenceKind
+from reference_server.core.peer import Peer
+from tests.support.rawpeer import PREFACE, HeldStore, RawPeer, serving
+
+FREE: dict[str, Any] = {"publish_rate": 10**6, "publish_burst": 10**6, "join_rate": 10**6, "join_burst": 10**6}
+FREE["room_rate"] = 10**6
+
+
+def test_store_that_fails_is_told_by_goaway_and_not_by_a_reply() -> None:
+    """RW-PROMISE-7: nobody knows what became of the publish."""
+    with serving(HeldStore, linger_ms=1) as server, RawPeer(server.port) as ada:
+        ada.send(ada.publish(ada.join("hall").room))
+        server.until(lambda: bool(server.hub.waiting))
+        server.run(lambda: server.hub.fail(OSError("the disk is gone")))
+        (goaway,) = [frame for frame in ada.rest() if not isinstance(frame, Presence)]
+        assert isinstance(goaway, Goaway)
+        assert (goaway.code, goaway.flags) == (Code.INTERNAL, Flag.RETRY)
+
+
+def test_connection_beyond_the_limit_is_told_when_to_come_back() -> None:
+    """RW-CONN-3"""
+    with (
+        serving(max_connections=1, linger_ms=1) as server,
+        RawPeer(server.port),
+        RawPeer(server.port, hello=False) as late,
+    ):
+        late.send(PREFACE, Hello("bob", "ANONYMOUS", b"", request=1))
+        assert late.octets(PREFACE_SIZE)
+        error, goaway = late.expect(Error), late.expect(Goaway)
+        assert (error.code, error.flags, goaway.code) == (Code.SERVER_FULL, Flag.RETRY, Code.SERVER_FULL)
+        assert error.retry_ms > 0
+        assert late.frame() is None
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_rooms_without_messages_leave_nothing_behind(durable: bool, tmp_path: Path) -> None:
+    """RW-JOIN-3"""
+    settings = {**FREE, "data": str(tmp_path)} if durable else FREE
+    with serving(**settings) as server, RawPeer(server.port) as ada:
+        before = server.run(server.store.rooms)
+        for number in range(100):
+            ada.send(Leave(request=ada.request(), room=ada.join(f"room {number}").room))
+            ada.expect(Ok)
+        server.until(lambda: not server.hub.rooms)
+        assert server.run(server.store.rooms) == before == 0
+
+
+def test_ids_are_not_forgotten_to_make_room_for_others() -> None:
+    """RW-DEDUPE-6"""
+    with serving(ids_per_room=2) as server, RawPeer(server.port) as ada:
+        ref = ada.join("hall").room
+        first, second, third = (ada.publish(ref, b"%d" % number) for number in range(3))
+        ada.send(first, second, third)
+        assert [ada.expect(Ack).seq, ada.expect(Ack).seq] == [1, 2]
+        error = ada.expect(Error)
+        assert (error.code, error.request) == (Code.RATE_LIMITED, third.request)
+        assert error.retry_ms > 0
+        ada.send(ada.publish(ref, b"0", id=first.id))
+        ack = ada.expect(Ack)
+        assert (ack.seq, ack.flags) == (1, Flag.DUPLICATE)
+
+
+def test_room_is_quiet_from_many_members_until_none() -> None:
+    """RW-QUIET-1, RW-QUIET-2"""
+    with serving(quiet_members=2) as server, RawPeer(server.port) as ada:
+        with RawPeer(server.port, name="bob") as bob:
+            assert not (ada.join("hall").flags | bob.join("hall").flags) & Flag.QUIET
+            assert ada.expect(Presence).kind == PresenceKind.JOINED
+            with RawPeer(server.port, name="eve") as eve:
+                assert eve.join("hall").flags & Flag.QUIET
+            assert ada.expect(Presence).kind == PresenceKind.QUIET
+        server.until(lambda: len(server.hub.rooms["hall"].members) == 1)
+        with RawPeer(server.port, name="bob") as bob:
+            quiet = bob.join("hall", flags=Flag.ROSTER)
+            assert quiet.flags & Flag.QUIET
+            for member in (bob, ada):
+                member.send(Leave(request=member.request(), room=quiet.room))
+                member.expect(Ok)
+            assert not [frame for frame in (*bob.unread, *ada.unread) if isinstance(frame, (Presence, Roster))]
+            assert not bob.join("hall").flags & Flag.QUIET
+
+
+def test_member_that_takes_nothing_is_cut_off_and_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RW-LAG-2: with SLOW, which this member will never read."""
+    said: list[tuple[str, int]] = []
+    say = Peer.goaway
+
+    def goaway(peer: Peer, code: Code, *arguments: Any, **options: Any) -> None:
+        said.append((peer.name, code))
+        say(peer, code, *arguments, **options)
+
+    monkeypatch.setattr(Peer, "goaway", goaway)
+    with serving(**FREE, stall_ms=1, linger_ms=1) as server, RawPeer(server.port, name="bob") as bob:
+        with RawPeer(server.port, name="lazy", buffer=4096) as lazy:
+            ref = lazy.join("hall").room
+            bob.join("hall")
+            for _ in range(20_000):
+                if server.run(lambda: len(server.hub.peers)) == 1:
+                    break
+                bob.send(bob.publish(ref, bytes(32 * 1024)))
+                bob.expect(Ack)
+                bob.messages(1)
+        assert said == [("lazy", Code.SLOW)]
+        assert not [frame for frame in bob.unread if isinstance(frame, (Goaway, Evicted))]
+
+
+def test_nobody_else_is_let_in_without_tls_unless_the_operator_says_so() -> None:
+    """RW-TLS-2: it listens for its own host alone."""
+    with serving() as server:
+        assert server.listener._server is not None
+        addresses = [listening.getsockname()[0] for listening in server.listener._server.sockets]
+    assert addresses
+    assert all(ip_address(address).is_loopback for address in addresses)

@@ -1,0 +1,324 @@
+"""The small parts of the reference server: clock, limits, cursors, relaying, settings, logs."""
+
+import io
+import json
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conformance.fuzz import strategies
+from protocol.codec import decode, encode
+from protocol.frames import Field, Publish
+from protocol.framing import FrameReader
+from protocol.registry import LIMITS, MAX_SAFE
+from reference_server import logs
+from reference_server.config import Config, ConfigError, load
+from reference_server.core.clock import ServerClock
+from reference_server.core.handlers.cursor import join_point
+from reference_server.core.hub import SWEPT_AT_ONCE
+from reference_server.core.limits import AddressBook, Rates, Spent, TokenBucket, is_local
+from reference_server.core.messages import content_digest, message_octets, pack_fields
+from reference_server.store.base import Record
+from tests.support.hub_network import HubNetwork
+
+seqs = st.integers(0, 30)
+
+
+@given(head=seqs, trimmed=seqs, epoch=st.integers(1, 3), client=st.integers(0, 3), since=st.integers(0, 40), cap=seqs)
+def test_a_stream_begins_where_nothing_is_missed_in_silence(
+    head: int, trimmed: int, epoch: int, client: int, since: int, cap: int
+) -> None:
+    oldest = min(trimmed, head) + 1
+    start, gap = join_point(head, oldest, epoch, client, since, cap)
+    assert oldest <= start <= head + 1
+    assert head + 1 - start <= cap
+    if client == epoch and not gap:
+        assert start == since + 1  # exactly where the client was: nothing twice, nothing missed
+    if client not in (0, epoch):
+        assert gap
+    if client == 0:
+        assert not gap
+        assert head + 1 - start <= since
+
+
+def test_the_clock_does_not_step_back() -> None:
+    """RW-ID-4: not below what is stored, and not with the wall clock."""
+    clock = ServerClock(wall_ms=1000, floor_ms=5000, now=10.0)
+    assert clock.ms(10.0) == 5000
+    assert clock.ms(11.5) == 6500
+
+
+@given(st.lists(st.floats(0, 3), max_size=60), st.integers(1, 5), st.integers(1, 5))
+def test_a_bucket_gives_no_more_than_rate_and_burst(pauses: list[float], rate: int, burst: int) -> None:
+    bucket = TokenBucket(burst, 0.0)
+    now, taken = 0.0, 0
+    for pause in pauses:
+        now += pause
+        wait_ms = bucket.take(rate, burst, now)
+        taken += not wait_ms
+        assert taken <= burst + rate * now + 1e-6
+        if wait_ms:
+            # RW-LIMIT-1, and the time it says is enough.
+            assert TokenBucket.take(copy_of(bucket), rate, burst, now + wait_ms / 1000 + 1e-6) == 0
+
+
+def copy_of(bucket: TokenBucket) -> TokenBucket:
+    other = TokenBucket(0, 0.0)
+    other._tokens, other._time = bucket._tokens, bucket._time
+    return other
+
+
+RATES = Rates((20, 100), (2, 20), (10, 50))
+
+
+def book(connections: int = 2, rooms_per_minute: int = 2, *, local: bool = False) -> AddressBook:
+    return AddressBook(connections, rooms_per_minute, 2, RATES, local=local)
+
+
+def used(count: int, now: float) -> Spent:
+    """What a connection has used that joined so often."""
+    bucket = TokenBucket(20, now)
+    assert not any(bucket.take(2, 20, now) for _ in range(count))
+    return Spent(join=bucket)
+
+
+def test_addresses_are_counted_and_forgotten() -> None:
+    addresses = book()
+    assert [addresses.connect("192.0.2.1") for _ in range(3)] == [True, True, False]
+    for _ in range(3):
+        addresses.disconnect("192.0.2.1", Spent(), 0.0)
+    assert addresses.connect("192.0.2.1")
+    assert [bool(addresses.create_room("192.0.2.1", 0.0)) for _ in range(3)] == [False, False, True]
+    addresses.sweep(120.0)
+    assert not addresses._rooms
+
+
+def test_what_a_connection_has_used_is_taken_over_by_the_next() -> None:
+    """RW-LIMIT-3: once, by the same address, until it would have been renewed anyway."""
+    addresses = book(connections=10)
+    for count in (5, 20):
+        addresses.connect("192.0.2.1")
+        addresses.disconnect("192.0.2.1", used(count, 0.0), 0.0)
+    assert addresses.take_over("192.0.2.2") == Spent()
+    taken = [addresses.take_over("192.0.2.1").join for _ in range(3)]
+    assert [bucket and bucket.take(2, 20, 0.0) for bucket in taken] == [500, 0, None]
+    addresses.connect("192.0.2.1")
+    addresses.disconnect("192.0.2.1", used(20, 0.0), 0.0)
+    addresses.sweep(9.9)
+    assert addresses._spent
+    addresses.sweep(10.1)
+    assert not addresses._spent
+    assert addresses.take_over("192.0.2.1") == Spent()
+
+
+def test_what_is_remembered_is_bounded_by_what_was_open_at_once() -> None:
+    addresses = book(connections=4)
+    for _ in range(100):
+        addresses.connect("192.0.2.1")
+        left = addresses.take_over("192.0.2.1")
+        addresses.disconnect("192.0.2.1", left if left.join else used(20, 0.0), 0.0)
+    assert sum(map(len, addresses._spent.values())) == 1
+
+
+def test_addresses_of_one_network_of_ipv6_are_one() -> None:
+    addresses = book()
+    assert [addresses.connect(f"2001:db8::{n}") for n in range(3)] == [True, True, False]
+    assert addresses.connect("2001:db8:0:1::1")
+    assert addresses.connect("192.0.2.1")
+    assert [addresses.connect("::ffff:192.0.2.1") for _ in range(2)] == [True, False]
+    for n in range(3):
+        addresses.disconnect(f"2001:db8::{n + 7}", Spent(), 0.0)
+    assert addresses.connect("2001:db8::9")
+
+
+def test_logins_that_fail_are_limited_for_an_address() -> None:
+    """RW-SASL-9: as many as may fail in a minute at once, and one that succeeds costs nothing."""
+    addresses = AddressBook(9, 9, 3, RATES)
+    for _ in range(10):
+        assert addresses.login("192.0.2.1", 0.0) == 0
+        addresses.logged_in("192.0.2.1")
+    assert [addresses.login("192.0.2.1", 0.0) for _ in range(4)] == [0, 0, 0, 20_000]
+    assert addresses.login("192.0.2.2", 0.0) == 0
+    assert addresses.login("192.0.2.1", 20.0) == 0
+    addresses.logged_in("192.0.2.9")  # never tried
+    addresses.sweep(200.0)
+    assert not addresses._logins
+
+
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("", True),
+        ("192.0.2.1", False),
+        ("fe80::1%eth0", False),
+    ],
+)
+def test_this_host_is_not_limited_unless_it_is_asked_for(address: str, local: bool) -> None:
+    assert is_local(address) == local
+    assert [book(connections=0).connect(address), book(connections=0, local=True).connect(address)] == [local, False]
+
+
+fields = st.lists(st.builds(Field, st.integers(0x8021, 0xFFFF), strategies.short_octets), max_size=5).map(tuple)
+
+
+@given(strategies.n64, st.booleans(), strategies.payloads, fields)
+def test_a_record_becomes_a_message(seq: int, verified: bool, payload: bytes, given_fields: tuple[Field, ...]) -> None:
+    packed = pack_fields(Publish(bytes(16), 0, b"", given_fields))
+    record = Record(seq, 5, 7, bytes(16), 1, "ada", verified, payload, packed)
+    reader = FrameReader(2**24)
+    reader.feed(message_octets(record, 9))
+    raw = reader.next_frame()
+    assert raw is not None
+    message = decode(raw, "S")
+    assert (message.seq, message.payload, message.room) == (seq, payload, 9)  # type: ignore[union-attr]
+    assert encode(message) == message_octets(record, 9)
+
+
+contents = st.tuples(
+    st.integers(0, 2), st.binary(max_size=3), st.binary(max_size=3), st.sampled_from(["", "ada", "bob"])
+)
+
+
+@given(contents, contents)
+def test_contents_are_told_apart(one: tuple[int, bytes, bytes, str], other: tuple[int, bytes, bytes, str]) -> None:
+    assert (content_digest(*one) == content_digest(*other)) == (one == other)
+
+
+# --- settings
+
+
+def test_the_stronger_source_counts(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text("port = 1\nwindow = 2\nmax_rooms = 3\n")
+    environ = {"ROOMWIRE_WINDOW": "20", "ROOMWIRE_PORT": "10", "ROOMWIRE_MEMORY": "yes"}
+    config = load({"port": 100, "host": None}, environ, file)
+    assert (config.port, config.window, config.max_rooms, config.memory) == (100, 20, 3, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "said"),
+    [
+        ("prot = 1", {}, "unknown setting 'prot'"),
+        ("port = 'x'", {}, "port: expected int, found 'x'"),
+        ("window = 0", {}, "window: expected 1 to 65535 requests, found 0"),
+        ("port = ", {}, "not TOML"),
+        ("", {"ROOMWIRE_PORT": "seven"}, "ROOMWIRE_PORT: expected a whole number, found 'seven'"),
+        ("", {"ROOMWIRE_MEMORY": "maybe"}, "ROOMWIRE_MEMORY: expected true or false, found 'maybe'"),
+        ("log_format = 'xml'", {}, "log_format: expected one of text, json, found 'xml'"),
+    ],
+)
+def test_a_bad_setting_is_named(tmp_path: Path, text: str, environ: dict[str, str], said: str) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=said.replace("(", "\\(")):
+        load({}, environ, file)
+
+
+def test_limits_have_the_defaults_of_the_registry() -> None:
+    config = Config()
+    for name, limit in LIMITS.items():
+        if hasattr(config, name):
+            assert getattr(config, name) == limit.default <= MAX_SAFE
+
+
+# --- logs
+
+
+@contextmanager
+def logged(format: str) -> Iterator[io.StringIO]:
+    """What is logged meanwhile; what tests themselves have set up for logs and warnings comes back."""
+    stream = io.StringIO()
+    top, server = logging.getLogger(), logging.getLogger("roomwire")
+    handlers, levels, hooks = top.handlers, (top.level, server.level), (sys.excepthook, threading.excepthook)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logs.configure(format, "info", stream)
+        try:
+            yield stream
+        finally:
+            logging.captureWarnings(False)
+            top.handlers = handlers
+            top.setLevel(levels[0])
+            server.setLevel(levels[1])
+            sys.excepthook, threading.excepthook = hooks
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+@given(text=st.text())
+def test_an_event_is_one_line_whatever_a_peer_sends(format: str, text: str) -> None:
+    with logged(format) as stream:
+        logging.getLogger("roomwire.test").info("client connected", extra={"client": text})
+    line = stream.getvalue()
+    assert line.endswith("\n")
+    assert line[:-1].isprintable()
+    if format == "json":
+        assert json.loads(line)["client"] == text
+
+
+@pytest.mark.parametrize(
+    ("client", "shown"),
+    [
+        ("ada", "ada"),
+        ("\x1b[2Jada", '"\\x1b[2Jada"'),
+        ('ada" peer=203.0.113.9', '"ada\\" peer=203.0.113.9"'),
+        ("ada\\", '"ada\\\\"'),
+        ("x=y", '"x=y"'),
+        ("", '""'),
+    ],
+)
+def test_a_value_in_the_log_ends_where_it_seems_to(client: str, shown: str) -> None:
+    with logged("text") as stream:
+        logging.getLogger("roomwire.test").info("client connected", extra={"client": client, "after": 1})
+    assert stream.getvalue().endswith(f" client connected client={shown} after=1\n")
+
+
+def test_what_nobody_foresaw_is_one_event_as_well() -> None:
+    """Warnings of Python, words of libraries, exceptions of threads."""
+
+    def fail() -> None:
+        raise ZeroDivisionError("by\nnobody")
+
+    with logged("json") as stream:
+        warnings.warn("be\nwarned", stacklevel=1)
+        logging.getLogger("asyncio").warning("slow\ncallback")
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+    events = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert "be\nwarned" in events[0]["message"]
+    assert events[1]["message"] == "slow\ncallback"
+    assert "ZeroDivisionError: by\nnobody" in events[2]["exception"]
+    assert [event["level"] for event in events] == ["warning", "warning", "critical"]
+
+
+def test_a_sweep_pauses_between_many_peers() -> None:
+    """Nobody waits until ten thousand are looked at; whoever goes in a pause is left alone."""
+    network = HubNetwork(preface_ms=1000)
+    hub = network.hub
+    assert hub is not None
+    for _ in range(2 * SWEPT_AT_ONCE):
+        network.connect()
+    early = set(hub.peers)
+    network.time += 2.0
+    sweep = hub.sweep()
+    next(sweep)
+    network.tick()
+    assert len(hub.peers) == SWEPT_AT_ONCE  # RW-PREFACE-6
+    gone = next(iter(hub.peers))
+    gone.lost(network.time)
+    late = network.connect()
+    assert list(sweep) == [None]
+    network.tick()
+    assert len(early & hub.peers) == 0
+    assert not late.ended

@@ -1,0 +1,417 @@
+"""What is true of the SQLite store alone: restarts, group commit, crashes, locks.
+
+Run as a program this file is the child process that some of the tests kill: see `children`.
+"""
+
+import os
+import queue
+import random
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from reference_server.store import sqlite_tables
+from reference_server.store.base import (
+    Entry,
+    Known,
+    Log,
+    Retention,
+    StoreCorrupt,
+    StoreError,
+    StoreLocked,
+    StoreUnavailable,
+)
+from reference_server.store.sqlite import SqliteStore, renew_incarnation
+from tests.support.places import ROOT
+from tests.support.stores import DATABASE, EVERYTHING, T0, Driver, entry, frames, opened, record
+
+# Restart
+
+
+def test_a_restart_changes_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path) as driver:
+        log = driver.open_new("room", "Room")[0]
+        entries = driver.fill(log, 5)
+        driver.fill(driver.open("other"), 2)
+        epoch, empty = log.epoch, driver.open("empty").epoch
+        log.trim(3)
+    with opened(tmp_path) as driver:
+        assert driver.store.rooms() == 2
+        assert driver.store.last_time_ms == T0 + 5
+        log, created = driver.open_new("room", "ROOM")
+        assert not created
+        assert (log.name, log.epoch, log.head, log.tail, log.oldest) == ("Room", epoch, 5, 5, 3)
+        assert (log.last_time_ms, log.known) == (T0 + 5, 5)
+        assert driver.read(log) == [record(entries[seq - 1], seq, T0 + seq) for seq in (3, 4, 5)]
+        assert driver.open("empty").epoch == empty
+        assert log.append(entry(6)).seq == 6
+
+
+def test_the_limit_for_bodies_never_falls_below_what_is_stored(tmp_path: Path) -> None:
+    """RW-WELCOME-5."""
+    with opened(tmp_path) as driver:
+        assert driver.store.raise_max_body(8_192) == 8_192
+    with opened(tmp_path) as driver:
+        assert driver.store.raise_max_body(4_096) == 8_192
+    renew_incarnation(tmp_path)
+    with opened(tmp_path) as driver:
+        assert driver.store.raise_max_body(4_096) == 8_192
+
+
+def test_head_and_ids_survive_trimming_everything_and_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_tables, "_IDS_A_READ", 100)  # of which there are 24 then
+    with opened(tmp_path) as driver:
+        log = driver.open("room")
+        entries = driver.fill(log, 2_500)
+        log.trim(2_501)
+        log.forget(T0 + 101)
+    with opened(tmp_path) as driver:
+        log = driver.open("room")
+        assert (log.head, log.oldest, log.known, log.last_time_ms) == (2_500, 2_501, 2_400, T0 + 2_500)
+        assert driver.read(log) == []
+        assert log.lookup(entries[99].id) is None
+        for seq in range(101, 2_501):
+            assert log.lookup(entries[seq - 1].id) == Known(seq, T0 + seq, entries[seq - 1].digest)
+        log.forget(T0 + 200)
+        assert log.known == 2_301
+        assert log.append(entry(9_999)).seq == 2_501
+
+
+def test_commits_under_way_are_finished_by_close_and_the_rest_is_dropped(tmp_path: Path) -> None:
+    done: list[int] = []
+    with opened(tmp_path) as driver:
+        log = driver.open("room")
+        for number in range(1, 51):
+            log.append(entry(number))
+            driver.store.commit(lambda number=number: done.append(number))  # type: ignore[misc]
+        log.append(entry(51))
+    driver.run(lambda: len(done) == 50)
+    assert done == list(range(1, 51))
+    with opened(tmp_path) as driver:
+        log = driver.open("room")
+        assert (log.head, log.known) == (50, 50)
+        assert log.lookup(entry(51).id) is None
+
+
+def test_ids_are_found_again_after_they_were_not_remembered(tmp_path: Path) -> None:
+    with opened(tmp_path) as driver:
+        driver.fill(driver.open("room"), 3)
+    with opened(tmp_path, Retention(remember_ids=False)) as driver:
+        log = driver.open("room")
+        driver.fill(log, 1)
+        assert log.known == 0
+    with opened(tmp_path) as driver:
+        assert driver.open("room").known == 3
+
+
+def test_a_new_incarnation_changes_every_epoch(tmp_path: Path) -> None:
+    epochs: list[set[int]] = []
+    for _ in range(2):
+        with opened(tmp_path) as driver:
+            if not epochs:
+                driver.fill(driver.open("room"), 3)
+            epochs.append({driver.open(key).epoch for key in ("room", "empty")})
+            assert driver.open("room").head == 3
+        renew_incarnation(tmp_path)
+    assert len(epochs[0] | epochs[1]) == 4
+
+
+def test_there_must_be_a_store_to_renew(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable):
+        renew_incarnation(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    with opened(tmp_path), pytest.raises(StoreLocked):
+        renew_incarnation(tmp_path)
+
+
+# The writer's thread
+
+
+@contextmanager
+def stopped_writer(path: Path) -> Iterator[None]:
+    """While this lasts no transaction can begin."""
+    with closing(sqlite3.connect(path / DATABASE, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+def test_nothing_waits_for_the_writer(tmp_path: Path) -> None:
+    with opened(tmp_path) as driver:
+        log, other = driver.open("room"), driver.open("other")
+        driver.fill(log, 3)
+        driver.fill(other, 1)
+        driver.store.release(other)
+        done: list[bool] = []
+        with stopped_writer(tmp_path):
+            log.append(entry(4))
+            driver.store.commit(lambda: done.append(True))
+            log.trim(2)
+            log.forget(T0 + 2)
+            assert [each.seq for each in driver.read(log)] == [2, 3]
+            assert driver.open("other").head == 1
+            assert (log.head, log.tail, log.oldest, log.known) == (3, 4, 2, 3)
+            assert not done
+        driver.run(lambda: done)
+        assert [each.seq for each in driver.read(log)] == [2, 3, 4]
+
+
+def test_a_room_whose_deletions_wait_is_not_loaded_again(tmp_path: Path) -> None:
+    with opened(tmp_path) as driver:
+        log = driver.open("room")
+        driver.fill(log, 3)
+        with stopped_writer(tmp_path):
+            log.trim(3)
+            driver.store.release(log)
+            assert driver.open("room").oldest == 3
+
+
+def test_commits_that_wait_share_a_transaction(tmp_path: Path) -> None:
+    with opened(tmp_path) as driver:
+        log = driver.open("room")
+        driver.fill(log, 1)
+        before = transactions(tmp_path)
+        done: list[int] = []
+        with stopped_writer(tmp_path):
+            for number in range(2, 102):
+                log.append(entry(number))
+                driver.store.commit(lambda number=number: done.append(number))  # type: ignore[misc]
+        driver.run(lambda: len(done) == 100)
+        assert done == list(range(2, 102))
+        # One may have been taken before the others came.
+        assert 1 <= transactions(tmp_path) - before <= 2
+
+
+def transactions(path: Path) -> int:
+    """How many transactions the write-ahead log holds."""
+    return sum(end for _, end in frames(path))
+
+
+# Crashes and failures of a real process
+
+
+def run_child(*arguments: object) -> str:
+    with start_child(*arguments) as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    return output
+
+
+def start_child(*arguments: object) -> subprocess.Popen[str]:
+    """Run `children` in a process."""
+    return subprocess.Popen(
+        [sys.executable, __file__, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def stored_entry(key: str, seq: int) -> Entry:
+    """What a child appends to room `key` at `seq`."""
+    chance = random.Random(f"{key} {seq}")
+    return Entry(
+        (T0 + seq).to_bytes(6, "big") + chance.randbytes(10),
+        chance.randbytes(16),
+        T0 + seq,
+        chance.getrandbits(64),
+        f"name {seq % 9}",
+        seq % 2 == 0,
+        seq % 3,
+        chance.randbytes(chance.choice([0, 20, 64, 200, 3_000])),
+        chance.randbytes(seq % 4),
+    )
+
+
+KEYS = ("a", "b", "c")
+RETAINED, REMEMBERED_MS = 2_000, 5_000
+
+
+def test_nothing_stable_is_missing_after_kill_9(tmp_path: Path) -> None:
+    stable = dict.fromkeys(KEYS, 0)
+    epochs: dict[str, int] = {}
+    chance = random.Random(4)
+    for _ in range(6):
+        lines = chance.randrange(20, 400)
+        with start_child("publish", tmp_path) as process:
+            assert process.stdout is not None
+            for number, line in enumerate(process.stdout):
+                # The last line may be cut off by the kill.
+                if line.endswith("\n"):
+                    key, head = line.split()
+                    stable[key] = int(head)
+                if number == lines:
+                    process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+        with opened(tmp_path, Retention(messages=RETAINED)) as driver:
+            for key in KEYS:
+                log = driver.open(key)
+                assert log.head >= stable[key]
+                assert log.epoch == epochs.setdefault(key, log.epoch)
+                assert log.oldest <= max(log.head - RETAINED + 1, 1)
+                records = driver.read(log, limit=1 << 30)
+                assert [each.seq for each in records] == list(range(log.oldest, log.head + 1))
+                for each in records:
+                    assert each == record(stored_entry(key, each.seq), each.seq, T0 + each.seq)
+                for seq in range(max(log.head - REMEMBERED_MS, 0) + 1, log.head + 1):
+                    known = log.lookup(stored_entry(key, seq).id)
+                    assert known is not None
+                    assert known.seq == seq
+    assert min(stable.values()) > 0
+
+
+def test_a_lock_does_not_outlive_its_process(tmp_path: Path) -> None:
+    with start_child("publish", tmp_path) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(StoreLocked, match=f"process {process.pid} "):
+            Driver("sqlite", tmp_path, EVERYTHING)
+        process.kill()
+        process.stdout.read()
+    with opened(tmp_path) as driver:
+        assert driver.store.rooms() > 0
+
+
+def test_a_failed_commit_is_reported_once_and_nothing_is_done_after_it(tmp_path: Path) -> None:
+    output = run_child("fill", tmp_path).splitlines()
+    stable = [int(line.split()[1]) for line in output if line.startswith("stable ")]
+    assert stable == list(range(1, len(stable) + 1))
+    assert len(stable) > 2
+    assert output[len(stable)].startswith("failed StoreUnavailable ")
+    assert output[len(stable) + 1 :] == ["end"]
+    with opened(tmp_path) as driver:
+        log = driver.open("room")
+        assert len(stable) <= log.head <= len(stable) + 1
+        assert len(driver.read(log)) == log.head
+
+
+def test_damage_is_reported_once_and_nothing_is_served_after_it(tmp_path: Path) -> None:
+    with opened(tmp_path) as driver:
+        driver.fill(driver.open("room"), 3, b"the payload")
+    data = (tmp_path / DATABASE).read_bytes()
+    (tmp_path / DATABASE).write_bytes(data.replace(b"the payload", b"another one"))
+    with opened(tmp_path) as driver:
+        log, other = driver.open("room"), driver.open("other")
+        served: list[object] = []
+        log.read(0, 100, 1 << 20, served.append)
+        log.read(1, 100, 1 << 20, served.append)
+        with pytest.raises(AssertionError):
+            driver.run(lambda: driver.failures)
+        other.append(entry(1))
+        driver.store.commit(lambda: served.append("committed"))
+        driver.store.open("third", "third", lambda log, _: served.append(log))
+        driver.store.close()
+        with suppress(queue.Empty):
+            while True:
+                driver.posted.get_nowait()()
+    assert [type(each) for each in driver.failures] == [StoreCorrupt]
+    assert "message 1 of room 'room' as it was written" in str(driver.failures[0])
+    assert served == []
+
+
+def test_a_directory_without_permission_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o000)
+    output = run_child("open-unprivileged", tmp_path / "data")
+    assert output.startswith("StoreUnavailable ")
+    assert "permission denied" in output
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    with opened(tmp_path):
+        expected = f"StoreLocked {tmp_path}: expected to be the only user, found that process {os.getpid()} uses it"
+        assert run_child("open", tmp_path).strip() == expected
+        with pytest.raises(StoreLocked):
+            Driver("sqlite", tmp_path, EVERYTHING)
+    assert run_child("open", tmp_path) == "open\n"
+
+
+def children(command: str, path: Path) -> None:
+    """What the processes do that tests start: `open`, `publish` until killed, or `fill` what must not grow."""
+    if command == "open-unprivileged" and os.geteuid() == 0:
+        os.setuid(65534)  # permissions do not bind root
+    if command.startswith("open"):
+        try:
+            with opened(path):
+                print("open")
+        except StoreError as error:
+            print(type(error).__name__, error)
+    elif command == "publish":
+        publish(path)
+    else:
+        fill(path)
+
+
+def publish(path: Path) -> None:
+    """Commit without end, up to 8 batches at once, and print what is stable: `key head`."""
+    driver = Driver("sqlite", path, Retention(messages=RETAINED))
+    logs = [driver.open(key) for key in KEYS]
+    chance = random.Random()
+    waiting: list[bool] = []
+
+    def stable(heads: list[tuple[str, int]]) -> None:
+        waiting.pop()
+        for key, head in heads:
+            print(key, head, flush=True)
+
+    for number in range(1 << 62):
+        for log in chance.choices(logs, k=chance.randrange(1, 4)):
+            for _ in range(chance.randrange(1, 60)):
+                log.append(stored_entry(log.key, log.tail + 1))
+        waiting.append(True)
+        heads = [(log.key, log.tail) for log in logs if log.tail]
+        driver.store.commit(lambda heads=heads: stable(heads))  # type: ignore[misc]
+        driver.run(lambda: len(waiting) < 8)
+        if number % 5 == 0:
+            for log in logs:
+                log.retain(T0 + log.tail)
+                log.forget(T0 + log.tail - REMEMBERED_MS)
+
+
+def fill(path: Path) -> None:
+    """Commit until the file may not grow, go on for a while, and print what is called back."""
+    posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    failures: list[Exception] = []
+    logs: list[Log] = []
+
+    def failed(error: Exception) -> None:
+        failures.append(error)
+        print("failed", type(error).__name__, error)
+
+    store = SqliteStore(path, EVERYTHING, posted.put, failed)
+    store.open("room", "room", lambda log, _: logs.append(log))
+    while not logs:
+        posted.get(timeout=30)()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+    number = 0
+    while not failures:
+        number += 1
+        done: list[bool] = []
+        logs[0].append(entry(number, payload=bytes(9_000)))
+        store.commit(lambda: done.append(True))  # noqa: B023
+        while not done and not failures:
+            posted.get(timeout=30)()
+        if done:
+            print("stable", number)
+    for more in range(1, 11):
+        logs[0].append(entry(number + more))
+        store.commit(lambda: print("done after failure"))
+        logs[0].read(0, 100, 1 << 20, lambda _: print("read after failure"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    store.close()
+    with suppress(queue.Empty):
+        while True:
+            posted.get_nowait()()
+    print("end")
+
+
+if __name__ == "__main__":
+    children(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,459 @@
+"""A server and its clients in one process: a network that delays, splits and cuts, a store that crashes, a clock.
+
+`World` drives the real `Hub` and real `Session`s; nothing of them is replaced but time, transport and storage. What
+happens is decided by the script (calls from outside) and by one seeded `random.Random`, so each run can be repeated.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from reference_client import events
+from reference_client.session.session import Session
+from reference_server.config import Config
+from reference_server.core.hub import TURN_SECONDS, Hub
+from reference_server.core.peer import Peer
+from reference_server.store.base import Entry, Known, Log, Record, Retention, epoch_of
+from reference_server.store.id_index import IdIndex
+from reference_server.store.memory import MemoryLog, MemoryStore
+from tests.support.wiretap import WireTap
+
+HIGH_WATER = 8 * 1024
+"""Octets under way to one client above which its link says that it is full."""
+
+COMMIT_SECONDS = (0.0, 0.0, 0.001, 0.05, 2.0)
+
+STORE_SECONDS = (0.0, 0.0, 0.001, 0.3)
+
+WALL_MS = 1_800_000_000_000
+
+
+class Killed(BaseException):
+    """The server's process ends in the midst of what it does; no code of it may hold this up."""
+
+
+class SlowLog(MemoryLog):
+    """A log that is read later than asked."""
+
+    __slots__ = ("world",)
+    world: World
+
+    def append(self, entry: Entry) -> Known:
+        self.world.step()
+        known = super().append(entry)
+        self.world.step()
+        return known
+
+    def read(self, after: int, limit: int, octets: int, done: Callable[[list[Record]], None]) -> None:
+        read = super().read
+        self.world.store.later(lambda: read(after, limit, octets, done))
+
+
+class CrashingStore(MemoryStore):
+    """A durable store whose commits take time, and which forgets at a crash what was not committed."""
+
+    durable = True
+
+    def __init__(self, world: World, retention: Retention) -> None:
+        super().__init__(retention, world.rng.randbytes)
+        self._world = world
+        self._incarnations = 0  # of the server process
+
+    def commit(self, done: Callable[[], None]) -> None:
+        self._world.step()
+        heads = [(log, log.tail) for log in self._unstable]
+        self._unstable.clear()
+        process = self._incarnations
+
+        def stable() -> None:
+            if process == self._incarnations:
+                self._world.step()
+                for log, head in heads:
+                    log.head = max(log.head, head)
+                self._world.step()  # it is on disk, and the server does not know
+                done()
+                self._world.step()
+
+        # Later commits never overtake earlier ones: a prefix becomes stable.
+        self._world.commit_at = max(self._world.commit_at, self._world.now + self._world.rng.choice(COMMIT_SECONDS))
+        self._world.at(self._world.commit_at, stable)
+
+    def open(self, key: str, name: str, done: Callable[[Log, bool], None]) -> None:
+        def opened() -> None:
+            created = key not in self._logs
+            if created:
+                log = self._logs[key] = SlowLog(self, key, name, epoch_of(self._incarnation, key))
+                log.world = self._world
+            super(CrashingStore, self).open(key, name, lambda log, _created: done(log, created))
+
+        self.later(opened)
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Call in a moment, or never if the process is gone by then."""
+        process = self._incarnations
+        delay = self._world.rng.choice(STORE_SECONDS)
+        self._world.after(delay, lambda: call() if process == self._incarnations else None)
+
+    def crash(self) -> None:
+        """What was not stable is gone, and nobody has a log open."""
+        self._incarnations += 1
+        self._unstable.clear()
+        for key, log in list(self._logs.items()):
+            log.users = 0
+            del log._records[max(0, log.head + 1 - log.oldest) :]
+            keep_ids(log, log.head)
+            if not log.tail:
+                del self._logs[key]
+
+
+def keep_ids(log: MemoryLog, head: int) -> None:
+    """Remember the ids of the messages up to `head` alone."""
+    ids, log._ids = log._ids, IdIndex()
+    for id in ids._values:
+        known = ids.get(id)
+        if known is not None and known.seq <= head:
+            log._ids.add(id, known)
+
+
+class Pipe:
+    """One direction of a connection: octets arrive in order, late, and in other pieces than they were written in."""
+
+    def __init__(self, world: World, deliver: Callable[[bytes], None]) -> None:
+        self._world = world
+        self._deliver = deliver
+        self._queue: deque[bytes] = deque()
+        self._next = 0.0
+        self.octets = 0
+        self.closed = False
+        self.held = False  # the receiver does not read
+
+    def write(self, octets: bytes) -> None:
+        self._queue.append(octets)
+        self.octets += len(octets)
+        self._plan()
+
+    def hold(self, held: bool) -> None:
+        self.held = held
+        if not held:
+            for _ in range(len(self._queue) + 1):
+                self._plan()
+
+    def rush(self) -> None:
+        """What is under way arrives now, if it is read: the network has it, whatever becomes of its sender."""
+        while self._queue and not self.closed and not self.held:
+            octets = self._queue.popleft()
+            self.octets -= len(octets)
+            self._deliver(octets)
+
+    def _plan(self) -> None:
+        world = self._world
+        self._next = max(self._next, world.now) + world.rng.choice((0.0, 0.0, 0.001, 0.02))
+        world.at(self._next, self._arrive)
+
+    def _arrive(self) -> None:
+        if self.closed or self.held or not self._queue:
+            return
+        octets = self._queue.popleft()
+        if len(octets) > 1 and self._world.rng.random() < 0.3:
+            cut = self._world.rng.randrange(1, len(octets))
+            self._queue.appendleft(octets[cut:])
+            octets = octets[:cut]
+            self._plan()
+        self.octets -= len(octets)
+        self._deliver(octets)
+
+
+class Connection:
+    """A transport between one client and the server: the server's `Link`, and the client's socket."""
+
+    def __init__(self, world: World, client: Client) -> None:
+        self.world = world
+        self.client = client
+        self.open = True
+        self.tap = WireTap()
+        self.to_server = Pipe(world, self._at_server)
+        self.to_client = Pipe(world, self._at_client)
+        self.silent = False
+        self._full = False
+        assert world.hub is not None
+        self.peer: Peer = world.hub.accept(self, "")
+
+    # --- the server's side: peer.Link
+
+    def write(self, octets: bytes) -> None:
+        if self.open:
+            self.world.step()
+            self.tap.from_server(octets)
+            self.to_client.write(octets)
+            self.world.step()
+            if not self._full and self.to_client.octets > HIGH_WATER:
+                self._full = True
+                self.peer.blocked(self.world.now)
+
+    def pause_reading(self) -> None:
+        self.to_server.hold(True)
+
+    def resume_reading(self) -> None:
+        self.to_server.hold(False)
+
+    def close(self) -> None:
+        """The server closes when all is written; the client sees the end of the stream behind it."""
+        self.world.after(0.05, self.cut)
+
+    def waiting(self) -> int:
+        return self.to_client.octets
+
+    # --- octets
+
+    def _at_server(self, octets: bytes) -> None:
+        if not self.silent:
+            self.tap.from_client(octets)
+            self.peer.receive(octets, self.world.now)
+
+    def _at_client(self, octets: bytes) -> None:
+        if self.silent:
+            return
+        self.client.received(self, octets)
+        if self._full and self.to_client.octets <= HIGH_WATER // 2 and self.open:
+            self._full = False
+            self.peer.unblocked(self.world.now)
+
+    def cut(self) -> None:
+        """Both ends learn that the connection is gone; what is under way is lost."""
+        if self.open:
+            self.open = False
+            self.to_client.closed = self.to_server.closed = True
+            if self.world.hub is not None:
+                self.peer.lost(self.world.now)
+            self.client.lost(self)
+
+
+@dataclass
+class Published:
+    """What a client asked for, and what became of it."""
+
+    room: str
+    payload: bytes
+    outcome: events.Published | events.PublishFailed | None = None
+
+
+@dataclass
+class Client:
+    """A Session, and everything that it told its application."""
+
+    world: World
+    name: str
+    session: Session
+    connection: Connection | None = None
+    log: list[events.Event] = field(default_factory=list)
+    published: dict[int, Published] = field(default_factory=dict)
+    _timer: float | None = None
+
+    def received(self, connection: Connection, octets: bytes) -> None:
+        if connection is self.connection:
+            self.session.receive_data(octets, self.world.now)
+            self.pump()
+
+    def lost(self, connection: Connection) -> None:
+        if connection is self.connection:
+            self.connection = None
+            self.session.connection_lost(self.world.now)
+            self.pump()
+
+    def join(self, room: str, history: int = 0) -> None:
+        if room not in self.session.rooms() and not self.session.closed:
+            self.session.join(room, self.world.now, history=history)
+            self.pump()
+
+    def leave(self, room: str) -> None:
+        if room in self.session.rooms():
+            self.session.leave(room, self.world.now)
+            self.pump()
+
+    def publish(self, room: str, count: int) -> None:
+        for _ in range(count):
+            if room not in self.session.rooms() or room in self.leaving:
+                return
+            self.world.messages += 1
+            payload = f"{self.name}:{self.world.messages}".encode()
+            ticket = self.session.publish(room, payload, self.world.now)
+            self.published[ticket] = Published(room, payload)
+        self.pump()
+
+    @property
+    def leaving(self) -> set[str]:
+        return {room for room in self.session.rooms() if self.session._room(room).leaving}
+
+    def pump(self) -> None:
+        """Write what is to be written, take the events, and have the next time-out called."""
+        session, world = self.session, self.world
+        octets = session.data_to_send(world.now)
+        if octets and self.connection is not None:
+            self.connection.to_server.write(octets)
+        while (event := session.next_event()) is not None:
+            self.log.append(event)
+            if isinstance(event, events.Published | events.PublishFailed):
+                self.published[event.ticket].outcome = event
+        if session.should_close and self.connection is not None:
+            world.after(0.01, self.connection.cut)
+        if session.reconnect_at is not None and self.connection is None:
+            world.at(max(world.now, session.reconnect_at), self._connect)
+        timeout = session.next_timeout()
+        if timeout is not None and (self._timer is None or timeout < self._timer or self._timer <= world.now):
+            self._timer = timeout
+            world.at(max(world.now, timeout), self._time_out)
+
+    def _connect(self) -> None:
+        session, now = self.session, self.world.now
+        if self.connection is not None or session.reconnect_at is None or session.reconnect_at > now:
+            return
+        if self.world.hub is None or self.world.hub.draining:
+            session.connect_failed(now, "connection refused")
+        else:
+            session.connect(now)
+            self.connection = Connection(self.world, self)
+        self.pump()
+
+    def _time_out(self) -> None:
+        self._timer = None
+        self.session.handle_timeout(self.world.now)
+        self.pump()
+
+
+class World:
+    """Everything, and the time."""
+
+    def __init__(self, seed: int, clients: int, config: Config) -> None:
+        self.rng = random.Random(seed)
+        self.now = 0.0
+        self.commit_at = 0.0
+        self.messages = 0
+        self.fuse = 0
+        """After how many steps of append, commit, acknowledge and deliver the server is killed; 0: it is not."""
+        self.config = config
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self.taps: list[WireTap] = []
+        retention = Retention(config.retention_messages, None, config.retention_ms, bool(config.dedupe_ms))
+        self.store = CrashingStore(self, retention)
+        self.hub: Hub | None = None
+        self.start_server()
+        self.clients = [
+            Client(self, f"c{index}", Session(f"c{index}", random.Random(self.rng.random()), 0.0))
+            for index in range(clients)
+        ]
+        for client in self.clients:
+            client.pump()
+
+    # --- hub.Host, and time
+
+    def schedule_flush(self) -> None:
+        hub = self.hub
+        self.after(0.0, lambda: hub.flush() if hub is not None and hub is self.hub else None)
+
+    def schedule_turns(self) -> None:
+        hub = self.hub
+        self.after(TURN_SECONDS, lambda: hub.give_turns() if hub is not None and hub is self.hub else None)
+
+    def at(self, time: float, call: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._agenda, (time, self._count, call))
+
+    def after(self, delay: float, call: Callable[[], None]) -> None:
+        self.at(self.now + delay, call)
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        until = self.now + seconds
+        while self._agenda and self._agenda[0][0] <= until:
+            self.now, _, call = heapq.heappop(self._agenda)
+            try:
+                call()
+            except Killed:
+                for client in self.clients:
+                    if client.connection is not None and self.rng.random() < 0.5:
+                        client.connection.to_client.rush()
+                self.crash()
+        self.now = until
+
+    # --- the server
+
+    def step(self) -> None:
+        """The server stands between two steps: here it may be killed. Raises Killed."""
+        if self.fuse:
+            self.fuse -= 1
+            if not self.fuse:
+                raise Killed
+
+    def start_server(self) -> None:
+        clock = _Clock(self)
+        self.hub = Hub(self.config, self.store, clock, WALL_MS + int(self.now * 1000), self._random, "simulated")
+        self._sweep(self.hub)
+
+    def _random(self) -> int:
+        return self.rng.getrandbits(64)
+
+    def _sweep(self, hub: Hub) -> None:
+        if hub is self.hub:
+            for _ in hub.sweep():
+                pass
+            self.after(0.5, lambda: self._sweep(hub))
+
+    def crash(self) -> None:
+        """kill -9: connections break, what was not stable is gone; the server is back after a while."""
+        if self.hub is None:
+            return
+        self.hub = None
+        self.store.crash()
+        for client in self.clients:
+            if client.connection is not None:
+                client.connection.cut()
+        self.after(self.rng.choice((0.0, 0.5, 3.0)), self._restart)
+
+    def _restart(self) -> None:
+        if self.hub is None:
+            self.start_server()
+
+    def drain(self) -> None:
+        """SIGTERM, and the server is back after a while."""
+        if self.hub is None or self.hub.draining:
+            return
+        hub = self.hub
+        hub.drain()
+
+        def finish() -> None:
+            if self.hub is hub:
+                hub.finish_drain()
+                self.after(1.0, end)
+
+        def end() -> None:
+            if self.hub is hub:
+                self.crash()
+
+        self.after(1.0, finish)
+
+    def log_of(self, room: str) -> MemoryLog | None:
+        return self.store._logs.get(room)
+
+
+class _Clock:
+    """The hub's host: the world's time, and a flush at the end of the tick."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def now(self) -> float:
+        return self._world.now
+
+    def schedule_flush(self) -> None:
+        self._world.schedule_flush()
+
+    def schedule_turns(self) -> None:
+        self._world.schedule_turns()
+
+    def drain(self) -> None:
+        self._world.drain()

@@ -1,0 +1,55 @@
+"""The Node.js example is held against the conformance suite: server, codec and client, as their users would run it."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.places import ROOT
+
+_EXAMPLE = ROOT / "examples" / "node"
+_SECONDS = 240  # so long a role may take on a machine that is busy; alone it takes 5 to 20
+
+pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="no node is installed")
+
+# Short times, so that the cases that wait for one do not wait long, and no rate that would slow the others down.
+_LIMITS = {
+    "ROOMWIRE_PREFACE_MS": "3000",
+    "ROOMWIRE_HANDSHAKE_MS": "4000",
+    "ROOMWIRE_FRAME_MS": "3000",
+    "ROOMWIRE_HEARTBEAT_MS": "2000",
+    "ROOMWIRE_DRAIN_MS": "1000",
+    "ROOMWIRE_PUBLISH_RATE": "1000",
+}
+
+# What is left out of a client's cases starts one program each for what the codec's cases hold, too, or waits for long.
+# The number is of cases that have to pass at least: a run that came to test next to nothing is no proof.
+_ROLES = {
+    "server": ("server.mjs {port}", [], 300),
+    "codec": ("codec-adapter.mjs", [], 500),
+    "client": ("adapter.mjs {host} {port}", ["-k", "not (malformed or bad-header or never)"], 120),
+}
+
+
+@pytest.mark.parametrize("role", _ROLES)
+def test_conforms(role: str, tmp_path: Path) -> None:
+    program, selection, passes = _ROLES[role]
+    target = f"node {shlex.quote(str(_EXAMPLE))}/{program}"
+    command = [sys.executable, "-m", "conformance.cli", role, "--exec", target, *selection]
+    run = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, **_LIMITS, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    summary = run.stdout.strip().splitlines()[-1]
+    assert "conforms" in summary, summary
+    assert int(summary.split(" PASS")[0].split()[-1]) >= passes, summary

@@ -1,0 +1,221 @@
+"""Scripts for the simulated world: whatever happens, the promise of SPEC.md, section 4, holds."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from reference_client import events
+from reference_server.config import Config
+from tests.support.oracle import check_end, check_views
+from tests.support.simulation import World
+
+ROOMS = ("red", "blue")
+CLIENTS = 3
+HEALING_SECONDS = 400.0
+
+client = st.integers(0, CLIENTS - 1)
+room = st.sampled_from(ROOMS)
+
+steps = st.one_of(
+    st.tuples(st.just("publish"), client, room, st.integers(1, 8)),
+    st.tuples(st.just("publish"), client, room, st.integers(1, 8)),
+    st.tuples(st.just("join"), client, room, st.integers(0, 5)),
+    st.tuples(st.just("leave"), client, room),
+    st.tuples(st.just("wait"), st.sampled_from((0.0, 0.001, 0.01, 0.1, 1.0, 70.0))),
+    st.tuples(st.just("cut"), client),
+    st.tuples(st.just("silence"), client),
+    st.tuples(st.just("stall"), client),
+    st.tuples(st.just("read"), client),
+    st.tuples(st.just("crash")),
+    st.tuples(st.just("fuse"), st.integers(1, 30)),
+    st.tuples(st.just("drain")),
+)
+scripts = st.lists(steps, max_size=30)
+
+configs = st.sampled_from(
+    (
+        Config(),
+        Config(publish_burst=2, publish_rate=5, join_burst=1, join_rate=1),
+        Config(window=2, max_body=4096),
+        Config(retention_messages=5, replay_messages=4),
+        Config(quiet_members=1, heartbeat_ms=1000),
+    )
+)
+
+
+def play(world: World, script: list[tuple[Any, ...]]) -> None:
+    """Run the steps, with a moment between them, and check after each what must always hold."""
+    for step in script:
+        match step:
+            case ("publish", who, where, count):
+                world.clients[who].publish(where, count)
+            case ("join", who, where, history):
+                world.clients[who].join(where, history)
+            case ("leave", who, where):
+                world.clients[who].leave(where)
+            case ("wait", seconds):
+                world.run(seconds)
+            case ("cut", who):
+                connection = world.clients[who].connection
+                if connection is not None:
+                    connection.cut()
+            case ("silence", who):
+                connection = world.clients[who].connection
+                if connection is not None:
+                    connection.silent = True
+            case ("stall", who) | ("read", who):
+                connection = world.clients[who].connection
+                if connection is not None:
+                    connection.to_client.hold(step[0] == "stall")
+            case ("crash",):
+                world.crash()
+            case ("fuse", count):
+                world.fuse = count
+            case ("drain",):
+                world.drain()
+        world.run(0.001)
+    check_views(world)
+
+
+def heal(world: World) -> None:
+    """Everybody reads, nobody is killed, and time passes: enough for heartbeats, backoff and rate limits."""
+    world.fuse = 0
+    for client in world.clients:
+        if client.connection is not None:
+            client.connection.to_client.hold(False)
+    world.run(HEALING_SECONDS)
+
+
+# A room that its only member leaves and joins again while what it published is not yet stable.
+ROOM_LET_GO = (
+    [("join", 1, "blue", 4), ("wait", 70.0), ("publish", 1, "blue", 8), ("cut", 1)],
+    Config(retention_messages=5, replay_messages=4),
+)
+
+
+@settings(max_examples=300)
+@example(script=ROOM_LET_GO[0], seed=152, config=ROOM_LET_GO[1])
+@given(scripts, st.integers(0, 2**32), configs)
+def test_the_promise_holds(script: list[tuple[Any, ...]], seed: int, config: Config) -> None:
+    world = World(seed, CLIENTS, config)
+    for client in world.clients:
+        client.join("red")
+    world.run(1.0)
+    play(world, script)
+    heal(world)
+    check_end(world)
+
+
+def scenario(config: Config | None = None, seed: int = 1) -> World:
+    """A world of clients in one room."""
+    world = World(seed, CLIENTS, config or Config())
+    for client in world.clients:
+        client.join("red")
+    world.run(1.0)
+    return world
+
+
+def test_publishes_under_way_survive_a_crash_once_each() -> None:
+    world = scenario()
+    for _ in range(20):
+        world.clients[0].publish("red", 5)
+        world.run(0.01)
+        world.crash()
+        world.run(5.0)
+    heal(world)
+    check_end(world)
+    received = [e.payload for e in world.clients[1].log if isinstance(e, events.MessageReceived)]
+    assert sorted(received) == sorted(p.payload for p in world.clients[0].published.values())
+
+
+def killed_between_steps(seed: int = 1) -> int:
+    """Publishes of two members at once, and a crash at each step by turns; how many steps there are."""
+    steps = 0
+    while True:
+        world = scenario(Config(publish_burst=1000), seed)
+        steps += 1
+        world.fuse = steps
+        for _ in range(3):
+            world.clients[0].publish("red", 2)
+            world.clients[1].publish("red", 2)
+            world.run(0.1)
+        survived = world.fuse > 0
+        heal(world)
+        check_end(world)
+        expected = sorted(p.payload for client in world.clients for p in client.published.values())
+        assert sorted(e.payload for e in world.clients[2].log if isinstance(e, events.MessageReceived)) == expected
+        if survived:
+            return steps - 1
+
+
+def test_a_crash_between_any_two_steps_loses_and_doubles_nothing() -> None:
+    """RW-PROMISE-2, RW-PROMISE-3: of append, commit, acknowledge and deliver."""
+    assert sum(killed_between_steps(seed) for seed in range(4)) > 120
+
+
+def test_a_member_that_missed_more_than_is_retained_is_told_so() -> None:
+    world = scenario(Config(retention_messages=5, replay_messages=5))
+    world.clients[1].connection.cut()  # type: ignore[union-attr]
+    world.clients[0].publish("red", 30)
+    heal(world)
+    check_end(world)
+    assert any(isinstance(event, events.Gap) for event in world.clients[1].log)
+
+
+def test_a_member_that_does_not_read_keeps_nothing_from_being_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RW-LAG-7, and RW-LAG-3 once it reads again."""
+    monkeypatch.setattr("reference_server.core.room.TAIL_OCTETS", 0)  # what is trimmed is not held in memory either
+    world = scenario(Config(retention_messages=5, publish_burst=1000))
+    world.clients[1].connection.to_client.hold(True)  # type: ignore[union-attr]
+    world.clients[0].publish("red", 400)
+    world.run(10.0)
+    log = world.log_of("red")
+    assert log is not None
+    assert log.head > 200  # more than the link holds
+    assert log.oldest == log.head - 4
+    heal(world)
+    check_end(world)
+    assert any(isinstance(event, events.Evicted) for event in world.clients[1].log)
+    assert any(isinstance(event, events.Gap) for event in world.clients[1].log)
+
+
+def test_refusals_do_not_change_the_order() -> None:
+    world = scenario(Config(publish_burst=3, publish_rate=2))
+    world.clients[0].publish("red", 60)
+    heal(world)
+    check_end(world)
+    payloads = [p.payload for p in world.clients[0].published.values()]
+    assert [e.payload for e in world.clients[2].log if isinstance(e, events.MessageReceived)] == payloads
+
+
+def test_a_half_open_connection_is_found_and_told_once() -> None:
+    world = scenario()
+    world.clients[0].connection.silent = True  # type: ignore[union-attr]
+    heal(world)
+    check_end(world)
+    lost = [e for e in world.clients[1].log if isinstance(e, events.MemberLeft) and e.name == "c0"]
+    assert [event.lost for event in lost] == [True]
+
+
+@pytest.mark.parametrize("disturb", [World.crash, World.drain])
+def test_everybody_comes_back(disturb: Callable[[World], None]) -> None:
+    world = scenario()
+    disturb(world)
+    heal(world)
+    check_end(world)
+    assert all(client.session.welcome is not None for client in world.clients)
+
+
+def test_a_room_that_nobody_visits_is_trimmed_by_age() -> None:
+    world = scenario(Config(retention_ms=60_000))
+    world.clients[0].publish("red", 3)
+    world.run(1.0)
+    for client in world.clients:
+        client.leave("red")
+    heal(world)
+    log = world.log_of("red")
+    assert log is not None
+    assert (log.head, log.oldest, log.users) == (3, 4, 0)

@@ -1,0 +1,142 @@
+"""The simulation can fail: each of these servers breaks one rule of the promise, and the oracle says so."""
+
+from collections.abc import Callable
+
+import pytest
+
+from protocol.frames import Publish
+from protocol.registry import Flag
+from reference_server.config import Config
+from reference_server.core.handlers.publish import Publisher
+from reference_server.core.peer import Peer, Pending
+from reference_server.core.room import Member, Room
+from reference_server.store.id_index import IdIndex
+from reference_server.store.memory import MemoryLog
+from tests.support.oracle import check_end, check_views
+from tests.support.simulation import CrashingStore, World, keep_ids
+from tests.system.test_simulation import heal, killed_between_steps
+
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+def forget_ids(patch: pytest.MonkeyPatch) -> None:
+    """RW-DEDUPE-1."""
+    patch.setattr(IdIndex, "get", lambda self, id: None)
+    patch.setattr(IdIndex, "add", lambda self, id, known: None)
+
+
+def acknowledge_early(patch: pytest.MonkeyPatch) -> None:
+    """RW-PROMISE-1."""
+    patch.setattr(Pending, "ready", property(lambda self: True))
+
+
+def ignore_refusals(patch: pytest.MonkeyPatch) -> None:
+    """RW-ORDER-1."""
+    publish = Publisher.publish
+
+    def unordered(self: Publisher, peer: Peer, member: Member | None, frame: Publish, now: float) -> object:
+        if member is not None and frame.flags & Flag.ORDERED:
+            member.refused = False
+        return publish(self, peer, member, frame, now)
+
+    patch.setattr(Publisher, "publish", unordered)
+
+
+def skip_one(patch: pytest.MonkeyPatch) -> None:
+    """RW-CURSOR-2."""
+    patch.setattr(Room, "_portion", lambda self, cursor, head: (head, self._tail[-1]))
+
+
+def tell_nobody(patch: pytest.MonkeyPatch) -> None:
+    """RW-PRESENCE-2."""
+    detach = Room.detach
+    patch.setattr(Room, "detach", lambda self, member, kind: detach(self, member, None))
+
+
+def lose_the_last(patch: pytest.MonkeyPatch) -> None:
+    """RW-PROMISE-2."""
+    crash = CrashingStore.crash
+
+    def lossy(self: CrashingStore) -> None:
+        for log in self._logs.values():
+            log.head = max(0, log.head - 1)
+        crash(self)
+
+    patch.setattr(CrashingStore, "crash", lossy)
+
+
+def know_before_the_disk(patch: pytest.MonkeyPatch) -> None:
+    """RW-PROMISE-1: what is not on disk yet is acknowledged and delivered."""
+    commit, crash = CrashingStore.commit, CrashingStore.crash
+    on_disk: dict[MemoryLog, int] = {}
+
+    def early(self: CrashingStore, done: Callable[[], None]) -> None:
+        on_disk.update((log, log.head) for log in self._unstable if log not in on_disk)
+        for log in self._unstable:
+            log.head = log.tail
+        commit(self, lambda: on_disk.clear())
+        done()
+
+    def back(self: CrashingStore) -> None:
+        for log, head in on_disk.items():
+            log.head = head
+        on_disk.clear()
+        crash(self)
+
+    patch.setattr(CrashingStore, "commit", early)
+    patch.setattr(CrashingStore, "crash", back)
+
+
+def lose_the_last_id(patch: pytest.MonkeyPatch) -> None:
+    """RW-DEDUPE-3: message and id are not one transaction."""
+    crash = CrashingStore.crash
+
+    def lossy(self: CrashingStore) -> None:
+        crash(self)
+        for log in self._logs.values():
+            keep_ids(log, log.head - 1)
+
+    patch.setattr(CrashingStore, "crash", lossy)
+
+
+def disturbed() -> None:
+    """Publishes, crashes, lost connections, refusals, joins and leaves."""
+    for seed in range(6):
+        world = World(seed, 3, Config(publish_burst=2, publish_rate=60))
+        for client in world.clients:
+            client.join("red")
+        world.run(1.0)
+        for turn in range(8):
+            for _ in range(8):
+                world.clients[turn % 3].publish("red", 1)
+                world.run(0.004 * turn)
+            if turn % 3 == 0:
+                world.crash()
+            elif (connection := world.clients[turn % 3].connection) is not None:
+                connection.cut()
+            world.run(2.0)
+            if turn == 5:
+                world.clients[2].leave("red")
+        check_views(world)
+        heal(world)
+        check_end(world)
+
+
+def test_a_whole_server_passes() -> None:
+    disturbed()
+
+
+@pytest.mark.parametrize(
+    "broken", [forget_ids, acknowledge_early, ignore_refusals, skip_one, tell_nobody, lose_the_last]
+)
+def test_a_broken_server_is_noticed(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch)
+    with pytest.raises(AssertionError):
+        disturbed()
+
+
+@pytest.mark.parametrize("broken", [know_before_the_disk, lose_the_last_id, lose_the_last])
+def test_a_store_that_breaks_between_two_steps_is_noticed(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch)
+    with pytest.raises(AssertionError):
+        killed_between_steps()

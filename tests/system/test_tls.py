@@ -1,0 +1,314 @@
+"""TLS: the server's handshake, its certificate, when it insists on it; the client's checks."""
+
+import asyncio
+import contextlib
+import datetime
+import os
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from protocol.registry import PREFACE_SIZE, Code
+from reference_client.client import Client
+from reference_client.errors import Refused, Unreachable
+from reference_client.tls import TlsError, client_context
+from reference_server import cli
+from reference_server.commands import cert as cert_command
+from reference_server.config import Config, ConfigError
+from reference_server.net.tls import TlsError as ServerTlsError
+from reference_server.net.tls import require_secrecy, server_context
+from tests.server.test_process import refused, running
+from tests.support.accounts import ADMINS, PASSWORDS, make_accounts
+from tests.support.rawpeer import PATIENCE, PREFACE, RawPeer, Server, serving
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with what `roomwire-server cert` makes."""
+    directory = tmp_path_factory.mktemp("tls")
+    assert cli.main(["cert", "--output", str(directory)]) == 0
+    return directory
+
+
+def settings(files: Path) -> dict[str, Any]:
+    return {"tls_cert": str(files / "cert.pem"), "tls_key": str(files / "key.pem")}
+
+
+def context(files: Path, *, alpn: str = "roomwire/1") -> ssl.SSLContext:
+    made = ssl.create_default_context(cafile=str(files / "ca.pem"))
+    if alpn:
+        made.set_alpn_protocols([alpn])
+    return made
+
+
+def tls_socket(port: int, made: ssl.SSLContext) -> ssl.SSLSocket:
+    return made.wrap_socket(socket.create_connection(("127.0.0.1", port), PATIENCE), server_hostname="localhost")
+
+
+# --- the server
+
+
+def test_handshake(files: Path) -> None:
+    """RW-TLS-1: version and protocol; the preface may come in the same segment as the end of the handshake."""
+    with serving(**settings(files)) as server:
+        for _ in range(20):
+            with tls_socket(server.port, context(files)) as raw:
+                raw.sendall(PREFACE)
+                assert raw.version() == "TLSv1.3"
+                assert raw.selected_alpn_protocol() == "roomwire/1"
+                assert len(raw.recv(PREFACE_SIZE)) == PREFACE_SIZE
+        server.until(lambda: not server.hub.peers and not server.listener.open)
+        assert not server.hub.addresses._handshakes
+
+
+@pytest.mark.parametrize("alpn", ["", "http/1.1"])
+def test_no_agreement_on_the_protocol(files: Path, alpn: str) -> None:
+    """RW-TLS-4."""
+    with serving(**settings(files)) as server:
+        with (
+            tls_socket(server.port, context(files, alpn=alpn)) as raw,
+            contextlib.suppress(ConnectionResetError, BrokenPipeError),
+        ):
+            raw.sendall(PREFACE)
+            assert raw.recv(1) == b""
+        server.until(lambda: not server.listener.open)
+
+
+def test_older_tls_and_clear_text_are_refused(files: Path) -> None:
+    """RW-TLS-1."""
+    older = context(files)
+    older.maximum_version = ssl.TLSVersion.TLSv1_2
+    with serving(**settings(files)) as server:
+        with pytest.raises(ssl.SSLError):
+            tls_socket(server.port, older)
+        with RawPeer(server.port, hello=False) as raw:
+            raw.send(PREFACE)
+            assert PREFACE not in raw.octets(100)
+        server.until(lambda: not server.listener.open)
+
+
+def test_stalled_handshake_is_closed_and_others_are_served(files: Path) -> None:
+    """RW-HELLO-4, RW-PREFACE-6: the handshake of TLS is within the times of the connection."""
+    with (
+        serving(**settings(files), preface_ms=300) as server,
+        socket.create_connection(("127.0.0.1", server.port), PATIENCE) as silent,
+        socket.create_connection(("127.0.0.1", server.port), PATIENCE) as half,
+    ):
+        half.sendall(bytes.fromhex("1603010200010001fc0303"))
+        with tls_socket(server.port, context(files)) as raw:
+            raw.sendall(PREFACE)
+            assert raw.recv(1)
+        assert silent.recv(1) == b""
+        assert half.recv(100)[:1] in (b"", b"\x15")
+        server.until(lambda: not server.listener.open)
+        assert not server.hub.addresses._handshakes
+
+
+def test_handshakes_under_way_are_limited_for_an_address(files: Path) -> None:
+    with serving(**settings(files), address_connections=3, local_limits=True) as server:
+        held = [socket.create_connection(("127.0.0.1", server.port), PATIENCE) for _ in range(3)]
+        try:
+            server.until(lambda: sum(server.hub.addresses._handshakes.values()) == 3)
+            with (
+                socket.create_connection(("127.0.0.1", server.port), PATIENCE) as fourth,
+                contextlib.suppress(ConnectionResetError),
+            ):
+                assert fourth.recv(1) == b""
+        finally:
+            for one in held:
+                one.close()
+        server.until(lambda: not server.listener.open and not server.hub.addresses._handshakes)
+
+
+def _serial(server: Server, files: Path) -> int:
+    """Which certificate the server shows."""
+    with tls_socket(server.port, context(files)) as raw:
+        certificate = raw.getpeercert()
+        assert certificate is not None
+        return int(str(certificate["serialNumber"]), 16)
+
+
+def test_certificate_is_read_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert cli.main(["cert", "--output", str(tmp_path)]) == 0
+    with serving(**settings(tmp_path)) as server:
+        first = _serial(server, tmp_path)
+        assert cli.main(["cert", "--output", str(tmp_path), "--force"]) == 0
+        with pytest.raises(ssl.SSLError):
+            _serial(server, tmp_path)  # another authority
+        server.run(server.listener.reload_certificate)
+        second = _serial(server, tmp_path)
+        assert second != first
+        (tmp_path / "cert.pem").write_text("rubbish")
+        server.run(server.listener.reload_certificate)
+        assert "the old one stays" in caplog.text
+        assert _serial(server, tmp_path) == second
+
+
+def test_signal_reads_it_anew(tmp_path: Path) -> None:
+    """SIGHUP of a process; it goes on, and says so."""
+    assert cli.main(["cert", "--output", str(tmp_path)]) == 0
+    named = ("--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"))
+    with running("--memory", *named) as child:
+        child.signal(signal.SIGHUP)
+        assert child.process.stderr is not None
+        assert "certificate read anew" in child.process.stderr.readline()
+        with tls_socket(child.port, context(tmp_path)) as raw:
+            raw.sendall(PREFACE)
+            assert raw.recv(1)
+
+
+def test_signal_ends_no_server_that_has_none() -> None:
+    """A service manager may send it to any: `systemctl reload`."""
+    with running("--memory", stdin=subprocess.DEVNULL) as child:
+        child.signal(signal.SIGHUP)
+        assert child.process.stderr is not None
+        assert "nothing to read anew" in child.process.stderr.readline()
+        RawPeer(child.port).socket.close()
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "said"),
+    [
+        ("none.pem", "key.pem", "none.pem: cannot be read: no such file"),
+        ("ca.pem", "key.pem", "found the key of another certificate"),
+        ("key.pem", "key.pem", "expected a certificate and its private key in PEM"),
+        ("cert.pem", "", "expected a certificate and its private key in PEM"),
+    ],
+)
+def test_certificates_that_are_none(files: Path, cert: str, key: str, said: str) -> None:
+    names = {"tls_cert": str(files / cert), "tls_key": str(files / key) if key else ""}
+    with pytest.raises(ServerTlsError, match=said) as error:
+        server_context(Config(**names))  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_clear_text_is_for_this_host(files: Path, host: str) -> None:
+    """RW-TLS-2."""
+    with pytest.raises(ConfigError, match=f"expected an address of this host alone, found {host}"):
+        require_secrecy(Config(host=host))
+    require_secrecy(Config(host=host, insecure=True))
+    require_secrecy(Config(host=host, tls_cert=str(files / "cert.pem")))
+    for local in ("127.0.0.1", "localhost", "::1"):
+        require_secrecy(Config(host=local))
+    with pytest.raises(ConfigError, match="expected tls_cert with it"):
+        require_secrecy(Config(tls_key="key.pem"))
+
+
+def test_clear_text_that_others_could_read() -> None:
+    """RW-TLS-2."""
+    line = refused("--host", "0.0.0.0", "--port", "0", "--memory", status=2)
+    assert "expected an address of this host alone, found 0.0.0.0" in line
+    assert "--insecure" in line
+
+
+def test_cert_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["cert", "chat.example", "192.0.2.7", "--days", "3", "--output", str(tmp_path / "a b")]) == 0
+    assert stat.S_IMODE((tmp_path / "a b" / "key.pem").stat().st_mode) == 0o600
+    capsys.readouterr()
+    for arguments, status in (
+        (["--output", str(tmp_path / "a b")], 1),
+        (["--days", "0", "--output", str(tmp_path / "c")], 2),
+        (["no name", "--output", str(tmp_path / "c")], 2),
+    ):
+        assert cli.main(["cert", *arguments]) == status
+        assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "c").exists()
+    assert sorted(os.listdir(tmp_path / "a b")) == sorted(cert_command.FILES)
+
+
+# --- the client
+
+
+async def _connected(port: int, host: str = "localhost", **options: object) -> str:
+    async with Client(host, port, **{"name": "ada", **options}) as client:  # type: ignore[arg-type]
+        room = await client.join("lobby")
+        await room.publish("hi")
+        return client.name
+
+
+def test_client_logs_in_over_tls(files: Path, tmp_path: Path) -> None:
+    """RW-AUTH-1, RW-SCRAM-4, RW-WELCOME-3: and it does not pretend to be somebody whose password it does not know."""
+    accounts = str(make_accounts(tmp_path / "accounts").path)
+    with serving(**settings(files), accounts=accounts) as server:
+        tls = client_context(files / "ca.pem")
+        assert asyncio.run(_connected(server.port, tls=tls, password=PASSWORDS["Ada"])) == "Ada"
+        assert asyncio.run(_connected(server.port, tls=tls)) == "~ada"
+        with pytest.raises(Refused, match="the name or the password is wrong") as error:
+            asyncio.run(_connected(server.port, tls=tls, password="wrong"))
+        assert error.value.code == Code.AUTH_FAILED
+
+
+def test_client_stops_the_server(files: Path, tmp_path: Path) -> None:
+    """RW-STOP-2."""
+    accounts = str(make_accounts(tmp_path / "accounts").path)
+
+    async def stop(port: int) -> None:
+        async with Client("localhost", port, name="ops", password=ADMINS["ops"]) as client:
+            await client.stop()
+
+    with serving(accounts=accounts, drain_ms=100, linger_ms=100) as server:
+        asyncio.run(stop(server.port))
+        server._thread.join(PATIENCE)
+        assert not server._thread.is_alive()
+
+
+def _served_by(directory: Path, authority: trustme.CA, leaf: trustme.LeafCert) -> dict[str, Any]:
+    authority.cert_pem.write_to_path(directory / "ca.pem")
+    leaf.private_key_and_cert_chain_pem.write_to_path(directory / "all.pem")
+    return {"tls_cert": str(directory / "all.pem")}
+
+
+def test_client_trusts_no_other_certificate(files: Path, tmp_path: Path) -> None:
+    """RW-TLS-5: another authority, another host, one that has expired. Nothing is sent then."""
+    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    authority = trustme.CA()
+    for leaf, said in (
+        (authority.issue_cert("elsewhere.example"), "Hostname mismatch"),
+        (authority.issue_cert("localhost", not_before=past - datetime.timedelta(days=1), not_after=past), "expired"),
+    ):
+        with serving(**_served_by(tmp_path, authority, leaf)) as server:
+            with pytest.raises(Unreachable, match=said):
+                asyncio.run(_connected(server.port, tls=client_context(tmp_path / "ca.pem")))
+            assert not server.run(lambda: server.hub.tally.accepted)
+    with serving(**settings(files)) as server, pytest.raises(Unreachable, match="not to be trusted"):
+        asyncio.run(_connected(server.port, tls=client_context(tmp_path / "ca.pem")))
+
+
+def test_client_leaves_who_does_not_agree_on_the_protocol(files: Path) -> None:
+    """RW-TLS-4."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(files / "cert.pem", files / "key.pem")
+    came: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            try:
+                with made.wrap_socket(connection, server_side=True) as tls:
+                    came.append(tls.recv(100))
+            except OSError:
+                came.append(b"")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(Unreachable, match="did not agree on roomwire/1"):
+            asyncio.run(_connected(listening.getsockname()[1], tls=client_context(files / "ca.pem")))
+        thread.join(PATIENCE)
+    assert came == [b""]
+
+
+def test_authorities_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(TlsError, match="no such file"):
+        client_context(tmp_path / "none.pem")
+    (tmp_path / "empty.pem").write_text("rubbish")
+    with pytest.raises(TlsError, match="no certificates in PEM"):
+        client_context(tmp_path / "empty.pem")
