@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from conformance.client.raw_server import ScriptedServer, Wire
+from conformance.client.raw_server import RawServer, ScriptedServer
 from conformance.client.target import DrivenClient, Launch, Report
 from conformance.harness.options import Options
 from conformance.harness.process import Unstartable
@@ -137,11 +137,11 @@ class ClientContext:
             login["ca"] = str(authority().ca)
         self._connect = self.client.tell("connect", name=name, **login)
 
-    async def accept(self, requirement: str = "", within: float = 0.0) -> Wire:
+    async def accept(self, requirement: str = "", within: float = 0.0) -> RawServer:
         """The client's next connection, on which nothing was sent yet. With reconnecting, after the usual time."""
         return await self.server.accept(within or self.options.timeout, requirement)
 
-    async def dialled(self, name: str = "ada", **login: str) -> Wire:
+    async def dialled(self, name: str = "ada", **login: str) -> RawServer:
         """The client's first connection, with its preface."""
         self.connect(name, **login)
         async with self.control("connecting"):
@@ -149,24 +149,24 @@ class ClientContext:
             await wire.expect_preface()
         return wire
 
-    async def greeted(self, name: str = "ada", **login: str) -> tuple[Wire, Hello]:
+    async def greeted(self, name: str = "ada", **login: str) -> tuple[RawServer, Hello]:
         """A connection on which the prefaces and HELLO were exchanged, and no WELCOME yet."""
         wire = await self.dialled(name, **login)
         return wire, await self.hello(wire)
 
-    async def hello(self, wire: Wire) -> Hello:
+    async def hello(self, wire: RawServer) -> Hello:
         """The server's preface, and the client's HELLO."""
         async with self.control("the preface and HELLO"):
             await wire.expect_preface()
             wire.send_preface()
             return await wire.expect(Hello, "RW-HELLO-1")
 
-    async def waiting(self, name: str = "ada") -> tuple[Wire, Hello]:
+    async def waiting(self, name: str = "ada") -> tuple[RawServer, Hello]:
         """As `greeted`, with a client that was seen to wait for its WELCOME and to go on past what it may ignore."""
         wire, hello = await self.greeted(name)
         wire.send(Unknown(0x8021, b"to be ignored"))
         await self.alive()
-        if wire.watch.goaway or wire.ended:
+        if wire.invariants.goaway or wire.ended:
             raise Inconclusive(f"the client does not wait for WELCOME: {wire.last_words()}")
         return wire, hello
 
@@ -176,7 +176,7 @@ class ClientContext:
         values = {"name": hello.name, "fields": fields, **limits}
         return replace(WELCOME, request=hello.request, **values)
 
-    async def opened(self, wire: Wire, **limits: Any) -> Hello:
+    async def opened(self, wire: RawServer, **limits: Any) -> Hello:
         """Goes through the handshake on a connection, until the client reports that it is connected."""
         hello = await self.hello(wire)
         wire.send(self.welcome(hello, **limits))
@@ -184,13 +184,13 @@ class ClientContext:
             await self.report("connected")
         return hello
 
-    async def open(self, name: str = "ada", **limits: Any) -> Wire:
+    async def open(self, name: str = "ada", **limits: Any) -> RawServer:
         """The client's first connection, open; `limits` are fields of WELCOME."""
         wire = await self.dialled(name)
         await self.opened(wire, **limits)
         return wire
 
-    async def reopened(self, within: float = 0.0, **limits: Any) -> Wire:
+    async def reopened(self, within: float = 0.0, **limits: Any) -> RawServer:
         """The client comes back by itself, and is welcomed."""
         async with self.control("connecting again"):
             wire = await self.accept(within=within or self.options.timeout + RECONNECTS_WITHIN)
@@ -211,7 +211,7 @@ class ClientContext:
             room.epoch, head, room.next, oldest, 1, room.name, flags=flags, request=join.request, room=room.ref
         )
 
-    async def join(self, wire: Wire, room: Room, **values: Any) -> Join:
+    async def join(self, wire: RawServer, room: Room, **values: Any) -> Join:
         """Tells the client to join, and lets it in."""
         id = self.client.tell("join", room=room.name, **values)
         async with self.control(f"joining {room.name}"):
@@ -220,7 +220,7 @@ class ClientContext:
             await self.report("joined", lambda report: report.get("id") == id)
         return join
 
-    async def rejoin(self, wire: Wire, room: Room, **values: Any) -> Join:
+    async def rejoin(self, wire: RawServer, room: Room, **values: Any) -> Join:
         """Lets the client in, which joins by itself."""
         async with self.control(f"joining {room.name} again"):
             join = await wire.expect(Join, "", lambda join: join.name == room.name)
@@ -228,7 +228,7 @@ class ClientContext:
             await self.report("joined")
         return join
 
-    async def member(self, next: int = 1, **limits: Any) -> tuple[Wire, Room]:
+    async def member(self, next: int = 1, **limits: Any) -> tuple[RawServer, Room]:
         """A fresh connection that is in a room, whose next message has the seq `next`."""
         wire = await self.open(**limits)
         room = self.room(next=next)
@@ -239,7 +239,7 @@ class ClientContext:
         """Tells the client to publish; the command's id."""
         return self.client.tell("publish", room=room.name, payload=payload.hex(), ctype=1)
 
-    async def published(self, wire: Wire, room: Room, payload: bytes = b"x") -> Publish:
+    async def published(self, wire: RawServer, room: Room, payload: bytes = b"x") -> Publish:
         """Tells the client to publish, and acknowledges it."""
         id = self.publish(room, payload)
         async with self.control("PUBLISH and ACK"):
@@ -286,7 +286,7 @@ class ClientContext:
 
         return await self.client.wait(find, f"{' or '.join(events)} with id {id}", requirement)
 
-    async def marker(self, wire: Wire, room: Room, requirement: str = "") -> list[Report]:
+    async def marker(self, wire: RawServer, room: Room, requirement: str = "") -> list[Report]:
         """Sends one more message and waits until it is reported: all reports of the room's messages, that one last."""
         payload = os.urandom(8)
         wire.send(room.message(payload))
@@ -310,7 +310,7 @@ class ClientContext:
         )
 
     @staticmethod
-    async def idle(wire: Wire, seconds: float) -> None:
+    async def idle(wire: RawServer, seconds: float) -> None:
         """Lets time pass, in which the client may do what it must not."""
         deadline = wire.now() + seconds
         while (left := deadline - wire.now()) > 0 and not wire.breaches:

@@ -1,6 +1,6 @@
 """What every client must keep on every connection, whatever a case is about.
 
-A `ClientWatch` sees all frames of one connection, a `CaseWatch` what has to hold over all connections of a case.
+`ClientInvariants` see all frames of one connection, `CaseInvariants` what has to hold over all connections of a case.
 They know just enough to say when a frame of the client breaks a requirement.
 """
 
@@ -31,18 +31,18 @@ from protocol.registry import CODES, GREASE, RULES, Code, Flag, is_ignorable
 
 
 @dataclass
-class CaseWatch:
+class CaseInvariants:
     """What the client has published, by id: the ids stay with their contents (RW-PROMISE-5)."""
 
     contents: dict[bytes, tuple[int, bytes, tuple[object, ...]]] = field(default_factory=dict)
 
 
 @dataclass
-class ClientWatch:
+class ClientInvariants:
     """Judges what a client sends on one connection; `breach(requirement, expected, got)` is told of the rest."""
 
     breach: Callable[[str, str, str], None]
-    case: CaseWatch
+    case: CaseInvariants
     prefaced: bool = False
     hello: Hello | None = None
     welcome: Welcome | None = None

@@ -1,7 +1,7 @@
 """A server made of octets: what a case lets a client talk to.
 
 It says what it is told and knows no states: a case writes each frame, well-formed or literal. It keeps all that
-the client sends until the case takes it, and a `ClientWatch` sees everything.
+the client sends until the case takes it, and a `ClientInvariants` sees everything.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterable
 
-from conformance.client.invariants import CaseWatch, ClientWatch
+from conformance.client.invariants import CaseInvariants, ClientInvariants
 from conformance.harness.connection import F, RawConnection, reset
 from conformance.harness.verdicts import Failed, HarnessFault
 from conformance.wire.log import WireLog
@@ -25,7 +25,7 @@ from protocol.registry import MAGIC, PREFACE_SIZE, Code
 SERVER_PREFACE = bytes.fromhex("F5525750 01 00 0000")
 
 
-class Wire(RawConnection):
+class RawServer(RawConnection):
     """One connection that the client made."""
 
     OTHER = "C"
@@ -38,20 +38,20 @@ class Wire(RawConnection):
         writer: asyncio.StreamWriter,
         log: WireLog,
         timeout: float,
-        case_watch: CaseWatch,
+        case_invariants: CaseInvariants,
     ) -> None:
         super().__init__(label, reader, writer, log, timeout)
         self.at = time.monotonic()
         self.octet_times: list[float] = []
-        self.watch = ClientWatch(self._breach, case_watch)
+        self.invariants = ClientInvariants(self._breach, case_invariants)
         self._said_goaway = False
         self._pings: set[bytes] = set()
         self._may_read = asyncio.Event()
         self._may_read.set()
 
     @property
-    def observer(self) -> ClientWatch:
-        return self.watch
+    def observer(self) -> ClientInvariants:
+        return self.invariants
 
     # Sending.
 
@@ -59,7 +59,7 @@ class Wire(RawConnection):
         """Sends octets in the place of the preface."""
         self._declared(breaks)
         self._log.add(self.label, "S", octets, f"breaks {breaks}" if breaks else "preface", framed=False)
-        self.watch.prefaced = True
+        self.invariants.prefaced = True
         self.write(octets)
 
     def send(self, *frames: Frame | Unknown, breaks: str = "") -> None:
@@ -120,7 +120,7 @@ class Wire(RawConnection):
             with contextlib.suppress(RemoteProtocolError):
                 frame = decode(read_header(octets), octets[HEADER.size :], "S")
                 self._said_goaway = self._said_goaway or (isinstance(frame, Goaway) and frame.code != Code.DRAINING)
-                self.watch.sent(frame)
+                self.invariants.sent(frame)
                 if isinstance(frame, Ping):
                     self._pings.add(frame.opaque)
 
@@ -155,8 +155,8 @@ class Wire(RawConnection):
             self.preface = bytes(self._buffer[:PREFACE_SIZE])
             del self._buffer[:PREFACE_SIZE]
             self._log.add(self.label, "C", self.preface, "preface", framed=False)
-            self.watch.preface(self.preface)
-        if self._buffer and not self.watch.prefaced:
+            self.invariants.preface(self.preface)
+        if self._buffer and not self.invariants.prefaced:
             self._breach("RW-PREFACE-1", "nothing behind the preface before the server's", self._buffer.hex())
         self._frames()
 
@@ -213,18 +213,18 @@ class Wire(RawConnection):
     @property
     def welcome(self) -> Welcome:
         """The WELCOME that was sent on this connection."""
-        assert self.watch.welcome, "no WELCOME was sent"
-        return self.watch.welcome
+        assert self.invariants.welcome, "no WELCOME was sent"
+        return self.invariants.welcome
 
 
 class ScriptedServer:
     """Listens on a port of its own for one case. `wires` are the connections, in the order in which they came."""
 
     def __init__(self, log: WireLog, timeout: float) -> None:
-        self.wires: list[Wire] = []
+        self.wires: list[RawServer] = []
         self.host = "127.0.0.1"
         self.port = 0
-        self.case_watch = CaseWatch()
+        self.case_invariants = CaseInvariants()
         self._log = log
         self._timeout = timeout
         self._taken = 0
@@ -251,10 +251,10 @@ class ScriptedServer:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         label = chr(ord("A") + len(self.wires) % 26)
         self._log.event(label, "the client connects")
-        self.wires.append(Wire(label, reader, writer, self._log, self._timeout, self.case_watch))
+        self.wires.append(RawServer(label, reader, writer, self._log, self._timeout, self.case_invariants))
         self.news.set()
 
-    async def accept(self, within: float, requirement: str = "") -> Wire:
+    async def accept(self, within: float, requirement: str = "") -> RawServer:
         """The next connection. Raises Failed when none comes in time, in seconds."""
         deadline = time.monotonic() + within
         while len(self.wires) <= self._taken:

@@ -1,7 +1,7 @@
 """One connection of the suite, as far as it is the same on both sides: octets in, frames kept, expectations.
 
 It keeps all that comes until a case takes it, so that legal interleavings need no thought, and a watch sees everything.
-`peer.Peer` is a client of it, `scripted_server.Wire` a server.
+`server.raw_client.RawClient` is a client of it, `client.raw_server.RawServer` a server.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class Received:
 
 
 class Observer(Protocol):
-    """What judges the frames of a connection: `watch.Watch` or `client_watch.ClientWatch`."""
+    """What judges the frames of a connection: the invariants of either role."""
 
     welcome: Welcome | None
     goaway: Goaway | None

@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from conformance.harness.options import Options
 from conformance.harness.process import Unstartable
 from conformance.harness.verdicts import Crashed, Failed, Inconclusive, Informative, Unsupported
-from conformance.server.raw_client import Peer
-from conformance.server.recording import Recording, RecordingPeer
+from conformance.server.raw_client import RawClient
+from conformance.server.recording import Recording, RecordingClient
 from conformance.server.target import LaunchedServer, ServerTarget, Unreachable
 from conformance.wire.log import WireLog
 from conformance.wire.text import frame_line
@@ -48,7 +48,7 @@ class Context:
         self.target = target
         self.options = options
         self.log = WireLog()
-        self.peers: list[Peer] = []
+        self.peers: list[RawClient] = []
         self.random = random.Random(options.seed)
         self.fresh = os.urandom(5).hex()
         self.recording = Recording(self.fresh) if options.replay_dir else None
@@ -68,40 +68,40 @@ class Context:
         self._count += 1
         return f"u-{self.fresh}-{self._count}"
 
-    def id(self, peer: Peer, offset_ms: int = 0) -> bytes:
+    def id(self, peer: RawClient, offset_ms: int = 0) -> bytes:
         """A fresh id of a publish, of the server's clock plus an offset."""
         return (peer.now_ms() + offset_ms).to_bytes(6, "big") + os.urandom(10)
 
     # Connections.
 
-    async def dial(self, *, receive_buffer: int = 0) -> Peer:
+    async def dial(self, *, receive_buffer: int = 0) -> RawClient:
         """A connection on which nothing was sent; if given, the transport's buffer has about so many octets."""
         try:
             return await self._dial(receive_buffer, self.target.trust.context() if self.target.trust else None)
         except (OSError, TimeoutError) as error:
             raise Crashed(f"no connection to {self.target.address}: {str(error) or 'time-out'}") from None
 
-    async def dial_tls(self, tls: ssl.SSLContext) -> Peer:
+    async def dial_tls(self, tls: ssl.SSLContext) -> RawClient:
         """A connection with TLS as the case wants it. Raises OSError where the server refuses."""
         return await self._dial(0, tls)
 
-    async def dial_clear(self) -> Peer:
+    async def dial_clear(self) -> RawClient:
         """A connection without TLS."""
         return await self._dial(0, None)
 
-    async def _dial(self, receive_buffer: int, tls: ssl.SSLContext | None) -> Peer:
+    async def _dial(self, receive_buffer: int, tls: ssl.SSLContext | None) -> RawClient:
         connecting = _connect(self.target.host, self.target.port, receive_buffer, tls)
         reader, writer = await asyncio.wait_for(connecting, max(self.options.timeout, self.options.ready))
         label = chr(ord("A") + len(self.peers)) if len(self.peers) < 26 else f"P{len(self.peers)}"
-        kind = RecordingPeer if self.recording else Peer
+        kind = RecordingClient if self.recording else RawClient
         peer = kind(label, reader, writer, self.log, self.options.timeout)
-        if isinstance(peer, RecordingPeer) and self.recording:
+        if isinstance(peer, RecordingClient) and self.recording:
             peer.recording = self.recording
             self.recording.add("connect", peer=label, buffer=receive_buffer)
         self.peers.append(peer)
         return peer
 
-    async def greet(self, *, receive_buffer: int = 0) -> Peer:
+    async def greet(self, *, receive_buffer: int = 0) -> RawClient:
         """A connection on which the prefaces were exchanged."""
         peer = await self.dial(receive_buffer=receive_buffer)
         async with self.control("the prefaces"):
@@ -118,7 +118,7 @@ class Context:
         fields: Sequence[Field] = (),
         *,
         receive_buffer: int = 0,
-    ) -> Peer:
+    ) -> RawClient:
         """A connection that is open. Extensions are offered; `needs` asks whether they are in use."""
         offered = (*(extension(item) for item in extension_names), *fields)
         for _ in range(20):
@@ -136,11 +136,11 @@ class Context:
         raise Inconclusive("the server is full")
 
     @staticmethod
-    def _refused(peer: Peer) -> Error | None:
+    def _refused(peer: RawClient) -> Error | None:
         frames = (item.frame for item in peer.received)
         return next((frame for frame in frames if isinstance(frame, Error)), None)
 
-    async def join(self, peer: Peer, room: str, *, epoch: int = 0, since: int = 0, flags: int = 0) -> Joined:
+    async def join(self, peer: RawClient, room: str, *, epoch: int = 0, since: int = 0, flags: int = 0) -> Joined:
         """Joins a room, waiting where the server limits the rate."""
         async with self.control(f"joining {room}"):
             frame = await self.patiently(peer, Join(room, epoch, since, flags=flags))
@@ -157,14 +157,14 @@ class Context:
         flags: int = 0,
         extension_names: Sequence[str] = (),
         receive_buffer: int = 0,
-    ) -> tuple[Peer, Joined]:
+    ) -> tuple[RawClient, Joined]:
         """A fresh connection that is in a room, a fresh one if none is named."""
         peer = await self.open(extension_names=extension_names, receive_buffer=receive_buffer)
         return peer, await self.join(peer, room or self.room(), epoch=epoch, since=since, flags=flags)
 
     async def publish(
         self,
-        peer: Peer,
+        peer: RawClient,
         room: int,
         payload: bytes = b"x",
         *,
@@ -182,13 +182,13 @@ class Context:
                 raise Failed("ACK", frame_line(frame))
         return frame
 
-    async def marker(self, publisher: Peer, *readers: Peer, room: int) -> list[list[Message]]:
+    async def marker(self, publisher: RawClient, *readers: RawClient, room: int) -> list[list[Message]]:
         """Publishes, and waits for that message at all readers: what each saw of the stream, the marker last."""
         id = self.id(publisher)
         await self.publish(publisher, room, b"marker", id=id)
         return [await reader.until(room, id, "RW-MESSAGE-1") for reader in readers or (publisher,)]
 
-    async def patiently(self, peer: Peer, frame: History | Join | Publish) -> Frame:
+    async def patiently(self, peer: RawClient, frame: History | Join | Publish) -> Frame:
         """The reply to a request, which is repeated as long as the server limits the rate."""
         while True:
             reply = await peer.reply(peer.ask(frame))
@@ -267,7 +267,9 @@ class Context:
                 raise
             raise Failed("the server to serve another connection", str(failure), "RW-CLOSE-7") from None
 
-    def needs(self, peer: Peer, *extension_names: str, rooms: int = 1, window: int = 1, dedupe: bool = False) -> None:
+    def needs(
+        self, peer: RawClient, *extension_names: str, rooms: int = 1, window: int = 1, dedupe: bool = False
+    ) -> None:
         """Raises Unsupported unless WELCOME says that the server offers this."""
         welcome: Welcome = peer.welcome
         missing = [name for name in extension_names if name not in extensions(welcome)]
@@ -303,7 +305,7 @@ class Context:
         if not holds:
             raise Informative(otherwise)
 
-    async def finish(self, check: Callable[[Peer], None] = Peer.raise_breach) -> None:
+    async def finish(self, check: Callable[[RawClient], None] = RawClient.raise_breach) -> None:
         """Judges what came unasked on all connections. Raises Failed."""
         for peer in self.peers:
             check(peer)

@@ -1,6 +1,6 @@
 """What every server must keep on every connection, whatever a case is about.
 
-A `Watch` sees all frames that a peer sends and receives. It knows just enough of the connection to say when a
+A `Invariants` sees all frames that a peer sends and receives. It knows just enough of the connection to say when a
 received frame breaks a requirement: so each case also tests all of these.
 """
 
@@ -53,7 +53,7 @@ class Membership:
 
 
 @dataclass
-class Watch:
+class Invariants:
     """Judges what a server sends on one connection; `breach(requirement, expected, got)` is told of the rest."""
 
     breach: Callable[[str, str, str], None]

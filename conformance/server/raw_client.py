@@ -2,7 +2,7 @@
 
 It sends what it is told, checks nothing that a case does not ask for, and keeps all that comes back until a
 case takes it. So legal interleavings need no thought: a case waits for its reply, another for its room's
-stream, and neither minds the frames between. The `Watch` sees everything all the same.
+stream, and neither minds the frames between. The `Invariants` sees everything all the same.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import cast
 
 from conformance.harness.connection import F, RawConnection, Received, reset
 from conformance.harness.verdicts import Failed, HarnessFault
-from conformance.server.invariants import Watch
+from conformance.server.invariants import Invariants
 from conformance.wire.log import WireLog
 from conformance.wire.octets import CLIENT_PREFACE, HEADER, Header, decode, encode, read_header, split_frames
 from conformance.wire.text import frame_line
@@ -39,7 +39,7 @@ from protocol.registry import MAGIC, PREFACE_SIZE, Code, PresenceKind
 _UNREAD = 32 * 2**20  # octets of frames that nobody took, after which a peer stops reading
 
 
-class Peer(RawConnection):
+class RawClient(RawConnection):
     """One connection to a server."""
 
     OTHER = "S"
@@ -58,14 +58,14 @@ class Peer(RawConnection):
         self.last_octet = time.monotonic()
         self.said_goaway = False
         self.capture: bytearray | None = None
-        self.watch = Watch(self._breach)
+        self.invariants = Invariants(self._breach)
         self._unread = 0
         self._request = 0
         self._opened = time.monotonic()
 
     @property
-    def observer(self) -> Watch:
-        return self.watch
+    def observer(self) -> Invariants:
+        return self.invariants
 
     # Sending.
 
@@ -96,7 +96,7 @@ class Peer(RawConnection):
             frame = decode(header, body, "C")
         except RemoteProtocolError:
             frame = Unknown(header.type, b"", header.flags, header.request, header.room)
-        self.watch.sent(frame)
+        self.invariants.sent(frame)
         self.said_goaway = self.said_goaway or isinstance(frame, Goaway)
         self._half_sent = self._half_sent or header.length > self.limit
 
@@ -178,13 +178,13 @@ class Peer(RawConnection):
         super()._frame(header, body)
 
     def _broken_by(self, error: RemoteProtocolError, header: Header) -> str:
-        in_stream = header.room in self.watch.rooms and not header.request
+        in_stream = header.room in self.invariants.rooms and not header.request
         if error.code == Code.UNKNOWN_FIELD and in_stream:
             return "RW-EXT-2"
         return super()._broken_by(error, header)
 
     def _may_answer(self, ping: Ping) -> bool:
-        return not (self.watch.goaway or self._half_sent)
+        return not (self.invariants.goaway or self._half_sent)
 
     def _take(self, item: Received) -> None:
         super()._take(item)
@@ -256,7 +256,7 @@ class Peer(RawConnection):
         """The end of the server's stream; the suite answers a GOAWAY as a client must."""
         if self._half_sent:
             self.send_eof()  # a GOAWAY would be read as the rest of a body
-        elif self.watch.goaway and not self.said_goaway:
+        elif self.invariants.goaway and not self.said_goaway:
             self.send(Goaway(Code.NONE))
         await self.wait(lambda: self.ended or None, "the server to close", requirement, within)
 
@@ -308,9 +308,9 @@ class Peer(RawConnection):
     @property
     def welcome(self) -> Welcome:
         """The server's WELCOME, which has come."""
-        if self.watch.welcome is None:
+        if self.invariants.welcome is None:
             raise HarnessFault("asked for WELCOME before it has come")
-        return self.watch.welcome
+        return self.invariants.welcome
 
     def now_ms(self) -> int:
         """The server's clock, as far as WELCOME told it."""

@@ -27,7 +27,7 @@ from typing import Any
 
 from conformance.harness.connection import F
 from conformance.harness.verdicts import Result
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from conformance.wire.octets import HEADER, Header, read_header, split_frames
 from protocol.frames import Error, Frame, Goaway, Message
 from protocol.registry import Code, FrameType
@@ -76,7 +76,7 @@ class Recording:
         return path
 
 
-class RecordingPeer(Peer):
+class RecordingClient(RawClient):
     """A peer that records what it is asked to do, and what comes."""
 
     recording: Recording

@@ -17,7 +17,7 @@ from typing import Any
 from conformance.harness.case import Case
 from conformance.harness.verdicts import Failed, Inconclusive
 from conformance.server.context import Context
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from conformance.server.recording import FORMAT
 from conformance.wire.octets import CLIENT_PREFACE, HEADER, decode, frame, read_header, split_frames
 from conformance.wire.text import frame_line
@@ -74,7 +74,7 @@ class _Replay:
 
     t: Context
     script: Script
-    peers: dict[str, Peer] = field(default_factory=dict)
+    peers: dict[str, RawClient] = field(default_factory=dict)
     recorded: dict[str, list[Frame | Unknown]] = field(default_factory=dict)
     refs: dict[int, int] = field(default_factory=dict)
     epochs: dict[int, int] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class _Replay:
         done = [at for at, step in enumerate(self.script.steps) if step["do"] not in ("close", "receive")]
         return done[-1] if done else -1
 
-    async def _act(self, peer: Peer, step: dict[str, Any]) -> None:
+    async def _act(self, peer: RawClient, step: dict[str, Any]) -> None:
         octets = self._fresh(bytes.fromhex(step.get("hex", "")))
         match step["do"]:
             case "preface":
@@ -133,7 +133,7 @@ class _Replay:
             case unknown:
                 raise Inconclusive(f"the file has a step {unknown!r} that this version does not know")
 
-    async def _expect(self, peer: Peer, step: dict[str, Any]) -> None:
+    async def _expect(self, peer: RawClient, step: dict[str, Any]) -> None:
         requirement, within = step.get("requirement", ""), step.get("within")
         room = step.get("room")
         room = room if room is None else self.refs.get(room, room)
@@ -216,7 +216,7 @@ class _Replay:
         raise Failed(str(self.script.header["expected"]), f"{self.script.header['got']}, as when it was recorded")
 
 
-def _as_many(peer: Peer, count: int) -> bool | None:
+def _as_many(peer: RawClient, count: int) -> bool | None:
     return len(peer.received) >= count or None
 
 

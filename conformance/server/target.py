@@ -14,7 +14,7 @@ from types import MappingProxyType
 from conformance.harness.process import Program, arguments, placeholders
 from conformance.harness.tls import Trust, authority
 from conformance.harness.verdicts import CaseEnd, Informative
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from conformance.wire.log import WireLog
 from protocol.frames import Welcome
 from protocol.registry import Flag
@@ -119,7 +119,7 @@ class ServerTarget:
             reader, writer = await asyncio.wait_for(connecting, seconds)
         except (OSError, TimeoutError) as error:
             return str(error) or "no connection in time"
-        peer = Peer("probe", reader, writer, WireLog(), seconds)
+        peer = RawClient("probe", reader, writer, WireLog(), seconds)
         try:
             peer.send_preface()
             await peer.expect_preface()

@@ -15,7 +15,7 @@ from conformance.commands.run import FAILS, UNREACHABLE
 from conformance.harness.options import Options
 from conformance.harness.verdicts import Result, Verdict
 from conformance.server.cases import server_cases
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from conformance.server.runner import ServerRunner
 from conformance.server.target import ServerTarget
 from conformance.spec.tables import load
@@ -197,7 +197,7 @@ def test_useless_servers_pass_nothing(handler: Handler) -> None:
 async def _close_twice() -> None:
     async with serving(deaf) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        peer = Peer("twice", reader, writer, WireLog(), 1.0)
+        peer = RawClient("twice", reader, writer, WireLog(), 1.0)
         peer.write(bytes(2**24))  # more than the server's buffers take, so that closing cannot end
         for _ in range(2):
             await peer.close()

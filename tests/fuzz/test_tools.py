@@ -26,7 +26,7 @@ from conformance.fuzz.server.shrink import shrunk
 from conformance.fuzz.server.steps import Step
 from conformance.fuzz.stats import Tally
 from conformance.harness.verdicts import Failed
-from conformance.server.invariants import Watch
+from conformance.server.invariants import Invariants
 from conformance.wire.octets import CLIENT_PREFACE, encode, frame
 from protocol.codec import RawFrame, decode
 from protocol.frames import Ack, Error, Goaway, Hello, Join, Joined, Leave, Message, Ok, Pong, Publish, Welcome
@@ -302,7 +302,7 @@ def test_help_has_examples(role: str, capsys: pytest.CaptureFixture[str]) -> Non
 def test_message_of_an_earlier_membership_has_its_ack() -> None:
     """The room may have another ref when the message comes back: the watch took that for RW-PROMISE-11."""
     breaches: list[str] = []
-    watch = Watch(lambda requirement, expected, got: breaches.append(requirement))
+    watch = Invariants(lambda requirement, expected, got: breaches.append(requirement))
     id = bytes(16)
     watch.sent(Hello("ada", "ANONYMOUS", b"", request=1))
     watch.received(Welcome(9, "ada", 1, 65536, 30_000, 0, 32, 256, b"", request=1))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from conformance.client.cases.steps import add, case
 from conformance.client.context import ClientContext
-from conformance.client.raw_server import Wire
+from conformance.client.raw_server import RawServer
 from conformance.harness.verdicts import Failed
 from conformance.wire import scram
 from protocol.frames import Auth, Error, Goaway, Hello
@@ -22,7 +22,7 @@ OURS = b"3rfcNHYJY1ZVvWVs7j"
 class Exchange:
     """An exchange at the suite's end: the client's HELLO has come."""
 
-    wire: Wire
+    wire: RawServer
     hello: Hello
     name: bytes
     nonce: bytes
@@ -50,7 +50,7 @@ class Exchange:
         self.wire.send(Auth(data, request=self.hello.request), breaks=breaks)
 
 
-def _read(wire: Wire, hello: Hello, password: str) -> Exchange:
+def _read(wire: RawServer, hello: Hello, password: str) -> Exchange:
     if hello.mechanism != scram.MECHANISM:
         raise Failed(scram.MECHANISM, hello.mechanism, "RW-SCRAM-1")
     found = re.fullmatch(rb"n,,n=([^,]+),r=([!-+\--~]+)", hello.auth)

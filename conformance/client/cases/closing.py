@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from conformance.client.cases.steps import PING, add, case, goaway_octets
 from conformance.client.context import RECONNECTS_WITHIN, ClientContext
-from conformance.client.raw_server import SERVER_PREFACE, Wire
+from conformance.client.raw_server import SERVER_PREFACE, RawServer
 from conformance.wire.octets import encode, frame
 from protocol.frames import Error, Goaway, Join, Publish
 from protocol.registry import Code, Flag
@@ -64,7 +64,7 @@ async def every_octet_counts(t: ClientContext) -> None:
         wire.write(octets[at : at + 1])
     wire.write(octets[8:])
     await t.report("message", requirement="RW-HEARTBEAT-2")
-    t.require(not wire.watch.goaway, "no GOAWAY", wire.last_words())
+    t.require(not wire.invariants.goaway, "no GOAWAY", wire.last_words())
 
 
 @case("8.4/reads-while-it-writes", "RW-HEARTBEAT-4")
@@ -172,7 +172,7 @@ async def drain(t: ClientContext) -> None:
     await wire.fence("RW-PING-1")
     requests = [*wire.left_over(Publish), *wire.left_over(Join)]
     t.require(not requests, "no request while the server drains", requests, "RW-DRAIN-1")
-    t.require(wire.watch.goaway is None, "no GOAWAY while a reply is owed", wire.watch.goaway)
+    t.require(wire.invariants.goaway is None, "no GOAWAY while a reply is owed", wire.invariants.goaway)
     await t.marker(wire, room)
     wire.send(t.ack(room, publish))
     await t.answer(id, "published", requirement="RW-DRAIN-4")
@@ -237,7 +237,7 @@ async def random_waits(t: ClientContext) -> None:
     t.require(max(waits) - min(waits) > _SPREAD, "waits that differ", waits)
 
 
-async def _waits(t: ClientContext, wire: Wire, goaway: bytes, count: int) -> list[float]:
+async def _waits(t: ClientContext, wire: RawServer, goaway: bytes, count: int) -> list[float]:
     waits = []
     for _ in range(count):
         began = wire.now()
@@ -302,7 +302,7 @@ async def backs_off(t: ClientContext) -> None:
     t.require(wire.at - began > 0.1, "a pause between attempts", f"{wire.at - began:.3f} s for three")
 
 
-async def _come_back(t: ClientContext) -> Wire:
+async def _come_back(t: ClientContext) -> RawServer:
     """The control of what follows: this client does come back, when nothing speaks against it."""
     t.needs("reconnect")
     wire = await t.open()

@@ -24,11 +24,11 @@ from protocol.registry import Code, Flag, FrameType
 async def single_octets(t: ClientContext) -> None:
     """A whole session in single octets is the same session."""
     wire = await t.dialled()
-    wire.watch.prefaced = True
+    wire.invariants.prefaced = True
     for octet in SERVER_PREFACE:
         wire.write(bytes([octet]))
         await wire.flush()
-    hello = await wire.wait(lambda: wire.watch.hello, "HELLO", "RW-FRAME-4")
+    hello = await wire.wait(lambda: wire.invariants.hello, "HELLO", "RW-FRAME-4")
 
     async def send(*frames: Frame) -> None:
         octets = b"".join(map(encode, frames))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from conformance.client.cases.steps import add, case
 from conformance.client.context import ClientContext
-from conformance.client.raw_server import SERVER_PREFACE, Wire
+from conformance.client.raw_server import SERVER_PREFACE, RawServer
 from conformance.wire.octets import encode, frame
 from protocol.frames import Auth, Goaway, Hello, Join, Message, Ok, Ping, Pong, agent, extension, server_identity
 from protocol.registry import Code, FrameType
@@ -21,7 +21,7 @@ async def waits_for_preface(t: ClientContext) -> None:
         await wire.flush()
         await t.alive()
         t.require(not wire.received, "nothing before the whole preface", wire.received)
-    wire.watch.prefaced = True
+    wire.invariants.prefaced = True
     wire.write(SERVER_PREFACE[-1:])
     await wire.expect(Hello, "RW-HELLO-1")
 
@@ -164,7 +164,7 @@ async def auth_is_answered(t: ClientContext) -> None:
     t.require(not others, "nothing else", others, "RW-CONN-1")
 
 
-async def _unexpected(t: ClientContext, wire: Wire, octets: bytes) -> None:
+async def _unexpected(t: ClientContext, wire: RawServer, octets: bytes) -> None:
     wire.send_octets(octets, breaks="RW-CHECK-3")
     await wire.expect_goaway(Code.UNEXPECTED, requirement="RW-CHECK-3")
     await wire.close()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from conformance.client.cases.steps import case
 from conformance.client.context import NOW_MS, ClientContext, Room
-from conformance.client.raw_server import Wire
+from conformance.client.raw_server import RawServer
 from conformance.wire.octets import frame
 from protocol.frames import Evicted, Goaway, Join, Publish
 from protocol.registry import Code, Flag
@@ -111,7 +111,7 @@ async def _lost(t: ClientContext, payloads: tuple[bytes, ...], **limits: int) ->
     return room, ids, publishes
 
 
-async def _back(t: ClientContext, room: Room, **limits: int) -> tuple[Wire, Room, Join]:
+async def _back(t: ClientContext, room: Room, **limits: int) -> tuple[RawServer, Room, Join]:
     wire = await t.reopened(**limits)
     again = t.room(room.name, next=room.next)
     return wire, again, await t.rejoin(wire, again)
@@ -138,7 +138,7 @@ async def cursor(t: ClientContext) -> None:
     t.require(joins == wanted, f"cursors {wanted}", joins)
     publish = t.publish(two)
     frame = await wire.expect(Publish, "RW-MODEL-8")
-    t.require(frame.room in wire.watch.refs, "a ref of this connection", frame, "RW-MODEL-8")
+    t.require(frame.room in wire.invariants.refs, "a ref of this connection", frame, "RW-MODEL-8")
     wire.send(t.ack(again, replace(frame)))
     await t.answer(publish, "published")
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from conformance.client.cases.steps import add, case, message_octets, refused
 from conformance.client.context import ClientContext, Room
-from conformance.client.raw_server import Wire
+from conformance.client.raw_server import RawServer
 from conformance.client.target import Report
 from conformance.wire.octets import b8, encode, frame, u32, u64
 from protocol.frames import (
@@ -141,7 +141,7 @@ async def after_eviction(t: ClientContext) -> None:
 # Gaps.
 
 
-async def _rejoined(t: ClientContext, *, epoch: int, start: int, flags: int) -> tuple[Wire, Room]:
+async def _rejoined(t: ClientContext, *, epoch: int, start: int, flags: int) -> tuple[RawServer, Room]:
     """In a room with the cursor 5, evicted, and in again as told."""
     t.needs("rejoin")
     wire, room = await t.member(next=5)
@@ -191,7 +191,7 @@ def _roster(*members: tuple[int, str], flags: int = Flag.RESET, room: Room) -> R
     return Roster(tuple(RosterEntry(member, 0, name) for member, name in members), flags=flags, room=room.ref)
 
 
-async def _known(t: ClientContext, wire: Wire, room: Room) -> set[object]:
+async def _known(t: ClientContext, wire: RawServer, room: Room) -> set[object]:
     """Who is in the room, as the client reported it last before a marker."""
     await t.marker(wire, room)
     found: Report = t.client.of("presence")[-1]
@@ -200,7 +200,7 @@ async def _known(t: ClientContext, wire: Wire, room: Room) -> set[object]:
     return {entry.get("name") for entry in members if isinstance(entry, dict)}
 
 
-async def _with_roster(t: ClientContext) -> tuple[Wire, Room]:
+async def _with_roster(t: ClientContext) -> tuple[RawServer, Room]:
     t.needs("presence")
     wire = await t.open()
     room = t.room()

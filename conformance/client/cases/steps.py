@@ -1,7 +1,7 @@
 """The register of client cases, and the steps that tables of them share."""
 
 from conformance.client.context import ClientContext, Room
-from conformance.client.raw_server import Wire
+from conformance.client.raw_server import RawServer
 from conformance.harness.case import Register
 from conformance.wire.octets import b8, b16, b32, frame, u16, u32, u64
 from protocol.registry import FrameType
@@ -31,7 +31,9 @@ def goaway_octets(code: int, retry_ms: int = 0, jitter_ms: int = 0, text: bytes 
     return frame(FrameType.GOAWAY, body, flags=int(bool(retry_ms)))
 
 
-async def refused(t: ClientContext, wire: Wire, octets: bytes, requirement: str, *codes: int, breaks: str = "") -> None:
+async def refused(
+    t: ClientContext, wire: RawServer, octets: bytes, requirement: str, *codes: int, breaks: str = ""
+) -> None:
     """What is wrong earns GOAWAY of its code; then the client closes, says so, and lives."""
     wire.send_octets(octets, breaks=breaks or requirement)
     await wire.expect_goaway(*codes, requirement=requirement)

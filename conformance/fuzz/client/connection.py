@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from conformance.client.raw_server import ScriptedServer, Wire
+from conformance.client.raw_server import RawServer, ScriptedServer
 from conformance.client.target import DrivenClient, Launch, Report
 from conformance.fuzz.client.model import NOW_MS, ClientRoom
 from conformance.fuzz.failure import refuse
@@ -77,7 +77,7 @@ class ClientLink(ABC):
         self.rooms: dict[int, ClientRoom] = {}
         self.commands: dict[int, Command] = {}
         self.at = -1
-        self.wire: Wire | None = None
+        self.wire: RawServer | None = None
         self.granted = NAME
         self._dedupe_ms = self.random.choice((600_000, 600_000, 600_000, 0))
         self._heartbeat_ms = 30_000
@@ -147,7 +147,7 @@ class ClientLink(ABC):
             self._welcome(wire, hello)
             return
 
-    def _welcome(self, wire: Wire, hello: Hello) -> None:
+    def _welcome(self, wire: RawServer, hello: Hello) -> None:
         fields: tuple[Field, ...] = (extension("history"),) if "history" in extensions(hello) else ()
         if self.random.random() < 0.3:
             fields = (*fields, Field(self.random.choice(GREASE), b"grease"))
@@ -185,7 +185,7 @@ class ClientLink(ABC):
             }
         )
 
-    async def _spoilt(self, wire: Wire, how: str) -> bool:
+    async def _spoilt(self, wire: RawServer, how: str) -> bool:
         """A connection that comes to nothing; False if it is still to be opened."""
         if how in _PREFACES:
             await self._without_preface(wire, how)
@@ -226,7 +226,7 @@ class ClientLink(ABC):
             await self._lost(wire)
         return True
 
-    async def _quits_early(self, wire: Wire, how: str) -> None:
+    async def _quits_early(self, wire: RawServer, how: str) -> None:
         """The application ends it before it has begun."""
         if how == "quit-hello":
             wire.send_preface()
@@ -242,7 +242,7 @@ class ClientLink(ABC):
         self._visit("HELLO_SENT" if how == "quit-hello" else "PREFACE", "close")
         await wire.close()
 
-    async def _without_preface(self, wire: Wire, how: str) -> None:
+    async def _without_preface(self, wire: RawServer, how: str) -> None:
         """A preface that a client must not take, or none."""
         octets, rule = _PREFACES[how]
         if octets:
@@ -256,7 +256,7 @@ class ClientLink(ABC):
             refuse("RW-PREFACE-8", "nothing more from the client", frame_line(wire.received[0].frame))
         await self._lost(wire, final=how == "version-0")
 
-    async def _strange(self, wire: Wire, hello: Hello, how: str) -> None:
+    async def _strange(self, wire: RawServer, hello: Hello, how: str) -> None:
         """What a client has to bear while it waits for WELCOME, or may end the connection for."""
         if how == "grease":
             wire.send(Unknown(self.random.choice(GREASE), b"grease"), Unknown(0xFFFF, b""))
@@ -272,20 +272,20 @@ class ClientLink(ABC):
             self.tally.codes["G", goaway.code] += 1
             await self._lost(wire, final=True)
 
-    def _refused_hello(self, wire: Wire, hello: Hello, code: Code) -> None:
+    def _refused_hello(self, wire: RawServer, hello: Hello, code: Code) -> None:
         flags, retry = (Flag.RETRY, RETRY_MS) if code.retry else (0, 0)
         self.tally.codes["E", code] += 1
         wire.send(Error(code, retry, "no", flags=flags, request=hello.request))
         self._say_goaway(wire, code)
 
-    def _say_goaway(self, wire: Wire, code: Code) -> None:
+    def _say_goaway(self, wire: RawServer, code: Code) -> None:
         flags, retry = (Flag.RETRY, RETRY_MS) if code.retry else (0, 0)
         self.tally.codes["G", code] += 1
         self.tally.sent += 1
         self._said_at = time.monotonic()
         wire.send(Goaway(code, retry, 0, "the end", flags=flags))
 
-    async def _answers_goaway(self, wire: Wire) -> None:
+    async def _answers_goaway(self, wire: RawServer) -> None:
         """RW-CLOSE-4: GOAWAY(NONE), and the end."""
         await wire.expect_end("RW-CLOSE-4")
         goaway = wire.observer.goaway
@@ -293,8 +293,8 @@ class ClientLink(ABC):
             refuse("RW-CLOSE-4", "GOAWAY(NONE) before the end", wire.last_words())
 
     async def _lost(
-        self, wire: Wire, *, code: Code | None = None, retry_ms: int = 0, final: bool = False, orderly: bool = False,
-        abort: bool = False,
+        self, wire: RawServer, *, code: Code | None = None, retry_ms: int = 0, final: bool = False,
+        orderly: bool = False, abort: bool = False,
     ) -> None:  # fmt: skip
         """The connection is over; `final`: the client must not come back by itself (RW-RECONNECT-4)."""
         await wire.close(abort=abort)

@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Sequence
 
-from conformance.client.raw_server import Wire
+from conformance.client.raw_server import RawServer
 from conformance.client.target import DrivenClient
 from conformance.fuzz.client.broken_frames import BROKEN, ClientBench
 from conformance.fuzz.client.connection import HASTY_MS, MEMBER, NAME, RETRY_MS, Command
@@ -290,7 +290,7 @@ class ClientPlayer(Serving):
         if not self.over:
             await self._open()
 
-    async def _drop(self, step: ClientStep, wire: Wire) -> None:
+    async def _drop(self, step: ClientStep, wire: RawServer) -> None:
         if step.what == "unanswered":
             for frame in self._queue:
                 if isinstance(frame, Publish):
@@ -304,7 +304,7 @@ class ClientPlayer(Serving):
         self._visit("any", "end of stream")
         await self._lost(wire, abort=step.what == "reset")
 
-    async def _break(self, step: ClientStep, wire: Wire, room: ClientRoom | None) -> bool:
+    async def _break(self, step: ClientStep, wire: RawServer, room: ClientRoom | None) -> bool:
         breakage = BROKEN.get(step.what)
         if breakage is None or (breakage.member and not (room and room.ref)):
             return False
@@ -329,7 +329,7 @@ class ClientPlayer(Serving):
         await self._lost(wire)
         return True
 
-    async def _silent(self, wire: Wire) -> None:
+    async def _silent(self, wire: RawServer) -> None:
         """RW-HEARTBEAT-2: nothing comes for 2 H."""
         wire.answers_pings = False
         self._ends = True
@@ -342,7 +342,7 @@ class ClientPlayer(Serving):
         self._visit("OPEN", "time-out")
         await self._lost(wire)
 
-    async def _drain_held(self, how: str, wire: Wire) -> None:
+    async def _drain_held(self, how: str, wire: RawServer) -> None:
         """While a client waits for a reply behind GOAWAY(DRAINING), something else ends the connection."""
         self._held = True
         number = next(number for number, room in self.rooms.items() if room.wanted and room.ref)
@@ -368,7 +368,7 @@ class ClientPlayer(Serving):
             self._visit("DRAINING", "fatal error")
             await self._lost(wire)
 
-    async def _drain(self, wire: Wire) -> None:
+    async def _drain(self, wire: RawServer) -> None:
         """RW-DRAIN-4: the client waits for its replies, says GOAWAY(NONE), and is answered with SHUTDOWN."""
         self._held = False
         self._say_goaway(wire, Code.DRAINING)

@@ -12,7 +12,7 @@ from conformance.fuzz.failure import Said, refuse
 from conformance.fuzz.server.model import Model, Stream
 from conformance.fuzz.server.network import Wire
 from conformance.fuzz.stats import Tally
-from conformance.server.invariants import Watch
+from conformance.server.invariants import Invariants
 from conformance.wire.octets import HEADER, Header, read_header, split_frames
 from conformance.wire.text import code_name, frame_line, octets_line
 from protocol.codec import RawFrame, decode, encode
@@ -80,7 +80,7 @@ class Endpoint:
         self.nonce = b""  # of this side, where it logs in
         self.expects_end = False
         self.octets = 0  # received
-        self.watch = Watch(self._breach)
+        self.invariants = Invariants(self._breach)
         self._buffer = bytearray()
         self._request = 0
 
@@ -132,7 +132,7 @@ class Endpoint:
 
     def note(self, frame: Frame | Unknown) -> bytes:
         """The octets of a frame that is about to be sent, of which the watch is told."""
-        self.watch.sent(frame)
+        self.invariants.sent(frame)
         if isinstance(frame, Goaway):
             self.said_goaway = True
         self.tally.sent += 1
@@ -149,7 +149,7 @@ class Endpoint:
                 frame = _decode(header, one[HEADER.size :], "C")
             except RemoteProtocolError:
                 frame = Unknown(header.type, b"", header.flags, header.request, header.room)
-            self.watch.sent(frame)
+            self.invariants.sent(frame)
         self.tally.sent += len(frames) + bool(rest)
         self.half = self.half or bool(rest)
 
@@ -207,7 +207,7 @@ class Endpoint:
         refuse(requirement, expected, got)
 
     def _frame(self, frame: Frame | Unknown) -> None:
-        self.watch.received(frame)
+        self.invariants.received(frame)
         if self.received is not None:
             self.received.append(frame)
         if isinstance(frame, Unknown):

@@ -348,7 +348,7 @@ class Requests:
     # --- history
 
     def _history(self, end: Endpoint, room: Room, step: Step, item: str) -> bytes:
-        if not room.ref or "history" not in end.watch.offered or not end.extended:
+        if not room.ref or "history" not in end.invariants.offered or not end.extended:
             return b""
         number = step.number
         start, stop, limit = {

@@ -8,7 +8,7 @@ from typing import cast
 from conformance.harness.verdicts import Failed, Informative, Unsupported
 from conformance.server.cases.steps import SERVER, case
 from conformance.server.context import Context
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from conformance.wire import scram
 from conformance.wire.scram import Challenge
 from conformance.wire.text import frame_line
@@ -33,7 +33,7 @@ def _one(t: Context) -> tuple[str, str]:
 class Exchange:
     """An exchange whose challenge has come. `bare` is the client's first message without its header."""
 
-    peer: Peer
+    peer: RawClient
     request: int
     bare: bytes
     challenge: Challenge
@@ -60,7 +60,7 @@ def _nonce() -> bytes:
     return os.urandom(15).hex().encode()
 
 
-async def _asked(t: Context, name: str, first: bytes, *names: str) -> tuple[Peer, int]:
+async def _asked(t: Context, name: str, first: bytes, *names: str) -> tuple[RawClient, int]:
     """A connection that has said HELLO with a first message."""
     peer = await t.greet()
     fields = tuple(map(extension, names))
@@ -99,18 +99,18 @@ async def _welcomed(
         await t.wait_ms(cast(Error, reply).retry_ms)
 
 
-async def _logged_in(t: Context, name: str, password: str, *names: str) -> Peer:
+async def _logged_in(t: Context, name: str, password: str, *names: str) -> RawClient:
     """A connection that is open as an account."""
     async with t.control(f"logging in as {name}"):
         exchange, _ = await _welcomed(t, name, password, *names)
     return exchange.peer
 
 
-def _next_step(peer: Peer) -> Auth | Error | None:
+def _next_step(peer: RawClient) -> Auth | Error | None:
     return peer.find(Auth) or peer.find(Error)
 
 
-async def _failed(peer: Peer, request: int, requirement: str) -> Error:
+async def _failed(peer: RawClient, request: int, requirement: str) -> Error:
     """ERROR(AUTH_FAILED), then GOAWAY with the same code, and the end."""
     error = await peer.expect_error(request, Code.AUTH_FAILED, requirement)
     await peer.expect_goaway(Code.AUTH_FAILED, "RW-HELLO-3")
@@ -267,7 +267,7 @@ async def account_full_untold(t: Context) -> None:
     await _failed(exchange.peer, exchange.request, "RW-SASL-11")
 
 
-async def _filled(t: Context, name: str, password: str) -> tuple[list[Peer], Exchange, Error]:
+async def _filled(t: Context, name: str, password: str) -> tuple[list[RawClient], Exchange, Error]:
     """An account's connections on a server of the case's own, and the first that was refused."""
     await t.with_limits(account_connections=2)
     most = min(t.options.limits.get("account_connections", 2), 40)

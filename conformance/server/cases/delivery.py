@@ -10,7 +10,7 @@ from conformance.harness.verdicts import Failed
 from conformance.server.cases.steps import SERVER
 from conformance.server.context import Context
 from conformance.server.oracle import ROOMS, Kind, Ledger, Step, plan
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from conformance.wire.octets import encode
 from conformance.wire.text import frame_line
 from protocol.frames import Ack, Error, Goaway, Join, Joined, Leave, Message, Ok, Presence, Publish
@@ -36,7 +36,7 @@ class _Sent:
 class _Client:
     """One client. `cursors` are (epoch, seq) by room, `unknown` publishes whose outcome it was not told."""
 
-    peer: Peer | None = None
+    peer: RawClient | None = None
     rooms: dict[int, Joined] = field(default_factory=dict)
     cursors: dict[int, tuple[int, int]] = field(default_factory=dict)
     pending: list[_Sent] = field(default_factory=list)
@@ -107,7 +107,7 @@ class _World:
                 await self.settle(client)
 
     @staticmethod
-    def _peer(client: _Client) -> Peer:
+    def _peer(client: _Client) -> RawClient:
         assert client.peer, "the plan connects first"
         return client.peer
 

@@ -3,13 +3,13 @@
 from conformance.harness.verdicts import Crashed, Informative
 from conformance.server.cases.steps import case
 from conformance.server.context import Context
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from conformance.wire.octets import frame
 from protocol.frames import Ack, Goaway, Hello, Joined, Presence, Publish
 from protocol.registry import Code
 
 
-async def _drained(t: Context, count: int = 1, drain_ms: int = 10_000) -> list[tuple[Peer, Joined]]:
+async def _drained(t: Context, count: int = 1, drain_ms: int = 10_000) -> list[tuple[RawClient, Joined]]:
     """Members of one room at a server that has begun to drain."""
     await t.own_server(drain_ms=drain_ms)
     room = t.room()
@@ -18,7 +18,7 @@ async def _drained(t: Context, count: int = 1, drain_ms: int = 10_000) -> list[t
         await t.marker(peer, room=joined.room)
     t.drain()
     for peer, _ in members:
-        goaway = await peer.wait(lambda p=peer: p.watch.goaway, "GOAWAY(DRAINING)", "RW-DRAIN-3")  # type: ignore[misc]
+        goaway = await peer.wait(lambda p=peer: p.invariants.goaway, "GOAWAY(DRAINING)", "RW-DRAIN-3")  # type: ignore[misc]
         if goaway.code == Code.SHUTDOWN:
             raise Informative("the server ended at once: its drain time is 0")
         await peer.expect_goaway(Code.DRAINING, "RW-DRAIN-3", closed=False)
@@ -79,5 +79,5 @@ async def refuses_new(t: Context) -> None:
     await other.wait(lambda: other.ended or other.preface or None, "a refusal", "RW-DRAIN-6")
     if not other.ended:
         other.ask(Hello(t.name(), "ANONYMOUS", b""))
-        await other.wait(lambda: other.watch.goaway or other.ended or None, "a refusal", "RW-DRAIN-6")
+        await other.wait(lambda: other.invariants.goaway or other.ended or None, "a refusal", "RW-DRAIN-6")
     await peer.fence()

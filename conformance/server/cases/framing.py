@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from conformance.server.cases.steps import IGNORABLE, accepted, case, hello, ping
 from conformance.server.context import Context
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from conformance.wire.octets import HEADER, encode, field, frame
 from protocol.frames import Ack, Goaway, Hello, Join, Joined, Leave, Ok, Ping, Pong, Publish, Welcome
 from protocol.registry import HELLO_MAX_BODY, Code, FrameType
@@ -27,7 +27,7 @@ def filler(octets: int) -> bytes:
     return b"".join(parts)
 
 
-async def _too_large(t: Context, peer: Peer, header: bytes, requirement: str) -> None:
+async def _too_large(t: Context, peer: RawClient, header: bytes, requirement: str) -> None:
     peer.send_octets(header, breaks="RW-FRAME-3")
     await peer.expect_goaway(Code.FRAME_TOO_LARGE, requirement)
     await t.alive()
@@ -58,7 +58,7 @@ async def segments_octets(t: Context) -> None:
     await peer.expect_frame(Pong)
 
 
-def leave_octets(peer: Peer, room: int) -> bytes:
+def leave_octets(peer: RawClient, room: int) -> bytes:
     """LEAVE with a fresh request number."""
     return encode(Leave(request=peer.next_request(), room=room))
 
@@ -162,7 +162,7 @@ async def frame_time_out_dripping(t: Context) -> None:
     peer.send_octets(octets[:20], breaks="RW-FRAME-5")
     deadline = time.monotonic() + t.time_out("frame_ms")
     at = 20
-    while not peer.ended and not peer.watch.goaway and time.monotonic() < deadline:
+    while not peer.ended and not peer.invariants.goaway and time.monotonic() < deadline:
         await asyncio.sleep(min(1.0, peer.welcome.heartbeat_ms / 4000))
         peer.write(octets[at : at + 1])
         at += 1

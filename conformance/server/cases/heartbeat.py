@@ -6,7 +6,7 @@ import time
 from conformance.harness.verdicts import Failed, Informative
 from conformance.server.cases.steps import case
 from conformance.server.context import Context
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from conformance.wire.octets import HEADER, Header, encode, frame, read_header, u16
 from protocol.frames import Ping, Pong
 from protocol.registry import Code, FrameType
@@ -126,7 +126,7 @@ def _others(octets: bytes | bytearray, pong: bytes) -> list[tuple[Header, bytes]
     return found
 
 
-async def _more(peer: Peer, requirement: str, patience: float) -> None:
+async def _more(peer: RawClient, requirement: str, patience: float) -> None:
     """Waits until something more is captured, or the connection is at its end."""
     assert peer.capture is not None
     seen = len(peer.capture)
@@ -135,7 +135,7 @@ async def _more(peer: Peer, requirement: str, patience: float) -> None:
     )
 
 
-def _answered(peer: Peer, pong: bytes, octets: int) -> bool:
+def _answered(peer: RawClient, pong: bytes, octets: int) -> bool:
     """Whether all PONGs are there, or the connection is at its end."""
     assert peer.capture is not None
     return bool(peer.ended) or (len(peer.capture) >= octets and peer.capture.count(pong) * len(pong) >= octets)

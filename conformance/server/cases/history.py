@@ -3,7 +3,7 @@
 from conformance.harness.verdicts import Failed
 from conformance.server.cases.steps import SERVER, case
 from conformance.server.context import Context
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from conformance.wire.text import frame_line
 from protocol.frames import History, HistoryEnd, Joined, Message, Stop
 from protocol.registry import MAX_SAFE, Code, Flag
@@ -11,7 +11,7 @@ from protocol.registry import MAX_SAFE, Code, Flag
 _COUNT = 7
 
 
-async def _room(t: Context) -> tuple[Peer, Joined]:
+async def _room(t: Context) -> tuple[RawClient, Joined]:
     """A member that has negotiated history, in a room with a few messages."""
     peer, joined = await t.member(extension_names=["history"])
     t.needs(peer, "history")
@@ -22,7 +22,7 @@ async def _room(t: Context) -> tuple[Peer, Joined]:
 
 
 async def read(
-    t: Context, peer: Peer, room: int, start: int, end: int, limit: int, flags: int = 0
+    t: Context, peer: RawClient, room: int, start: int, end: int, limit: int, flags: int = 0
 ) -> tuple[list[Message], HistoryEnd]:
     """The reply to HISTORY, judged against the formula of section 7.18."""
     reply = await t.patiently(peer, History(start, end, limit, flags=flags, room=room))

@@ -5,7 +5,7 @@ import asyncio
 from conformance.harness.verdicts import Informative, Unsupported
 from conformance.server.cases.steps import SERVER, case
 from conformance.server.context import Context, TooLong
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from conformance.wire.octets import encode
 from protocol.frames import Ack, Error, Frame, Join, Joined, Leave, Message, Ok, Publish
 from protocol.registry import Code, Flag
@@ -53,7 +53,7 @@ async def too_many_rooms(t: Context) -> None:
         raise Informative(f"not tried: max_rooms is {wanted}, and {limited}") from None
 
 
-async def _join_and_one_more(t: Context, peer: Peer, wanted: int) -> None:
+async def _join_and_one_more(t: Context, peer: RawClient, wanted: int) -> None:
     joined = await t.join(peer, t.room())
     for _ in range(wanted - 1):
         reply = await t.patiently(peer, Join(t.room(), 0, 0))
@@ -117,7 +117,7 @@ async def ref_not_reused(t: Context) -> None:
 _PUBLISHED = 6
 
 
-async def _history(t: Context) -> tuple[Peer, Joined, list[Message]]:
+async def _history(t: Context) -> tuple[RawClient, Joined, list[Message]]:
     """A room with a few messages, and a member that stays."""
     peer, joined = await t.member()
     ids = []

@@ -12,7 +12,7 @@ from conformance.server.cases.presence import known_members
 from conformance.server.cases.retention import trimmed
 from conformance.server.cases.steps import case
 from conformance.server.context import Context
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from conformance.wire.octets import frame
 from conformance.wire.text import code_name
 from protocol.frames import Ack, Error, Evicted, Message, Presence, Publish
@@ -24,7 +24,7 @@ _PATIENT = {"stall_ms": 600_000, "heartbeat_ms": 60_000}
 _PONG = frame(FrameType.PONG, b"I live..")
 
 
-async def _flood(t: Context, publisher: Peer, room: int, *readers: Peer, most: int = 16) -> int:
+async def _flood(t: Context, publisher: RawClient, room: int, *readers: RawClient, most: int = 16) -> int:
     """Publishes more than a transport holds, all of which the readers get meanwhile; the last seq.
 
     The readers are never behind by more than `most` messages, so none is lost to one who reads.
@@ -50,7 +50,7 @@ async def _flood(t: Context, publisher: Peer, room: int, *readers: Peer, most: i
     return head
 
 
-async def _trims_without_laggards(t: Context, publisher: Peer, count: int) -> None:
+async def _trims_without_laggards(t: Context, publisher: RawClient, count: int) -> None:
     """Raises Informative unless so many messages are trimmed in a room all of whose members read."""
     joined = await t.join(publisher, t.room())
     for _ in range(count):
@@ -59,11 +59,11 @@ async def _trims_without_laggards(t: Context, publisher: Peer, count: int) -> No
     await trimmed(t, joined, count - 20)
 
 
-def _numbers(peer: Peer) -> list[int]:
+def _numbers(peer: RawClient) -> list[int]:
     return [item.frame.seq for item in peer.received if isinstance(item.frame, Message)]
 
 
-async def _reads_on(peer: Peer, done: Callable[[], bool], expected: str, requirement: str) -> None:
+async def _reads_on(peer: RawClient, done: Callable[[], bool], expected: str, requirement: str) -> None:
     """Waits as long as something comes: there is much that was not read."""
     while not done() and not peer.ended:
         before = peer.octets
@@ -137,7 +137,7 @@ async def slow(t: Context) -> None:
             raise Failed("PRESENCE(lost) of the member that did not read", "none", "RW-LAG-2")
     slow.pause(False)
     await _reads_on(slow, lambda: False, "the connection ended", "RW-LAG-2")
-    goaway = slow.watch.goaway
+    goaway = slow.invariants.goaway
     t.require(goaway is None or goaway.code == Code.SLOW, "SLOW, or no word", goaway and code_name(goaway.code))
     await t.marker(publisher, reader, room=joined.room)
 

@@ -4,7 +4,7 @@ from conformance.harness.verdicts import Failed, Informative
 from conformance.server.cases.history import read
 from conformance.server.cases.steps import case
 from conformance.server.context import Context
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from conformance.wire.octets import encode, frame
 from conformance.wire.text import frame_line
 from protocol.frames import (
@@ -83,7 +83,7 @@ async def rates_outlive_connections(t: Context) -> None:
     t.require(again <= first // 2, f"next to none of {first} joins again", again, "RW-LIMIT-3")
 
 
-async def _joins(t: Context, peer: Peer) -> int:
+async def _joins(t: Context, peer: RawClient) -> int:
     """How many rooms the peer may join before it has to wait."""
     count = 0
     while isinstance(reply := await peer.reply(peer.ask(Join(t.room(), 0, 0))), Joined):
@@ -139,7 +139,7 @@ async def ids_are_kept(t: Context) -> None:
 async def server_full(t: Context) -> None:
     """Connections beyond a limit are refused with SERVER_FULL and a time; when one has gone there is room again."""
     await t.with_limits(address_connections=4, max_connections=4)
-    peers: list[Peer] = []
+    peers: list[RawClient] = []
     most = t.options.limits.get("address_connections", 4) + 4
     while len(peers) < min(most, 80):
         peer = await t.greet()
@@ -167,7 +167,7 @@ async def server_full(t: Context) -> None:
     raise Failed("a connection welcome again after another has ended", "none within 5 s", "RW-CLOSE-6")
 
 
-async def _answer(t: Context, peer: Peer) -> Welcome | Error | Goaway | None:
+async def _answer(t: Context, peer: RawClient) -> Welcome | Error | Goaway | None:
     """What a connection hears to HELLO; None if that is the end."""
     request = peer.ask(Hello(t.name(), "ANONYMOUS", b""))
 
@@ -265,8 +265,8 @@ async def drained_before_hello(t: Context) -> None:
     await t.own_server()
     peer = await t.greet()
     t.drain()
-    await peer.wait(lambda: peer.watch.goaway or peer.ended or None, "the end", "RW-DRAIN-3")
-    goaway = peer.watch.goaway
+    await peer.wait(lambda: peer.invariants.goaway or peer.ended or None, "the end", "RW-DRAIN-3")
+    goaway = peer.invariants.goaway
     t.require(goaway is None or goaway.code == Code.SHUTDOWN, "SHUTDOWN, or no word", goaway)
     await peer.expect_closed("RW-DRAIN-3")
 
@@ -287,7 +287,7 @@ async def drained_in_full_flow(t: Context) -> None:
     t.require(bool(accepted), "ACK", replies, "RW-DRAIN-2")
     await reader.until(joined.room, accepted[-1], "RW-CURSOR-2")
     for one in (peer, reader):
-        goaway = await one.wait(lambda one=one: one.watch.goaway, "GOAWAY", "RW-DRAIN-3")  # type: ignore[misc]
+        goaway = await one.wait(lambda one=one: one.invariants.goaway, "GOAWAY", "RW-DRAIN-3")  # type: ignore[misc]
         if goaway.code == Code.SHUTDOWN:
             raise Informative("the server ended at once: its drain time is 0")
         one.find(Goaway)

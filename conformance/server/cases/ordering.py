@@ -2,13 +2,13 @@
 
 from conformance.server.cases.steps import case
 from conformance.server.context import Context
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from conformance.wire.octets import encode
 from protocol.frames import Ack, Joined, Leave, Ok, Publish
 from protocol.registry import Code, Flag
 
 
-async def _refused(t: Context) -> tuple[Peer, Joined]:
+async def _refused(t: Context) -> tuple[RawClient, Joined]:
     """A member whose last publish was refused."""
     peer, joined = await t.member()
     request = peer.ask(Publish(t.id(peer), 0, b"\xff", room=joined.room))
@@ -16,7 +16,7 @@ async def _refused(t: Context) -> tuple[Peer, Joined]:
     return peer, joined
 
 
-def _ordered(t: Context, peer: Peer, room: int, payload: bytes = b"x") -> Publish:
+def _ordered(t: Context, peer: RawClient, room: int, payload: bytes = b"x") -> Publish:
     return Publish(t.id(peer), 0, payload, flags=Flag.ORDERED, room=room)
 
 

@@ -3,7 +3,7 @@
 from conformance.harness.verdicts import Failed
 from conformance.server.cases.steps import case
 from conformance.server.context import Context
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from conformance.wire.octets import CLIENT_PREFACE
 from protocol.registry import MAGIC
 
@@ -112,7 +112,7 @@ async def tls(t: Context) -> None:
     await _refused(t, bytes.fromhex("16030100C8010000C40303") + bytes(64))
 
 
-async def _half(t: Context) -> Peer:
+async def _half(t: Context) -> RawClient:
     peer = await t.dial()
     peer.send_preface(CLIENT_PREFACE[:7])
     await t.alive()  # a whole handshake goes by

@@ -3,14 +3,14 @@
 from conformance.harness.verdicts import Failed
 from conformance.server.cases.steps import case
 from conformance.server.context import Context
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from conformance.wire.octets import frame
 from conformance.wire.text import frame_line
 from protocol.frames import Goaway, Join, Joined, Leave, Ok, Presence, Roster, RosterEntry
 from protocol.registry import Code, Flag, PresenceKind
 
 
-async def _two(t: Context) -> tuple[Peer, Joined, Peer]:
+async def _two(t: Context) -> tuple[RawClient, Joined, RawClient]:
     """A member that stays, and another that has joined after it and was seen."""
     keeper, joined = await t.member()
     peer, there = await t.member(joined.name)
@@ -20,7 +20,7 @@ async def _two(t: Context) -> tuple[Peer, Joined, Peer]:
     return keeper, joined, peer
 
 
-async def _goes(keeper: Peer, joined: Joined, peer: Peer, kind: PresenceKind) -> None:
+async def _goes(keeper: RawClient, joined: Joined, peer: RawClient, kind: PresenceKind) -> None:
     member = peer.welcome.member
     presence = await keeper.expect_presence(
         joined.room, member, (PresenceKind.LEFT, PresenceKind.LOST), "RW-PRESENCE-2"
@@ -110,7 +110,7 @@ async def same_name(t: Context) -> None:
     await t.marker(keeper, peers[1], room=there.room)
 
 
-async def _roster(peer: Peer, room: int, requirement: str = "RW-ROSTER-1") -> list[RosterEntry]:
+async def _roster(peer: RawClient, room: int, requirement: str = "RW-ROSTER-1") -> list[RosterEntry]:
     """The next whole sequence of ROSTER frames."""
     entries: list[RosterEntry] = []
     while True:
@@ -144,7 +144,7 @@ async def roster_alone(t: Context) -> None:
     t.require(found == [(peer.welcome.member, peer.welcome.name)], "the member itself", found)
 
 
-def known_members(peer: Peer) -> set[int]:
+def known_members(peer: RawClient) -> set[int]:
     """The members of the one room that a peer is in, as ROSTER and PRESENCE have told it."""
     members: set[int] = set()
     for item in peer.received:

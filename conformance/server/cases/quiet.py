@@ -3,7 +3,7 @@
 from conformance.harness.verdicts import Informative
 from conformance.server.cases.steps import case
 from conformance.server.context import Context
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from protocol.frames import Joined, Leave, Ok, Presence, Roster
 from protocol.registry import Flag, PresenceKind
 
@@ -11,13 +11,13 @@ _THRESHOLD = 3
 _TRIED = 40  # members, for a server that has a threshold of its own
 
 
-async def _filled(t: Context) -> list[tuple[Peer, Joined]]:
+async def _filled(t: Context) -> list[tuple[RawClient, Joined]]:
     """A room that the last one who joined has made quiet."""
     await t.with_limits(quiet_members=_THRESHOLD)
     room = t.room()
     threshold = t.options.limits.get("quiet_members", _THRESHOLD)
     most = max(_THRESHOLD, threshold) if threshold < _TRIED else _THRESHOLD
-    members: list[tuple[Peer, Joined]] = []
+    members: list[tuple[RawClient, Joined]] = []
     for count in range(1, most + 2):
         members.append(await t.member(room, flags=Flag.ROSTER))
         if members[-1][1].flags & Flag.QUIET:

@@ -3,7 +3,7 @@
 from conformance.harness.verdicts import Informative, Unsupported
 from conformance.server.cases.steps import IGNORABLE, case
 from conformance.server.context import Context
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from conformance.wire.octets import encode, field
 from protocol.frames import Ack, Error, Field, Joined, Leave, Ok, Publish
 from protocol.registry import Code, Flag
@@ -11,7 +11,9 @@ from protocol.registry import Code, Flag
 _SAME = (Field(0xC000, b"a"), Field(0xC001, b"b"))
 
 
-async def _first(t: Context, *, fields: tuple[Field, ...] = (), ctype: int = 0) -> tuple[Peer, Joined, Publish, Ack]:
+async def _first(
+    t: Context, *, fields: tuple[Field, ...] = (), ctype: int = 0
+) -> tuple[RawClient, Joined, Publish, Ack]:
     """A message that was accepted, at a server that remembers ids."""
     peer, joined = await t.member()
     t.needs(peer, dedupe=True)
@@ -20,7 +22,7 @@ async def _first(t: Context, *, fields: tuple[Field, ...] = (), ctype: int = 0) 
     return peer, joined, frame, ack
 
 
-async def _repeated(t: Context, peer: Peer, frame: Publish, first: Ack) -> None:
+async def _repeated(t: Context, peer: RawClient, frame: Publish, first: Ack) -> None:
     ack = await peer.expect(peer.ask(frame), Ack, "RW-DEDUPE-1")
     t.require(bool(ack.flags & Flag.DUPLICATE), "DUPLICATE set", hex(ack.flags), "RW-DEDUPE-1")
     found, wanted = (ack.seq, ack.time_ms), (first.seq, first.time_ms)

@@ -3,12 +3,12 @@
 from conformance.harness.verdicts import Unsupported
 from conformance.server.cases.steps import case
 from conformance.server.context import Context
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from protocol.frames import Ack, Joined, Message, Publish
 from protocol.registry import CONTENT_RESERVE, Flag
 
 
-async def _published(t: Context, count: int) -> tuple[Peer, Joined, list[bytes], list[Ack]]:
+async def _published(t: Context, count: int) -> tuple[RawClient, Joined, list[bytes], list[Ack]]:
     """A server of its own, with acknowledged messages in one room."""
     await t.own_server()
     peer, joined = await t.member()
@@ -17,7 +17,7 @@ async def _published(t: Context, count: int) -> tuple[Peer, Joined, list[bytes],
     return peer, joined, ids, acks
 
 
-async def _durable(t: Context, count: int) -> tuple[Peer, Joined, list[bytes], list[Ack]]:
+async def _durable(t: Context, count: int) -> tuple[RawClient, Joined, list[bytes], list[Ack]]:
     peer, joined, ids, acks = await _published(t, count)
     if not peer.welcome.flags & Flag.DURABLE:
         raise Unsupported("WELCOME does not say DURABLE")

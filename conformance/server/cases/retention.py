@@ -7,7 +7,7 @@ from conformance.harness.verdicts import Informative, Unsupported
 from conformance.server.cases.history import read
 from conformance.server.cases.steps import case
 from conformance.server.context import Context
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from protocol.frames import Ack, Joined, Leave, Ok, Publish
 from protocol.registry import Flag
 
@@ -28,7 +28,7 @@ async def trimmed(t: Context, joined: Joined, oldest: int) -> int:
         await asyncio.sleep(0.1)
 
 
-async def _published(t: Context, count: int) -> tuple[Peer, Joined, list[bytes], list[Ack]]:
+async def _published(t: Context, count: int) -> tuple[RawClient, Joined, list[bytes], list[Ack]]:
     """A keeper in a room with so many messages."""
     keeper, joined = await t.member(extension_names=["history"])
     ids = [t.id(keeper) for _ in range(count)]

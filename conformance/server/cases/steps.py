@@ -6,7 +6,7 @@ from typing import NamedTuple
 from conformance.harness.case import Register
 from conformance.harness.verdicts import Failed
 from conformance.server.context import Context
-from conformance.server.raw_client import Peer
+from conformance.server.raw_client import RawClient
 from conformance.wire.octets import b8, b16, b32, frame, read_header, u64
 from conformance.wire.text import frame_line, type_name
 from protocol.frames import Error
@@ -74,7 +74,7 @@ def history(place: Place, body: bytes = HISTORY_BODY, tail: bytes = b"", **heade
     return frame(FrameType.HISTORY, body + tail, **{"request": 700, "room": place.room, **header})
 
 
-async def stand(t: Context, room: str, *, extension: str = "") -> tuple[Peer, Place]:
+async def stand(t: Context, room: str, *, extension: str = "") -> tuple[RawClient, Place]:
     """A connection in a room, ready for a table's frame."""
     peer, joined = await t.member(room, extension_names=[extension] if extension else [])
     if extension:
@@ -82,7 +82,7 @@ async def stand(t: Context, room: str, *, extension: str = "") -> tuple[Peer, Pl
     return peer, Place(joined.room, t.room().encode(), t.id(peer), t.id(peer))
 
 
-async def accepted(t: Context, peer: Peer, octets: bytes) -> None:
+async def accepted(t: Context, peer: RawClient, octets: bytes) -> None:
     """The control of a negative case: these octets are fine."""
     async with t.control("the valid twin"):
         peer.send_octets(octets)
