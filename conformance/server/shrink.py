@@ -1,10 +1,11 @@
 """Makes what fails shorter: steps are left out as long as it still fails in the same way."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from sys import stderr
-from typing import Any, TypeVar
+from typing import Any
 
+from conformance.harness.ddmin import fewest
 from conformance.harness.options import Options
 from conformance.harness.verdicts import Result, Verdict
 from conformance.server.replay import ReplayError, Script
@@ -16,26 +17,8 @@ from protocol.errors import RemoteProtocolError
 from protocol.frames import Message, Publish
 from protocol.registry import FrameType
 
-T = TypeVar("T")
 Steps = list[dict[str, Any]]
 _FAILED = (Verdict.FAIL, Verdict.WARN, Verdict.CRASH)
-
-
-async def fewest(items: Sequence[T], fails: Callable[[list[T]], Awaitable[bool]]) -> list[T]:
-    """The items, which fail, without those that can be left out: none of what is left can be, by itself."""
-    left, size = list(items), max(1, len(items) // 2)
-    while True:
-        at, before = 0, len(left)
-        while at < len(left):
-            fewer = left[:at] + left[at + size :]
-            if fewer and await fails(fewer):
-                left = fewer
-            else:
-                at += size
-        if size > 1:
-            size //= 2
-        elif len(left) == before:
-            return left
 
 
 async def shrunk(script: Script, target: ServerTarget, options: Options) -> Script:

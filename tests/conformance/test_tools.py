@@ -18,6 +18,7 @@ from conformance.commands.selftest import Expectation, judge
 from conformance.commands.selftest_server import Quirk, SmallServer, serving
 from conformance.harness import config as declaration
 from conformance.harness.case import Case
+from conformance.harness.ddmin import fewest
 from conformance.harness.options import Options
 from conformance.harness.selection import Selection
 from conformance.harness.verdicts import Informative, Result, Verdict, combine
@@ -216,8 +217,8 @@ def test_fewest() -> None:
     async def fails(items: list[int]) -> bool:
         return {3, 7} <= set(items)
 
-    assert asyncio.run(shrinking.fewest(range(20), fails)) == [3, 7]
-    assert asyncio.run(shrinking.fewest([3, 7], fails)) == [3, 7]
+    assert asyncio.run(fewest(range(20), fails)) == [3, 7]
+    assert asyncio.run(fewest([3, 7], fails)) == [3, 7]
 
 
 def test_replay_as_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

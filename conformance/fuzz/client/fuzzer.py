@@ -16,7 +16,7 @@ from conformance.fuzz.findings import Found, conclude
 from conformance.fuzz.options import Options
 from conformance.fuzz.progress import Progress
 from conformance.fuzz.stats import Tally
-from conformance.server.shrink import fewest
+from conformance.harness.ddmin import fewest
 from conformance.server.target import Unreachable
 
 _TRIES = 2  # of a failing script, which has to fail each time in the same way
