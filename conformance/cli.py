@@ -21,13 +21,15 @@ from conformance.codec.runner import CodecRunner
 from conformance.commands import init, selftest
 from conformance.commands import inspect as commands
 from conformance.commands import reports as report_commands
-from conformance.commands.run import FAILS, FAULT, INTERRUPTED, USAGE, Session
+from conformance.commands.run import Session
 from conformance.fuzz import cli as fuzz_cli
 from conformance.fuzz import script_file as replays
 from conformance.harness import config as declaration
 from conformance.harness.baseline import BaselineError
 from conformance.harness.case import Case, check
-from conformance.harness.options import DECLARATIONS, Options
+from conformance.harness.exit_status import FAILS, FAULT, INTERRUPTED, USAGE
+from conformance.harness.judge import Report
+from conformance.harness.options import DECLARATIONS, Options, UsageError
 from conformance.harness.process import CommandError, arguments
 from conformance.harness.selection import Selection, SelectionError
 from conformance.harness.tls import TlsError, Trust, authority
@@ -38,7 +40,7 @@ from conformance.report.terminal import FORMATS
 from conformance.server import replay
 from conformance.server import shrink as shrinking
 from conformance.server.cases import server_cases
-from conformance.server.runner import Report, ServerRunner
+from conformance.server.runner import ServerRunner
 from conformance.server.target import OFFERED, LaunchedServer, ServerTarget, tls_values
 from conformance.spec.markdown import SpecError
 from conformance.spec.tables import load
@@ -65,7 +67,7 @@ exit status: 0 conforms, 1 does not or stale baseline, 2 usage, 3 not reachable 
 _WRONG_USAGE = (
     SelectionError,
     BaselineError,
-    commands.UsageError,
+    UsageError,
     CommandError,
     declaration.DeclarationError,
     replay.ReplayError,
@@ -320,7 +322,7 @@ def _session(args: argparse.Namespace, target: str) -> Session:
 def _address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise commands.UsageError(f"not HOST:PORT: {text}")
+        raise UsageError(f"not HOST:PORT: {text}")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 

@@ -19,12 +19,12 @@ from conformance.harness import baseline
 from conformance.harness import config as declaration
 from conformance.harness.case import Case, check
 from conformance.harness.options import Options
-from conformance.harness.process import CommandError, Unstartable, arguments
+from conformance.harness.process import CommandError, Unreachable, Unstartable, arguments
 from conformance.harness.verdicts import Result, Verdict
 from conformance.report.terminal import failure_lines
 from conformance.server.cases import server_cases
 from conformance.server.runner import ServerRunner
-from conformance.server.target import LaunchedServer, ServerTarget, Unreachable
+from conformance.server.target import LaunchedServer, ServerTarget
 from conformance.spec.tables import load
 
 _HERE = Path(__file__).resolve()

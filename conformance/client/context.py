@@ -15,10 +15,9 @@ from typing import Any
 from conformance.client.raw_server import RawServer, ScriptedServer
 from conformance.client.target import DrivenClient, Launch, Report
 from conformance.harness.options import Options
-from conformance.harness.process import Unstartable
+from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.tls import authority
 from conformance.harness.verdicts import Crashed, Failed, Inconclusive, Unsupported
-from conformance.server.target import Unreachable
 from conformance.wire.log import WireLog
 from protocol.frames import (
     Ack,

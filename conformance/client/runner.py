@@ -10,10 +10,10 @@ from typing import Any
 from conformance.client.context import ClientContext
 from conformance.client.target import Broken, Launch
 from conformance.harness.case import Case
+from conformance.harness.judge import Report, in_time, judge
 from conformance.harness.options import Options
+from conformance.harness.process import Unreachable
 from conformance.harness.verdicts import ACCEPTED, CaseEnd, Crashed, Failed, Inconclusive, Result, combine
-from conformance.server.runner import Report, in_time, judge
-from conformance.server.target import Unreachable
 from conformance.spec.tables import Spec
 
 _IN_A_ROW = 12  # deaths or broken contracts, after which the command is given up

@@ -10,9 +10,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from conformance.harness.process import Program, arguments
+from conformance.harness.process import Program, Unreachable, arguments
 from conformance.harness.verdicts import Crashed, Failed
-from conformance.server.target import Unreachable
 from conformance.wire.log import WireLog
 
 CONTRACT = 1

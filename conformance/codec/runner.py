@@ -8,11 +8,10 @@ from typing import Any
 
 from conformance.codec.target import Broken, CodecContext, CodecProgram
 from conformance.harness.case import Case
+from conformance.harness.judge import Report, in_time, judge
 from conformance.harness.options import Options
-from conformance.harness.process import Unstartable
+from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.verdicts import ACCEPTED, Crashed, Result, combine
-from conformance.server.runner import Report, in_time, judge
-from conformance.server.target import Unreachable
 from conformance.spec.tables import Spec
 from conformance.wire.log import WireLog
 

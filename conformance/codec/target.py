@@ -19,9 +19,8 @@ import os
 from typing import Any, NamedTuple
 
 from conformance.codec.values import differences
-from conformance.harness.process import Program, arguments
+from conformance.harness.process import Program, Unreachable, arguments
 from conformance.harness.verdicts import Crashed, Failed, Inconclusive, Unsupported
-from conformance.server.target import Unreachable
 from conformance.wire.log import WireLog
 
 CONTRACT = 1

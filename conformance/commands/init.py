@@ -5,8 +5,8 @@ Each can be run at once, and gives a verdict. Nothing that is there already is o
 
 from pathlib import Path
 
-from conformance.commands.run import CONFORMS
 from conformance.files import SKELETONS
+from conformance.harness.exit_status import CONFORMS
 
 _SHARED = ("roomwire-baseline.toml", "roomwire.yml")
 _ROLES = {

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from conformance.harness.case import Case
+from conformance.harness.options import UsageError
 from conformance.harness.selection import Selection
 from conformance.spec.tables import Spec, load
 from conformance.wire.annotate import annotate
@@ -17,10 +18,6 @@ from conformance.wire.text import escape, stream_lines
 from protocol.registry import MAGIC, PREFACE_SIZE
 
 Cases = Callable[[], Sequence[Case]]
-
-
-class UsageError(ValueError):
-    """Something was named that does not exist, or does not have its form."""
 
 
 def add_to(

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from conformance.commands.inspect import UsageError
+from conformance.harness.options import UsageError
 from conformance.report import results
 from conformance.report.compare import CHANGES, WORSE, Difference, compare
 from conformance.report.junit import badge, junit

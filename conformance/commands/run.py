@@ -9,18 +9,14 @@ from pathlib import Path
 from conformance.commands import reports as report_commands
 from conformance.harness import baseline
 from conformance.harness.case import Case, check
-from conformance.harness.process import Unstartable
+from conformance.harness.exit_status import CONFORMS, FAILS, FAULT, INTERRUPTED, NOTHING, UNREACHABLE
+from conformance.harness.judge import Report
+from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.selection import Selection
 from conformance.harness.verdicts import ACCEPTED, Result, Verdict
 from conformance.report.results import About
 from conformance.report.terminal import Reporter, Summary
-from conformance.server.runner import Report
-from conformance.server.target import Unreachable
 from conformance.spec.tables import load
-
-CONFORMS, FAILS, USAGE, UNREACHABLE, FAULT, NOTHING = range(6)
-INTERRUPTED = 130
-"""Exit statuses of the command."""
 
 RunCases = Callable[[Sequence[Case], Report], Awaitable[None]]
 

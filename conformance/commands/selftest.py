@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from conformance.codec.cases import codec_cases
 from conformance.codec.runner import CodecRunner
-from conformance.commands.run import CONFORMS, FAULT
 from conformance.commands.selftest_server import Quirk, SmallServer, serving
 from conformance.harness.case import Case
+from conformance.harness.exit_status import CONFORMS, FAULT
 from conformance.harness.options import Options
 from conformance.harness.selection import Selection
 from conformance.harness.verdicts import Result, Verdict

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from conformance.client.target import launcher
-from conformance.commands.run import CONFORMS, FAILS, UNREACHABLE
 from conformance.fuzz import script_file as replays
 from conformance.fuzz.client.fuzzer import ClientFuzz
 from conformance.fuzz.client.player import ClientPlayer
@@ -20,9 +19,10 @@ from conformance.fuzz.server.hosted import Hosted
 from conformance.fuzz.server.player import Player, last_frames
 from conformance.fuzz.stats import Tally
 from conformance.harness import config as declaration
+from conformance.harness.exit_status import CONFORMS, FAILS, UNREACHABLE
 from conformance.harness.options import DECLARATIONS
-from conformance.harness.process import CommandError, Unstartable, arguments
-from conformance.server.target import OFFERED, LaunchedServer, ServerTarget, Unreachable
+from conformance.harness.process import CommandError, Unreachable, Unstartable, arguments
+from conformance.server.target import OFFERED, LaunchedServer, ServerTarget
 
 EXAMPLES = """\
 examples:

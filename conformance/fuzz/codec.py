@@ -18,11 +18,11 @@ from hypothesis import seed as seeded
 from conformance.codec import reference as reference_codec
 from conformance.codec.target import Broken, CodecProgram
 from conformance.codec.values import differences
-from conformance.commands.run import CONFORMS, FAILS
 from conformance.fuzz import strategies
 from conformance.fuzz.options import Options
 from conformance.fuzz.progress import Progress
 from conformance.fuzz.stats import Tally
+from conformance.harness.exit_status import CONFORMS, FAILS
 from conformance.harness.process import arguments
 from conformance.harness.verdicts import CaseEnd
 from conformance.wire.log import WireLog

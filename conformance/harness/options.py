@@ -11,6 +11,10 @@ DECLARATIONS = {
 }
 
 
+class UsageError(ValueError):
+    """An argument names something that does not exist, or is malformed."""
+
+
 @dataclass(frozen=True)
 class Options:
     """`timeout` bounds each expectation, `patience` each time-out of the target, both in seconds.

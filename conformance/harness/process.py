@@ -19,6 +19,14 @@ class Unstartable(Exception):
     """The command cannot be run at all."""
 
 
+class Unreachable(Exception):
+    """The target did not start, cannot be reached, or never sent a WELCOME; `stderr` is what it said."""
+
+    def __init__(self, reason: str, stderr: str = "") -> None:
+        super().__init__(reason)
+        self.stderr = stderr
+
+
 class CommandError(ValueError):
     """The template of a command is not one."""
 

@@ -13,11 +13,11 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from conformance.harness.options import Options
-from conformance.harness.process import Unstartable
+from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.verdicts import Crashed, Failed, Inconclusive, Informative, Unsupported
 from conformance.server.raw_client import RawClient
 from conformance.server.recording import Recording, RecordingClient
-from conformance.server.target import LaunchedServer, ServerTarget, Unreachable
+from conformance.server.target import LaunchedServer, ServerTarget
 from conformance.wire.log import WireLog
 from conformance.wire.text import frame_line
 from protocol.frames import (

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from conformance.harness.process import Program, arguments, placeholders
+from conformance.harness.process import Program, Unreachable, arguments, placeholders
 from conformance.harness.tls import Trust, authority
 from conformance.harness.verdicts import CaseEnd, Informative
 from conformance.server.raw_client import RawClient
@@ -46,14 +46,6 @@ _SHORT = ("heartbeat_ms", "preface_ms", "handshake_ms", "frame_ms", "stall_ms")
 _PORTS = (15_000, 32_000)
 _TAKEN: set[int] = set()
 _PORT_TRIES = 0.05  # seconds between attempts to connect to a program that is starting
-
-
-class Unreachable(Exception):
-    """The target did not start, cannot be reached, or never sent a WELCOME; `stderr` is what it said."""
-
-    def __init__(self, reason: str, stderr: str = "") -> None:
-        super().__init__(reason)
-        self.stderr = stderr
 
 
 class ServerTarget:

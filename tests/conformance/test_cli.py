@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from conformance import cli
-from conformance.commands.run import CONFORMS, FAILS, NOTHING, UNREACHABLE, USAGE
 from conformance.harness.baseline import BaselineError, read
 from conformance.harness.case import Case, check
+from conformance.harness.exit_status import CONFORMS, FAILS, NOTHING, UNREACHABLE, USAGE
 from conformance.harness.selection import Selection, SelectionError
 from conformance.spec.tables import load
 

@@ -18,8 +18,8 @@ from conformance.cli import main
 from conformance.client.cases import client_cases
 from conformance.client.runner import ClientRunner
 from conformance.client.target import EVENTS, FEATURES
-from conformance.commands.run import CONFORMS
 from conformance.harness.case import Case
+from conformance.harness.exit_status import CONFORMS
 from conformance.harness.options import Options
 from conformance.harness.verdicts import Result, Verdict
 from conformance.spec.tables import load

@@ -9,7 +9,7 @@ import pytest
 
 from conformance.cli import main
 from conformance.codec.values import differences
-from conformance.commands.run import CONFORMS, FAILS, NOTHING, UNREACHABLE, USAGE
+from conformance.harness.exit_status import CONFORMS, FAILS, NOTHING, UNREACHABLE, USAGE
 from tests.support.places import ROOT
 
 _REFERENCE = f"{shlex.quote(sys.executable)} -m conformance.codec.reference"

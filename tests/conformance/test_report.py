@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance.cli import main
-from conformance.commands.run import CONFORMS, FAILS, UNREACHABLE, USAGE
 from conformance.files import DATA
+from conformance.harness.exit_status import CONFORMS, FAILS, UNREACHABLE, USAGE
 from conformance.harness.verdicts import Verdict
 from conformance.report import html as page
 from conformance.report import results, trace

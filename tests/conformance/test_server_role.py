@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from conformance.cli import main
-from conformance.commands.run import CONFORMS, INTERRUPTED
 from conformance.harness.case import Case
+from conformance.harness.exit_status import CONFORMS, INTERRUPTED
 from conformance.harness.options import Options
 from conformance.harness.process import Program
 from conformance.harness.verdicts import Result, Verdict

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from conformance.cli import main
-from conformance.commands.run import CONFORMS, FAILS, UNREACHABLE, USAGE
 from conformance.commands.selftest import Expectation, judge
 from conformance.commands.selftest_server import Quirk, SmallServer, serving
 from conformance.harness import config as declaration
 from conformance.harness.case import Case
 from conformance.harness.ddmin import fewest
+from conformance.harness.exit_status import CONFORMS, FAILS, UNREACHABLE, USAGE
 from conformance.harness.options import Options
+from conformance.harness.process import Unreachable
 from conformance.harness.selection import Selection
 from conformance.harness.verdicts import Informative, Result, Verdict, combine
 from conformance.server import replay
@@ -27,7 +28,7 @@ from conformance.server import shrink as shrinking
 from conformance.server.cases import server_cases
 from conformance.server.context import Context
 from conformance.server.runner import ServerRunner
-from conformance.server.target import OFFERED, LaunchedServer, ServerTarget, Unreachable
+from conformance.server.target import OFFERED, LaunchedServer, ServerTarget
 from conformance.spec.tables import load
 from tests.support.accounts import accounts_file
 from tests.support.places import ROOT

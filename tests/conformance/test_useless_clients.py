@@ -12,7 +12,7 @@ from conformance.cli import main
 from conformance.client.cases import client_cases
 from conformance.client.runner import ClientRunner
 from conformance.client.target import Running
-from conformance.commands.run import FAILS, UNREACHABLE, USAGE
+from conformance.harness.exit_status import FAILS, UNREACHABLE, USAGE
 from conformance.harness.options import Options
 from conformance.harness.verdicts import Result, Verdict
 from conformance.spec.tables import load

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 import pytest
 
 from conformance.cli import main
-from conformance.commands.run import FAILS, UNREACHABLE
+from conformance.harness.exit_status import FAILS, UNREACHABLE
 from conformance.harness.options import Options
 from conformance.harness.verdicts import Result, Verdict
 from conformance.server.cases import server_cases

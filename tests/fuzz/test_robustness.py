@@ -19,7 +19,7 @@ from conformance.fuzz.server.growth import FREE_FILES, FREE_OCTETS, Growth, Samp
 from conformance.fuzz.server.player import Player
 from conformance.fuzz.server.steps import Step
 from conformance.fuzz.stats import Tally
-from conformance.server.target import Unreachable
+from conformance.harness.process import Unreachable
 from conformance.wire.octets import CLIENT_PREFACE, encode
 from protocol import names
 from protocol.errors import NameInvalid

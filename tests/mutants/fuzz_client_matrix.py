@@ -18,7 +18,7 @@ import pytest
 
 from conformance.fuzz.client.fuzzer import ClientFuzz
 from conformance.fuzz.options import Options
-from conformance.server.target import Unreachable
+from conformance.harness.process import Unreachable
 from reference_client.session import backoff
 from tests.mutants import client_accounts as broken_client_accounts
 from tests.mutants.client_rooms import BROKEN

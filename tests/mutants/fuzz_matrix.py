@@ -25,7 +25,7 @@ from conformance.fuzz.server.player import Player
 from conformance.fuzz.server.shrink import shrunk
 from conformance.fuzz.server.steps import Step
 from conformance.fuzz.stats import Tally
-from conformance.server.target import Unreachable
+from conformance.harness.process import Unreachable
 from tests.mutants.kill_matrix import DECLARED_IN
 from tests.mutants.server_changes import SERVERS
 from tests.mutants.servers import Broken, Served, altered

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from random import Random
 
 from conformance.client.target import Launch
-from conformance.commands.run import CONFORMS, FAILS, FAULT
 from conformance.fuzz.client.player import ClientPlayer
 from conformance.fuzz.client.steps import ClientStep, script
 from conformance.fuzz.failure import Failure
@@ -17,7 +16,8 @@ from conformance.fuzz.options import Options
 from conformance.fuzz.progress import Progress
 from conformance.fuzz.stats import Tally
 from conformance.harness.ddmin import fewest
-from conformance.server.target import Unreachable
+from conformance.harness.exit_status import CONFORMS, FAILS, FAULT
+from conformance.harness.process import Unreachable
 
 _TRIES = 2  # of a failing script, which has to fail each time in the same way
 _LOSSES = (0, 1, 1, 2, 3)  # connections that a script loses at most: each costs a client's waiting

@@ -17,9 +17,8 @@ from conformance.fuzz.client.model import NOW_MS, ClientRoom
 from conformance.fuzz.client.serving import Serving
 from conformance.fuzz.client.steps import JOIN_REFUSALS, ClientStep
 from conformance.fuzz.failure import Failure, Said, refuse
-from conformance.harness.process import Unstartable
+from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.verdicts import Crashed, Failed
-from conformance.server.target import Unreachable
 from conformance.wire.octets import encode
 from conformance.wire.text import code_name
 from protocol.frames import (

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from types import MappingProxyType
 
-from conformance.commands.run import CONFORMS, FAILS, FAULT
 from conformance.fuzz.failure import Failure
 from conformance.fuzz.findings import Found, conclude
 from conformance.fuzz.options import Options
@@ -23,9 +22,10 @@ from conformance.fuzz.server.player import Player
 from conformance.fuzz.server.shrink import shrunk
 from conformance.fuzz.server.steps import Step
 from conformance.fuzz.stats import Tally
-from conformance.harness.process import Unstartable
+from conformance.harness.exit_status import CONFORMS, FAILS, FAULT
+from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.verdicts import Crashed, Failed
-from conformance.server.target import LaunchedServer, ServerTarget, Unreachable
+from conformance.server.target import LaunchedServer, ServerTarget
 
 TIGHT = MappingProxyType(
     {

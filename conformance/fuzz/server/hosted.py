@@ -7,9 +7,9 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from conformance.fuzz.server.network import Sockets
-from conformance.harness.process import Unstartable
+from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.verdicts import Crashed
-from conformance.server.target import LaunchedServer, ServerTarget, Unreachable
+from conformance.server.target import LaunchedServer, ServerTarget
 
 T = TypeVar("T")
 _START = 60.0  # seconds after which a start is given up

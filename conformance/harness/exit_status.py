@@ -1,0 +1,13 @@
+"""Exit statuses of `roomwire-check`."""
+
+CONFORMS = 0
+FAILS = 1
+"""A case fails, or the baseline is stale."""
+USAGE = 2
+UNREACHABLE = 3
+"""The target cannot be reached, or did not start."""
+FAULT = 4
+"""The suite itself did something wrong."""
+NOTHING = 5
+"""No case was selected, or none of those selected applies to the target."""
+INTERRUPTED = 130
