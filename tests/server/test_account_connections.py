@@ -12,7 +12,8 @@ from protocol.frames import Error, Goaway, Welcome
 from protocol.registry import HEADER_SIZE, Code, Flag
 from reference_client.client import Client
 from tests.support.accounts import PASSWORDS, Login, accounts_file
-from tests.support.rawpeer import RawPeer, Server, peer_of, serving
+from tests.support.raw_client import RawClient
+from tests.support.server_in_process import Server, peer_of, serving
 
 
 def serving_at_most(count: int) -> AbstractContextManager[Server]:
@@ -48,7 +49,7 @@ def test_connections_of_an_account_are_capped() -> None:
         login(server, "aDA", PASSWORDS["Ada"]) as again,
     ):
         assert_full(server)
-        with login(server, "a,b=c") as other, RawPeer(server.port, name="Ada") as guest:
+        with login(server, "a,b=c") as other, RawClient(server.port, name="Ada") as guest:
             assert isinstance(other.answer, Welcome)
             assert guest.welcome.name == "~Ada"
             assert counted(server) == {"ada": 2, "a,b=c": 1}
@@ -71,28 +72,28 @@ def test_connections_are_no_secret_of_those_without_the_password() -> None:
                 assert [wrong.answer] * 2 == answers
 
 
-def says_goodbye(server: Server, raw: RawPeer) -> None:
+def says_goodbye(server: Server, raw: RawClient) -> None:
     raw.send(Goaway(Code.NONE))
 
 
-def closes(server: Server, raw: RawPeer) -> None:
+def closes(server: Server, raw: RawClient) -> None:
     raw.socket.close()
 
 
-def resets(server: Server, raw: RawPeer) -> None:
+def resets(server: Server, raw: RawClient) -> None:
     raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     raw.socket.close()
 
 
-def breaks_the_protocol(server: Server, raw: RawPeer) -> None:
+def breaks_the_protocol(server: Server, raw: RawClient) -> None:
     raw.send(bytes(HEADER_SIZE))
 
 
-def loses_its_account(server: Server, raw: RawPeer) -> None:
+def loses_its_account(server: Server, raw: RawClient) -> None:
     server.run(lambda: server.hub.use_accounts(None))
 
 
-def falls_silent(server: Server, raw: RawPeer) -> None:
+def falls_silent(server: Server, raw: RawClient) -> None:
     peer = peer_of(server, raw)
     for times in (1, 2):  # two heartbeats, then the linger time
         server.run(lambda times=times: peer.sweep(server.hub.now + times * 10**6))  # type: ignore[misc]
@@ -102,7 +103,7 @@ def falls_silent(server: Server, raw: RawPeer) -> None:
     "end", [says_goodbye, closes, resets, breaks_the_protocol, loses_its_account, falls_silent],
     ids=lambda end: end.__name__,
 )  # fmt: skip
-def test_a_place_is_given_back_however_a_connection_ends(end: Callable[[Server, RawPeer], None]) -> None:
+def test_a_place_is_given_back_however_a_connection_ends(end: Callable[[Server, RawClient], None]) -> None:
     """RW-SASL-10"""
     with serving_at_most(1) as server:
         accounts = server.hub.accounts
@@ -120,7 +121,7 @@ def test_a_client_that_is_refused_comes_back(monkeypatch: pytest.MonkeyPatch) ->
     """RW-RECONNECT-2: also where the refusal came after the proof."""
     monkeypatch.setattr("reference_server.core.handlers.hello.FULL_RETRY_MS", 1)
 
-    async def test(server: Server, ada: RawPeer) -> None:
+    async def test(server: Server, ada: RawClient) -> None:
         client = Client("127.0.0.1", server.port, name="Ada", password=PASSWORDS["Ada"], patient=True)
         coming_in = asyncio.create_task(client.__aenter__())
         await asyncio.to_thread(server.until, lambda: bool(server.hub.tally.errors["HELLO", "SERVER_FULL"]))

@@ -16,7 +16,8 @@ from reference_server.accounts import AccountsError, AccountsFile
 from reference_server.cli import main
 from tests.server.test_process import refused, running
 from tests.support.accounts import ADMINS, PASSWORDS, Login, make_accounts
-from tests.support.rawpeer import PREFACE, RawPeer, Server, serving
+from tests.support.raw_client import PREFACE, RawClient
+from tests.support.server_in_process import Server, serving
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def test_another_file_is_not_touched(tmp_path: Path) -> None:
 
 
 def _refusal(port: int, hello: Hello) -> Error:
-    with RawPeer(port, hello=False) as raw:
+    with RawClient(port, hello=False) as raw:
         raw.send(PREFACE)
         raw.octets(PREFACE_SIZE)
         raw.send(hello)
@@ -193,7 +194,7 @@ def test_another_name_in_hello(file: AccountsFile) -> None:
 )
 def test_guests_have_a_tilde(file: AccountsFile, asked: str, granted: str) -> None:
     """RW-SASL-5."""
-    with serving(accounts=str(file.path)) as server, RawPeer(server.port, name=asked) as guest:
+    with serving(accounts=str(file.path)) as server, RawClient(server.port, name=asked) as guest:
         assert guest.welcome.name == granted
         assert not guest.welcome.flags & Flag.VERIFIED
 
@@ -230,11 +231,11 @@ def test_guessing_is_limited(file: AccountsFile) -> None:
         limited = login.answer
         assert isinstance(limited, Error)
         assert 0 < limited.retry_ms <= 20_000
-        with RawPeer(server.port) as guest:
+        with RawClient(server.port) as guest:
             assert guest.welcome.name == "~ada"
 
 
-def _revoked(server: Server, *gone: RawPeer) -> None:
+def _revoked(server: Server, *gone: RawClient) -> None:
     for raw in gone:
         goaway = raw.expect(Goaway)
         assert goaway.code == Code.ACCOUNT_REVOKED
@@ -245,7 +246,7 @@ def test_connections_end_with_their_account(file: AccountsFile) -> None:
     """RW-SASL-8: with the removal, with another password; others stay."""
     with (
         serving(accounts=str(file.path)) as server,
-        RawPeer(server.port) as guest,
+        RawClient(server.port) as guest,
         Login(server.port, "Ada", PASSWORDS["Ada"]) as ada,
         Login(server.port, "Zoë", PASSWORDS["Zoë"]) as zoe,
         Login(server.port, "ops", ADMINS["ops"]) as ops,
@@ -274,11 +275,11 @@ def test_accounts_that_cannot_be_read_any_more_stay_as_they_were(file: AccountsF
 
 def test_first_account_while_the_server_runs(tmp_path: Path) -> None:
     file = AccountsFile(tmp_path / "accounts")
-    with serving(accounts=str(file.path)) as server, RawPeer(server.port) as before:
+    with serving(accounts=str(file.path)) as server, RawClient(server.port) as before:
         assert before.welcome.name == "ada"
         make_accounts(file.path)
         server.until(lambda: server.hub.accounts is not None)
-        with RawPeer(server.port) as after:
+        with RawClient(server.port) as after:
             assert after.welcome.name == "~ada"
         assert before.join("lobby").name == "lobby"
 
@@ -306,7 +307,7 @@ def test_stop(file: AccountsFile) -> None:
     """RW-STOP-1, RW-STOP-2."""
     with (
         serving(accounts=str(file.path), drain_ms=200, linger_ms=200) as server,
-        RawPeer(server.port) as guest,
+        RawClient(server.port) as guest,
         Login(server.port, "Ada", PASSWORDS["Ada"]) as ada,
         Login(server.port, "ops", ADMINS["ops"]) as ops,
     ):

@@ -33,7 +33,8 @@ from protocol.registry import Code, Flag, PresenceKind
 from reference_server.core.hub import REFUSED_AT_ONCE
 from reference_server.core.peer import Peer
 from reference_server.net.listener import HIGH_WATER
-from tests.support.rawpeer import FREE, KIB, PATIENCE, PREFACE, RawPeer, held_for, peer_of, serving
+from tests.support.raw_client import PATIENCE, PREFACE, RawClient
+from tests.support.server_in_process import KIB, UNLIMITED, held_for, peer_of, serving
 
 READ_AT_ONCE = 256 * KIB
 """What asyncio reads of a socket at once."""
@@ -41,7 +42,7 @@ READ_AT_ONCE = 256 * KIB
 
 def test_goaway_survives_what_its_peer_still_sends() -> None:
     """RW-CLOSE-5: the server reads on, so that no reset destroys the GOAWAY."""
-    with serving(linger_ms=10_000) as server, RawPeer(server.port) as ada:
+    with serving(linger_ms=10_000) as server, RawClient(server.port) as ada:
         ada.send(b"\xff\xff\xff\xff" + bytes(12))
         ada.send(bytes(8 * 2**20))
         ada.socket.shutdown(socket.SHUT_WR)
@@ -59,7 +60,7 @@ def test_goaway_survives_what_its_peer_still_sends() -> None:
 )
 def test_frames_of_extensions_that_are_not_in_use_are_unknown(frame: Unknown, code: Code) -> None:
     """RW-CHECK-1, RW-TYPE-1, RW-TYPE-3: their type is judged before header and structure."""
-    with serving() as server, RawPeer(server.port, history=False) as ada:
+    with serving() as server, RawClient(server.port, history=False) as ada:
         ada.send(frame)
         if code == Code.UNKNOWN_REQUEST:
             assert ada.expect(Error).code == code
@@ -70,7 +71,7 @@ def test_frames_of_extensions_that_are_not_in_use_are_unknown(frame: Unknown, co
 @pytest.mark.parametrize("whole", [PREFACE + encode(Hello("ada", "ANONYMOUS", b"", request=1))])
 def test_frame_time_out_counts_before_welcome(whole: bytes) -> None:
     """RW-FRAME-5"""
-    with serving(frame_ms=50, handshake_ms=60_000) as server, RawPeer(server.port, hello=False) as ada:
+    with serving(frame_ms=50, handshake_ms=60_000) as server, RawClient(server.port, hello=False) as ada:
         ada.send(whole[:-1])
         assert len(ada.octets(8)) == 8
         assert ada.goaway().code == Code.TIMEOUT
@@ -88,7 +89,7 @@ def test_frame_time_out_counts_before_welcome(whole: bytes) -> None:
 )
 def test_other_protocols_get_no_answer(greeting: bytes) -> None:
     """RW-PREFACE-5"""
-    with serving() as server, RawPeer(server.port, hello=False) as raw:
+    with serving() as server, RawClient(server.port, hello=False) as raw:
         raw.send(greeting)
         with contextlib.suppress(ConnectionResetError):  # where more was sent than was read
             assert raw.octets(1) == b""
@@ -97,14 +98,14 @@ def test_other_protocols_get_no_answer(greeting: bytes) -> None:
 @pytest.mark.parametrize("said", [b"", PREFACE[:1], PREFACE[:-1]])
 def test_silence_before_the_preface_ends_without_a_word(said: bytes) -> None:
     """RW-PREFACE-6"""
-    with serving(preface_ms=50) as server, RawPeer(server.port, hello=False) as raw:
+    with serving(preface_ms=50) as server, RawClient(server.port, hello=False) as raw:
         raw.send(said)
         assert raw.octets(1) == b""
 
 
 def test_silence_after_the_preface_is_a_time_out() -> None:
     """RW-HELLO-4"""
-    with serving(handshake_ms=50) as server, RawPeer(server.port, hello=False) as raw:
+    with serving(handshake_ms=50) as server, RawClient(server.port, hello=False) as raw:
         raw.send(PREFACE)
         assert len(raw.octets(8)) == 8
         assert raw.goaway().code == Code.TIMEOUT
@@ -112,7 +113,7 @@ def test_silence_after_the_preface_is_a_time_out() -> None:
 
 def test_single_octets_make_a_session() -> None:
     """RW-CONN-2, RW-FRAME-4"""
-    with serving() as server, RawPeer(server.port, hello=False) as raw:
+    with serving() as server, RawClient(server.port, hello=False) as raw:
         hello = encode(Hello("ada", "ANONYMOUS", b"", request=1))
         for octet in PREFACE + hello + encode(Join("hall", 0, 0, request=2)) + encode(Ping(b"01234567")):
             raw.send(bytes([octet]))
@@ -123,7 +124,7 @@ def test_single_octets_make_a_session() -> None:
 
 def test_frame_that_arrives_in_single_octets_is_a_time_out() -> None:
     """RW-FRAME-5: absolute, however many octets come meanwhile."""
-    with serving(frame_ms=200) as server, RawPeer(server.port) as raw:
+    with serving(frame_ms=200) as server, RawClient(server.port) as raw:
         frame = iter(encode(Unknown(0x8021, bytes(60_000))))
         raw.socket.settimeout(0.01)
         while True:
@@ -138,9 +139,9 @@ def test_frame_that_arrives_in_single_octets_is_a_time_out() -> None:
 @pytest.mark.parametrize("cut", [1, 15, 16, 20])
 def test_disconnect_within_a_frame_is_an_end_like_any_other(cut: int) -> None:
     """RW-CLOSE-6, RW-CLOSE-7"""
-    with serving() as server, RawPeer(server.port, name="bob") as bob:
+    with serving() as server, RawClient(server.port, name="bob") as bob:
         bob.join("hall")
-        with RawPeer(server.port) as ada:
+        with RawClient(server.port) as ada:
             ref = ada.join("hall").room
             ada.send(encode(ada.publish(ref))[:cut])
         kinds = [bob.expect(Presence).kind for _ in range(2)]
@@ -151,18 +152,18 @@ def test_disconnect_within_a_frame_is_an_end_like_any_other(cut: int) -> None:
 def test_length_beyond_the_limit_is_not_waited_for() -> None:
     """RW-FRAME-1, RW-FRAME-2"""
     with serving() as server:
-        with RawPeer(server.port, hello=False) as raw:
+        with RawClient(server.port, hello=False) as raw:
             raw.send(PREFACE, (4097).to_bytes(4, "big") + bytes.fromhex("0001 0000 00000001 00000000"))
             assert len(raw.octets(8)) == 8
             assert raw.goaway().code == Code.FRAME_TOO_LARGE
-        with RawPeer(server.port) as raw:
+        with RawClient(server.port) as raw:
             raw.send(b"\xff\xff\xff\xff" + bytes.fromhex("0020 0000 00000001 00000001"))
             assert raw.goaway().code == Code.FRAME_TOO_LARGE
 
 
 def test_join_and_leave_without_end_is_slowed_down() -> None:
     """RW-LIMIT-1"""
-    with serving(join_burst=5, join_rate=1) as server, RawPeer(server.port) as raw:
+    with serving(join_burst=5, join_rate=1) as server, RawClient(server.port) as raw:
         for _ in range(5):
             raw.send(Leave(request=raw.request(), room=raw.join("hall").room))
             raw.expect(Ok)
@@ -177,11 +178,11 @@ def test_join_and_leave_without_end_is_slowed_down() -> None:
 @pytest.mark.parametrize("what", ["publish", "join", "history"])
 def test_connecting_again_renews_no_rate(what: str) -> None:
     """RW-LIMIT-3"""
-    limits: dict[str, Any] = FREE | {f"{what}_burst": 3, f"{what}_rate": 1, "room_rate": 10**6}
+    limits: dict[str, Any] = UNLIMITED | {f"{what}_burst": 3, f"{what}_rate": 1, "room_rate": 10**6}
     with serving(local_limits=True, **limits) as server:
         accepted, begun = 0, time.monotonic()
         for number in range(10):
-            with RawPeer(server.port) as ada:
+            with RawClient(server.port) as ada:
                 room = ada.join("hall").room if what != "join" else 0
                 if what == "publish":
                     ada.send(ada.publish(room))
@@ -201,22 +202,22 @@ def test_connecting_again_renews_no_rate(what: str) -> None:
 def test_connection_beyond_the_cap_is_told_and_can_come_later() -> None:
     """RW-CONN-3"""
     with serving(max_connections=1) as server:
-        with RawPeer(server.port), RawPeer(server.port, hello=False) as second:
+        with RawClient(server.port), RawClient(server.port, hello=False) as second:
             second.send(PREFACE, Hello("bob", "ANONYMOUS", b"", request=1))
             assert len(second.octets(8)) == 8
             error = second.expect(Error)
             assert (error.code, error.retry_ms > 0) == (Code.SERVER_FULL, True)
             assert second.goaway().code == Code.SERVER_FULL
         server.until(lambda: not server.hub.peers)
-        RawPeer(server.port).socket.close()
+        RawClient(server.port).socket.close()
 
 
 def test_connections_that_are_refused_take_no_place() -> None:
     """RW-CLOSE-7: they hold neither the place of somebody who leaves, nor more than a few descriptors."""
     with serving(max_connections=1) as server:
         with contextlib.ExitStack() as stack:
-            first = stack.enter_context(RawPeer(server.port))
-            silent = [stack.enter_context(RawPeer(server.port, hello=False)) for _ in range(100)]
+            first = stack.enter_context(RawClient(server.port))
+            silent = [stack.enter_context(RawClient(server.port, hello=False)) for _ in range(100)]
             waiting = [raw.socket for raw in silent]
             while len(waiting) > REFUSED_AT_ONCE:
                 ended, _, _ = select.select(waiting, [], [], PATIENCE)
@@ -225,7 +226,7 @@ def test_connections_that_are_refused_take_no_place() -> None:
             assert server.run(lambda: server.listener.open) == 1 + REFUSED_AT_ONCE
             first.socket.close()
             server.until(lambda: server.listener.open == REFUSED_AT_ONCE)
-            stack.enter_context(RawPeer(server.port, name="bob")).join("hall")
+            stack.enter_context(RawClient(server.port, name="bob")).join("hall")
         server.until(lambda: server.listener.open == 0)
 
 
@@ -269,7 +270,7 @@ def test_sockets_that_are_not_yet_closed_count() -> None:
     """A client that takes nothing keeps its descriptor for the linger time: others do not open beyond that."""
     with serving(max_connections=1, linger_ms=60_000, preface_ms=60_000) as server, contextlib.ExitStack() as stack:
         for _ in range(server.listener.most):
-            lazy = stack.enter_context(RawPeer(server.port, buffer=4 * KIB))
+            lazy = stack.enter_context(RawClient(server.port, buffer=4 * KIB))
             peer = peer_of(server, lazy)
 
             def end(peer: Peer = peer) -> None:
@@ -279,19 +280,19 @@ def test_sockets_that_are_not_yet_closed_count() -> None:
 
             server.run(end)
         assert server.run(lambda: (len(server.hub.peers), server.listener.open)) == (0, server.listener.most)
-        late = stack.enter_context(RawPeer(server.port, hello=False))
+        late = stack.enter_context(RawClient(server.port, hello=False))
         with contextlib.suppress(ConnectionResetError):
             assert late.octets(1) == b""
         stack.close()
         server.until(lambda: server.listener.open == 0)
-        RawPeer(server.port).socket.close()
+        RawClient(server.port).socket.close()
 
 
 def test_connection_that_was_accepted_just_before_the_drain_is_refused() -> None:
     """RW-DRAIN-6"""
     with serving() as server:
         server.run(lambda: setattr(server.hub, "draining", True))
-        with RawPeer(server.port, hello=False) as late:
+        with RawClient(server.port, hello=False) as late:
             late.send(PREFACE, Hello("ada", "ANONYMOUS", b"", request=1))
             assert len(late.octets(8)) == 8
             assert late.expect(Error).code == Code.SERVER_FULL
@@ -300,7 +301,7 @@ def test_connection_that_was_accepted_just_before_the_drain_is_refused() -> None
 
 def test_time_goes_on_after_a_fault() -> None:
     """One exception in what is done now and then does not end all time-outs."""
-    with serving(preface_ms=300) as server, RawPeer(server.port, hello=False) as silent:
+    with serving(preface_ms=300) as server, RawClient(server.port, hello=False) as silent:
 
         def fault(now: float) -> None:
             server.hub.caretaker.sweep = sweep  # type: ignore[method-assign]
@@ -335,7 +336,7 @@ def test_no_sweep_begins_before_the_last_one_is_through() -> None:
 
 def test_ping_flood_without_reading_is_not_read() -> None:
     """RW-PING-4"""
-    with serving() as server, RawPeer(server.port, buffer=4 * KIB) as flooder, RawPeer(server.port) as other:
+    with serving() as server, RawClient(server.port, buffer=4 * KIB) as flooder, RawClient(server.port) as other:
         flooder.socket.setblocking(False)
         pings = encode(Ping(bytes(8))) * 1000
         peer = peer_of(server, flooder)
@@ -358,7 +359,7 @@ def test_ping_flood_without_reading_is_not_read() -> None:
 def test_server_that_ends_leaves_no_socket_open_for_what_nobody_reads() -> None:
     with contextlib.ExitStack() as stack:
         with serving() as server:
-            flooder = stack.enter_context(RawPeer(server.port, buffer=4 * KIB))
+            flooder = stack.enter_context(RawClient(server.port, buffer=4 * KIB))
             flooder.socket.setblocking(False)
             peer = peer_of(server, flooder)
             while server.run(lambda: peer.writable):
@@ -378,8 +379,8 @@ def test_what_is_not_looked_at_yet_is_not_read(what: str, tmp_path: Path, monkey
         feed(reader, data)
         most = max(most, reader.buffered)
 
-    limits: dict[str, Any] = FREE | {"history_rate": 50}
-    with serving(data=str(tmp_path), window=8, **limits) as server, RawPeer(server.port) as flooder:
+    limits: dict[str, Any] = UNLIMITED | {"history_rate": 50}
+    with serving(data=str(tmp_path), window=8, **limits) as server, RawClient(server.port) as flooder:
         ref = flooder.join("hall").room
         if what == "publish":
             frames = [encode(flooder.publish(ref, bytes(100))) for _ in range(10_000)]

@@ -26,7 +26,8 @@ from protocol.frames import (
 )
 from protocol.registry import Code, Flag, PresenceKind
 from reference_server.net.listener import HIGH_WATER
-from tests.support.rawpeer import FREE, KIB, HeldStore, RawPeer, block, fill, held_for, peer_of, serving
+from tests.support.raw_client import RawClient
+from tests.support.server_in_process import KIB, UNLIMITED, HeldStore, block, fill, held_for, peer_of, serving
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -38,9 +39,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("newest", [0, Flag.NEWEST])
 def test_history_is_made_at_the_readers_pace(store: dict[str, Any], newest: int) -> None:
     """RW-LAG-1, RW-REQUEST-6: many HISTORY at once, unread, cost one reply and not all of them."""
-    with serving(**store, **FREE) as server:
+    with serving(**store, **UNLIMITED) as server:
         fill(server, "hall", 80, 16 * KIB)
-        with RawPeer(server.port, buffer=4 * KIB) as greedy, RawPeer(server.port) as other:
+        with RawClient(server.port, buffer=4 * KIB) as greedy, RawClient(server.port) as other:
             ref = greedy.join("hall").room
             asked = [greedy.history(ref, flags=newest) for _ in range(100)]
             greedy.send(*asked)
@@ -57,9 +58,9 @@ def test_history_is_made_at_the_readers_pace(store: dict[str, Any], newest: int)
 
 def test_what_follows_a_history_waits_for_its_turn(store: dict[str, Any]) -> None:
     """RW-REQUEST-3"""
-    with serving(**store, **FREE) as server:
+    with serving(**store, **UNLIMITED) as server:
         fill(server, "hall", 40, 32 * KIB)
-        with RawPeer(server.port, buffer=4 * KIB) as raw:
+        with RawClient(server.port, buffer=4 * KIB) as raw:
             ref = raw.join("hall").room
             publish = raw.publish(ref)
             first, second = raw.history(ref), raw.history(ref, flags=Flag.NEWEST, limit=1)
@@ -73,10 +74,10 @@ def test_what_follows_a_history_waits_for_its_turn(store: dict[str, Any]) -> Non
 def test_catching_up_in_many_rooms_is_bounded(store: dict[str, Any]) -> None:
     """RW-LAG-1: a portion of each room is not handed over at once to a client that reads none of them."""
     rooms = 60
-    with serving(**store, **FREE) as server:
+    with serving(**store, **UNLIMITED) as server:
         for number in range(rooms):
             fill(server, f"room {number}", 10, 16 * KIB)
-        with RawPeer(server.port, buffer=4 * KIB) as lazy, RawPeer(server.port) as other:
+        with RawClient(server.port, buffer=4 * KIB) as lazy, RawClient(server.port) as other:
             for number in range(rooms):
                 lazy.join(f"room {number}")
             peer = peer_of(server, lazy)
@@ -98,9 +99,9 @@ def test_catching_up_in_many_rooms_is_bounded(store: dict[str, Any]) -> None:
 def test_evicted_member_hears_no_more_of_the_room() -> None:
     """RW-LEAVE-2: neither PRESENCE nor the roster that is owed comes after EVICTED."""
     with (
-        serving(**FREE, retention_messages=1, retention_octets=1) as server,
-        RawPeer(server.port, buffer=4 * KIB) as lazy,
-        RawPeer(server.port, name="bob") as bob,
+        serving(**UNLIMITED, retention_messages=1, retention_octets=1) as server,
+        RawClient(server.port, buffer=4 * KIB) as lazy,
+        RawClient(server.port, name="bob") as bob,
     ):
         ref = lazy.join("hall", flags=Flag.ROSTER).room
         bob.join("hall")
@@ -112,7 +113,7 @@ def test_evicted_member_hears_no_more_of_the_room() -> None:
             bob.messages(1)
         room = server.hub.rooms["hall"]
         server.run(lambda: room.log.trim(room.log.head))
-        with RawPeer(server.port, name="eve") as eve:
+        with RawClient(server.port, name="eve") as eve:
             eve.join("hall")
             server.until(lambda: peer.memberships[ref].roster_stale)
             assert lazy.expect(Evicted).code == Code.LAGGED
@@ -125,14 +126,14 @@ def test_evicted_member_hears_no_more_of_the_room() -> None:
 def test_quiet_reaches_a_member_that_did_not_read() -> None:
     """RW-QUIET-1: a member that was blocked when the room became quiet is told later."""
     with (
-        serving(**FREE, quiet_members=2) as server,
-        RawPeer(server.port, buffer=4 * KIB) as lazy,
-        RawPeer(server.port, name="bob") as bob,
+        serving(**UNLIMITED, quiet_members=2) as server,
+        RawClient(server.port, buffer=4 * KIB) as lazy,
+        RawClient(server.port, name="bob") as bob,
     ):
         ref = lazy.join("hall", flags=Flag.ROSTER).room
         bob.join("hall")
         block(server, lazy, bob, ref)
-        with RawPeer(server.port, name="eve") as eve:
+        with RawClient(server.port, name="eve") as eve:
             assert eve.join("hall").flags & Flag.QUIET
             bob.expect(Presence, lambda presence: presence.kind == PresenceKind.QUIET)
             lazy.expect(Presence, lambda presence: presence.kind == PresenceKind.QUIET)
@@ -145,15 +146,15 @@ def test_quiet_reaches_a_member_that_did_not_read() -> None:
 def test_member_that_did_not_read_gets_the_roster_again() -> None:
     """RW-ROSTER-3"""
     with (
-        serving(**FREE) as server,
-        RawPeer(server.port, buffer=4 * KIB) as lazy,
-        RawPeer(server.port, name="bob") as bob,
+        serving(**UNLIMITED) as server,
+        RawClient(server.port, buffer=4 * KIB) as lazy,
+        RawClient(server.port, name="bob") as bob,
     ):
         ref = lazy.join("hall", flags=Flag.ROSTER).room
         assert [entry.name for entry in lazy.expect(Roster).entries] == ["ada"]
         bob.join("hall")
         block(server, lazy, bob, ref)
-        with RawPeer(server.port, name="eve") as eve:
+        with RawClient(server.port, name="eve") as eve:
             eve.join("hall")
             bob.expect(Presence, lambda presence: presence.name == "eve")
             assert [entry.name for entry in lazy.expect(Roster).entries] == ["ada", "bob", "eve"]
@@ -161,9 +162,9 @@ def test_member_that_did_not_read_gets_the_roster_again() -> None:
 
 def test_slow_reader_is_ended_and_delays_nobody() -> None:
     """RW-LAG-1, RW-LAG-2"""
-    with serving(**FREE, stall_ms=100, linger_ms=100) as server, RawPeer(server.port, name="bob") as bob:
+    with serving(**UNLIMITED, stall_ms=100, linger_ms=100) as server, RawClient(server.port, name="bob") as bob:
         ref = bob.join("hall").room
-        with RawPeer(server.port, buffer=4 * KIB) as lazy:
+        with RawClient(server.port, buffer=4 * KIB) as lazy:
             lazy.join("hall")
             block(server, lazy, bob, ref)
             lost = bob.expect(Presence, lambda presence: presence.kind == PresenceKind.LOST)
@@ -173,9 +174,9 @@ def test_slow_reader_is_ended_and_delays_nobody() -> None:
 
 def test_reader_that_takes_a_little_is_not_called_slow() -> None:
     """RW-LAG-2: also when more is added for it meanwhile than it takes."""
-    with serving(**FREE, stall_ms=1000) as server, RawPeer(server.port, name="bob") as bob:
+    with serving(**UNLIMITED, stall_ms=1000) as server, RawClient(server.port, name="bob") as bob:
         ref = bob.join("hall").room
-        with RawPeer(server.port, buffer=4 * KIB) as lazy:
+        with RawClient(server.port, buffer=4 * KIB) as lazy:
             lazy.join("hall")
             block(server, lazy, bob, ref)
             peer = peer_of(server, lazy)
@@ -210,7 +211,7 @@ def test_reader_that_takes_a_little_is_not_called_slow() -> None:
 
 def test_publish_that_outlives_its_room_reaches_who_came_meanwhile() -> None:
     """RW-CURSOR-2: the room is let go and loaded again between a publish and its commit."""
-    with serving(HeldStore) as server, RawPeer(server.port) as ada, RawPeer(server.port, name="bob") as bob:
+    with serving(HeldStore) as server, RawClient(server.port) as ada, RawClient(server.port, name="bob") as bob:
         store = server.store
         assert isinstance(store, HeldStore)
         ref = ada.join("hall").room
@@ -226,7 +227,7 @@ def test_publish_that_outlives_its_room_reaches_who_came_meanwhile() -> None:
 
 def test_acks_are_written_as_soon_as_they_are_due() -> None:
     """RW-PROMISE-12: not only when no publish is under way any more."""
-    with serving(HeldStore, **FREE) as server, RawPeer(server.port) as ada:
+    with serving(HeldStore, **UNLIMITED) as server, RawClient(server.port) as ada:
         store = server.store
         assert isinstance(store, HeldStore)
         ref = ada.join("hall").room
@@ -257,7 +258,7 @@ def test_two_joins_that_race_make_a_room_only_if_one_may(limit: str) -> None:
         store = server.store
         assert isinstance(store, HeldStore)
         store.hold_opens = True
-        with RawPeer(server.port) as ada, RawPeer(server.port, name="bob") as bob:
+        with RawClient(server.port) as ada, RawClient(server.port, name="bob") as bob:
             ada.send(Join("hall", 0, 0, request=2))
             server.until(lambda: len(store.opening) == 1)
             bob.send(Join("HALL", 0, 0, request=2))
@@ -272,7 +273,7 @@ def test_two_joins_that_race_make_a_room_only_if_one_may(limit: str) -> None:
 
 def test_replies_that_are_owed_come_before_the_answer_to_goaway(store: dict[str, Any]) -> None:
     """RW-CLOSE-3: all that was asked before GOAWAY is answered as if there had been none."""
-    with serving(**store, **FREE) as server, RawPeer(server.port) as ada:
+    with serving(**store, **UNLIMITED) as server, RawClient(server.port) as ada:
         ref = ada.join("hall").room
         ada.send(
             ada.publish(ref),
@@ -292,9 +293,9 @@ def test_replies_that_are_owed_come_before_the_answer_to_goaway(store: dict[str,
 
 def test_client_that_said_goaway_leaves_its_rooms_once(store: dict[str, Any]) -> None:
     """RW-PRESENCE-3"""
-    with serving(**store, **FREE) as server, RawPeer(server.port, name="bob") as bob:
+    with serving(**store, **UNLIMITED) as server, RawClient(server.port, name="bob") as bob:
         bob.join("hall")
-        with RawPeer(server.port) as ada:
+        with RawClient(server.port) as ada:
             ref = ada.join("hall").room
             ada.send(ada.history(ref), ada.publish(ref), Goaway(Code.NONE))
             assert ada.goaway().code == Code.NONE
@@ -308,26 +309,26 @@ def test_client_that_said_goaway_leaves_its_rooms_once(store: dict[str, Any]) ->
 
 def test_broken_client_joins_nothing_any_more() -> None:
     """What waited behind a JOIN when the connection failed is dropped: nobody sees a ghost."""
-    with serving(HeldStore, **FREE) as server, RawPeer(server.port, name="bob") as bob:
+    with serving(HeldStore, **UNLIMITED) as server, RawClient(server.port, name="bob") as bob:
         store = server.store
         assert isinstance(store, HeldStore)
         bob.join("hall")
         store.hold_opens = True
-        with RawPeer(server.port) as ada:
+        with RawClient(server.port) as ada:
             ada.send(
                 Join("slow", 0, 0, request=2), Join("hall", 0, 0, request=3), Unknown(0x7FFF), b"anything that follows"
             )
             assert ada.goaway_code() == Code.UNKNOWN_TYPE
             server.run(store.end_opens)
             store.hold_opens = False
-            with RawPeer(server.port, name="eve") as eve:
+            with RawClient(server.port, name="eve") as eve:
                 eve.join("hall")
                 assert bob.expect(Presence).name == "eve"
 
 
 def test_requests_beyond_the_window_in_one_segment_are_answered_in_order(store: dict[str, Any]) -> None:
     """RW-REQUEST-2, RW-REQUEST-3, RW-REQUEST-6"""
-    with serving(**store, **FREE, window=3) as server, RawPeer(server.port) as raw:
+    with serving(**store, **UNLIMITED, window=3) as server, RawClient(server.port) as raw:
         ref = raw.join("hall").room
         asked: list[Publish | History] = []
         for _ in range(50):
@@ -344,7 +345,7 @@ def test_requests_beyond_the_window_in_one_segment_are_answered_in_order(store: 
 
 
 def test_request_numbers_that_are_used_again_are_answered_each_time(store: dict[str, Any]) -> None:
-    with serving(**store, **FREE) as server, RawPeer(server.port) as raw:
+    with serving(**store, **UNLIMITED) as server, RawClient(server.port) as raw:
         raw.send(*(Join(f"room {number}", 0, 0, request=5) for number in range(10)))
         assert len({raw.expect(Joined).room for _ in range(10)}) == 10
         assert not [frame for frame in raw.unread if frame.request]
@@ -352,7 +353,7 @@ def test_request_numbers_that_are_used_again_are_answered_each_time(store: dict[
 
 def test_refs_of_rooms_that_were_left_are_stale(store: dict[str, Any]) -> None:
     """RW-LEAVE-1, RW-MODEL-7"""
-    with serving(**store, **FREE) as server, RawPeer(server.port) as raw:
+    with serving(**store, **UNLIMITED) as server, RawClient(server.port) as raw:
         old = raw.join("hall").room
         raw.send(
             Leave(request=50, room=old), Join("hall", 0, 0, request=51), raw.publish(old), Leave(request=52, room=old)
@@ -364,7 +365,7 @@ def test_refs_of_rooms_that_were_left_are_stale(store: dict[str, Any]) -> None:
 
 def test_newest_history_of_many_small_portions() -> None:
     """A page is read in as many portions as it takes, and none waits within another."""
-    with serving(**FREE, history_octets=1, history_messages=1000) as server, RawPeer(server.port) as raw:
+    with serving(**UNLIMITED, history_octets=1, history_messages=1000) as server, RawClient(server.port) as raw:
         ref = raw.join("hall").room
         for _ in range(40):
             raw.send(*(raw.publish(ref) for _ in range(25)))

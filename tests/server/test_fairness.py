@@ -26,7 +26,8 @@ from reference_server.core.handlers.history import MESSAGE, READ_AT_ONCE, _Readi
 from reference_server.core.peer import REQUEST, TALK
 from reference_server.store.base import Log, Record, Retention
 from reference_server.store.memory import MemoryStore
-from tests.support.rawpeer import FREE, PREFACE, RawPeer, fill, peer_of, serving
+from tests.support.raw_client import PREFACE, RawClient
+from tests.support.server_in_process import UNLIMITED, fill, peer_of, serving
 from tests.support.stores import entry
 
 
@@ -46,7 +47,7 @@ from tests.support.stores import entry
 def test_a_flood_is_taken_up_in_turns_with_the_others(frame: Frame | Unknown) -> None:
     """RW-CLOSE-7: whatever one client sends at once, another one waits for a few frames of it and not for all."""
     count = 5_000
-    with serving() as server, RawPeer(server.port) as flooder, RawPeer(server.port) as other:
+    with serving() as server, RawClient(server.port) as flooder, RawClient(server.port) as other:
         peers = [peer_of(server, flooder), peer_of(server, other)]
 
         def at_once() -> list[int]:
@@ -64,7 +65,7 @@ def test_a_flood_is_taken_up_in_turns_with_the_others(frame: Frame | Unknown) ->
 
 def test_turns_are_due_once_whoever_comes_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else those who flood, leave and come back would make time go faster."""
-    with serving() as server, RawPeer(server.port) as raw:
+    with serving() as server, RawClient(server.port) as raw:
         peer, hub, due = peer_of(server, raw), server.hub, []
 
         def waits_and_goes() -> tuple[int, int]:
@@ -84,7 +85,7 @@ def test_turns_are_due_once_whoever_comes_and_goes(monkeypatch: pytest.MonkeyPat
 def test_a_long_answer_is_told_in_turns_with_the_others() -> None:
     """RW-LAG-1, RW-REQUEST-4: whoever asks for many messages has a few of them in each turn."""
     count = 5 * TALK
-    with serving(**FREE) as server, RawPeer(server.port) as reader, RawPeer(server.port) as other:
+    with serving(**UNLIMITED) as server, RawClient(server.port) as reader, RawClient(server.port) as other:
         fill(server, "hall", count, 100)
         ref = reader.join("hall").room
         peer, history = peer_of(server, reader), reader.history(ref)
@@ -108,7 +109,7 @@ IGNORED = encode(Unknown(0x8070, b""))
 
 
 def test_a_flood_before_hello_is_taken_up_in_turns() -> None:
-    with serving() as server, RawPeer(server.port, hello=False) as raw:
+    with serving() as server, RawClient(server.port, hello=False) as raw:
         server.until(lambda: bool(server.hub.peers))
         (peer,) = server.hub.peers
 
@@ -124,7 +125,7 @@ def test_a_flood_before_hello_is_taken_up_in_turns() -> None:
 
 def test_what_is_dropped_after_goaway_is_dropped_in_turns() -> None:
     """RW-CLOSE-5: it is all read, so that the GOAWAY arrives, but not all at once."""
-    with serving() as server, RawPeer(server.port) as raw:
+    with serving() as server, RawClient(server.port) as raw:
         peer = peer_of(server, raw)
 
         def at_once() -> int:
@@ -144,7 +145,7 @@ def test_what_is_dropped_after_goaway_is_dropped_in_turns() -> None:
 
 def test_repeats_are_taken_up_in_turns() -> None:
     """No rate bounds them."""
-    with serving(window=512, **FREE) as server, RawPeer(server.port) as raw:
+    with serving(window=512, **UNLIMITED) as server, RawClient(server.port) as raw:
         publish = raw.publish(raw.join("hall").room)
         raw.send(publish)
         raw.expect(Ack)

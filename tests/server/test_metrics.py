@@ -21,7 +21,7 @@ from reference_server.core.hub import Hub
 from reference_server.metrics import families as metrics
 from reference_server.metrics import http as monitor
 from tests.server.test_process import Child, command, refused, running
-from tests.support.rawpeer import PATIENCE, RawPeer
+from tests.support.raw_client import PATIENCE, RawClient
 
 Samples = dict[tuple[str, str], float]
 
@@ -57,9 +57,9 @@ def watched(*arguments: str) -> Iterator[tuple[Child, str]]:
 
 
 def test_what_happened_is_counted(tmp_path: Path) -> None:
-    with watched("--data", str(tmp_path)) as (child, address), RawPeer(child.port) as ada:
+    with watched("--data", str(tmp_path)) as (child, address), RawClient(child.port) as ada:
         hall = ada.join("hall").room
-        with RawPeer(child.port, name="bob") as bob:
+        with RawClient(child.port, name="bob") as bob:
             bob.join("hall")
             sent = ada.publish(hall)
             ada.send(sent, sent)
@@ -91,7 +91,11 @@ def test_what_happened_is_counted(tmp_path: Path) -> None:
 
 
 def test_a_member_that_does_not_read_is_seen_to_lag() -> None:
-    with watched("--memory") as (child, address), RawPeer(child.port) as ada, RawPeer(child.port, buffer=4096) as bob:
+    with (
+        watched("--memory") as (child, address),
+        RawClient(child.port) as ada,
+        RawClient(child.port, buffer=4096) as bob,
+    ):
         hall = ada.join("hall").room
         bob.join("hall")
         for _ in range(100):  # the burst
@@ -104,7 +108,7 @@ def test_a_member_that_does_not_read_is_seen_to_lag() -> None:
 
 
 def test_health_while_serving_and_draining() -> None:
-    with watched("--memory") as (child, address), RawPeer(child.port) as ada:
+    with watched("--memory") as (child, address), RawClient(child.port) as ada:
         assert get(address, "/healthz") == (200, "serving\n")
         child.signal(signal.SIGTERM)
         assert ada.goaway_code() == Code.DRAINING

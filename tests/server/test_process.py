@@ -18,7 +18,7 @@ import pytest
 from protocol.frames import Ack, Error, Goaway, Message, Ping, Pong
 from protocol.registry import Code, Flag
 from tests.support.places import ROOT
-from tests.support.rawpeer import PATIENCE, RawPeer
+from tests.support.raw_client import PATIENCE, RawClient
 
 FREE = {"ROOMWIRE_PUBLISH_RATE": "1000000", "ROOMWIRE_PUBLISH_BURST": "1000000"}
 
@@ -87,7 +87,7 @@ def refused(*arguments: str, status: int = 1, environ: dict[str, str] | None = N
 def made(directory: Path) -> Path:
     """A data directory with one message in the room "hall"; its database."""
     with running("--data", str(directory)) as child:
-        with RawPeer(child.port) as ada:
+        with RawClient(child.port) as ada:
             ada.send(ada.publish(ada.join("hall").room, b"kept" * 1000))
             ada.expect(Ack)
         child.signal(signal.SIGTERM)
@@ -102,14 +102,14 @@ def test_start_line_says_where(tmp_path: Path) -> None:
     with running("--data", str(tmp_path / "new" / "rooms")) as child:
         assert child.line.startswith("roomwire-server: listening on 127.0.0.1:")
         assert child.line.endswith(f"; rooms are kept in {tmp_path}/new/rooms\n")
-        with RawPeer(child.port) as ada:
+        with RawClient(child.port) as ada:
             assert ada.welcome.flags & Flag.DURABLE
 
 
 def test_memory_says_that_nothing_is_kept() -> None:
     with running("--memory") as child:
         assert "gone when the server ends" in child.line
-        with RawPeer(child.port) as ada:
+        with RawClient(child.port) as ada:
             assert not ada.welcome.flags & Flag.DURABLE
 
 
@@ -184,7 +184,7 @@ def test_message_that_was_changed_ends_the_server_and_is_not_served(tmp_path: Pa
         database.execute("UPDATE messages SET payload = CAST('lost' AS BLOB)")
     database.close()
     with running("--data", str(tmp_path), "--log-level", "error") as child:
-        with RawPeer(child.port) as ada:
+        with RawClient(child.port) as ada:
             ada.join("hall", since=1)
             frames = ada.rest()
             assert not [frame for frame in frames if isinstance(frame, Message)]
@@ -239,7 +239,7 @@ def test_option_beats_variable_beats_file(tmp_path: Path) -> None:
     (tmp_path / "server.toml").write_text(f"data = '{tmp_path}/file'\nwindow = 7\nmax_rooms = 8")
     environ = {"ROOMWIRE_DATA": f"{tmp_path}/variable", "ROOMWIRE_MAX_ROOMS": "9"}
     options = ("--config", str(tmp_path / "server.toml"), "--data", f"{tmp_path}/option")
-    with running(*options, environ=environ) as child, RawPeer(child.port) as ada:
+    with running(*options, environ=environ) as child, RawClient(child.port) as ada:
         assert child.line.endswith("/option\n")
         assert (ada.welcome.window, ada.welcome.max_rooms) == (7, 9)
 
@@ -317,7 +317,7 @@ def test_sigterm_with_nobody_there_ends_at_once() -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_drains(number: signal.Signals) -> None:
     """RW-DRAIN-2, RW-DRAIN-3, RW-DRAIN-6"""
-    with running("--memory") as child, RawPeer(child.port) as ada:
+    with running("--memory") as child, RawClient(child.port) as ada:
         ref = ada.join("hall").room
         child.signal(number)
         draining = ada.expect(Goaway)
@@ -336,8 +336,8 @@ def test_drain_time_ends_those_who_stay() -> None:
     environ = {"ROOMWIRE_DRAIN_MS": "100", "ROOMWIRE_LINGER_MS": "100"}
     with (
         running("--memory", environ=environ) as child,
-        RawPeer(child.port) as ada,
-        RawPeer(child.port, hello=False),
+        RawClient(child.port) as ada,
+        RawClient(child.port, hello=False),
     ):
         child.signal(signal.SIGTERM)
         codes = [frame.code for frame in ada.rest() if isinstance(frame, Goaway)]
@@ -346,7 +346,7 @@ def test_drain_time_ends_those_who_stay() -> None:
 
 
 def test_second_signal_ends_at_once() -> None:
-    with running("--memory", environ={"ROOMWIRE_DRAIN_MS": "600000"}) as child, RawPeer(child.port) as ada:
+    with running("--memory", environ={"ROOMWIRE_DRAIN_MS": "600000"}) as child, RawClient(child.port) as ada:
         child.signal(signal.SIGTERM)
         assert ada.goaway_code() == Code.DRAINING
         child.signal(signal.SIGTERM)
@@ -358,8 +358,8 @@ def test_sigterm_with_full_queues_loses_nothing_that_was_acknowledged(tmp_path: 
     environ = FREE | {"ROOMWIRE_DRAIN_MS": "1000", "ROOMWIRE_LINGER_MS": "500"}
     with (
         running("--data", str(tmp_path), environ=environ) as child,
-        RawPeer(child.port) as ada,
-        RawPeer(child.port, buffer=4096) as lazy,
+        RawClient(child.port) as ada,
+        RawClient(child.port, buffer=4096) as lazy,
     ):
         lazy.join("hall")
         joined = ada.join("hall")
@@ -371,7 +371,7 @@ def test_sigterm_with_full_queues_loses_nothing_that_was_acknowledged(tmp_path: 
         assert acked == list(range(1, len(acked) + 1))
         assert seen == list(range(1, len(seen) + 1))
         assert child.ended()[0] == 0
-    with running("--data", str(tmp_path), environ=FREE) as child, RawPeer(child.port) as ada:
+    with running("--data", str(tmp_path), environ=FREE) as child, RawClient(child.port) as ada:
         again = ada.join("hall", epoch=joined.epoch)
         assert (again.epoch, again.start) == (joined.epoch, 1)
         assert again.head >= max(acked, default=0)
@@ -383,7 +383,7 @@ def test_kill_while_publishing_loses_nothing_that_was_acknowledged(tmp_path: Pat
     """RW-PROMISE-1, RW-PROMISE-2, RW-PROMISE-3, RW-MODEL-5, RW-DEDUPE-3"""
     sent: dict[int, bytes] = {}
     acked: dict[bytes, int] = {}
-    with running("--data", str(tmp_path), environ=FREE) as child, RawPeer(child.port) as ada:
+    with running("--data", str(tmp_path), environ=FREE) as child, RawClient(child.port) as ada:
         joined = ada.join("hall")
         for _ in range(16):
             publish = ada.publish(joined.room, os.urandom(64))
@@ -401,7 +401,7 @@ def test_kill_while_publishing_loses_nothing_that_was_acknowledged(tmp_path: Pat
                         child.signal(signal.SIGKILL)
         assert child.process.wait(PATIENCE) == -signal.SIGKILL
     assert len(acked) >= after
-    with running("--data", str(tmp_path), environ=FREE) as child, RawPeer(child.port) as ada:
+    with running("--data", str(tmp_path), environ=FREE) as child, RawClient(child.port) as ada:
         again = ada.join("hall", epoch=joined.epoch)
         assert (again.epoch, again.start, again.flags & Flag.GAP) == (joined.epoch, 1, 0)
         stored = {message.id: message.seq for message in ada.messages(again.head)}
@@ -418,7 +418,7 @@ def test_full_disk_is_an_end_with_a_reason(tmp_path: Path) -> None:
 
     acked = 0
     environ = FREE | {"ROOMWIRE_LINGER_MS": "200"}
-    with running("--data", str(tmp_path), environ=environ, preexec_fn=limit) as child, RawPeer(child.port) as ada:
+    with running("--data", str(tmp_path), environ=environ, preexec_fn=limit) as child, RawClient(child.port) as ada:
         joined = ada.join("hall")
         while True:
             ada.send(ada.publish(joined.room, bytes(16_000)))
@@ -435,7 +435,7 @@ def test_full_disk_is_an_end_with_a_reason(tmp_path: Path) -> None:
         assert "Traceback" not in errors
         assert errors.splitlines()[-1].startswith("roomwire-server: ")
     assert acked
-    with running("--data", str(tmp_path)) as child, RawPeer(child.port) as ada:
+    with running("--data", str(tmp_path)) as child, RawClient(child.port) as ada:
         assert ada.join("hall", epoch=joined.epoch).head >= acked
 
 
@@ -448,7 +448,7 @@ def test_descriptors_are_kept_in_reserve() -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
 
-    with running("--memory", preexec_fn=limit) as child, RawPeer(child.port) as ada:
+    with running("--memory", preexec_fn=limit) as child, RawClient(child.port) as ada:
         silent = []
         try:
             for _ in range(600):
@@ -490,7 +490,7 @@ def test_fault_in_a_callback_is_one_line(tmp_path: Path) -> None:
         fault = process.stderr.readline()
         assert " ERROR " in fault
         assert "ZeroDivisionError" in fault
-        with RawPeer(child.port) as ada:
+        with RawClient(child.port) as ada:
             ada.join("hall")
     finally:
         process.kill()

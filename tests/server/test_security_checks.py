@@ -23,7 +23,8 @@ from reference_server import logs
 from reference_server.accounts import AccountsFile
 from reference_server.core.hub import Hub
 from tests.support.accounts import Login
-from tests.support.rawpeer import FREE, KIB, PREFACE, HeldStore, RawPeer, serving
+from tests.support.raw_client import PREFACE, RawClient
+from tests.support.server_in_process import KIB, UNLIMITED, HeldStore, serving
 
 HELLO = encode(Hello("ada", "ANONYMOUS", b"", request=1))
 
@@ -96,7 +97,7 @@ def test_a_count_costs_what_is_there_and_not_what_it_promises() -> None:
 
 def test_nothing_is_compressed() -> None:
     """Check 23, RW-TLS-3: what is all the same comes in as many octets as it has."""
-    with serving(**FREE) as server, RawPeer(server.port) as ada:
+    with serving(**UNLIMITED) as server, RawClient(server.port) as ada:
         ada.send(ada.publish(ada.join("hall").room, bytes(10_000)))
         came = b""
         while bytes(10_000) not in came:
@@ -111,8 +112,8 @@ def test_a_silent_member_is_told_once() -> None:
     once."""
     with (
         serving(heartbeat_ms=1000, linger_ms=50) as server,
-        RawPeer(server.port) as silent,
-        RawPeer(server.port, name="bob") as bob,
+        RawClient(server.port) as silent,
+        RawClient(server.port, name="bob") as bob,
     ):
         bob.join("hall")
         silent.join("hall")
@@ -140,7 +141,7 @@ def test_connections_that_their_clients_closed_leave_nothing() -> None:
     """Check 19: no object, and none that waits for the collector, nor do those that were refused for what they sent."""
 
     def visit(port: int) -> None:
-        with RawPeer(port) as ada:
+        with RawClient(port) as ada:
             room = ada.join("hall").room
             for _ in range(3):
                 ada.send(ada.history(room))
@@ -148,7 +149,7 @@ def test_connections_that_their_clients_closed_leave_nothing() -> None:
             ada.send(b"\xff" * 16)
             ada.expect(Goaway)
 
-    with serving(**FREE) as server:
+    with serving(**UNLIMITED) as server:
         for _ in range(5):
             visit(server.port)
         server.until(lambda: not server.listener.open)
@@ -181,7 +182,7 @@ def _counted() -> Counter[str]:
 
 def test_names_of_rooms_are_forgotten() -> None:
     """Check 24, RW-JOIN-3: as many as somebody likes, a few at a time."""
-    with serving(max_rooms=8, **FREE, room_rate=10**6) as server, RawPeer(server.port) as ada:
+    with serving(max_rooms=8, **UNLIMITED, room_rate=10**6) as server, RawClient(server.port) as ada:
 
         def kept() -> tuple[int, int, int]:
             store: Any = server.hub.store
@@ -206,7 +207,7 @@ def test_no_number_of_a_peer_is_a_key() -> None:
     """Check 26: whoever chooses keys chooses collisions. Looks at all that is held while publishes are under way."""
     numbers = {0xBEEF0001 + at * 0x1000 for at in range(20)}
     far = {(2**61 - 1) * at for at in range(1, 8)}  # their hash is 0, for every one of them
-    with serving(HeldStore, **FREE, room_rate=10**6) as server, RawPeer(server.port) as ada:
+    with serving(HeldStore, **UNLIMITED, room_rate=10**6) as server, RawClient(server.port) as ada:
         room = ada.join("hall").room
         for number, epoch in zip(sorted(numbers), [*far] * 3, strict=False):
             ada.send(Join(f"room {number}", epoch, 2**52 + number, request=number))

@@ -9,15 +9,16 @@ import pytest
 from protocol.frames import Ack, Error, Evicted, Goaway, Hello, Leave, Ok, Presence, Roster
 from protocol.registry import PREFACE_SIZE, Code, Flag, PresenceKind
 from reference_server.core.peer import Peer
-from tests.support.rawpeer import PREFACE, HeldStore, RawPeer, serving
+from tests.support.raw_client import PREFACE, RawClient
+from tests.support.server_in_process import HeldStore, serving
 
-FREE: dict[str, Any] = {"publish_rate": 10**6, "publish_burst": 10**6, "join_rate": 10**6, "join_burst": 10**6}
-FREE["room_rate"] = 10**6
+UNLIMITED: dict[str, Any] = {"publish_rate": 10**6, "publish_burst": 10**6, "join_rate": 10**6, "join_burst": 10**6}
+UNLIMITED["room_rate"] = 10**6
 
 
 def test_store_that_fails_is_told_by_goaway_and_not_by_a_reply() -> None:
     """RW-PROMISE-7: nobody knows what became of the publish."""
-    with serving(HeldStore, linger_ms=1) as server, RawPeer(server.port) as ada:
+    with serving(HeldStore, linger_ms=1) as server, RawClient(server.port) as ada:
         ada.send(ada.publish(ada.join("hall").room))
         server.until(lambda: bool(server.hub.waiting))
         server.run(lambda: server.hub.fail(OSError("the disk is gone")))
@@ -30,8 +31,8 @@ def test_connection_beyond_the_limit_is_told_when_to_come_back() -> None:
     """RW-CONN-3"""
     with (
         serving(max_connections=1, linger_ms=1) as server,
-        RawPeer(server.port),
-        RawPeer(server.port, hello=False) as late,
+        RawClient(server.port),
+        RawClient(server.port, hello=False) as late,
     ):
         late.send(PREFACE, Hello("bob", "ANONYMOUS", b"", request=1))
         assert late.octets(PREFACE_SIZE)
@@ -44,8 +45,8 @@ def test_connection_beyond_the_limit_is_told_when_to_come_back() -> None:
 @pytest.mark.parametrize("durable", [False, True])
 def test_rooms_without_messages_leave_nothing_behind(durable: bool, tmp_path: Path) -> None:
     """RW-JOIN-3"""
-    settings = {**FREE, "data": str(tmp_path)} if durable else FREE
-    with serving(**settings) as server, RawPeer(server.port) as ada:
+    settings = {**UNLIMITED, "data": str(tmp_path)} if durable else UNLIMITED
+    with serving(**settings) as server, RawClient(server.port) as ada:
         before = server.run(server.store.rooms)
         for number in range(100):
             ada.send(Leave(request=ada.request(), room=ada.join(f"room {number}").room))
@@ -56,7 +57,7 @@ def test_rooms_without_messages_leave_nothing_behind(durable: bool, tmp_path: Pa
 
 def test_ids_are_not_forgotten_to_make_room_for_others() -> None:
     """RW-DEDUPE-6"""
-    with serving(ids_per_room=2) as server, RawPeer(server.port) as ada:
+    with serving(ids_per_room=2) as server, RawClient(server.port) as ada:
         ref = ada.join("hall").room
         first, second, third = (ada.publish(ref, b"%d" % number) for number in range(3))
         ada.send(first, second, third)
@@ -71,15 +72,15 @@ def test_ids_are_not_forgotten_to_make_room_for_others() -> None:
 
 def test_room_is_quiet_from_many_members_until_none() -> None:
     """RW-QUIET-1, RW-QUIET-2"""
-    with serving(quiet_members=2) as server, RawPeer(server.port) as ada:
-        with RawPeer(server.port, name="bob") as bob:
+    with serving(quiet_members=2) as server, RawClient(server.port) as ada:
+        with RawClient(server.port, name="bob") as bob:
             assert not (ada.join("hall").flags | bob.join("hall").flags) & Flag.QUIET
             assert ada.expect(Presence).kind == PresenceKind.JOINED
-            with RawPeer(server.port, name="eve") as eve:
+            with RawClient(server.port, name="eve") as eve:
                 assert eve.join("hall").flags & Flag.QUIET
             assert ada.expect(Presence).kind == PresenceKind.QUIET
         server.until(lambda: len(server.hub.rooms["hall"].members) == 1)
-        with RawPeer(server.port, name="bob") as bob:
+        with RawClient(server.port, name="bob") as bob:
             quiet = bob.join("hall", flags=Flag.ROSTER)
             assert quiet.flags & Flag.QUIET
             for member in (bob, ada):
@@ -99,8 +100,8 @@ def test_member_that_takes_nothing_is_cut_off_and_others_are_served(monkeypatch:
         say(peer, code, *arguments, **options)
 
     monkeypatch.setattr(Peer, "goaway", goaway)
-    with serving(**FREE, stall_ms=1, linger_ms=1) as server, RawPeer(server.port, name="bob") as bob:
-        with RawPeer(server.port, name="lazy", buffer=4096) as lazy:
+    with serving(**UNLIMITED, stall_ms=1, linger_ms=1) as server, RawClient(server.port, name="bob") as bob:
+        with RawClient(server.port, name="lazy", buffer=4096) as lazy:
             ref = lazy.join("hall").room
             bob.join("hall")
             for _ in range(20_000):

@@ -22,7 +22,7 @@ from reference_server.store.sqlite_files import FORMAT
 from reference_server.store.sqlite_tables import Room
 from reference_server.store.verify import verify
 from tests.server.test_process import command, ended, made, running
-from tests.support.rawpeer import RawPeer
+from tests.support.raw_client import RawClient
 from tests.support.stores import DATABASE, EVERYTHING, Driver, entry, opened
 
 
@@ -417,7 +417,7 @@ def test_accounts_are_checked_with_the_rooms(tmp_path: Path) -> None:
 def test_a_server_is_backed_up_while_it_runs_and_restored(tmp_path: Path) -> None:
     """RW-MODEL-4: what a client sees of it."""
     store, copy = tmp_path / "store", tmp_path / "copy"
-    with running("--data", str(store)) as child, RawPeer(child.port) as ada:
+    with running("--data", str(store)) as child, RawClient(child.port) as ada:
         joined = ada.join("hall")
         for text in (b"one", b"two"):
             ada.send(ada.publish(joined.room, text))
@@ -427,7 +427,7 @@ def test_a_server_is_backed_up_while_it_runs_and_restored(tmp_path: Path) -> Non
         assert (status, output, errors) == (0, f"copied to {copy} and checked: 1 rooms, 2 messages, 2 ids\n", "")
         ada.send(ada.publish(joined.room, b"after the copy"))
         ada.expect(Ack)
-    with running("--data", str(copy)) as child, RawPeer(child.port) as ada:
+    with running("--data", str(copy)) as child, RawClient(child.port) as ada:
         again = ada.join("hall", epoch=joined.epoch, since=3)
         assert (again.head, again.start) == (2, 1)
         assert again.epoch != joined.epoch

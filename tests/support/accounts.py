@@ -10,7 +10,7 @@ from protocol.frames import Auth, Error, Hello, Welcome, extension
 from protocol.registry import PREFACE_SIZE
 from protocol.scram import MECHANISM, MIN_ITERATIONS, ClientExchange, salted_password
 from reference_server.accounts import AccountsFile
-from tests.support.rawpeer import PREFACE, RawPeer
+from tests.support.raw_client import PREFACE, RawClient
 
 PASSWORDS = {"Ada": "correct horse", "a,b=c": "comma equals", "Zoë": "pässword"}
 """Names of accounts, as they spell them, with their passwords."""
@@ -35,7 +35,7 @@ def accounts_file() -> Path:
     return make_accounts(directory / "accounts").path
 
 
-class Login(RawPeer):
+class Login(RawClient):
     """A connection that says HELLO with SCRAM-SHA-256. `answer` is WELCOME or ERROR."""
 
     def __init__(self, port: int, name: str, password: str, *, hello_name: str = "") -> None:

@@ -27,7 +27,8 @@ from reference_server.net.tls import TlsError as ServerTlsError
 from reference_server.net.tls import require_secrecy, server_context
 from tests.server.test_process import refused, running
 from tests.support.accounts import ADMINS, PASSWORDS, make_accounts
-from tests.support.rawpeer import PATIENCE, PREFACE, RawPeer, Server, serving
+from tests.support.raw_client import PATIENCE, PREFACE, RawClient
+from tests.support.server_in_process import Server, serving
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_older_tls_and_clear_text_are_refused(files: Path) -> None:
     with serving(**settings(files)) as server:
         with pytest.raises(ssl.SSLError):
             tls_socket(server.port, older)
-        with RawPeer(server.port, hello=False) as raw:
+        with RawClient(server.port, hello=False) as raw:
             raw.send(PREFACE)
             assert PREFACE not in raw.octets(100)
         server.until(lambda: not server.listener.open)
@@ -171,7 +172,7 @@ def test_signal_ends_no_server_that_has_none() -> None:
         child.signal(signal.SIGHUP)
         assert child.process.stderr is not None
         assert "nothing to read anew" in child.process.stderr.readline()
-        RawPeer(child.port).socket.close()
+        RawClient(child.port).socket.close()
 
 
 @pytest.mark.parametrize(
