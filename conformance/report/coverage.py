@@ -4,8 +4,8 @@
   watched on every connection convicts that peer. The broken peers are in tests/ of the repository, what came of them
   in data/kill_matrix.json.
 - tested: there are cases, and no such proof.
-- untestable: no peer could tell; uncovered.toml says why.
-- untested: no case is about it; uncovered.toml or unproved.toml may say why.
+- untestable: no peer could tell; data/gaps.toml says why.
+- untested: no case is about it; data/gaps.toml may say why.
 """
 
 import argparse
@@ -18,8 +18,7 @@ from typing import Any
 
 from conformance.files import DATA
 from conformance.harness.case import Case
-from conformance.report import gaps as uncovered
-from conformance.report import unproved
+from conformance.report import gaps
 from conformance.spec.tables import Spec, load
 
 MATRIX = DATA / "kill_matrix.json"
@@ -66,7 +65,7 @@ def coverage(spec: Spec, cases: Sequence[Case], peers: Sequence[Broken]) -> list
     for case in cases:
         for name in case.requirements:
             naming[name].append(case.id)
-    excuses, reasons = uncovered.load(), unproved.load().requirements
+    excused = gaps.load()
     rows = []
     for requirement in spec.requirements.values():
         id = requirement.id
@@ -74,15 +73,13 @@ def coverage(spec: Spec, cases: Sequence[Case], peers: Sequence[Broken]) -> list
         breaking = [peer for peer in peers if id in peer.breaks]
         killed = tuple(peer.name for peer in breaking if about & set(peer.kills))
         watched = tuple(peer.name for peer in breaking if peer.watch and peer.name not in killed)
-        excuse = excuses.get(id)
-        reason = excuse.reason if excuse else reasons.get(id, "")
         if killed or watched:
             status = "proved"
         elif about:
             status = "tested"
         else:
-            status = "untestable" if excuse and excuse.kind == "untestable" else "untested"
-        level, binds = requirement.level, requirement.binds
+            status = "untestable" if id in excused.untestable else "untested"
+        level, binds, reason = requirement.level, requirement.binds, excused.requirements.get(id, "")
         rows.append(Coverage(id, requirement.section, level, binds, status, tuple(naming[id]), killed, watched, reason))
     return rows
 
@@ -92,8 +89,7 @@ def problems(spec: Spec, cases: Sequence[Case], peers: Sequence[Broken]) -> list
     ids = {case.id for case in cases}
     named = {
         "the kill matrix": {name for peer in peers for name in (*peer.breaks, *peer.watch)},
-        "uncovered.toml": set(uncovered.load()),
-        "unproved.toml": set(unproved.load().requirements),
+        "gaps.toml": set(gaps.load().requirements),
         "a case": {name for case in cases for name in case.requirements},
     }
     found = [
@@ -103,7 +99,7 @@ def problems(spec: Spec, cases: Sequence[Case], peers: Sequence[Broken]) -> list
     ]
     tried = {
         "the kill matrix": {id for peer in peers for id in peer.kills},
-        "unproved.toml": set(unproved.load().cases),
+        "gaps.toml": set(gaps.load().cases),
     }
     found += [f"{where} names {id}, which is no case" for where in tried for id in sorted(tried[where] - ids)]
     return found

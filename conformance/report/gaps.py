@@ -1,7 +1,7 @@
-"""The requirements that nothing checks, each with a kind and a reason. They stand in uncovered.toml.
+"""What the suite does not show, each entry with its reason, from data/gaps.toml.
 
-A test holds the list against SPEC.md, the cases and the tests: whoever adds a case strikes its requirement
-off, and whoever writes a requirement either has it checked or says here why not.
+Tests hold the list against SPEC.md, the cases, the tests and the kill matrix: nothing is missing from it, and nothing
+in it is stale. Remove an entry when a case or a broken peer makes it untrue.
 """
 
 import tomllib
@@ -10,25 +10,45 @@ from typing import NamedTuple
 
 from conformance.files import DATA
 
-KINDS = {
-    "untestable": "no peer could tell whether it is kept, or only by luck",
-    "client role, later": "binds clients, and is judged when the suite can drive one",
-    "extension, later": "about an extension, or an optional part, that the reference programs do not have yet",
-}
+_SHORTEST = 20
 
 
-class Uncovered(NamedTuple):
-    """Why a requirement is not checked; `kind` is a key of KINDS."""
+class Gaps(NamedTuple):
+    """Reasons by id.
 
-    kind: str
-    reason: str
+    - `untestable`: requirements that nothing checks, because no peer could tell whether they are kept
+    - `unproved`: requirements with a case or a test, but no broken peer that a case tells from a correct one
+    - `cases`: cases that fail on no broken peer
+    """
+
+    untestable: dict[str, str]
+    unproved: dict[str, str]
+    cases: dict[str, str]
+
+    @property
+    def requirements(self) -> dict[str, str]:
+        """The reasons of all requirements."""
+        return self.untestable | self.unproved
 
 
 @cache
-def load() -> dict[str, Uncovered]:
-    """The list by requirement. Raises ValueError for an entry without a known kind and a reason."""
-    entries = tomllib.loads((DATA / "uncovered.toml").read_text(encoding="utf-8"))
-    for name, entry in entries.items():
-        if entry.keys() != {"kind", "reason"} or entry["kind"] not in KINDS or len(entry["reason"]) < 20:
-            raise ValueError(f"uncovered.toml: {name} needs a kind of {list(KINDS)} and a reason, and no more")
-    return {name: Uncovered(entry["kind"], entry["reason"]) for name, entry in entries.items()}
+def load() -> Gaps:
+    """Reads the list. Raises ValueError as `parse` does."""
+    return parse((DATA / "gaps.toml").read_text(encoding="utf-8"))
+
+
+def parse(text: str) -> Gaps:
+    """The list in a text of TOML.
+
+    Raises ValueError for other tables, a requirement in two of them, or an entry without a reason.
+    """
+    tables = tomllib.loads(text)
+    if tables.keys() != set(Gaps._fields):
+        raise ValueError(f"gaps.toml: expected the tables {', '.join(Gaps._fields)}, found {', '.join(tables)}")
+    for name, reason in (item for table in tables.values() for item in table.items()):
+        if not isinstance(reason, str) or len(reason) < _SHORTEST:
+            raise ValueError(f"gaps.toml: {name} needs a reason of at least {_SHORTEST} characters")
+    gaps = Gaps(**tables)
+    for name in gaps.untestable.keys() & gaps.unproved.keys():
+        raise ValueError(f"gaps.toml: {name} is untestable and unproved")
+    return gaps

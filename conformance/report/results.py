@@ -17,8 +17,7 @@ from typing import Any, cast
 
 from conformance.files import DATA, document
 from conformance.harness.verdicts import Result
-from conformance.report import gaps as uncovered
-from conformance.report import trace
+from conformance.report import gaps, trace
 from conformance.report.terminal import RESULTS_VERSION, Summary, as_json
 from conformance.spec.tables import Spec
 from conformance.wire.octets import HEADER, decode, read_header, split_frames
@@ -86,14 +85,14 @@ def _result(result: Result, role: str, spec: Spec, kills: dict[str, list[str]]) 
 def _requirements(spec: Spec, summary: Summary) -> dict[str, Any]:
     """Those that the role is bound by, or that a case names; `untested` says why nothing checks one."""
     named = {name for result in summary.results for name in (*result.requirements, result.requirement)}
-    reasons = uncovered.load()
+    untestable = gaps.load().untestable
     return {
         item.id: {
             "section": item.section,
             "level": item.level,
             "binds": item.binds,
             "text": item.text,
-            "untested": reasons[item.id].reason if item.id in reasons and item.id not in named else "",
+            "untested": untestable.get(item.id, "") if item.id not in named else "",
         }
         for item in spec.requirements.values()
         if item.id in named or item.binds in (summary.role, "both")

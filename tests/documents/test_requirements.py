@@ -1,4 +1,4 @@
-"""Every requirement of SPEC.md is checked somewhere, or conformance/uncovered.toml says why not.
+"""Every requirement of SPEC.md is checked somewhere, or conformance/data/gaps.toml says why not.
 
 It is checked when a case of the suite names it or judges by it, or when a test cites it in a docstring or a
 comment, or stands for it in the table below. A frame that a case sends broken on purpose names the requirement
@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from conformance.cli import all_cases
-from conformance.report import gaps as uncovered
+from conformance.report import gaps
 from conformance.spec import tables as spec
 from tests.support.places import ROOT
 
 SPEC = spec.load()
-UNCOVERED = uncovered.load()
+UNTESTABLE = gaps.load().untestable
 NOBODYS = {"RW-NONE-1", "RW-NOT-1"}
 """Ids that tests of the suite use for requirements that do not exist."""
 NO_EVIDENCE = {"documents/test_requirements.py", "documents/test_spec.py", "documents/test_spec_document.py"}
@@ -96,8 +96,8 @@ CHECKED = NAMED | JUDGED | TESTED | TESTED_BY.keys()
 
 @pytest.mark.parametrize("name", SPEC.requirements)
 def test_requirement_is_checked_or_excused(name: str) -> None:
-    if name in UNCOVERED:
-        assert name not in CHECKED, f"{name} is checked: strike it off conformance/uncovered.toml"
+    if name in UNTESTABLE:
+        assert name not in CHECKED, f"{name} is checked: strike it off conformance/data/gaps.toml"
     else:
         assert name in CHECKED, f"no case and no test is about {name}: {SPEC.requirements[name].text}"
 
@@ -112,12 +112,3 @@ def test_table_of_tests_is_not_stale(name: str) -> None:
     file, _, test = TESTED_BY[name].partition("::")
     assert name in SPEC.requirements
     assert re.search(rf"^def {test}\(", (ROOT / "tests" / file).read_text(encoding="utf-8"), re.MULTILINE)
-
-
-def test_excuses_are_in_the_order_of_the_document() -> None:
-    assert list(UNCOVERED) == [name for name in SPEC.requirements if name in UNCOVERED]
-
-
-def test_excuse_of_a_client_binds_a_client() -> None:
-    later = [name for name, entry in UNCOVERED.items() if entry.kind == "client role, later"]
-    assert [name for name in later if SPEC.requirements[name].binds != "client"] == []

@@ -10,8 +10,7 @@ import json
 import pytest
 
 from conformance.cli import all_cases, main
-from conformance.report import gaps as uncovered
-from conformance.report import unproved
+from conformance.report import gaps
 from conformance.report.coverage import MATRIX, STATUSES, Broken, coverage, matrix, problems
 from conformance.server.cases import server_cases
 from conformance.spec.tables import load
@@ -25,9 +24,7 @@ AT_ONCE = 6  # broken peers in a test
 KILLED = {id for peer in MATRIX_ROWS.values() for id in peer.kills}
 ROWS = {row.id: row for row in coverage(load(), list(CASES.values()), list(MATRIX_ROWS.values()))}
 
-# What neither the kill matrix nor anything else shows yet, since the reference programs lack it, is excused by
-# uncovered.toml.
-EXCUSED = uncovered.load().keys() | unproved.load().requirements.keys()
+EXCUSED = gaps.load().requirements
 
 
 def _groups() -> list[list[str]]:
@@ -75,16 +72,16 @@ def test_whole_servers_pass_what_kills_broken_ones() -> None:
 @pytest.mark.parametrize("role", PROVED_ROLES)
 def test_every_case_kills_or_says_why_not(role: str) -> None:
     mine = {id for id, case in CASES.items() if case.role == role}
-    excused = {id for id in unproved.load().cases if id in mine}
-    assert mine - KILLED - excused == set(), "kill nothing, and conformance/unproved.toml does not say why"
-    assert excused & KILLED == set(), "kill something: strike them off conformance/unproved.toml"
+    excused = {id for id in gaps.load().cases if id in mine}
+    assert mine - KILLED - excused == set(), "kill nothing, and conformance/data/gaps.toml does not say why"
+    assert excused & KILLED == set(), "kill something: strike them off conformance/data/gaps.toml"
 
 
 @pytest.mark.parametrize("id", [row.id for row in ROWS.values() if row.level.startswith("MUST")])
 def test_every_requirement_is_proved_or_says_why_not(id: str) -> None:
     proved = ROWS[id].status == "proved"
-    assert proved or id in EXCUSED, f"nothing proves it, and conformance/unproved.toml does not say why: {ROWS[id]}"
-    assert not (proved and id in EXCUSED), f"{id} is proved: strike it off conformance/unproved.toml"
+    assert proved or id in EXCUSED, f"nothing proves it, and conformance/data/gaps.toml does not say why: {ROWS[id]}"
+    assert not (proved and id in EXCUSED), f"{id} is proved: strike it off conformance/data/gaps.toml"
 
 
 def test_nobody_names_what_does_not_exist() -> None:
