@@ -22,7 +22,7 @@ OURS = b"3rfcNHYJY1ZVvWVs7j"
 class Exchange:
     """An exchange at the suite's end: the client's HELLO has come."""
 
-    wire: RawServer
+    server: RawServer
     hello: Hello
     name: bytes
     nonce: bytes
@@ -47,30 +47,30 @@ class Exchange:
         return scram.signature(self.password, self.message(), SALT, scram.LEAST)
 
     def challenge(self, data: bytes, *, breaks: str = "") -> None:
-        self.wire.send(Auth(data, request=self.hello.request), breaks=breaks)
+        self.server.send(Auth(data, request=self.hello.request), breaks=breaks)
 
 
-def _read(wire: RawServer, hello: Hello, password: str) -> Exchange:
+def _read(server: RawServer, hello: Hello, password: str) -> Exchange:
     if hello.mechanism != scram.MECHANISM:
         raise Failed(scram.MECHANISM, hello.mechanism, "RW-SCRAM-1")
     found = re.fullmatch(rb"n,,n=([^,]+),r=([!-+\--~]+)", hello.auth)
     if found is None:
         raise Failed("n,,n=..,r=..", repr(hello.auth), "RW-SCRAM-1")
-    return Exchange(wire, hello, found[1], found[2], password)
+    return Exchange(server, hello, found[1], found[2], password)
 
 
 async def _asked(t: ClientContext, name: str = "ada", password: str = PASSWORD) -> Exchange:
     """A client that was told to log in, and has said HELLO."""
     t.needs("accounts")
-    wire, hello = await t.greeted(name, password=password)
-    return _read(wire, hello, password)
+    server, hello = await t.greeted(name, password=password)
+    return _read(server, hello, password)
 
 
 async def _answered(t: ClientContext, name: str = "ada", password: str = PASSWORD) -> Exchange:
     """A client that has answered the challenge, as who knows the password does."""
     exchange = await _asked(t, name, password)
     exchange.challenge(exchange.first())
-    answer = await exchange.wire.expect(Auth, "RW-AUTH-1")
+    answer = await exchange.server.expect(Auth, "RW-AUTH-1")
     wanted = exchange.final()
     t.require(answer.data == wanted, repr(wanted), repr(answer.data), "RW-SCRAM-1")
     t.require(answer.request == exchange.hello.request, "HELLO's request", answer.request, "RW-AUTH-1")
@@ -79,8 +79,8 @@ async def _answered(t: ClientContext, name: str = "ada", password: str = PASSWOR
 
 async def _given_up(t: ClientContext, exchange: Exchange, requirement: str) -> None:
     """GOAWAY(AUTH_FAILED), no connection, and no attempt to make another."""
-    await exchange.wire.expect_goaway(Code.AUTH_FAILED, requirement=requirement)
-    await exchange.wire.close()
+    await exchange.server.expect_goaway(Code.AUTH_FAILED, requirement=requirement)
+    await exchange.server.close()
     await t.report("closed", requirement="RW-RECONNECT-4")
     t.require(not t.client.of("connected"), "not connected", t.client.of("connected"), requirement)
     await t.alive()
@@ -91,10 +91,10 @@ async def login(t: ClientContext) -> None:
     """A client with a password logs in: n,, and its name, the proof, and WELCOME with the right signature."""
     exchange = await _answered(t)
     t.require(exchange.hello.name == "ada", "the name of the account in HELLO", exchange.hello.name)
-    exchange.wire.send(t.welcome(exchange.hello, name="Ada", auth=exchange.signature(), flags=2))
+    exchange.server.send(t.welcome(exchange.hello, name="Ada", auth=exchange.signature(), flags=2))
     report = await t.report("connected")
     t.require(report.get("name") == "Ada", "the name of the account as it is granted", report, "RW-WELCOME-6")
-    await exchange.wire.fence()
+    await exchange.server.fence()
 
 
 @case("13/scram-names", "RW-SCRAM-1")
@@ -118,9 +118,9 @@ async def fresh_nonce(t: ClientContext) -> None:
     """The nonce of another connection is another one."""
     t.needs("reconnect")
     first = await _asked(t)
-    await first.wire.close(abort=True)
-    wire = await t.accept(within=t.options.timeout + 2.0)
-    second = _read(wire, await t.hello(wire), PASSWORD)
+    await first.server.close(abort=True)
+    server = await t.accept(within=t.options.timeout + 2.0)
+    second = _read(server, await t.hello(server), PASSWORD)
     t.require(first.nonce != second.nonce, "another nonce", first.nonce)
     t.require(len(first.nonce) >= 16, "a nonce of some length", first.nonce)
 
@@ -147,7 +147,7 @@ def _challenged(requirement: str, make: Callable[[Exchange], bytes]) -> Callable
         exchange = await _asked(t)
         exchange.challenge(make(exchange), breaks=requirement)
         await _given_up(t, exchange, requirement)
-        t.require(not exchange.wire.left_over(Auth), "no proof", exchange.wire.left_over(Auth), requirement)
+        t.require(not exchange.server.left_over(Auth), "no proof", exchange.server.left_over(Auth), requirement)
 
     return run
 
@@ -170,7 +170,7 @@ _SIGNATURES: dict[str, Callable[[Exchange], bytes]] = {
 def _signed(make: Callable[[Exchange], bytes]) -> Callable[[ClientContext], Awaitable[None]]:
     async def run(t: ClientContext) -> None:
         exchange = await _answered(t)
-        exchange.wire.send(t.welcome(exchange.hello, auth=make(exchange)), breaks="RW-SCRAM-7")
+        exchange.server.send(t.welcome(exchange.hello, auth=make(exchange)), breaks="RW-SCRAM-7")
         await _given_up(t, exchange, "RW-SCRAM-4")
 
     return run
@@ -185,7 +185,7 @@ for _path, _sign in _SIGNATURES.items():
 async def welcome_without_challenge(t: ClientContext) -> None:
     """A server that welcomes an account without having shown that it knows it is left."""
     exchange = await _asked(t)
-    exchange.wire.send(t.welcome(exchange.hello), breaks="RW-SCRAM-7")
+    exchange.server.send(t.welcome(exchange.hello), breaks="RW-SCRAM-7")
     await _given_up(t, exchange, "RW-WELCOME-3")
 
 
@@ -194,7 +194,7 @@ async def welcome_before_answer(t: ClientContext) -> None:
     """So is one that welcomes it together with the challenge."""
     exchange = await _asked(t)
     octets = t.welcome(exchange.hello, auth=b"v=" + b"A" * 43 + b"=")
-    exchange.wire.send(Auth(exchange.first(), request=exchange.hello.request), octets, breaks="RW-SCRAM-7")
+    exchange.server.send(Auth(exchange.first(), request=exchange.hello.request), octets, breaks="RW-SCRAM-7")
     await _given_up(t, exchange, "RW-WELCOME-3")
 
 
@@ -203,8 +203,8 @@ async def challenge_twice(t: ClientContext) -> None:
     """A challenge behind the last answer is answered with AUTH, or ends the connection with AUTH_FAILED."""
     exchange = await _answered(t)
     exchange.challenge(exchange.first())
-    wire = exchange.wire
-    end = await wire.wait(lambda: wire.find(Auth) or wire.find(Goaway), "AUTH or GOAWAY", "RW-AUTH-1")
+    server = exchange.server
+    end = await server.wait(lambda: server.find(Auth) or server.find(Goaway), "AUTH or GOAWAY", "RW-AUTH-1")
     if isinstance(end, Goaway):
         t.require(end.code == Code.AUTH_FAILED, "AUTH_FAILED", end.code)
 
@@ -214,7 +214,7 @@ async def wrong_password(t: ClientContext) -> None:
     """After ERROR(AUTH_FAILED) the client does not try again, with or without the account."""
     exchange = await _answered(t)
     refusal = Error(Code.AUTH_FAILED, 0, "no", request=exchange.hello.request)
-    exchange.wire.send(refusal, Goaway(Code.AUTH_FAILED))
-    await exchange.wire.close()
+    exchange.server.send(refusal, Goaway(Code.AUTH_FAILED))
+    await exchange.server.close()
     await t.report("closed", requirement="RW-RECONNECT-4")
     await t.quiet(1.5, "RW-RECONNECT-4", "no further attempt")

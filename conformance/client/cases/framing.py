@@ -23,41 +23,41 @@ from protocol.registry import Code, Flag, FrameType
 @case("5.2/single-octets", "RW-FRAME-4")
 async def single_octets(t: ClientContext) -> None:
     """A whole session in single octets is the same session."""
-    wire = await t.dialled()
-    wire.invariants.prefaced = True
+    server = await t.dialled()
+    server.invariants.prefaced = True
     for octet in SERVER_PREFACE:
-        wire.write(bytes([octet]))
-        await wire.flush()
-    hello = await wire.wait(lambda: wire.invariants.hello, "HELLO", "RW-FRAME-4")
+        server.write(bytes([octet]))
+        await server.flush()
+    hello = await server.wait(lambda: server.invariants.hello, "HELLO", "RW-FRAME-4")
 
     async def send(*frames: Frame) -> None:
         octets = b"".join(map(encode, frames))
-        await wire.send_cut(octets, [octets[at : at + 1] for at in range(len(octets))])
+        await server.send_cut(octets, [octets[at : at + 1] for at in range(len(octets))])
 
     await send(t.welcome(hello))
     await t.report("connected", requirement="RW-FRAME-4")
     room = t.room()
     id = t.client.tell("join", room=room.name)
-    join = await wire.expect(Join)
+    join = await server.expect(Join)
     messages = [room.message(bytes([n])) for n in range(3)]
     room.next = 1
     await send(t.joined(room, join), *messages)
     await t.answer(id, "joined", requirement="RW-FRAME-4")
     room.next = 4
-    await t.marker(wire, room, "RW-FRAME-4")
+    await t.marker(server, room, "RW-FRAME-4")
     t.require(t.seqs(room) == ["1", "2", "3", "4"], "messages 1 to 4", t.seqs(room))
 
 
 @case("5.2/cut-everywhere", "RW-FRAME-4")
 async def cut_everywhere(t: ClientContext) -> None:
     """A message in two segments, cut at each of its octets in turn, is the same message."""
-    wire, room = await t.member()
+    server, room = await t.member()
     size = len(encode(room.again(1, b"cut")))
     for at in range(1, size):
         octets = encode(room.message(b"cut"))
-        wire.send_octets(octets[:at], breaks="RW-FRAME-7")
+        server.send_octets(octets[:at], breaks="RW-FRAME-7")
         await t.alive()
-        wire.write(octets[at:])
+        server.write(octets[at:])
     await t.report("message", lambda report: report.get("seq") == str(size - 1), "RW-FRAME-4")
     expected = [str(seq) for seq in range(1, size)]
     t.require(t.seqs(room) == expected, f"messages 1 to {size - 1}", t.seqs(room))
@@ -66,19 +66,19 @@ async def cut_everywhere(t: ClientContext) -> None:
 @case("5.2/many-in-one", "RW-FRAME-4")
 async def many_in_one(t: ClientContext) -> None:
     """Hundreds of frames in one segment are all taken."""
-    wire, room = await t.member()
-    wire.send(*(room.message() for _ in range(300)))
-    await t.marker(wire, room, "RW-FRAME-4")
+    server, room = await t.member()
+    server.send(*(room.message() for _ in range(300)))
+    await t.marker(server, room, "RW-FRAME-4")
     t.require(t.seqs(room) == [str(n) for n in range(1, 302)], "messages 1 to 301", t.seqs(room)[-3:])
 
 
 @case("5.2/end-within-a-frame", "RW-FRAME-4")
 async def end_of_stream_in_a_frame(t: ClientContext) -> None:
     """A stream that ends within a frame is the end of the connection, and nothing of the frame is shown."""
-    wire, room = await t.member()
-    await t.marker(wire, room)
-    wire.send_octets(encode(room.message(b"half"))[:-1], breaks="RW-FRAME-7")
-    await wire.close()
+    server, room = await t.member()
+    await t.marker(server, room)
+    server.send_octets(encode(room.message(b"half"))[:-1], breaks="RW-FRAME-7")
+    await server.close()
     await t.report("disconnected", requirement="RW-FRAME-4")
     t.require(t.seqs(room) == ["1"], "message 1 alone", t.seqs(room))
 
@@ -86,30 +86,30 @@ async def end_of_stream_in_a_frame(t: ClientContext) -> None:
 @case("5.2/limit-before-welcome", "RW-FRAME-2", "RW-FRAME-1")
 async def limit_before_welcome(t: ClientContext) -> None:
     """Before WELCOME, a length of 4,097 is FRAME_TOO_LARGE as soon as the header is there."""
-    wire, hello = await t.waiting()
+    server, hello = await t.waiting()
     octets = HEADER.pack(4097, FrameType.WELCOME, 0, hello.request, 0)
-    await refused(t, wire, octets, "RW-FRAME-2", Code.FRAME_TOO_LARGE)
+    await refused(t, server, octets, "RW-FRAME-2", Code.FRAME_TOO_LARGE)
 
 
 @case("5.2/full-welcome", "RW-FRAME-2")
 async def full_welcome(t: ClientContext) -> None:
     """A WELCOME of 4,096 octets is taken."""
-    wire, hello = await t.greeted()
+    server, hello = await t.greeted()
     welcome = t.welcome(hello)
     room_left = 4096 - (len(encode(welcome)) - HEADER.size) - 4
-    wire.send(replace(welcome, fields=(*welcome.fields, Field(IGNORABLE, bytes(room_left)))))
+    server.send(replace(welcome, fields=(*welcome.fields, Field(IGNORABLE, bytes(room_left)))))
     await t.report("connected", requirement="RW-FRAME-2")
 
 
 for _limit in (4096, 20_000):
 
     async def _limits(t: ClientContext, limit: int = _limit) -> None:
-        wire, room = await t.member(max_body=limit)
+        server, room = await t.member(max_body=limit)
         overhead = len(encode(room.again(1, b""))) - HEADER.size
-        wire.send(room.message(bytes(limit - overhead)))
+        server.send(room.message(bytes(limit - overhead)))
         await t.report("message", requirement="RW-FRAME-2")
         header = HEADER.pack(limit + 1, FrameType.MESSAGE, 0x8000, 0, room.ref)
-        await refused(t, wire, header, "RW-FRAME-1", Code.FRAME_TOO_LARGE)
+        await refused(t, server, header, "RW-FRAME-1", Code.FRAME_TOO_LARGE)
 
     _text = "After WELCOME max_body is the limit: as much is taken, and one octet more refused by the header alone."
     add(f"5.2/limit-{_limit}", ["RW-FRAME-1", "RW-FRAME-2"], _text, _limits)
@@ -118,20 +118,20 @@ for _limit in (4096, 20_000):
 @case("5.2/length-of-four-gigabytes", "RW-FRAME-1")
 async def huge_length(t: ClientContext) -> None:
     """A length of 2^32 - 1 is refused, not waited for."""
-    wire, room = await t.member()
-    await t.marker(wire, room)
+    server, room = await t.member()
+    await t.marker(server, room)
     header = HEADER.pack(2**32 - 1, 0x8021, 0, 0, 0)
-    await refused(t, wire, header, "RW-FRAME-1", Code.FRAME_TOO_LARGE)
+    await refused(t, server, header, "RW-FRAME-1", Code.FRAME_TOO_LARGE)
 
 
 @case("5.2/own-bodies", "RW-FRAME-3")
 async def own_bodies(t: ClientContext) -> None:
     """A client does not send a body above max_body: a payload that is too long fails, and the next one goes out."""
-    wire, room = await t.member(max_body=4096)
+    server, room = await t.member(max_body=4096)
     id = t.publish(room, bytes(5000))
     await t.answer(id, "error", requirement="RW-FRAME-3")
-    await t.published(wire, room, b"short")
-    t.require(not wire.left_over(Publish), "nothing of the long one", wire.left_over(Publish))
+    await t.published(server, room, b"short")
+    t.require(not server.left_over(Publish), "nothing of the long one", server.left_over(Publish))
 
 
 def _welcome(name: bytes = b"ada", tail: bytes = b"") -> bytes:
@@ -157,9 +157,9 @@ _BODIES: dict[str, tuple[FrameType, bytes, int]] = {
 
 def _tried(name: str, requirement: str, code: Code, text: str, octets: Octets) -> None:
     async def run(t: ClientContext) -> None:
-        wire, room = await t.member()
-        await t.marker(wire, room)
-        await refused(t, wire, octets(room), requirement, code)
+        server, room = await t.member()
+        await t.marker(server, room)
+        await refused(t, server, octets(room), requirement, code)
 
     add(name, [requirement, "RW-CLOSE-2"], text, run)
 
@@ -188,24 +188,24 @@ _shape("presence", "with a cut field", b"\x01" + u64(5) + b8(b"bob") + u16(IGNOR
 @case("5.2/malformed-welcome", "RW-FRAME-7", "RW-CLOSE-2")
 async def malformed_welcome(t: ClientContext) -> None:
     """A WELCOME with an octet left over is MALFORMED, and no connection."""
-    wire, hello = await t.waiting()
+    server, hello = await t.waiting()
     octets = frame(FrameType.WELCOME, _welcome(tail=b"\x00"), request=hello.request)
-    await refused(t, wire, octets, "RW-FRAME-7", Code.MALFORMED)
+    await refused(t, server, octets, "RW-FRAME-7", Code.MALFORMED)
     t.require(not t.client.of("connected"), "no report of a connection", t.client.of("connected"))
 
 
 def _reply_shape(name: str, op: str, body: bytes, type: FrameType) -> None:
     async def run(t: ClientContext) -> None:
-        wire, room = await t.member()
-        await t.marker(wire, room)
+        server, room = await t.member()
+        await t.marker(server, room)
         if op == "publish":
             t.publish(room)
-            request = (await wire.expect(Publish)).request
+            request = (await server.expect(Publish)).request
         else:
             t.client.tell("join", room="other")
-            request = (await wire.expect(Join)).request
+            request = (await server.expect(Join)).request
         octets = frame(type, body, request=request, room=room.ref + 50)
-        await refused(t, wire, octets, "RW-FRAME-7", Code.MALFORMED)
+        await refused(t, server, octets, "RW-FRAME-7", Code.MALFORMED)
 
     text = f"{name.upper()} of the wrong length is MALFORMED."
     add(f"5.2/malformed-reply-{name}", ["RW-FRAME-7", "RW-CLOSE-2"], text, run)
@@ -258,38 +258,38 @@ for _name, (_type, _body, _room) in _BODIES.items():
 async def ignorable_fields(t: ClientContext) -> None:
     """Fields that are ignorable are ignored, in every frame: reserved, private, relayed, unassigned, repeated."""
     fields = tuple(Field(type, b"\xff") for type in (IGNORABLE, IGNORABLE, 0xF00F, 0xC001, 0x8005, 0x8002))
-    wire, hello = await t.greeted()
+    server, hello = await t.greeted()
     welcome = t.welcome(hello)
-    wire.send(replace(welcome, fields=(*welcome.fields, *fields[:5])))
+    server.send(replace(welcome, fields=(*welcome.fields, *fields[:5])))
     await t.report("connected", requirement="RW-FIELD-1")
     room = t.room()
     id = t.client.tell("join", room=room.name)
-    join = await wire.expect(Join)
-    wire.send(replace(t.joined(room, join), fields=fields))
+    join = await server.expect(Join)
+    server.send(replace(t.joined(room, join), fields=fields))
     await t.answer(id, "joined", requirement="RW-FIELD-1")
-    wire.send(
+    server.send(
         Roster((RosterEntry(5, 0, "bob"),), fields, flags=Flag.RESET, room=room.ref),
         Presence(1, 6, "eve", fields, room=room.ref),
         room.message(b"m", fields=fields),
     )
-    wire.send_octets(PING[:3] + b"\x0e" + PING[4:] + field(IGNORABLE, b"hi"))
+    server.send_octets(PING[:3] + b"\x0e" + PING[4:] + field(IGNORABLE, b"hi"))
     id = t.publish(room)
-    publish = await wire.expect(Publish)
-    wire.send(replace(t.ack(room, publish), fields=fields))
+    publish = await server.expect(Publish)
+    server.send(replace(t.ack(room, publish), fields=fields))
     await t.answer(id, "published", requirement="RW-FIELD-1")
     room.next -= 1
-    wire.send(t.echo(room, publish, room.next, fields=fields))
+    server.send(t.echo(room, publish, room.next, fields=fields))
     room.next += 1
-    await t.marker(wire, room, "RW-FIELD-1")
+    await t.marker(server, room, "RW-FIELD-1")
     t.require(t.seqs(room) == ["1", "2", "3"], "messages 1 to 3", t.seqs(room))
 
 
 @case("5.3/repeated", "RW-FIELD-3")
 async def repeated_field(t: ClientContext) -> None:
     """AGENT twice in WELCOME, where the client knows it, is MALFORMED."""
-    wire, hello = await t.waiting()
+    server, hello = await t.waiting()
     octets = frame(FrameType.WELCOME, _welcome(tail=field(0x8002, b"a") * 2), request=hello.request)
-    await refused(t, wire, octets, "RW-FIELD-3", Code.MALFORMED)
+    await refused(t, server, octets, "RW-FIELD-3", Code.MALFORMED)
 
 
 for _name, _field in {
@@ -299,9 +299,9 @@ for _name, _field in {
 }.items():
 
     async def _laid_out(t: ClientContext, octets: bytes = _field) -> None:
-        wire, hello = await t.waiting()
+        server, hello = await t.waiting()
         welcome = frame(FrameType.WELCOME, _welcome(tail=octets), request=hello.request)
-        await refused(t, wire, welcome, "RW-FIELD-4", Code.MALFORMED)
+        await refused(t, server, welcome, "RW-FIELD-4", Code.MALFORMED)
 
     _text = "A known field of WELCOME that is not laid out as its table says is MALFORMED."
     add(f"5.3/layout-{_name}", ["RW-FIELD-4"], _text, _laid_out)
@@ -310,28 +310,28 @@ for _name, _field in {
 @case("5.4/unknown-flags", "RW-FLAG-1")
 async def unknown_flags(t: ClientContext) -> None:
     """Flags that are not defined for a frame are ignored, in every frame."""
-    wire, hello = await t.greeted()
+    server, hello = await t.greeted()
     odd = 0x3F40
-    wire.send(t.welcome(hello, flags=odd | Flag.DURABLE), breaks="RW-FLAG-1")
+    server.send(t.welcome(hello, flags=odd | Flag.DURABLE), breaks="RW-FLAG-1")
     await t.report("connected", requirement="RW-FLAG-1")
     room = t.room()
     id = t.client.tell("join", room=room.name)
-    join = await wire.expect(Join)
-    wire.send(t.joined(room, join, flags=odd), breaks="RW-FLAG-1")
+    join = await server.expect(Join)
+    server.send(t.joined(room, join, flags=odd), breaks="RW-FLAG-1")
     await t.answer(id, "joined", requirement="RW-FLAG-1")
-    wire.send(
+    server.send(
         Roster((RosterEntry(5, 0xFD, "bob"),), flags=odd | Flag.RESET, room=room.ref),
         Presence(1, 6, "eve", flags=odd, room=room.ref),
         room.message(flags=odd | Flag.SEQ),
         breaks="RW-FLAG-1",
     )
     id = t.publish(room)
-    publish = await wire.expect(Publish)
-    wire.send(t.ack(room, publish, flags=odd), breaks="RW-FLAG-1")
+    publish = await server.expect(Publish)
+    server.send(t.ack(room, publish, flags=odd), breaks="RW-FLAG-1")
     await t.answer(id, "published", requirement="RW-FLAG-1")
-    await wire.fence("RW-FLAG-1")
-    wire.send_octets(frame(FrameType.GOAWAY, goaway_octets(0)[16:], flags=odd), breaks="RW-FLAG-1")
-    await wire.expect(Goaway, "RW-FLAG-1")
+    await server.fence("RW-FLAG-1")
+    server.send_octets(frame(FrameType.GOAWAY, goaway_octets(0)[16:], flags=odd), breaks="RW-FLAG-1")
+    await server.expect(Goaway, "RW-FLAG-1")
 
 
 # Numbers and text.
@@ -352,11 +352,11 @@ for _name, _make in _BEYOND.items():
 @case("6.2/beyond-ack", "RW-CHECK-4")
 async def ack_beyond(t: ClientContext) -> None:
     """An ACK with a seq above 2^53 - 1 is MALFORMED."""
-    wire, room = await t.member()
+    server, room = await t.member()
     t.publish(room)
-    publish = await wire.expect(Publish)
+    publish = await server.expect(Publish)
     octets = frame(FrameType.ACK, u64(2**53) + u64(1), request=publish.request, room=room.ref)
-    await refused(t, wire, octets, "RW-CHECK-4", Code.MALFORMED)
+    await refused(t, server, octets, "RW-CHECK-4", Code.MALFORMED)
 
 
 _BAD = b"\xff\xfe"
@@ -375,17 +375,17 @@ for _name, _make in _NAMES.items():
 @case("6.2/text-is-no-error", "RW-CHECK-5")
 async def ill_formed_text(t: ClientContext) -> None:
     """Ill-formed UTF-8 in payloads and texts is no error; what was sent as text stays as its octets."""
-    wire, room = await t.member()
-    wire.send(room.message(b"\xff\xc0 text", ctype=0))
+    server, room = await t.member()
+    server.send(room.message(b"\xff\xc0 text", ctype=0))
     report = await t.report("message", requirement="RW-CHECK-5")
     t.require(report.get("payload") == b"\xff\xc0 text".hex(), "the octets of the payload", report)
     id = t.publish(room)
-    publish = await wire.expect(Publish)
+    publish = await server.expect(Publish)
     error = u16(Code.FORBIDDEN) + u32(0) + b16(b"\xff\xff")
-    wire.send_octets(frame(FrameType.ERROR, error, request=publish.request, room=room.ref))
+    server.send_octets(frame(FrameType.ERROR, error, request=publish.request, room=room.ref))
     await t.answer(id, "error", requirement="RW-CHECK-5")
-    wire.send_octets(frame(FrameType.EVICTED, u16(Code.KICKED) + u32(0) + b16(b"\xff"), room=room.ref))
+    server.send_octets(frame(FrameType.EVICTED, u16(Code.KICKED) + u32(0) + b16(b"\xff"), room=room.ref))
     await t.report("evicted", requirement="RW-CHECK-5")
-    await wire.fence("RW-CHECK-5")
-    wire.send_octets(goaway_octets(Code.NONE, text=b"\xf5\x80"))
-    await wire.expect_goaway(Code.NONE, requirement="RW-CHECK-5")
+    await server.fence("RW-CHECK-5")
+    server.send_octets(goaway_octets(Code.NONE, text=b"\xf5\x80"))
+    await server.expect_goaway(Code.NONE, requirement="RW-CHECK-5")

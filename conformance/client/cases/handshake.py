@@ -14,34 +14,34 @@ from protocol.registry import Code, FrameType
 @case("5.1/waits-for-preface", "RW-PREFACE-1", "RW-HELLO-1")
 async def waits_for_preface(t: ClientContext) -> None:
     """The client sends its preface, and HELLO only when the whole of the server's has come, octet by octet."""
-    wire = await t.dialled()
-    t.require(wire.preface[4] <= 1 <= wire.preface[5], "version 1 in its range", wire.preface.hex())
+    server = await t.dialled()
+    t.require(server.preface[4] <= 1 <= server.preface[5], "version 1 in its range", server.preface.hex())
     for octet in SERVER_PREFACE[:-1]:
-        wire.write(bytes([octet]))
-        await wire.flush()
+        server.write(bytes([octet]))
+        await server.flush()
         await t.alive()
-        t.require(not wire.received, "nothing before the whole preface", wire.received)
-    wire.invariants.prefaced = True
-    wire.write(SERVER_PREFACE[-1:])
-    await wire.expect(Hello, "RW-HELLO-1")
+        t.require(not server.received, "nothing before the whole preface", server.received)
+    server.invariants.prefaced = True
+    server.write(SERVER_PREFACE[-1:])
+    await server.expect(Hello, "RW-HELLO-1")
 
 
 @case("5.1/zero-fields-ignored", "RW-PREFACE-7")
 async def zero_fields_ignored(t: ClientContext) -> None:
     """Values in the zero fields of the server's preface change nothing."""
-    wire = await t.dialled()
-    wire.send_preface(SERVER_PREFACE[:5] + b"\x01\xfe\xff", breaks="RW-PREFACE-7")
-    hello = await wire.expect(Hello, "RW-PREFACE-7")
-    wire.send(t.welcome(hello))
+    server = await t.dialled()
+    server.send_preface(SERVER_PREFACE[:5] + b"\x01\xfe\xff", breaks="RW-PREFACE-7")
+    hello = await server.expect(Hello, "RW-PREFACE-7")
+    server.send(t.welcome(hello))
     await t.report("connected", requirement="RW-PREFACE-7")
 
 
 def _left(octets: bytes, requirement: str) -> Callable[[ClientContext], Awaitable[None]]:
     async def run(t: ClientContext) -> None:
-        wire = await t.dialled()
-        wire.send_preface(octets, breaks=requirement)
-        await wire.expect_end(requirement)
-        t.require(not wire.received, "nothing sent after that", [i.frame for i in wire.received], requirement)
+        server = await t.dialled()
+        server.send_preface(octets, breaks=requirement)
+        await server.expect_end(requirement)
+        t.require(not server.received, "nothing sent after that", [i.frame for i in server.received], requirement)
         await t.report("disconnected", requirement=requirement)
         await t.alive()
 
@@ -67,14 +67,14 @@ for _version in (0, 2, 255):
 @case("7.1/hello", "RW-HELLO-1", "RW-REQUEST-1", "RW-SASL-3")
 async def hello(t: ClientContext) -> None:
     """HELLO is first, once, with the name that was asked for, and ANONYMOUS for a client without credentials."""
-    wire, hello = await t.greeted("Ada Lovelace")
+    server, hello = await t.greeted("Ada Lovelace")
     t.require(hello.name == "Ada Lovelace", 'the name "Ada Lovelace"', hello.name)
     t.require(hello.mechanism == "ANONYMOUS", "ANONYMOUS", hello.mechanism, "RW-SASL-3")
     t.require(hello.request != 0, "a request number", hello.request, "RW-REQUEST-1")
-    wire.send(t.welcome(hello))
+    server.send(t.welcome(hello))
     await t.report("connected")
-    await wire.fence()
-    t.require(not wire.left_over(Hello), "one HELLO", wire.left_over(Hello))
+    await server.fence()
+    t.require(not server.left_over(Hello), "one HELLO", server.left_over(Hello))
 
 
 @case("12/name-as-given", "RW-NAME-7")
@@ -87,23 +87,23 @@ async def hello_with_any_name(t: ClientContext) -> None:
 @case("8.3/waits-for-welcome", "RW-CONN-1")
 async def waits_for_welcome(t: ClientContext) -> None:
     """A request that the application wants before WELCOME is not sent before WELCOME."""
-    wire, hello = await t.greeted()
+    server, hello = await t.greeted()
     t.client.tell("join", room="lobby")
     await t.alive()
-    others = [item.frame for item in wire.received if not isinstance(item.frame, Hello)]
+    others = [item.frame for item in server.received if not isinstance(item.frame, Hello)]
     t.require(not others, "nothing before WELCOME", others)
-    wire.send(t.welcome(hello))
+    server.send(t.welcome(hello))
     await t.report("connected")
-    await wire.fence()
-    joins = wire.left_over(Join)
+    await server.fence()
+    joins = server.left_over(Join)
     t.require(len(joins) <= 1, "at most one JOIN", joins)
 
 
 @case("7.2/name-granted", "RW-WELCOME-6")
 async def name_granted(t: ClientContext) -> None:
     """The name in WELCOME is the client's own, whatever it asked for."""
-    wire, hello = await t.greeted("ada")
-    wire.send(t.welcome(hello, name="~Ada the 2nd"))
+    server, hello = await t.greeted("ada")
+    server.send(t.welcome(hello, name="~Ada the 2nd"))
     report = await t.report("connected")
     t.require(report.get("name") == "~Ada the 2nd", '"~Ada the 2nd" in the report', report)
 
@@ -111,41 +111,41 @@ async def name_granted(t: ClientContext) -> None:
 @case("7.2/fields", "RW-FIELD-1", "RW-EXT-3")
 async def fields_of_welcome(t: ClientContext) -> None:
     """WELCOME with SERVER, AGENT, and a data part of an extension that is in use is understood."""
-    wire, hello = await t.greeted()
+    server, hello = await t.greeted()
     welcome = t.welcome(hello)
     more = (agent("other-server/9"), server_identity(2**64 - 1, "chat.example:7117"))
-    wire.send(replace(welcome, fields=(*welcome.fields, *more)))
+    server.send(replace(welcome, fields=(*welcome.fields, *more)))
     await t.report("connected", requirement="RW-FIELD-1")
 
 
 @case("7.2/unknown-extension", "RW-EXT-3", "RW-GREASE-2")
 async def unknown_extension(t: ClientContext) -> None:
     """Extensions in WELCOME whose names the client does not know are ignored."""
-    wire, hello = await t.waiting()
+    server, hello = await t.waiting()
     welcome = t.welcome(hello)
     more = (extension("grease-a1b2"), extension("com.example.tables", b"\x00\xff"))
-    wire.send(replace(welcome, fields=(*more, *welcome.fields)), breaks="RW-WELCOME-2")
+    server.send(replace(welcome, fields=(*more, *welcome.fields)), breaks="RW-WELCOME-2")
     await t.report("connected", requirement="RW-EXT-3")
-    await wire.fence("RW-EXT-3")
+    await server.fence("RW-EXT-3")
 
 
 @case("7.2/limits-at-their-ends", "RW-WELCOME-7", "RW-REQUEST-5")
 async def limits_at_their_ends(t: ClientContext) -> None:
     """Limits at either end of their ranges are limits like others."""
-    wire = await t.open(max_body=4096, heartbeat_ms=1000, dedupe_ms=0, window=1, max_rooms=1)
-    await wire.fence("RW-WELCOME-7")
+    server = await t.open(max_body=4096, heartbeat_ms=1000, dedupe_ms=0, window=1, max_rooms=1)
+    await server.fence("RW-WELCOME-7")
     room = t.room()
-    await t.join(wire, room)
-    await t.published(wire, room)
+    await t.join(server, room)
+    await t.published(server, room)
 
 
 @case("7.2/limits-out-of-range", "RW-WELCOME-7")
 async def limits_out_of_range(t: ClientContext) -> None:
     """A WELCOME with a window of 0 is MALFORMED, or taken as it is; anything else is wrong."""
-    wire, hello = await t.waiting()
-    wire.send(t.welcome(hello, window=0), breaks="RW-WELCOME-4")
-    end = await wire.wait(
-        lambda: wire.find(Goaway) or (t.client.of("connected") or None), "GOAWAY(MALFORMED), or a connection"
+    server, hello = await t.waiting()
+    server.send(t.welcome(hello, window=0), breaks="RW-WELCOME-4")
+    end = await server.wait(
+        lambda: server.find(Goaway) or (t.client.of("connected") or None), "GOAWAY(MALFORMED), or a connection"
     )
     t.require(not isinstance(end, Goaway) or end.code == Code.MALFORMED, "MALFORMED", end)
 
@@ -153,21 +153,21 @@ async def limits_out_of_range(t: ClientContext) -> None:
 @case("7.3/auth", "RW-AUTH-1")
 async def auth_is_answered(t: ClientContext) -> None:
     """AUTH is answered with AUTH for the same request, or the client ends the connection; it does not go on."""
-    wire, hello = await t.waiting()
-    wire.send(Auth(b"more?", request=hello.request))
-    answer = await wire.wait(
-        lambda: wire.find(Auth) or wire.find(Goaway), "AUTH, or the end of the connection", "RW-AUTH-1"
+    server, hello = await t.waiting()
+    server.send(Auth(b"more?", request=hello.request))
+    answer = await server.wait(
+        lambda: server.find(Auth) or server.find(Goaway), "AUTH, or the end of the connection", "RW-AUTH-1"
     )
     if isinstance(answer, Auth):
         t.require(answer.request == hello.request, f"request {hello.request}", answer.request)
-    others = [item.frame for item in wire.received if not isinstance(item.frame, Hello | Auth | Goaway)]
+    others = [item.frame for item in server.received if not isinstance(item.frame, Hello | Auth | Goaway)]
     t.require(not others, "nothing else", others, "RW-CONN-1")
 
 
-async def _unexpected(t: ClientContext, wire: RawServer, octets: bytes) -> None:
-    wire.send_octets(octets, breaks="RW-CHECK-3")
-    await wire.expect_goaway(Code.UNEXPECTED, requirement="RW-CHECK-3")
-    await wire.close()
+async def _unexpected(t: ClientContext, server: RawServer, octets: bytes) -> None:
+    server.send_octets(octets, breaks="RW-CHECK-3")
+    await server.expect_goaway(Code.UNEXPECTED, requirement="RW-CHECK-3")
+    await server.close()
     await t.report("disconnected", requirement="RW-CHECK-3")
     await t.alive()
 
@@ -183,8 +183,8 @@ _BEFORE_WELCOME = {
 for _name, _octets in _BEFORE_WELCOME.items():
 
     async def _before(t: ClientContext, octets: bytes = _octets) -> None:
-        wire, _ = await t.waiting()
-        await _unexpected(t, wire, octets)
+        server, _ = await t.waiting()
+        await _unexpected(t, server, octets)
 
     add(f"8.1/before-welcome-{_name}", ["RW-CHECK-3"], "Before WELCOME this frame is UNEXPECTED.", _before)
 
@@ -192,14 +192,14 @@ for _name, _octets in _BEFORE_WELCOME.items():
 @case("8.1/welcome-twice", "RW-CHECK-3")
 async def welcome_twice(t: ClientContext) -> None:
     """A second WELCOME is UNEXPECTED."""
-    wire = await t.open()
-    await wire.fence()
-    await _unexpected(t, wire, encode(wire.welcome))
+    server = await t.open()
+    await server.fence()
+    await _unexpected(t, server, encode(server.welcome))
 
 
 @case("8.1/auth-after-welcome", "RW-CHECK-3")
 async def auth_after_welcome(t: ClientContext) -> None:
     """AUTH after WELCOME is UNEXPECTED."""
-    wire = await t.open()
-    await wire.fence()
-    await _unexpected(t, wire, encode(Auth(b"x", request=wire.welcome.request)))
+    server = await t.open()
+    await server.fence()
+    await _unexpected(t, server, encode(Auth(b"x", request=server.welcome.request)))

@@ -32,11 +32,11 @@ def goaway_octets(code: int, retry_ms: int = 0, jitter_ms: int = 0, text: bytes 
 
 
 async def refused(
-    t: ClientContext, wire: RawServer, octets: bytes, requirement: str, *codes: int, breaks: str = ""
+    t: ClientContext, server: RawServer, octets: bytes, requirement: str, *codes: int, breaks: str = ""
 ) -> None:
     """What is wrong earns GOAWAY of its code; then the client closes, says so, and lives."""
-    wire.send_octets(octets, breaks=breaks or requirement)
-    await wire.expect_goaway(*codes, requirement=requirement)
-    await wire.close()
+    server.send_octets(octets, breaks=breaks or requirement)
+    await server.expect_goaway(*codes, requirement=requirement)
+    await server.close()
     await t.report("disconnected", requirement=requirement)
     await t.alive()

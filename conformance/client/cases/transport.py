@@ -14,10 +14,10 @@ async def tls(t: ClientContext) -> None:
     """TLS 1.3 and roomwire/1, with a server whose certificate is in order; then all goes as without."""
     t.needs("tls")
     await t.secure(authority().server())
-    wire, room = await t.member()
-    found = (wire.tls and wire.tls.version(), wire.tls and wire.tls.selected_alpn_protocol())
+    server, room = await t.member()
+    found = (server.tls and server.tls.version(), server.tls and server.tls.selected_alpn_protocol())
     t.require(found == ("TLSv1.3", ALPN), f"TLSv1.3 and {ALPN}", found, "RW-TLS-1")
-    await t.marker(wire, room)
+    await t.marker(server, room)
 
 
 def _left(requirement: str, make: Callable[[], ssl.SSLContext]) -> Callable[[ClientContext], Awaitable[None]]:
@@ -26,10 +26,10 @@ def _left(requirement: str, make: Callable[[], ssl.SSLContext]) -> Callable[[Cli
         await t.secure(make())
         t.connect()
         await t.report("disconnected", requirement=requirement)
-        for wire in t.server.wires:
-            await wire.expect_end(requirement)
-            if wire.preface or wire.octet_times:
-                raise Failed("nothing sent to this server", wire.preface.hex(), requirement)
+        for server in t.server.wires:
+            await server.expect_end(requirement)
+            if server.preface or server.octet_times:
+                raise Failed("nothing sent to this server", server.preface.hex(), requirement)
         await t.alive()
 
     return run

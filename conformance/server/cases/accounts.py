@@ -33,7 +33,7 @@ def _one(t: Context) -> tuple[str, str]:
 class Exchange:
     """An exchange whose challenge has come. `bare` is the client's first message without its header."""
 
-    peer: RawClient
+    client: RawClient
     request: int
     bare: bytes
     challenge: Challenge
@@ -53,7 +53,7 @@ class Exchange:
         return scram.signature(password, self.message(), self.challenge.salt, self.challenge.iterations)
 
     def answer(self, data: bytes) -> None:
-        self.peer.send(Auth(data, request=self.request))
+        self.client.send(Auth(data, request=self.request))
 
 
 def _nonce() -> bytes:
@@ -62,9 +62,9 @@ def _nonce() -> bytes:
 
 async def _asked(t: Context, name: str, first: bytes, *names: str) -> tuple[RawClient, int]:
     """A connection that has said HELLO with a first message."""
-    peer = await t.greet()
+    client = await t.greet()
     fields = tuple(map(extension, names))
-    return peer, peer.ask(Hello(name, scram.MECHANISM, first, fields))
+    return client, client.ask(Hello(name, scram.MECHANISM, first, fields))
 
 
 async def _challenged(
@@ -72,8 +72,10 @@ async def _challenged(
 ) -> Exchange:
     """An exchange up to the server's challenge, which is well-formed and belongs to it."""
     bare = scram.bare(name, _nonce())
-    peer, request = await _asked(t, hello_name or name, b"n,," + bare, *names)
-    auth = await peer.expect_frame(Auth, lambda frame: frame.request == request, "AUTH with the challenge", requirement)
+    client, request = await _asked(t, hello_name or name, b"n,," + bare, *names)
+    auth = await client.expect_frame(
+        Auth, lambda frame: frame.request == request, "AUTH with the challenge", requirement
+    )
     try:
         challenge = Challenge(auth.data)
     except ValueError as error:
@@ -81,7 +83,7 @@ async def _challenged(
     mine = bare.rpartition(b"r=")[2]
     if not challenge.nonce.startswith(mine) or challenge.nonce == mine:
         raise Failed(f"a nonce that goes on after {mine!r}", repr(challenge.nonce), "RW-SCRAM-7")
-    return Exchange(peer, request, bare, challenge)
+    return Exchange(client, request, bare, challenge)
 
 
 async def _welcomed(
@@ -91,7 +93,7 @@ async def _welcomed(
     while True:
         exchange = await _challenged(t, name, *names, hello_name=hello_name)
         exchange.answer(exchange.final(password))
-        reply = await exchange.peer.reply(exchange.request, "RW-SCRAM-5")
+        reply = await exchange.client.reply(exchange.request, "RW-SCRAM-5")
         if isinstance(reply, Welcome):
             return exchange, reply
         full = isinstance(reply, Error) and reply.code == Code.SERVER_FULL  # RW-SASL-10: cases run side by side
@@ -103,17 +105,17 @@ async def _logged_in(t: Context, name: str, password: str, *names: str) -> RawCl
     """A connection that is open as an account."""
     async with t.control(f"logging in as {name}"):
         exchange, _ = await _welcomed(t, name, password, *names)
-    return exchange.peer
+    return exchange.client
 
 
-def _next_step(peer: RawClient) -> Auth | Error | None:
-    return peer.find(Auth) or peer.find(Error)
+def _next_step(client: RawClient) -> Auth | Error | None:
+    return client.find(Auth) or client.find(Error)
 
 
-async def _failed(peer: RawClient, request: int, requirement: str) -> Error:
+async def _failed(client: RawClient, request: int, requirement: str) -> Error:
     """ERROR(AUTH_FAILED), then GOAWAY with the same code, and the end."""
-    error = await peer.expect_error(request, Code.AUTH_FAILED, requirement)
-    await peer.expect_goaway(Code.AUTH_FAILED, "RW-HELLO-3")
+    error = await client.expect_error(request, Code.AUTH_FAILED, requirement)
+    await client.expect_goaway(Code.AUTH_FAILED, "RW-HELLO-3")
     return error
 
 
@@ -126,18 +128,18 @@ async def login(t: Context) -> None:
         t.require(bool(welcome.flags & Flag.VERIFIED), "VERIFIED", hex(welcome.flags), "RW-SASL-4")
         wanted = exchange.signature(password)
         t.require(welcome.auth == wanted, f"the signature {wanted!r}", welcome.auth, "RW-SCRAM-7")
-        await exchange.peer.fence()
+        await exchange.client.fence()
 
 
 @case("13/scram-messages-verified", "RW-SASL-4", "RW-MESSAGE-2")
 async def messages_verified(t: Context) -> None:
     """The messages of an account are VERIFIED and have its name; those of a guest beside it are not."""
     name, password = _one(t)
-    peer = await _logged_in(t, name, password)
-    joined = await t.join(peer, t.room())
+    client = await _logged_in(t, name, password)
+    joined = await t.join(client, t.room())
     guest, _ = await t.member(joined.name)
-    for publisher, verified in ((peer, True), (guest, False)):
-        for seen in await t.marker(publisher, peer, guest, room=joined.room):
+    for publisher, verified in ((client, True), (guest, False)):
+        for seen in await t.marker(publisher, client, guest, room=joined.room):
             flag = bool(seen[-1].flags & Flag.VERIFIED)
             t.require(flag == verified, f"VERIFIED {verified}", flag, "RW-MESSAGE-2")
             t.require(seen[-1].name == publisher.welcome.name, publisher.welcome.name, seen[-1].name)
@@ -168,14 +170,14 @@ async def other_name(t: Context) -> None:
     name, password = _one(t)
     await _logged_in(t, name, password)
     first = scram.first_message(name, _nonce())
-    peer, request = await _asked(t, t.name(), first)
-    answer: Auth | Error = await peer.wait(lambda: _next_step(peer), "AUTH or ERROR", "RW-SCRAM-5")
+    client, request = await _asked(t, t.name(), first)
+    answer: Auth | Error = await client.wait(lambda: _next_step(client), "AUTH or ERROR", "RW-SCRAM-5")
     if isinstance(answer, Auth):  # it may look at the names at the end
-        exchange = Exchange(peer, request, first[3:], Challenge(answer.data))
+        exchange = Exchange(client, request, first[3:], Challenge(answer.data))
         exchange.answer(exchange.final(password))
-        answer = await peer.expect_error(request, Code.AUTH_FAILED, "RW-SCRAM-5")
+        answer = await client.expect_error(request, Code.AUTH_FAILED, "RW-SCRAM-5")
     t.require(answer.code == Code.AUTH_FAILED, "AUTH_FAILED", frame_line(answer))
-    await peer.expect_goaway(Code.AUTH_FAILED, "RW-HELLO-3")
+    await client.expect_goaway(Code.AUTH_FAILED, "RW-HELLO-3")
 
 
 @case("13/scram-wrong-password", "RW-SCRAM-7", "RW-HELLO-3")
@@ -185,7 +187,7 @@ async def wrong_password(t: Context) -> None:
     await _logged_in(t, name, password)
     exchange = await _challenged(t, name)
     exchange.answer(exchange.final(password + "x"))
-    await _failed(exchange.peer, exchange.request, "RW-SCRAM-7")
+    await _failed(exchange.client, exchange.request, "RW-SCRAM-7")
     await t.alive()
 
 
@@ -205,7 +207,7 @@ async def unknown_account(t: Context) -> None:
     said = set()
     for exchange in (known[0], strangers[0]):
         exchange.answer(exchange.final("not the password"))
-        error = await _failed(exchange.peer, exchange.request, "RW-SCRAM-2")
+        error = await _failed(exchange.client, exchange.request, "RW-SCRAM-2")
         said.add((error.code, error.retry_ms, error.text, error.fields, error.flags))
     t.require(len(said) == 1, "the same refusal", said)
 
@@ -218,8 +220,8 @@ async def one_attempt(t: Context) -> None:
     exchange = await _challenged(t, name)
     exchange.answer(exchange.final("not the password"))
     exchange.answer(exchange.final(password))
-    await _failed(exchange.peer, exchange.request, "RW-SASL-2")
-    t.require(not exchange.peer.left_over(Welcome, Auth), "nothing else", exchange.peer.left_over(Welcome, Auth))
+    await _failed(exchange.client, exchange.request, "RW-SASL-2")
+    t.require(not exchange.client.left_over(Welcome, Auth), "nothing else", exchange.client.left_over(Welcome, Auth))
 
 
 @case("13/scram-replayed", "RW-SCRAM-7")
@@ -228,28 +230,28 @@ async def replayed(t: Context) -> None:
     name, password = _one(t)
     async with t.control("logging in"):
         first, _ = await _welcomed(t, name, password)
-    peer, request = await _asked(t, name, b"n,," + first.bare)
+    client, request = await _asked(t, name, b"n,," + first.bare)
     async with t.control("the challenge"):
-        await peer.expect_frame(Auth)
-    peer.send(Auth(first.final(password), request=request))
-    await _failed(peer, request, "RW-SCRAM-7")
+        await client.expect_frame(Auth)
+    client.send(Auth(first.final(password), request=request))
+    await _failed(client, request, "RW-SCRAM-7")
 
 
 @case("13/account-full", "RW-SASL-10", "RW-CONN-3", tags=["process"])
 async def account_full(t: Context) -> None:
     """Connections of an account beyond a limit are refused with SERVER_FULL and a time, those of nobody else."""
     (name, password), *others = _accounts(t).items()
-    peers, exchange, refusal = await _filled(t, name, password)
+    clients, exchange, refusal = await _filled(t, name, password)
     full = refusal.code == Code.SERVER_FULL and refusal.retry_ms > 0
     t.require(full, "SERVER_FULL with a retry_ms", frame_line(refusal), "RW-CONN-3")
-    await exchange.peer.expect_goaway(Code.SERVER_FULL, "RW-HELLO-3")
+    await exchange.client.expect_goaway(Code.SERVER_FULL, "RW-HELLO-3")
     for other, its_password in others[:1]:
         _, reply = await _tried(t, other, its_password)
         t.require(isinstance(reply, Welcome), "another account welcome", frame_line(reply), "RW-SASL-10")
     await (await t.greet()).hello(name)
-    for peer in peers:
-        await peer.fence("RW-CLOSE-7")
-    await peers.pop().close()
+    for client in clients:
+        await client.fence("RW-CLOSE-7")
+    await clients.pop().close()
     for _ in range(50):
         if isinstance((await _tried(t, name, password))[1], Welcome):
             return
@@ -264,20 +266,20 @@ async def account_full_untold(t: Context) -> None:
     await _filled(t, name, password)
     exchange = await _challenged(t, name, requirement="RW-SASL-11")
     exchange.answer(exchange.final("not the password"))
-    await _failed(exchange.peer, exchange.request, "RW-SASL-11")
+    await _failed(exchange.client, exchange.request, "RW-SASL-11")
 
 
 async def _filled(t: Context, name: str, password: str) -> tuple[list[RawClient], Exchange, Error]:
     """An account's connections on a server of the case's own, and the first that was refused."""
     await t.with_limits(account_connections=2)
     most = min(t.options.limits.get("account_connections", 2), 40)
-    peers = [await _logged_in(t, name, password)]
-    while len(peers) <= most:
+    clients = [await _logged_in(t, name, password)]
+    while len(clients) <= most:
         exchange, reply = await _tried(t, name, password)
         if isinstance(reply, Error):
-            return peers, exchange, reply
-        peers.append(exchange.peer)
-    raise Informative(f"not tried: {len(peers)} connections of one account were welcome")
+            return clients, exchange, reply
+        clients.append(exchange.client)
+    raise Informative(f"not tried: {len(clients)} connections of one account were welcome")
 
 
 async def _tried(t: Context, name: str, password: str) -> tuple[Exchange, Frame]:
@@ -288,7 +290,7 @@ async def _tried(t: Context, name: str, password: str) -> tuple[Exchange, Frame]
         await t.open()
         raise
     exchange.answer(exchange.final(password))
-    return exchange, await exchange.peer.reply(exchange.request, "RW-HELLO-2")
+    return exchange, await exchange.client.reply(exchange.request, "RW-HELLO-2")
 
 
 _FIRST: dict[str, Callable[[bytes, bytes], bytes]] = {
@@ -311,8 +313,8 @@ def _define_first(path: str, change: Callable[[bytes, bytes], bytes]) -> None:
     async def run(t: Context) -> None:
         name, password = _one(t)
         await _logged_in(t, name, password)
-        peer, request = await _asked(t, name, change(scram.escaped(name), _nonce()))
-        await _failed(peer, request, "RW-SCRAM-7")
+        client, request = await _asked(t, name, change(scram.escaped(name), _nonce()))
+        await _failed(client, request, "RW-SCRAM-7")
 
     text = f"A first message that is wrong ({path}) earns AUTH_FAILED."
     SERVER.add(f"13/scram-first-{path}", ["RW-SCRAM-7"], text, run)
@@ -336,7 +338,7 @@ def _define_final(path: str, change: Callable[[Exchange, bytes], bytes]) -> None
         await _logged_in(t, name, password)
         exchange = await _challenged(t, name)
         exchange.answer(change(exchange, exchange.final(password)))
-        await _failed(exchange.peer, exchange.request, "RW-SCRAM-7")
+        await _failed(exchange.client, exchange.request, "RW-SCRAM-7")
 
     text = f"A final message that is wrong ({path}) earns AUTH_FAILED."
     SERVER.add(f"13/scram-final-{path}", ["RW-SCRAM-7"], text, run)
@@ -354,8 +356,8 @@ async def other_request(t: Context) -> None:
     name, password = _one(t)
     await _logged_in(t, name, password)
     exchange = await _challenged(t, name)
-    exchange.peer.send(Auth(exchange.final(password), request=exchange.request + 1), breaks="RW-AUTH-2")
-    await exchange.peer.expect_goaway(Code.BAD_HEADER, "RW-AUTH-2")
+    exchange.client.send(Auth(exchange.final(password), request=exchange.request + 1), breaks="RW-AUTH-2")
+    await exchange.client.expect_goaway(Code.BAD_HEADER, "RW-AUTH-2")
     await t.alive()
 
 
@@ -363,9 +365,9 @@ async def other_request(t: Context) -> None:
 async def auth_after_welcome(t: Context) -> None:
     """AUTH on a connection that is open, with HELLO's request, is UNEXPECTED."""
     name, password = _one(t)
-    peer = await _logged_in(t, name, password)
-    peer.send(Auth(b"c=biws", request=1), breaks="RW-AUTH-2")
-    await peer.expect_goaway(Code.UNEXPECTED, "RW-AUTH-2")
+    client = await _logged_in(t, name, password)
+    client.send(Auth(b"c=biws", request=1), breaks="RW-AUTH-2")
+    await client.expect_goaway(Code.UNEXPECTED, "RW-AUTH-2")
     await t.alive()
 
 
@@ -374,13 +376,13 @@ async def steps(t: Context) -> None:
     """A server that is never content asks at most four times, and then says AUTH_FAILED."""
     name, _ = _one(t)
     exchange = await _challenged(t, name)
-    peer, asked = exchange.peer, 1
+    client, asked = exchange.client, 1
     while asked <= _STEPS:
         exchange.answer(b"and on")
-        answer: Auth | Error = await peer.wait(lambda: _next_step(peer), "AUTH or ERROR", "RW-AUTH-3")
+        answer: Auth | Error = await client.wait(lambda: _next_step(client), "AUTH or ERROR", "RW-AUTH-3")
         if isinstance(answer, Error):
             t.require(answer.code == Code.AUTH_FAILED, "AUTH_FAILED", frame_line(answer))
-            await peer.expect_goaway(Code.AUTH_FAILED, "RW-HELLO-3")
+            await client.expect_goaway(Code.AUTH_FAILED, "RW-HELLO-3")
             return
         asked += 1
     raise Failed(f"at most {_STEPS} AUTH", f"{asked}", "RW-AUTH-3")
@@ -391,8 +393,8 @@ async def guest(t: Context) -> None:
     """A guest has a ~ before the name, whether an account has that name or not, and is not VERIFIED."""
     account, _ = _one(t)
     for asked in (t.name(), account, f"~{t.name()}", "x" * 63):
-        peer = await t.greet()
-        welcome = await peer.hello(asked)
+        client = await t.greet()
+        welcome = await client.hello(asked)
         wanted = asked if asked.startswith("~") else f"~{asked}"
         t.require(welcome.name == wanted, f"the name {wanted!r}", welcome.name, "RW-SASL-5")
         t.require(not welcome.flags & Flag.VERIFIED, "VERIFIED clear", hex(welcome.flags), "RW-SASL-4")
@@ -405,20 +407,20 @@ async def guest_too_long(t: Context) -> None:
     control = await t.greet()
     async with t.control("a name with room for it"):
         await control.hello("x" * 63)
-    peer = await t.greet()
-    request = peer.ask(Hello("x" * 64, "ANONYMOUS", b""))
-    await peer.expect_error(request, Code.NAME_INVALID, "RW-SASL-5")
-    await peer.expect_goaway(Code.NAME_INVALID, "RW-HELLO-3")
+    client = await t.greet()
+    request = client.ask(Hello("x" * 64, "ANONYMOUS", b""))
+    await client.expect_error(request, Code.NAME_INVALID, "RW-SASL-5")
+    await client.expect_goaway(Code.NAME_INVALID, "RW-HELLO-3")
 
 
 @case("7.20/stop-forbidden-account", "RW-STOP-1")
 async def stop_forbidden_account(t: Context) -> None:
     """STOP of an account that may not stop the server earns FORBIDDEN, and stops nothing."""
     name, password = _one(t)
-    peer = await _logged_in(t, name, password, "admin")
-    t.needs(peer, "admin")
-    await peer.expect_error(peer.ask(Stop()), Code.FORBIDDEN, "RW-STOP-1", room=0)
-    await peer.fence()
+    client = await _logged_in(t, name, password, "admin")
+    t.needs(client, "admin")
+    await client.expect_error(client.ask(Stop()), Code.FORBIDDEN, "RW-STOP-1", room=0)
+    await client.fence()
     await t.alive()
 
 
@@ -429,11 +431,11 @@ async def stop(t: Context) -> None:
         raise Unsupported("no account that may stop the server is declared ([admins] in the file of --config)")
     await t.own_server(drain_ms=1_000)
     name, password = next(iter(t.options.admins.items()))
-    peer = await _logged_in(t, name, password, "admin")
-    t.needs(peer, "admin")
+    client = await _logged_in(t, name, password, "admin")
+    t.needs(client, "admin")
     other, _ = await t.member()
-    await peer.expect(peer.ask(Stop()), Ok, "RW-STOP-2")
-    for each in (peer, other):
+    await client.expect(client.ask(Stop()), Ok, "RW-STOP-2")
+    for each in (client, other):
         goaway = await each.wait(lambda each=each: each.find(Goaway), "GOAWAY", "RW-STOP-2")  # type: ignore[misc]
         codes = (Code.DRAINING, Code.SHUTDOWN)
         t.require(cast(Goaway, goaway).code in codes, "GOAWAY(DRAINING)", frame_line(goaway), "RW-STOP-2")

@@ -251,51 +251,51 @@ async def history_range(t: Context) -> None:
 async def range_since_then_joined(t: Context) -> None:
     """JOIN with since 2^63 - 1 earns RANGE_INVALID, and the room is as good as before: it can be joined and used."""
     member, there = await t.member()
-    peer = await t.open()
+    client = await t.open()
     for since in (2**63 - 1, MAX_SAFE + 1):
-        peer.send_octets(join(there.name.encode(), there.epoch, since))
-        await peer.expect_error(700, Code.RANGE_INVALID, "RW-CHECK-4", 0)
-    reply = await t.patiently(peer, Join(there.name, there.epoch, 0))
+        client.send_octets(join(there.name.encode(), there.epoch, since))
+        await client.expect_error(700, Code.RANGE_INVALID, "RW-CHECK-4", 0)
+    reply = await t.patiently(client, Join(there.name, there.epoch, 0))
     t.require(isinstance(reply, Joined), "JOINED", reply, "RW-CHECK-2")
-    await t.publish(peer, there.room)
-    await t.marker(member, peer, room=there.room)
+    await t.publish(client, there.room)
+    await t.marker(member, client, room=there.room)
 
 
 @case("6.2/join-range-before-joined", "RW-CHECK-1")
 async def join_range_before_joined(t: Context) -> None:
     """JOIN: a number out of range comes before ALREADY_JOINED, as NAME_INVALID does."""
-    peer, joined = await t.member()
-    request = peer.ask(Join(joined.name, 0, 0))
-    await peer.expect_error(request, Code.ALREADY_JOINED, "RW-JOIN-1")
+    client, joined = await t.member()
+    request = client.ask(Join(joined.name, 0, 0))
+    await client.expect_error(request, Code.ALREADY_JOINED, "RW-JOIN-1")
     name = joined.name.encode()
-    peer.send_octets(join(name, since=MAX_SAFE + 1))
-    await peer.expect_error(700, Code.RANGE_INVALID, "RW-CHECK-1", 0)
-    peer.send_octets(join(b" " + name))
-    await peer.expect_error(700, Code.NAME_INVALID, "RW-CHECK-1", 0)
+    client.send_octets(join(name, since=MAX_SAFE + 1))
+    await client.expect_error(700, Code.RANGE_INVALID, "RW-CHECK-1", 0)
+    client.send_octets(join(b" " + name))
+    await client.expect_error(700, Code.NAME_INVALID, "RW-CHECK-1", 0)
 
 
 @case("6.2/publish-payload-before-repeat", "RW-CHECK-1", "RW-PUBLISH-2")
 async def payload_before_repeat(t: Context) -> None:
     """PUBLISH: PAYLOAD_INVALID comes before the repeat of a known id."""
-    peer, joined = await t.member()
-    t.needs(peer, dedupe=True)
-    id = t.id(peer)
-    await t.publish(peer, joined.room, id=id)
-    request = peer.ask(Publish(id, 0, b"\xff\xfe", room=joined.room))
-    await peer.expect_error(request, Code.PAYLOAD_INVALID)
-    request = peer.ask(Publish(id, 0, b"other", room=joined.room))
-    await peer.expect_error(request, Code.ID_CONFLICT, "RW-DEDUPE-2")
+    client, joined = await t.member()
+    t.needs(client, dedupe=True)
+    id = t.id(client)
+    await t.publish(client, joined.room, id=id)
+    request = client.ask(Publish(id, 0, b"\xff\xfe", room=joined.room))
+    await client.expect_error(request, Code.PAYLOAD_INVALID)
+    request = client.ask(Publish(id, 0, b"other", room=joined.room))
+    await client.expect_error(request, Code.ID_CONFLICT, "RW-DEDUPE-2")
 
 
 @case("6.2/text-ill-formed", "RW-CHECK-5")
 async def text_ill_formed(t: Context) -> None:
     """Ill-formed UTF-8 in AGENT, in an extension's name and in the text of GOAWAY is no error."""
-    peer = await t.greet()
-    peer.send_octets(hello(tail=field(FieldType.AGENT, b"\xff\xc0") + field(FieldType.EXTENSION, b8(b"\xff"))))
-    reply = await peer.reply(1)
+    client = await t.greet()
+    client.send_octets(hello(tail=field(FieldType.AGENT, b"\xff\xc0") + field(FieldType.EXTENSION, b8(b"\xff"))))
+    reply = await client.reply(1)
     t.require(reply.TYPE.name == "WELCOME", "WELCOME", reply)
-    peer.send_octets(goaway(b"\xff\xfe\x80"))
-    await peer.expect_goaway(Code.NONE)
+    client.send_octets(goaway(b"\xff\xfe\x80"))
+    await client.expect_goaway(Code.NONE)
 
 
 @case("6.2/mechanism-ill-formed", "RW-CHECK-5", "RW-SASL-1")
@@ -327,17 +327,17 @@ async def state_before_type(t: Context) -> None:
 @case("6.2/state-before-header", "RW-CHECK-1", "RW-HELLO-6")
 async def state_before_header(t: Context) -> None:
     """State before header and structure: a second HELLO, with request 0 and no body, is UNEXPECTED."""
-    peer, _ = await stand(t, t.room())
-    await accepted(t, peer, ping())
-    peer.send_octets(frame(FrameType.HELLO), breaks="RW-HELLO-1")
-    await peer.expect_goaway(Code.UNEXPECTED, "RW-CHECK-1")
+    client, _ = await stand(t, t.room())
+    await accepted(t, client, ping())
+    client.send_octets(frame(FrameType.HELLO), breaks="RW-HELLO-1")
+    await client.expect_goaway(Code.UNEXPECTED, "RW-CHECK-1")
     await t.alive()
 
 
 @case("6.2/refusal-is-not-fatal", "RW-CHECK-2")
 async def refusal_is_not_fatal(t: Context) -> None:
     """After many refused requests the connection serves as before."""
-    peer, place = await stand(t, t.room())
+    client, place = await stand(t, t.room())
     for octets, code in (
         (join(b"\x00"), Code.NAME_INVALID),
         (publish(place, b"\xff"), Code.PAYLOAD_INVALID),
@@ -345,6 +345,6 @@ async def refusal_is_not_fatal(t: Context) -> None:
         (frame(0x0009, request=700), Code.UNKNOWN_REQUEST),
         (join(place.name, since=2**60), Code.RANGE_INVALID),
     ):
-        peer.send_octets(octets, breaks="RW-MODEL-8")
-        await peer.expect_error(700, code)
-    await t.publish(peer, place.room)
+        client.send_octets(octets, breaks="RW-MODEL-8")
+        await client.expect_error(700, code)
+    await t.publish(client, place.room)

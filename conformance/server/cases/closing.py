@@ -11,32 +11,32 @@ from protocol.registry import Code, Flag, FrameType
 @case("8.5/goaway-answered", "RW-CLOSE-3")
 async def goaway_answered(t: Context) -> None:
     """GOAWAY(NONE) is answered with GOAWAY(NONE) and the end."""
-    peer, _ = await t.member()
-    peer.send(Goaway(Code.NONE, text="bye"))
-    await peer.expect_goaway(Code.NONE, "RW-CLOSE-3")
+    client, _ = await t.member()
+    client.send(Goaway(Code.NONE, text="bye"))
+    await client.expect_goaway(Code.NONE, "RW-CLOSE-3")
 
 
 @case("8.5/goaway-any-code", "RW-CLOSE-3", "RW-FLAG-1")
 async def goaway_any_code(t: Context) -> None:
     """A client's GOAWAY may have any code, known or not, and any text and times."""
     for code, flags in ((Code.MALFORMED, 0), (Code.SEQUENCE, Flag.RETRY), (999, 0), (65535, Flag.RETRY)):
-        peer = await t.open()
+        client = await t.open()
         body = u16(code) + u32(2**32 - 1) + u32(7) + b16(b"\xff text")
-        peer.send_octets(frame(FrameType.GOAWAY, body, flags=flags))
-        await peer.expect_goaway(Code.NONE, "RW-CLOSE-3")
+        client.send_octets(frame(FrameType.GOAWAY, body, flags=flags))
+        await client.expect_goaway(Code.NONE, "RW-CLOSE-3")
 
 
 @case("8.5/replies-first", "RW-CLOSE-3", "RW-REQUEST-2")
 async def replies_first(t: Context) -> None:
     """Requests in front of a GOAWAY in the same segment are answered before the server's GOAWAY."""
-    peer, joined = await t.member()
+    client, joined = await t.member()
     keeper, _ = await t.member(joined.name)
-    count = min(peer.welcome.window, 16)
-    ids = [t.id(peer) for _ in range(count)]
+    count = min(client.welcome.window, 16)
+    ids = [t.id(client) for _ in range(count)]
     frames = [Publish(id, 0, b"last", request=500 + n, room=joined.room) for n, id in enumerate(ids)]
-    peer.send_octets(b"".join(map(encode, frames)) + encode(Goaway(Code.NONE)))
-    replies = [await peer.reply(500 + n, "RW-CLOSE-3") for n in range(count)]
-    await peer.expect_goaway(Code.NONE, "RW-CLOSE-3")
+    client.send_octets(b"".join(map(encode, frames)) + encode(Goaway(Code.NONE)))
+    replies = [await client.reply(500 + n, "RW-CLOSE-3") for n in range(count)]
+    await client.expect_goaway(Code.NONE, "RW-CLOSE-3")
     accepted = [reply.seq for reply in replies if isinstance(reply, Ack)]
     limited = all(isinstance(r, Ack) or (isinstance(r, Error) and r.code == Code.RATE_LIMITED) for r in replies)
     t.require(bool(accepted) and limited, "ACK for the publishes", replies, "RW-CLOSE-3")
@@ -48,12 +48,12 @@ async def replies_first(t: Context) -> None:
 @case("8.5/nothing-after-goaway", "RW-CLOSE-1")
 async def nothing_after_goaway(t: Context) -> None:
     """What a client sends behind its GOAWAY has no effect."""
-    peer, joined = await t.member()
+    client, joined = await t.member()
     keeper, _ = await t.member(joined.name)
-    late = t.id(peer)
+    late = t.id(client)
     octets = encode(Goaway(Code.NONE)) + encode(Publish(late, 0, b"late", request=9, room=joined.room))
-    peer.send_octets(octets, breaks="RW-CLOSE-1")
-    await peer.expect_goaway(Code.NONE, "RW-CLOSE-3")
+    client.send_octets(octets, breaks="RW-CLOSE-1")
+    await client.expect_goaway(Code.NONE, "RW-CLOSE-3")
     [seen] = await t.marker(keeper, room=joined.room)
     t.require(not any(message.id == late for message in seen), "no MESSAGE of the late PUBLISH", seen)
 
@@ -61,25 +61,25 @@ async def nothing_after_goaway(t: Context) -> None:
 @case("8.5/fatal-is-read", "RW-CLOSE-5", "RW-CLOSE-2")
 async def fatal_is_read(t: Context) -> None:
     """A client that goes on sending much after a fatal mistake still gets to read the GOAWAY."""
-    peer = await t.open()
-    await peer.fence()
-    peer.send_octets(frame(0x0009), breaks="RW-EXT-1")
+    client = await t.open()
+    await client.fence()
+    client.send_octets(frame(0x0009), breaks="RW-EXT-1")
     for _ in range(64):
-        peer.write(ping() * 200)
-    await peer.expect_goaway(Code.UNKNOWN_TYPE, "RW-CLOSE-5")
-    t.require(peer.ended == "closed", "an end without a reset of the transport", peer.ended, "RW-CLOSE-5")
+        client.write(ping() * 200)
+    await client.expect_goaway(Code.UNKNOWN_TYPE, "RW-CLOSE-5")
+    t.require(client.ended == "closed", "an end without a reset of the transport", client.ended, "RW-CLOSE-5")
     await t.alive()
 
 
 @case("8.5/fatal-without-answer", "RW-CLOSE-5", tags=["waits"])
 async def fatal_without_answer(t: Context) -> None:
     """A client that does not answer the GOAWAY is closed when the linger time is over."""
-    peer = await t.open()
-    await peer.fence()
-    peer.send_octets(frame(0x0009), breaks="RW-EXT-1")
-    await peer.expect_goaway(Code.UNKNOWN_TYPE, "RW-CLOSE-2", closed=False)
-    await peer.wait(
-        lambda: peer.ended or None,
+    client = await t.open()
+    await client.fence()
+    client.send_octets(frame(0x0009), breaks="RW-EXT-1")
+    await client.expect_goaway(Code.UNKNOWN_TYPE, "RW-CLOSE-2", closed=False)
+    await client.wait(
+        lambda: client.ended or None,
         "the server to close after the linger time",
         "RW-CLOSE-5",
         t.time_out("linger_ms"),
@@ -91,17 +91,17 @@ async def leaves_rooms(t: Context) -> None:
     """A connection that has ended, in whatever way, is a member no more."""
     keeper, joined = await t.member()
     for way in ("goaway", "close", "reset", "fatal"):
-        peer, there = await t.member(joined.name)
+        client, there = await t.member(joined.name)
         t.require(there.members == 2, "2 members", there.members, "RW-PRESENCE-5")
         if way == "goaway":
-            peer.send(Goaway(Code.NONE))
-            await peer.expect_goaway(Code.NONE, "RW-CLOSE-3")
+            client.send(Goaway(Code.NONE))
+            await client.expect_goaway(Code.NONE, "RW-CLOSE-3")
         elif way == "fatal":
-            peer.send_octets(frame(0x0009), breaks="RW-EXT-1")
-            await peer.expect_goaway(Code.UNKNOWN_TYPE, "RW-TYPE-3")
+            client.send_octets(frame(0x0009), breaks="RW-EXT-1")
+            await client.expect_goaway(Code.UNKNOWN_TYPE, "RW-TYPE-3")
         else:
-            await peer.close(abort=way == "reset")
-        member = peer.welcome.member
+            await client.close(abort=way == "reset")
+        member = client.welcome.member
         await keeper.expect_presence(joined.room, member, (2, 3), "RW-CLOSE-6")
 
 
@@ -111,10 +111,10 @@ async def others_unaffected(t: Context) -> None:
     publisher, joined = await t.member()
     reader, _ = await t.member(joined.name)
     for number, octets in enumerate((frame(0x0009), ping()[:9], ping(b""), b"\xff" * 16, b"")):
-        peer, _ = await t.member(joined.name)
-        peer.send_octets(octets, breaks="RW-FRAME-7")
+        client, _ = await t.member(joined.name)
+        client.send_octets(octets, breaks="RW-FRAME-7")
         await t.marker(publisher, reader, room=joined.room)
-        await peer.close(abort=number % 2 == 0)
+        await client.close(abort=number % 2 == 0)
         await t.marker(reader, publisher, room=joined.room)
     streams = [[i.frame.seq for i in p.received if isinstance(i.frame, Message)] for p in (publisher, reader)]
     t.require(streams[0] == streams[1] == list(range(1, 11)), "messages 1 to 10 for both", streams, "RW-MODEL-2")
@@ -124,9 +124,9 @@ async def others_unaffected(t: Context) -> None:
 async def half_close(t: Context) -> None:
     """The end of the client's stream ends the connection and the membership."""
     keeper, joined = await t.member()
-    peer, _ = await t.member(joined.name)
-    if peer.tls:
+    client, _ = await t.member(joined.name)
+    if client.tls:
         raise Unsupported("the suite cannot end one direction of a connection over TLS alone")
-    peer.send_eof()
-    await peer.wait(lambda: peer.ended or None, "the connection closed", "RW-CLOSE-6")
-    await keeper.expect_presence(joined.room, peer.welcome.member, (3,), "RW-PRESENCE-3")
+    client.send_eof()
+    await client.wait(lambda: client.ended or None, "the connection closed", "RW-CLOSE-6")
+    await keeper.expect_presence(joined.room, client.welcome.member, (3,), "RW-PRESENCE-3")

@@ -36,7 +36,7 @@ class _Sent:
 class _Client:
     """One client. `cursors` are (epoch, seq) by room, `unknown` publishes whose outcome it was not told."""
 
-    peer: RawClient | None = None
+    connection: RawClient | None = None
     rooms: dict[int, Joined] = field(default_factory=dict)
     cursors: dict[int, tuple[int, int]] = field(default_factory=dict)
     pending: list[_Sent] = field(default_factory=list)
@@ -74,15 +74,15 @@ class _World:
         """Takes one step."""
         client = self.clients[step.client]
         if step.kind == "connect":
-            client.peer = await self.t.open(receive_buffer=_BUFFER)
+            client.connection = await self.t.open(receive_buffer=_BUFFER)
             return
-        peer = self._peer(client)
+        connection = self._connection(client)
         match step.kind:
             case "join":
                 await self._join(client, step)
             case "publish":
                 payloads = [self.random.randbytes(self.random.randrange(_OCTETS)) for _ in range(step.count)]
-                await self._publish(client, step, [Publish(self.t.id(peer), 1, payload) for payload in payloads])
+                await self._publish(client, step, [Publish(self.t.id(connection), 1, payload) for payload in payloads])
             case "repeat":
                 mine = [frame for room, frame in client.published if room == step.room]
                 if mine:
@@ -90,34 +90,34 @@ class _World:
             case "leave":
                 await self.settle(client)
                 joined = client.rooms[step.room]
-                await peer.expect(peer.ask(Leave(room=joined.room)), Ok, "RW-REQUEST-2")
+                await connection.expect(connection.ask(Leave(room=joined.room)), Ok, "RW-REQUEST-2")
                 self._left(client, step.room, PresenceKind.LEFT)
             case "drop":
                 await self._drop(client, step)
             case "goaway":
                 await self.settle(client)
-                peer.send(Goaway(Code.NONE))
-                await peer.expect_goaway(Code.NONE, "RW-CLOSE-3")
+                connection.send(Goaway(Code.NONE))
+                await connection.expect_goaway(Code.NONE, "RW-CLOSE-3")
                 self._gone(client, PresenceKind.LEFT)
             case "pause":
-                peer.pause()
+                connection.pause()
             case "resume":
-                peer.pause(False)
+                connection.pause(False)
             case _:
                 await self.settle(client)
 
     @staticmethod
-    def _peer(client: _Client) -> RawClient:
-        assert client.peer, "the plan connects first"
-        return client.peer
+    def _connection(client: _Client) -> RawClient:
+        assert client.connection, "the plan connects first"
+        return client.connection
 
     async def _join(self, client: _Client, step: Step) -> None:
-        peer, room = self._peer(client), step.room
+        connection, room = self._connection(client), step.room
         await self.settle(client)
         epoch, since = client.cursors.get(room, (0, 0)) if step.flag else (0, 0)
         since = since if epoch else step.count
         top = self.ledger.top(room)
-        reply = await self.t.patiently(peer, Join(self.names[room], epoch, since))
+        reply = await self.t.patiently(connection, Join(self.names[room], epoch, since))
         if not isinstance(reply, Joined):
             raise Failed("JOINED", frame_line(reply), "RW-REQUEST-2")
         self.t.require(reply.epoch == self.epochs[room], f"epoch {self.epochs[room]}", reply.epoch, "RW-MODEL-5")
@@ -130,7 +130,7 @@ class _World:
         client.rooms[room] = reply
         client.refused[room] = False
         client.last[room] = 0
-        self.presence.setdefault((room, peer.welcome.member), []).append(PresenceKind.JOINED)
+        self.presence.setdefault((room, connection.welcome.member), []).append(PresenceKind.JOINED)
         owed = [frame for place, frame in client.unknown if place == room]
         client.unknown = [item for item in client.unknown if item[0] != room]
         if owed:  # RW-ORDER-3: first what is unanswered, in its order
@@ -138,9 +138,9 @@ class _World:
 
     async def _publish(self, client: _Client, step: Step, frames: list[Publish]) -> None:
         """Sends publishes at once, as many as the window allows."""
-        peer, ref = self._peer(client), client.rooms[step.room].room
+        connection, ref = self._connection(client), client.rooms[step.room].room
         while frames:
-            space = peer.welcome.window - len(client.pending)
+            space = connection.welcome.window - len(client.pending)
             if space < 1:
                 await self.settle(client)
                 continue
@@ -150,26 +150,26 @@ class _World:
                 bad = at == step.bad
                 flags = Flag.ORDERED if step.flag and step.kind == "publish" else 0
                 ctype, payload = (0, b"\xff") if bad else (frame.ctype, frame.payload)
-                request = peer.next_request()
+                request = connection.next_request()
                 sent = Publish(frame.id, ctype, payload, flags=flags, request=request, room=ref)
                 client.pending.append(_Sent(request, step.room, sent, bad))
                 self.ledger.sent(step.room, sent.id, payload)
                 octets += encode(sent)
-            peer.send_octets(octets)
+            connection.send_octets(octets)
 
     async def _drop(self, client: _Client, step: Step) -> None:
         """Ends a connection in the midst of what it does."""
-        peer = self._peer(client)
+        connection = self._connection(client)
         room = next(iter(client.rooms), None)
         if room is not None and step.count:
-            frames = [Publish(self.t.id(peer), 1, self.random.randbytes(50)) for _ in range(step.count)]
+            frames = [Publish(self.t.id(connection), 1, self.random.randbytes(50)) for _ in range(step.count)]
             await self._publish(client, Step("drop", step.client, room), frames)
             if step.flag:
-                half = encode(Publish(self.t.id(peer), 1, bytes(200), request=peer.next_request(), room=1))
-                peer.send_octets(half[: self.random.randrange(1, len(half))], breaks="RW-FRAME-5")
-            await peer.flush()
-        peer.pause(False)
-        await peer.close(abort=self.random.random() < 0.5)
+                half = encode(Publish(self.t.id(connection), 1, bytes(200), request=connection.next_request(), room=1))
+                connection.send_octets(half[: self.random.randrange(1, len(half))], breaks="RW-FRAME-5")
+            await connection.flush()
+        connection.pause(False)
+        await connection.close(abort=self.random.random() < 0.5)
         await self._answered(client, waiting=False)
         client.unknown += [(item.room, item.frame) for item in client.pending if not item.bad]
         client.pending.clear()
@@ -177,15 +177,15 @@ class _World:
 
     async def settle(self, client: _Client) -> None:
         """Waits for all replies that a client is owed."""
-        self._peer(client).pause(False)
+        self._connection(client).pause(False)
         await self._answered(client, waiting=True)
 
     async def _answered(self, client: _Client, *, waiting: bool) -> None:
-        peer = self._peer(client)
-        came = {i.frame.request for i in peer.received if isinstance(i.frame, (Ack, Error)) and not i.taken}
+        connection = self._connection(client)
+        came = {i.frame.request for i in connection.received if isinstance(i.frame, (Ack, Error)) and not i.taken}
         while client.pending and (waiting or client.pending[0].request in came):
             sent = client.pending.pop(0)
-            self._outcome(client, sent, await peer.reply(sent.request, "RW-REQUEST-2"))
+            self._outcome(client, sent, await connection.reply(sent.request, "RW-REQUEST-2"))
 
     def _outcome(self, client: _Client, sent: _Sent, reply: object) -> None:
         """Judges the reply to one publish, given all replies before it."""
@@ -216,24 +216,26 @@ class _World:
             client.unknown.append((room, sent.frame))
 
     def _left(self, client: _Client, room: int, kind: PresenceKind) -> None:
-        peer, joined = self._peer(client), client.rooms.pop(room)
-        seen = [i.frame.seq for i in peer.received if isinstance(i.frame, Message) and i.frame.room == joined.room]
+        connection, joined = self._connection(client), client.rooms.pop(room)
+        seen = [
+            i.frame.seq for i in connection.received if isinstance(i.frame, Message) and i.frame.room == joined.room
+        ]
         client.cursors[room] = (joined.epoch, max([joined.start - 1, *seen[-1:]]))
-        self.presence[room, peer.welcome.member].append(kind)
+        self.presence[room, connection.welcome.member].append(kind)
 
     def _gone(self, client: _Client, kind: PresenceKind) -> None:
         for room in list(client.rooms):
             self._left(client, room, kind)
-        client.peer = None
+        client.connection = None
 
     async def end(self) -> None:
         """Everybody reads to the end; then all that anybody saw has to fit together."""
         for client in self.clients:
-            if client.peer:
+            if client.connection:
                 await self.settle(client)
         heads = []
         for ref, room in self.refs.items():
-            readers = [client.peer for client in self.clients if client.peer and room in client.rooms]
+            readers = [client.connection for client in self.clients if client.connection and room in client.rooms]
             id = self.t.id(self.keeper)
             self.ledger.sent(room, id, b"marker")
             ack = await self.t.publish(self.keeper, ref, b"marker", id=id)
@@ -243,13 +245,13 @@ class _World:
             heads.append((ack.seq, id))
         firsts = []
         for room, (head, id) in enumerate(heads):
-            peer, joined = await self.t.member(self.names[room], epoch=self.epochs[room])
+            connection, joined = await self.t.member(self.names[room], epoch=self.epochs[room])
             self.t.require(joined.head == head, f"head {head}", joined.head, "RW-PROMISE-9")
-            await peer.until(joined.room, id, "RW-CURSOR-2")
+            await connection.until(joined.room, id, "RW-CURSOR-2")
             firsts.append(joined.start)
-            self.presence[room, peer.welcome.member] = [PresenceKind.JOINED]
-        for peer in self.t.peers:
-            for item in peer.received:
+            self.presence[room, connection.welcome.member] = [PresenceKind.JOINED]
+        for connection in self.t.peers:
+            for item in connection.received:
                 m = item.frame
                 if isinstance(m, Message):
                     self.ledger.message(self.refs[m.room], m.seq, m.time_ms, m.sender, m.id, m.payload)

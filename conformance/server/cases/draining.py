@@ -14,44 +14,44 @@ async def _drained(t: Context, count: int = 1, drain_ms: int = 10_000) -> list[t
     await t.own_server(drain_ms=drain_ms)
     room = t.room()
     members = [await t.member(room) for _ in range(count)]
-    for peer, joined in members:
-        await t.marker(peer, room=joined.room)
+    for client, joined in members:
+        await t.marker(client, room=joined.room)
     t.drain()
-    for peer, _ in members:
-        goaway = await peer.wait(lambda p=peer: p.invariants.goaway, "GOAWAY(DRAINING)", "RW-DRAIN-3")  # type: ignore[misc]
+    for client, _ in members:
+        goaway = await client.wait(lambda p=client: p.invariants.goaway, "GOAWAY(DRAINING)", "RW-DRAIN-3")  # type: ignore[misc]
         if goaway.code == Code.SHUTDOWN:
             raise Informative("the server ended at once: its drain time is 0")
-        await peer.expect_goaway(Code.DRAINING, "RW-DRAIN-3", closed=False)
+        await client.expect_goaway(Code.DRAINING, "RW-DRAIN-3", closed=False)
     return members
 
 
 @case("8.6/answers", "RW-DRAIN-2", "RW-DRAIN-3", tags=["process"])
 async def answers(t: Context) -> None:
     """A draining server answers what it still reads, and ends with GOAWAY(SHUTDOWN) when the client is done."""
-    [(peer, joined)] = await _drained(t)
-    request = peer.ask(Publish(t.id(peer), 0, b"late", room=joined.room), breaks="RW-DRAIN-1")
-    await peer.expect(request, Ack, "RW-DRAIN-2")
-    await peer.fence("RW-PING-1")
-    peer.send(Goaway(Code.NONE))
-    await peer.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3")
+    [(client, joined)] = await _drained(t)
+    request = client.ask(Publish(t.id(client), 0, b"late", room=joined.room), breaks="RW-DRAIN-1")
+    await client.expect(request, Ack, "RW-DRAIN-2")
+    await client.fence("RW-PING-1")
+    client.send(Goaway(Code.NONE))
+    await client.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3")
 
 
 @case("8.6/unknown-types", "RW-TYPE-1", "RW-TYPE-2", "RW-DRAIN-2", tags=["process"])
 async def unknown_types(t: Context) -> None:
     """A draining server treats frames of unknown type as before: requests are answered, the ignorable ignored."""
-    [(peer, _)] = await _drained(t)
-    peer.send_octets(frame(0x8021, b"\x01\x02") + frame(0x0009, request=700), breaks="RW-DRAIN-1")
-    await peer.expect_error(700, Code.UNKNOWN_REQUEST, "RW-TYPE-1", 0)
-    await peer.fence("RW-TYPE-2")
-    peer.send(Goaway(Code.NONE))
-    await peer.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3")
+    [(client, _)] = await _drained(t)
+    client.send_octets(frame(0x8021, b"\x01\x02") + frame(0x0009, request=700), breaks="RW-DRAIN-1")
+    await client.expect_error(700, Code.UNKNOWN_REQUEST, "RW-TYPE-1", 0)
+    await client.fence("RW-TYPE-2")
+    client.send(Goaway(Code.NONE))
+    await client.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3")
 
 
 @case("8.6/ends", "RW-DRAIN-3", tags=["process"])
 async def ends(t: Context) -> None:
     """A connection that does nothing is ended with GOAWAY(SHUTDOWN) when the drain time is over."""
-    [(peer, _)] = await _drained(t, drain_ms=1_000)
-    await peer.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3", t.time_out("drain_ms"))
+    [(client, _)] = await _drained(t, drain_ms=1_000)
+    await client.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3", t.time_out("drain_ms"))
 
 
 @case("8.6/no-presence", "RW-DRAIN-5", tags=["process"])
@@ -70,7 +70,7 @@ async def no_presence(t: Context) -> None:
 @case("8.6/refuses-new", "RW-DRAIN-6", tags=["process"])
 async def refuses_new(t: Context) -> None:
     """A draining server does not take new connections."""
-    [(peer, _)] = await _drained(t)
+    [(client, _)] = await _drained(t)
     try:
         other = await t.dial()
     except Crashed:
@@ -80,4 +80,4 @@ async def refuses_new(t: Context) -> None:
     if not other.ended:
         other.ask(Hello(t.name(), "ANONYMOUS", b""))
         await other.wait(lambda: other.invariants.goaway or other.ended or None, "a refusal", "RW-DRAIN-6")
-    await peer.fence()
+    await client.fence()

@@ -43,16 +43,16 @@ _IGNORED: list[tuple[str, str, Octets]] = [
 
 def _define_ignored(path: str, what: str, octets: Octets) -> None:
     async def run(t: Context) -> None:
-        peer, place = await stand(t, t.room())
+        client, place = await stand(t, t.room())
         sent = octets(place)
-        peer.send_octets(sent)
+        client.send_octets(sent)
         if sent[4:6] == b"\x00\x08":
-            await peer.expect_goaway(Code.NONE, "RW-FIELD-1")
+            await client.expect_goaway(Code.NONE, "RW-FIELD-1")
             return
         if request := int.from_bytes(sent[8:12], "big"):
-            reply = await peer.reply(request, "RW-FIELD-1")
+            reply = await client.reply(request, "RW-FIELD-1")
             t.require(reply.TYPE.name != "ERROR", "no ERROR", reply, "RW-FIELD-1")
-        await peer.fence("RW-FIELD-1")
+        await client.fence("RW-FIELD-1")
 
     SERVER.add(f"5.3/ignorable-{path}", ["RW-FIELD-1"], f"{what}: unknown ignorable fields are ignored.", run)
 
@@ -64,9 +64,9 @@ for _row in _IGNORED:
 @case("5.3/ignorable-hello", "RW-FIELD-1")
 async def ignorable_hello(t: Context) -> None:
     """HELLO: unknown ignorable fields are ignored, repeated ones too."""
-    peer = await t.greet()
-    peer.send_octets(hello(tail=_UNKNOWN))
-    reply = await peer.reply(1, "RW-FIELD-1")
+    client = await t.greet()
+    client.send_octets(hello(tail=_UNKNOWN))
+    reply = await client.reply(1, "RW-FIELD-1")
     t.require(reply.TYPE.name == "WELCOME", "WELCOME", reply)
 
 
@@ -127,11 +127,11 @@ async def critical_ping(t: Context) -> None:
 @case("5.3/critical-publish-appends-nothing", "RW-PROMISE-4", "RW-FIELD-2")
 async def critical_appends_nothing(t: Context) -> None:
     """A PUBLISH that was refused for a critical field has no place in the log."""
-    peer, place = await stand(t, t.room())
-    before = await t.publish(peer, place.room)
-    peer.send_octets(publish(place, tail=_CRITICAL), breaks="RW-EXT-1")
-    await peer.expect_error(700, Code.UNKNOWN_FIELD, "RW-FIELD-2")
-    after = await t.publish(peer, place.room)
+    client, place = await stand(t, t.room())
+    before = await t.publish(client, place.room)
+    client.send_octets(publish(place, tail=_CRITICAL), breaks="RW-EXT-1")
+    await client.expect_error(700, Code.UNKNOWN_FIELD, "RW-FIELD-2")
+    after = await t.publish(client, place.room)
     t.require(after.seq == before.seq + 1, f"seq {before.seq + 1} for the next one", after.seq, "RW-PROMISE-4")
 
 
@@ -149,9 +149,9 @@ async def extension_repeatable(t: Context) -> None:
     tail = b"".join(field(FieldType.EXTENSION, b8(name)) for name in (b"grease-1", b"org.example.x", b"grease-2"))
     control = await t.greet()
     await accepted(t, control, hello())
-    peer = await t.greet()
-    peer.send_octets(hello(tail=tail))
-    reply = await peer.reply(1)
+    client = await t.greet()
+    client.send_octets(hello(tail=tail))
+    reply = await client.reply(1)
     t.require(reply.TYPE.name == "WELCOME", "WELCOME", reply)
 
 
@@ -181,8 +181,8 @@ async def relayed(t: Context) -> None:
     mixed = (Field(IGNORABLE, b"dropped"), kept[0], kept[1], Field(0xBFFF, b""), kept[2], kept[3])
     id = t.id(publisher)
     await t.publish(publisher, joined.room, b"fields", id=id, fields=mixed)
-    for peer in (publisher, reader):
-        message = (await peer.until(joined.room, id))[-1]
+    for client in (publisher, reader):
+        message = (await client.until(joined.room, id))[-1]
         extra = [item for item in message.fields if item.type < 0xC000]
         t.require(not extra, "only fields from 0xC000 on", extra, "RW-FIELD-6")
         t.require(message.fields == kept, f"the fields {kept}", message.fields, "RW-FIELD-5")
@@ -199,18 +199,18 @@ _FLAGGED: list[tuple[str, str, Octets]] = [
 
 def _define_flagged(path: str, what: str, octets: Octets) -> None:
     async def run(t: Context) -> None:
-        peer, place = await stand(t, t.room())
+        client, place = await stand(t, t.room())
         sent = octets(place)
-        peer.send_octets(sent, breaks="RW-FLAG-1")
+        client.send_octets(sent, breaks="RW-FLAG-1")
         if request := int.from_bytes(sent[8:12], "big"):
-            reply = await peer.reply(request)
+            reply = await client.reply(request)
             t.require(reply.TYPE.name != "ERROR", "no ERROR", reply)
         if sent[4:6] == b"\x00\x08":
-            await peer.expect_goaway(Code.NONE)
+            await client.expect_goaway(Code.NONE)
         elif sent[4:6] == b"\x00\x06":
-            await peer.expect_frame(Pong)
+            await client.expect_frame(Pong)
         else:
-            await peer.fence("RW-FLAG-1")
+            await client.fence("RW-FLAG-1")
         await t.alive()
 
     SERVER.add(
@@ -228,8 +228,8 @@ for _flagged in _FLAGGED:
 @case("5.4/unknown-hello", "RW-FLAG-1")
 async def unknown_hello(t: Context) -> None:
     """HELLO with every flag but SEQ is accepted."""
-    peer = await t.greet()
-    peer.send_octets(hello(flags=0x7FFF), breaks="RW-FLAG-1")
-    reply = await peer.reply(1)
+    client = await t.greet()
+    client.send_octets(hello(flags=0x7FFF), breaks="RW-FLAG-1")
+    reply = await client.reply(1)
     t.require(reply.TYPE.name == "WELCOME", "WELCOME", reply)
-    t.require(not peer.find(Goaway), "no GOAWAY", peer.last_words())
+    t.require(not client.find(Goaway), "no GOAWAY", client.last_words())

@@ -27,9 +27,9 @@ def filler(octets: int) -> bytes:
     return b"".join(parts)
 
 
-async def _too_large(t: Context, peer: RawClient, header: bytes, requirement: str) -> None:
-    peer.send_octets(header, breaks="RW-FRAME-3")
-    await peer.expect_goaway(Code.FRAME_TOO_LARGE, requirement)
+async def _too_large(t: Context, client: RawClient, header: bytes, requirement: str) -> None:
+    client.send_octets(header, breaks="RW-FRAME-3")
+    await client.expect_goaway(Code.FRAME_TOO_LARGE, requirement)
     await t.alive()
 
 
@@ -37,38 +37,38 @@ async def _too_large(t: Context, peer: RawClient, header: bytes, requirement: st
 async def segments_octets(t: Context) -> None:
     """HELLO, JOIN, PUBLISH, LEAVE and PING in single octets do what they do in one piece."""
     other, there = await t.member()
-    peer = await t.greet()
-    octets = encode(Hello(t.name(), "ANONYMOUS", b"", request=peer.next_request()))
-    peer.send_octets(octets, slices=single(octets))
-    await peer.expect(1, Welcome, "RW-CONN-2")
-    octets = encode(Join(there.name, 0, 0, request=peer.next_request()))
-    peer.send_octets(octets, slices=single(octets))
-    await peer.expect(2, Joined)
-    id = t.id(peer)
-    octets = encode(Publish(id, 0, b"slow", request=peer.next_request(), room=there.room))
-    peer.send_octets(octets, slices=single(octets))
-    await peer.expect(3, Ack)
+    client = await t.greet()
+    octets = encode(Hello(t.name(), "ANONYMOUS", b"", request=client.next_request()))
+    client.send_octets(octets, slices=single(octets))
+    await client.expect(1, Welcome, "RW-CONN-2")
+    octets = encode(Join(there.name, 0, 0, request=client.next_request()))
+    client.send_octets(octets, slices=single(octets))
+    await client.expect(2, Joined)
+    id = t.id(client)
+    octets = encode(Publish(id, 0, b"slow", request=client.next_request(), room=there.room))
+    client.send_octets(octets, slices=single(octets))
+    await client.expect(3, Ack)
     seen = await other.until(there.room, id)
     t.require(seen[-1].payload == b"slow", "the payload as it was sent", seen[-1].payload)
-    octets = leave_octets(peer, there.room)
-    peer.send_octets(octets, slices=single(octets))
-    await peer.expect(4, Ok)
+    octets = leave_octets(client, there.room)
+    client.send_octets(octets, slices=single(octets))
+    await client.expect(4, Ok)
     octets = encode(Ping(b"abcdefgh"))
-    peer.send_octets(octets, slices=single(octets))
-    await peer.expect_frame(Pong)
+    client.send_octets(octets, slices=single(octets))
+    await client.expect_frame(Pong)
 
 
-def leave_octets(peer: RawClient, room: int) -> bytes:
+def leave_octets(client: RawClient, room: int) -> bytes:
     """LEAVE with a fresh request number."""
-    return encode(Leave(request=peer.next_request(), room=room))
+    return encode(Leave(request=client.next_request(), room=room))
 
 
 @case("5.2/segments-together", "RW-FRAME-4", "RW-REQUEST-3")
 async def segments_together(t: Context) -> None:
     """Several frames in one segment, and a cut inside a header, are read like any others."""
-    peer, joined = await t.member()
-    t.needs(peer, window=3)
-    first, second = t.id(peer), t.id(peer)
+    client, joined = await t.member()
+    t.needs(client, window=3)
+    first, second = t.id(client), t.id(client)
     octets = (
         encode(Publish(first, 0, b"one", request=101, room=joined.room))
         + encode(Ping(b"together"))
@@ -77,12 +77,12 @@ async def segments_together(t: Context) -> None:
         + encode(Ping(b"the last"))
     )
     cut = len(octets) // 2
-    peer.send_octets(octets, slices=(octets[:7], octets[7:cut], octets[cut:]))
-    await peer.expect(101, Ack)
-    await peer.expect(102, Ack)
-    await peer.expect(103, Ok)
+    client.send_octets(octets, slices=(octets[:7], octets[7:cut], octets[cut:]))
+    await client.expect(101, Ack)
+    await client.expect(102, Ack)
+    await client.expect(103, Ok)
     for opaque in (b"together", b"the last"):
-        pong = await peer.expect_frame(Pong)
+        pong = await client.expect_frame(Pong)
         t.require(pong.opaque == opaque, f"PONG {opaque.hex()}", pong.opaque.hex(), "RW-PING-1")
 
 
@@ -92,8 +92,8 @@ async def limit_before_welcome(t: Context) -> None:
     small = len(hello()) - HEADER.size
     control = await t.greet()
     await accepted(t, control, hello(tail=filler(HELLO_MAX_BODY - small)))
-    peer = await t.greet()
-    await _too_large(t, peer, hello(tail=filler(HELLO_MAX_BODY + 1 - small)), "RW-FRAME-2")
+    client = await t.greet()
+    await _too_large(t, client, hello(tail=filler(HELLO_MAX_BODY + 1 - small)), "RW-FRAME-2")
 
 
 @case("5.2/length-alone-before-welcome", "RW-FRAME-1")
@@ -101,37 +101,37 @@ async def length_alone_before_welcome(t: Context) -> None:
     """The header of a HELLO of 4,097 octets is FRAME_TOO_LARGE at once, before any of its body."""
     control = await t.greet()
     await accepted(t, control, hello())
-    peer = await t.greet()
-    await _too_large(t, peer, hello(length=HELLO_MAX_BODY + 1)[: HEADER.size], "RW-FRAME-1")
+    client = await t.greet()
+    await _too_large(t, client, hello(length=HELLO_MAX_BODY + 1)[: HEADER.size], "RW-FRAME-1")
 
 
 @case("5.2/limit-after-welcome", "RW-FRAME-2")
 async def limit_after_welcome(t: Context) -> None:
     """A body of exactly max_body octets is accepted, a header that promises one more is FRAME_TOO_LARGE."""
-    peer = await t.open()
-    limit = peer.welcome.max_body
-    await accepted(t, peer, ping(tail=filler(limit - 8)))
-    peer.send_octets(frame(IGNORABLE, bytes(limit)))
-    await peer.fence("RW-FRAME-2")
-    await _too_large(t, peer, frame(FrameType.PING, length=limit + 1), "RW-FRAME-2")
+    client = await t.open()
+    limit = client.welcome.max_body
+    await accepted(t, client, ping(tail=filler(limit - 8)))
+    client.send_octets(frame(IGNORABLE, bytes(limit)))
+    await client.fence("RW-FRAME-2")
+    await _too_large(t, client, frame(FrameType.PING, length=limit + 1), "RW-FRAME-2")
 
 
 @case("5.2/length-alone", "RW-FRAME-1")
 async def length_alone(t: Context) -> None:
     """A header that promises 2^32 - 1 octets is FRAME_TOO_LARGE before any of them."""
-    peer = await t.open()
-    await accepted(t, peer, ping())
-    await _too_large(t, peer, frame(FrameType.PING, length=2**32 - 1), "RW-FRAME-1")
+    client = await t.open()
+    await accepted(t, client, ping())
+    await _too_large(t, client, frame(FrameType.PING, length=2**32 - 1), "RW-FRAME-1")
 
 
 @case("5.2/length-before-type", "RW-CHECK-1", "RW-FRAME-1")
 async def length_before_type(t: Context) -> None:
     """Length is checked first: also for a type that would be ignored, and one that would be unknown."""
     for kind, request in ((IGNORABLE, 0), (0x7001, 0), (FrameType.JOIN, 0)):
-        peer = await t.open()
-        await peer.fence()
-        octets = frame(kind, request=request, length=peer.welcome.max_body + 1)
-        await _too_large(t, peer, octets, "RW-CHECK-1")
+        client = await t.open()
+        await client.fence()
+        octets = frame(kind, request=request, length=client.welcome.max_body + 1)
+        await _too_large(t, client, octets, "RW-CHECK-1")
 
 
 @case("5.2/length-before-state", "RW-CHECK-1")
@@ -139,47 +139,47 @@ async def length_before_state(t: Context) -> None:
     """Length is checked before state: a PING of 4,097 octets before HELLO is FRAME_TOO_LARGE."""
     control = await t.greet()
     await accepted(t, control, hello())
-    peer = await t.greet()
-    await _too_large(t, peer, frame(FrameType.PING, length=HELLO_MAX_BODY + 1), "RW-CHECK-1")
+    client = await t.greet()
+    await _too_large(t, client, frame(FrameType.PING, length=HELLO_MAX_BODY + 1), "RW-CHECK-1")
 
 
 @case("5.2/frame-time-out", "RW-FRAME-5", tags=["waits"])
 async def frame_time_out(t: Context) -> None:
     """Half a frame, and nothing more, is TIMEOUT."""
-    peer = await t.open()
-    await accepted(t, peer, ping())
-    peer.send_octets(ping()[:20], breaks="RW-FRAME-5")
-    await peer.expect_goaway(Code.TIMEOUT, "RW-FRAME-5", t.time_out("frame_ms"))
+    client = await t.open()
+    await accepted(t, client, ping())
+    client.send_octets(ping()[:20], breaks="RW-FRAME-5")
+    await client.expect_goaway(Code.TIMEOUT, "RW-FRAME-5", t.time_out("frame_ms"))
     await t.alive()
 
 
 @case("5.2/frame-time-out-dripping", "RW-FRAME-5", tags=["waits"])
 async def frame_time_out_dripping(t: Context) -> None:
     """A frame that grows by an octet a second is TIMEOUT all the same, and not only when 2 H are over."""
-    peer = await t.open()
-    await accepted(t, peer, ping())
-    octets = frame(IGNORABLE, bytes(min(4000, peer.welcome.max_body)))
-    peer.send_octets(octets[:20], breaks="RW-FRAME-5")
+    client = await t.open()
+    await accepted(t, client, ping())
+    octets = frame(IGNORABLE, bytes(min(4000, client.welcome.max_body)))
+    client.send_octets(octets[:20], breaks="RW-FRAME-5")
     deadline = time.monotonic() + t.time_out("frame_ms")
     at = 20
-    while not peer.ended and not peer.invariants.goaway and time.monotonic() < deadline:
-        await asyncio.sleep(min(1.0, peer.welcome.heartbeat_ms / 4000))
-        peer.write(octets[at : at + 1])
+    while not client.ended and not client.invariants.goaway and time.monotonic() < deadline:
+        await asyncio.sleep(min(1.0, client.welcome.heartbeat_ms / 4000))
+        client.write(octets[at : at + 1])
         at += 1
-    await peer.expect_goaway(Code.TIMEOUT, "RW-FRAME-5", 1.0)
+    await client.expect_goaway(Code.TIMEOUT, "RW-FRAME-5", 1.0)
     await t.alive()
 
 
 @case("5.2/whole-frames-keep-time", "RW-FRAME-5", "RW-CLOSE-7")
 async def whole_frames(t: Context) -> None:
     """A frame whose second half comes after another connection's whole handshake is no time-out."""
-    peer = await t.open()
+    client = await t.open()
     octets = ping(b"two part")
-    peer.write(octets[:18])
+    client.write(octets[:18])
     await t.alive()
-    t.require(not peer.find(Goaway), "the connection open", peer.last_words())
-    peer.send_octets(octets, slices=(octets[18:],))
-    await peer.expect_frame(Pong, lambda pong: pong.opaque == b"two part")
+    t.require(not client.find(Goaway), "the connection open", client.last_words())
+    client.send_octets(octets, slices=(octets[18:],))
+    await client.expect_frame(Pong, lambda pong: pong.opaque == b"two part")
 
 
 __all__ = ["filler", "single"]

@@ -27,41 +27,41 @@ async def whole_session(t: Context) -> None:
     """A session with reserved frames between all of its frames, and reserved fields in each of them."""
     grease = b"".join(frame(kind, bytes([kind & 0xFF]) * (kind % 40), room=kind) for kind in _SOME)
     fields = tuple(Field(kind, b"\xaa" * (kind % 9)) for kind in _SOME)
-    peer = await t.greet()
+    client = await t.greet()
     names = (extension("grease-0a3f"), extension("grease-"))
-    peer.send_octets(grease + encode(Hello(t.name(), "ANONYMOUS", b"", (*names, *fields), request=1)) + grease)
-    await peer.expect(1, Welcome, "RW-GREASE-2")
-    reply = await t.patiently(peer, Join(t.room(), 0, 0, fields))
+    client.send_octets(grease + encode(Hello(t.name(), "ANONYMOUS", b"", (*names, *fields), request=1)) + grease)
+    await client.expect(1, Welcome, "RW-GREASE-2")
+    reply = await t.patiently(client, Join(t.room(), 0, 0, fields))
     t.require(isinstance(reply, Joined), "JOINED", reply)
-    peer.send_octets(grease + encode(Ping(b"greasing", fields)) + grease)
-    await peer.expect_frame(Pong, requirement="RW-GREASE-2")
-    reply = await t.patiently(peer, Publish(t.id(peer), 0, b"x", fields, room=reply.room))
+    client.send_octets(grease + encode(Ping(b"greasing", fields)) + grease)
+    await client.expect_frame(Pong, requirement="RW-GREASE-2")
+    reply = await t.patiently(client, Publish(t.id(client), 0, b"x", fields, room=reply.room))
     t.require(isinstance(reply, Ack), "ACK", reply)
-    await t.marker(peer, room=reply.room)
-    await peer.expect(peer.ask(Leave(fields, room=reply.room)), Ok, "RW-GREASE-2")
+    await t.marker(client, room=reply.room)
+    await client.expect(client.ask(Leave(fields, room=reply.room)), Ok, "RW-GREASE-2")
 
 
 @case("17.4/all-types", "RW-GREASE-2", "RW-TYPE-2")
 async def all_types(t: Context) -> None:
     """All 528 reserved types are ignored, one after another."""
-    peer = await t.open()
-    peer.send_octets(b"".join(frame(kind, b"grease") for kind in GREASE))
-    await peer.fence("RW-GREASE-2")
+    client = await t.open()
+    client.send_octets(b"".join(frame(kind, b"grease") for kind in GREASE))
+    await client.fence("RW-GREASE-2")
 
 
 @case("17.4/all-fields", "RW-GREASE-2", "RW-FIELD-1")
 async def all_fields(t: Context) -> None:
     """All 528 reserved fields are ignored, in one frame."""
-    peer = await t.open()
-    peer.send(Ping(b"8 octets", tuple(Field(kind) for kind in GREASE)))
-    await peer.expect_frame(Pong, requirement="RW-GREASE-2")
+    client = await t.open()
+    client.send(Ping(b"8 octets", tuple(Field(kind) for kind in GREASE)))
+    await client.expect_frame(Pong, requirement="RW-GREASE-2")
 
 
 @case("17.4/relayed-like-any", "RW-FIELD-6", "RW-GREASE-2")
 async def relayed_like_any(t: Context) -> None:
     """Reserved fields below 0xC000, which all are, do not come out of MESSAGE."""
-    peer, joined = await t.member()
-    id = t.id(peer)
-    await t.publish(peer, joined.room, id=id, fields=[Field(kind, b"g") for kind in _SOME])
-    message = (await peer.until(joined.room, id))[-1]
+    client, joined = await t.member()
+    id = t.id(client)
+    await t.publish(client, joined.room, id=id, fields=[Field(kind, b"g") for kind in _SOME])
+    message = (await client.until(joined.room, id))[-1]
     t.require(not message.fields, "no field", message.fields)

@@ -19,54 +19,54 @@ _LOOK = 0.25  # seconds between two looks at whether it reads
 @case("7.7/same-opaque", "RW-PING-1")
 async def same_opaque(t: Context) -> None:
     """Each PING is answered with one PONG of the same octets, in their order."""
-    peer = await t.open()
+    client = await t.open()
     values = [bytes(8), b"\xff" * 8, bytes.fromhex("F552575001010000"), b"12345678", b"12345678"]
-    peer.send_octets(b"".join(encode(Ping(value)) for value in values))
+    client.send_octets(b"".join(encode(Ping(value)) for value in values))
     for value in values:
-        pong = await peer.expect_frame(Pong)
+        pong = await client.expect_frame(Pong)
         t.require(pong.opaque == value, f"PONG {value.hex()}", pong.opaque.hex())
-    await peer.fence()
-    t.require(not peer.left_over(Pong), "no PONG more", peer.left_over(Pong))
+    await client.fence()
+    t.require(not client.left_over(Pong), "no PONG more", client.left_over(Pong))
 
 
 @case("7.7/unasked-pong", "RW-PING-3")
 async def unasked_pong(t: Context) -> None:
     """A PONG that the server did not ask for is ignored."""
-    peer, joined = await t.member()
+    client, joined = await t.member()
     for value in (bytes(8), b"\xff" * 8):
-        peer.send_octets(frame(FrameType.PONG, value))
-    await peer.fence("RW-PING-3")
-    await t.publish(peer, joined.room)
+        client.send_octets(frame(FrameType.PONG, value))
+    await client.fence("RW-PING-3")
+    await t.publish(client, joined.room)
 
 
 @case("7.7/many-unread", "RW-PING-4", "RW-PING-1", tags=["slow", "process"])
 async def many_unread(t: Context) -> None:
     """A client that sends PINGs and reads nothing is not read for ever; when it reads, all PONGs are there."""
     await t.with_limits(heartbeat_ms=60_000)  # no PING of the server among them
-    peer = await t.open()
-    await peer.fence()
-    peer.pause()
-    peer.capture = bytearray()
+    client = await t.open()
+    await client.fence()
+    client.pause()
+    client.capture = bytearray()
     sent, chunk = 0, encode(Ping(b"unread!!")) * 4096
     stopped = False
-    while sent < 24 * 2**20 and not stopped and not peer.ended:
-        peer.write(chunk)
+    while sent < 24 * 2**20 and not stopped and not client.ended:
+        client.write(chunk)
         sent += len(chunk)
         try:
-            await peer.flush(0.5)
+            await client.flush(0.5)
         except Failed:
             stopped = True
     await t.alive()
-    peer.pause(False)
-    if peer.ended:
-        raise Informative(f"the server ended the connection after {sent} octets: {peer.ended}")
+    client.pause(False)
+    if client.ended:
+        raise Informative(f"the server ended the connection after {sent} octets: {client.ended}")
     pong = encode(Pong(b"unread!!"))
-    while not _answered(peer, pong, sent):  # so many may take long: what counts is that they come
-        await _more(peer, "RW-PING-1", t.options.patience)
-    given_up = bool(peer.ended) and bytes.fromhex("0008 0001") in peer.capture[-200:]
+    while not _answered(client, pong, sent):  # so many may take long: what counts is that they come
+        await _more(client, "RW-PING-1", t.options.patience)
+    given_up = bool(client.ended) and bytes.fromhex("0008 0001") in client.capture[-200:]
     # A server whose H is short says PING among them, as it must.
-    rest = [header for header, _ in _others(peer.capture, pong) if header.type != FrameType.PING]
-    whole = not rest and peer.capture.count(pong) * len(pong) == sent
+    rest = [header for header, _ in _others(client.capture, pong) if header.type != FrameType.PING]
+    whole = not rest and client.capture.count(pong) * len(pong) == sent
     t.require(given_up or whole, "each PONG, or GOAWAY(SLOW)", "something else", "RW-PING-1")
     t.observe(stopped, f"{sent} octets of PINGs were read while no PONG was taken")
 
@@ -75,44 +75,44 @@ async def many_unread(t: Context) -> None:
 async def time_not_read(t: Context) -> None:
     """The time in which the server does not read, since its PONGs are not taken, is no silence of the client."""
     await t.own_server(heartbeat_ms=1_500, frame_ms=600_000, stall_ms=600_000)
-    peer = await t.open(receive_buffer=4096)
-    limit = 2 * peer.welcome.heartbeat_ms / 1000
+    client = await t.open(receive_buffer=4096)
+    limit = 2 * client.welcome.heartbeat_ms / 1000
     if limit + _SLACK > t.options.patience:
         raise Informative(f"not tried: 2 H are {limit:g} s, the patience of this run is {t.options.patience:g} s")
-    await peer.fence()
-    peer.pause()
-    peer.capture = bytearray()
+    await client.fence()
+    client.pause()
+    client.capture = bytearray()
     sent, waiting, still, chunk = 0, -1, 0.0, encode(Ping(b"unread!!")) * 4096
-    while sent < 24 * 2**20 and still < _STILL and not peer.ended:
-        if peer.unsent < len(chunk):
-            peer.write(chunk)
+    while sent < 24 * 2**20 and still < _STILL and not client.ended:
+        if client.unsent < len(chunk):
+            client.write(chunk)
             sent += len(chunk)
             await asyncio.sleep(0)
         else:
-            still = still + _LOOK if waiting == peer.unsent else 0.0
-            waiting = peer.unsent
+            still = still + _LOOK if waiting == client.unsent else 0.0
+            waiting = client.unsent
             await asyncio.sleep(_LOOK)  # one that is slow has not stopped reading
     t.observe(
-        still >= _STILL or bool(peer.ended), f"the server has read {sent} octets of PINGs while no PONG was taken"
+        still >= _STILL or bool(client.ended), f"the server has read {sent} octets of PINGs while no PONG was taken"
     )
     await asyncio.sleep(limit + 0.5)  # what the server must not count
-    went_on = waiting != peer.unsent
-    peer.pause(False)
+    went_on = waiting != client.unsent
+    client.pause(False)
     pong = encode(Pong(b"unread!!"))
-    while not _answered(peer, pong, sent):
-        peer.write(frame(FrameType.PONG, b"I live.."))  # to be silent now would be another matter
-        await _more(peer, "RW-HEARTBEAT-3", t.options.patience)
+    while not _answered(client, pong, sent):
+        client.write(frame(FrameType.PONG, b"I live.."))  # to be silent now would be another matter
+        await _more(client, "RW-HEARTBEAT-3", t.options.patience)
         await asyncio.sleep(0.1)
-    codes = [body[:2] for header, body in _others(peer.capture, pong) if header.type == FrameType.GOAWAY]
+    codes = [body[:2] for header, body in _others(client.capture, pong) if header.type == FrameType.GOAWAY]
     t.observe(codes != [u16(Code.SLOW)], "the server has ended a connection that did not read for 2 H")
     # The PINGs that nobody read may reset the connection before its GOAWAY is taken. Then the time tells: a server that
     # ends it after it read nothing for about 2 H counted that time; one that ends it at once had another reason.
     timed_out = codes == [u16(Code.TIMEOUT)] or (not codes and still > limit / 2)
     t.observe(still >= _STILL or timed_out, "the server has ended the connection before it stopped reading")
-    all_answered = peer.capture.count(pong) * len(pong) >= sent
+    all_answered = client.capture.count(pong) * len(pong) >= sent
     cut = codes in ([], [u16(Code.TIMEOUT)]) and not all_answered  # PINGs were there to be read
     t.observe(cut or not went_on, "the server went on reading while no PONG was taken")
-    t.require(not codes and not peer.ended, "a PONG for each PING", f"{codes}, {peer.ended}", "RW-HEARTBEAT-3")
+    t.require(not codes and not client.ended, "a PONG for each PING", f"{codes}, {client.ended}", "RW-HEARTBEAT-3")
 
 
 def _others(octets: bytes | bytearray, pong: bytes) -> list[tuple[Header, bytes]]:
@@ -126,32 +126,32 @@ def _others(octets: bytes | bytearray, pong: bytes) -> list[tuple[Header, bytes]
     return found
 
 
-async def _more(peer: RawClient, requirement: str, patience: float) -> None:
+async def _more(client: RawClient, requirement: str, patience: float) -> None:
     """Waits until something more is captured, or the connection is at its end."""
-    assert peer.capture is not None
-    seen = len(peer.capture)
-    await peer.wait(
-        lambda: peer.ended or len(peer.capture or b"") > seen or None, "a PONG for each PING", requirement, patience
+    assert client.capture is not None
+    seen = len(client.capture)
+    await client.wait(
+        lambda: client.ended or len(client.capture or b"") > seen or None, "a PONG for each PING", requirement, patience
     )
 
 
-def _answered(peer: RawClient, pong: bytes, octets: int) -> bool:
+def _answered(client: RawClient, pong: bytes, octets: int) -> bool:
     """Whether all PONGs are there, or the connection is at its end."""
-    assert peer.capture is not None
-    return bool(peer.ended) or (len(peer.capture) >= octets and peer.capture.count(pong) * len(pong) >= octets)
+    assert client.capture is not None
+    return bool(client.ended) or (len(client.capture) >= octets and client.capture.count(pong) * len(pong) >= octets)
 
 
 @case("8.4/silent-client", "RW-HEARTBEAT-2", tags=["waits"])
 async def silent_client(t: Context) -> None:
     """A client that sends nothing for 2 H is sent GOAWAY(TIMEOUT), and not before."""
-    peer = await t.open()
-    await peer.fence()
-    limit = 2 * peer.welcome.heartbeat_ms / 1000
+    client = await t.open()
+    await client.fence()
+    limit = 2 * client.welcome.heartbeat_ms / 1000
     if limit + _SLACK > t.options.patience:
         raise Informative(f"not tried: 2 H are {limit:g} s, the patience of this run is {t.options.patience:g} s")
-    peer.answers_pings = False
+    client.answers_pings = False
     last = time.monotonic()
-    await peer.expect_goaway(Code.TIMEOUT, "RW-HEARTBEAT-2", limit + _SLACK + t.options.timeout)
+    await client.expect_goaway(Code.TIMEOUT, "RW-HEARTBEAT-2", limit + _SLACK + t.options.timeout)
     lasted = time.monotonic() - last
     t.require(lasted > limit - _SLACK, f"nothing before {limit:g} s", f"GOAWAY after {lasted:.1f} s")
     await t.alive()
@@ -160,22 +160,22 @@ async def silent_client(t: Context) -> None:
 @case("8.4/any-octet-counts", "RW-HEARTBEAT-2", "RW-HEARTBEAT-1", tags=["waits"])
 async def any_octet_counts(t: Context) -> None:
     """A client that only sends PONGs lives on beyond 2 H, and hears an octet from the server in every H."""
-    peer = await t.open()
-    await peer.fence()
-    period = peer.welcome.heartbeat_ms / 1000
+    client = await t.open()
+    await client.fence()
+    period = client.welcome.heartbeat_ms / 1000
     if 2 * period + _SLACK > t.options.patience:
         raise Informative(f"not tried: 2 H are {2 * period:g} s, the patience of this run is {t.options.patience:g} s")
     until = time.monotonic() + 2 * period + _SLACK
     pause = min(period / 4, 5.0)
-    last, unread = peer.last_octet, 0.0
+    last, unread = client.last_octet, 0.0
     while time.monotonic() < until:
         begun = time.monotonic()
         await asyncio.sleep(pause)
-        peer.send_octets(frame(FrameType.PONG, b"I live.."))
+        client.send_octets(frame(FrameType.PONG, b"I live.."))
         now = time.monotonic()
         # Time in which the suite itself came to nothing is not the server's silence.
-        unread = now - begun - pause + (unread if peer.last_octet == last else 0.0)
-        last = peer.last_octet
+        unread = now - begun - pause + (unread if client.last_octet == last else 0.0)
+        last = client.last_octet
         silent = now - last - unread
         t.require(
             silent <= period + _SLACK,
@@ -183,5 +183,5 @@ async def any_octet_counts(t: Context) -> None:
             f"{silent:.1f} s of silence",
             "RW-HEARTBEAT-1",
         )
-        t.require(not peer.ended, "the connection open", peer.last_words(), "RW-HEARTBEAT-2")
-    await peer.fence()
+        t.require(not client.ended, "the connection open", client.last_words(), "RW-HEARTBEAT-2")
+    await client.fence()

@@ -21,20 +21,20 @@ from protocol.registry import Code, FieldType, Flag, FrameType
 @case("7.1/welcome", "RW-HELLO-2", "RW-WELCOME-4", "RW-SASL-3")
 async def welcome(t: Context) -> None:
     """HELLO with ANONYMOUS is answered with WELCOME, whose limits are within their ranges."""
-    peer = await t.greet()
+    client = await t.greet()
     name = t.name()
-    answer = await peer.hello(name)
+    answer = await client.hello(name)
     t.require(answer.name in (name, f"~{name}"), f"the name {name} or ~{name}", answer.name, "RW-SASL-5")
-    await peer.fence()
+    await client.fence()
 
 
 @case("7.1/initial-response-ignored", "RW-SASL-7")
 async def initial_response_ignored(t: Context) -> None:
     """The initial response of ANONYMOUS may be anything."""
     for auth in (b"trace@example.org", b"\xff\x00\xff", bytes(1000)):
-        peer = await t.greet()
-        request = peer.ask(Hello(t.name(), "ANONYMOUS", auth))
-        await peer.expect(request, Welcome)
+        client = await t.greet()
+        request = client.ask(Hello(t.name(), "ANONYMOUS", auth))
+        await client.expect(request, Welcome)
 
 
 @case("7.1/unsupported-mechanism", "RW-SASL-1", "RW-HELLO-3")
@@ -82,29 +82,29 @@ for _row in _EARLY:
 @case("7.1/second-hello", "RW-HELLO-6")
 async def second_hello(t: Context) -> None:
     """A second HELLO is UNEXPECTED."""
-    peer = await t.open()
-    await accepted(t, peer, ping())
-    peer.ask(Hello(t.name(), "ANONYMOUS", b""), breaks="RW-HELLO-1")
-    await peer.expect_goaway(Code.UNEXPECTED)
+    client = await t.open()
+    await accepted(t, client, ping())
+    client.ask(Hello(t.name(), "ANONYMOUS", b""), breaks="RW-HELLO-1")
+    await client.expect_goaway(Code.UNEXPECTED)
     await t.alive()
 
 
 @case("7.1/auth-when-open", "RW-AUTH-2")
 async def auth_when_open(t: Context) -> None:
     """AUTH after WELCOME is UNEXPECTED."""
-    peer = await t.open()
-    await accepted(t, peer, ping())
-    peer.send_octets(frame(FrameType.AUTH, b16(b"x"), request=1), breaks="RW-AUTH-1")
-    await peer.expect_goaway(Code.UNEXPECTED)
+    client = await t.open()
+    await accepted(t, client, ping())
+    client.send_octets(frame(FrameType.AUTH, b16(b"x"), request=1), breaks="RW-AUTH-1")
+    await client.expect_goaway(Code.UNEXPECTED)
     await t.alive()
 
 
 @case("7.1/goaway-before-hello", "RW-CLOSE-3")
 async def goaway_before_hello(t: Context) -> None:
     """GOAWAY(NONE) in the place of HELLO is answered with GOAWAY(NONE) and the end."""
-    peer = await t.greet()
-    peer.send_octets(goaway())
-    await peer.expect_goaway(Code.NONE)
+    client = await t.greet()
+    client.send_octets(goaway())
+    await client.expect_goaway(Code.NONE)
     await t.alive()
 
 
@@ -112,8 +112,8 @@ async def goaway_before_hello(t: Context) -> None:
 async def time_out(t: Context) -> None:
     """A connection without HELLO is sent GOAWAY(TIMEOUT)."""
     await t.open()
-    peer = await t.greet()
-    await peer.expect_goaway(Code.TIMEOUT, "RW-HELLO-4", t.time_out("handshake_ms"))
+    client = await t.greet()
+    await client.expect_goaway(Code.TIMEOUT, "RW-HELLO-4", t.time_out("handshake_ms"))
     await t.alive()
 
 
@@ -121,9 +121,9 @@ async def time_out(t: Context) -> None:
 async def time_out_half(t: Context) -> None:
     """A connection with half a HELLO is sent GOAWAY(TIMEOUT)."""
     await t.open()
-    peer = await t.greet()
-    peer.send_octets(hello()[:20], breaks="RW-HELLO-1")
-    await peer.expect_goaway(Code.TIMEOUT, "RW-HELLO-4", t.time_out("handshake_ms"))
+    client = await t.greet()
+    client.send_octets(hello()[:20], breaks="RW-HELLO-1")
+    await client.expect_goaway(Code.TIMEOUT, "RW-HELLO-4", t.time_out("handshake_ms"))
     await t.alive()
 
 
@@ -132,37 +132,37 @@ async def members_differ(t: Context) -> None:
     """Each connection has a number of its own, also with the same name, and after another has ended."""
     name, members = t.name(), set()
     for _ in range(6):
-        peer = await t.open(name)
-        members.add(peer.welcome.member)
+        client = await t.open(name)
+        members.add(client.welcome.member)
         if len(members) % 2:
-            await peer.close()
+            await client.close()
     t.require(len(members) == 6 and 0 not in members, "6 different numbers, none of them 0", sorted(members))
 
 
 @case("7.2/no-extension-unasked", "RW-WELCOME-2", "RW-EXT-3")
 async def no_extension_unasked(t: Context) -> None:
     """WELCOME names no extension that HELLO did not, and none that does not exist."""
-    peer = await t.open()
-    t.require(not extensions(peer.welcome), "no extension", extensions(peer.welcome))
-    peer = await t.open(extension_names=["org.example.unheard-of", "grease-a", "history"])
-    extra = set(extensions(peer.welcome)) - {"history"}
+    client = await t.open()
+    t.require(not extensions(client.welcome), "no extension", extensions(client.welcome))
+    client = await t.open(extension_names=["org.example.unheard-of", "grease-a", "history"])
+    extra = set(extensions(client.welcome)) - {"history"}
     t.require(not extra, "history at most", extra, "RW-EXT-3")
 
 
 @case("7.2/extension-data", "RW-EXT-3")
 async def extension_data(t: Context) -> None:
     """Unknown extensions with any data, and names of any form, are ignored."""
-    peer = await t.greet()
+    client = await t.greet()
     items = (extension("org.example.x", b"\xff" * 200), extension("", b""), extension("UPPER case!", b"\x00"))
-    await peer.hello(t.name(), items)
+    await client.hello(t.name(), items)
 
 
 @case("7.2/not-verified", "RW-SASL-4", "RW-MESSAGE-2")
 async def not_verified(t: Context) -> None:
     """An anonymous client is not VERIFIED, neither in WELCOME nor in its messages."""
-    peer, joined = await t.member()
-    t.require(not peer.welcome.flags & Flag.VERIFIED, "VERIFIED clear in WELCOME", hex(peer.welcome.flags))
-    [[message]] = await t.marker(peer, room=joined.room)
+    client, joined = await t.member()
+    t.require(not client.welcome.flags & Flag.VERIFIED, "VERIFIED clear in WELCOME", hex(client.welcome.flags))
+    [[message]] = await t.marker(client, room=joined.room)
     t.require(not message.flags & Flag.VERIFIED, "VERIFIED clear in MESSAGE", hex(message.flags), "RW-MESSAGE-2")
 
 
@@ -176,10 +176,10 @@ async def clock(t: Context) -> None:
 @case("8.3/pipelined", "RW-FRAME-4", "RW-HELLO-2")
 async def pipelined(t: Context) -> None:
     """Ignorable frames, HELLO and ignorable frames again in one segment are a handshake."""
-    peer = await t.greet()
-    peer.send_octets(frame(IGNORABLE, b"1") + encode(Hello(t.name(), "ANONYMOUS", b"", request=7)) + frame(IGNORABLE))
-    await peer.expect(7, Welcome)
-    await peer.fence()
+    client = await t.greet()
+    client.send_octets(frame(IGNORABLE, b"1") + encode(Hello(t.name(), "ANONYMOUS", b"", request=7)) + frame(IGNORABLE))
+    await client.expect(7, Welcome)
+    await client.fence()
 
 
 @case("8.3/abandoned", "RW-CLOSE-7")
@@ -187,7 +187,7 @@ async def abandoned(t: Context) -> None:
     """Handshakes that are broken off at any place leave the server as it was."""
     octets = hello(tail=field(FieldType.EXTENSION, b8(b"grease-9")))
     for length in (0, 1, 15, 16, 17, len(octets) - 1, len(octets)):
-        peer = await t.greet()
-        peer.write(octets[:length])
-        await peer.close(abort=length % 2 == 0)
+        client = await t.greet()
+        client.write(octets[:length])
+        await client.close(abort=length % 2 == 0)
     await t.alive()

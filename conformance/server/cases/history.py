@@ -13,26 +13,26 @@ _COUNT = 7
 
 async def _room(t: Context) -> tuple[RawClient, Joined]:
     """A member that has negotiated history, in a room with a few messages."""
-    peer, joined = await t.member(extension_names=["history"])
-    t.needs(peer, "history")
+    client, joined = await t.member(extension_names=["history"])
+    t.needs(client, "history")
     for number in range(_COUNT):
-        await t.publish(peer, joined.room, b"%d" % number)
-    await t.marker(peer, room=joined.room)
-    return peer, joined
+        await t.publish(client, joined.room, b"%d" % number)
+    await t.marker(client, room=joined.room)
+    return client, joined
 
 
 async def read(
-    t: Context, peer: RawClient, room: int, start: int, end: int, limit: int, flags: int = 0
+    t: Context, client: RawClient, room: int, start: int, end: int, limit: int, flags: int = 0
 ) -> tuple[list[Message], HistoryEnd]:
     """The reply to HISTORY, judged against the formula of section 7.18."""
-    reply = await t.patiently(peer, History(start, end, limit, flags=flags, room=room))
+    reply = await t.patiently(client, History(start, end, limit, flags=flags, room=room))
     if not isinstance(reply, HistoryEnd):
         raise Failed("HISTORY_END", frame_line(reply))
     request = reply.request
     messages = []
-    while message := peer.find(Message, lambda m: m.request == request):
+    while message := client.find(Message, lambda m: m.request == request):
         messages.append(message)
-    head = max((item.frame.seq for item in peer.received if isinstance(item.frame, Message)), default=0)
+    head = max((item.frame.seq for item in client.received if isinstance(item.frame, Message)), default=0)
     low = min(max(start, reply.oldest), head + 1)
     high = max(low, min(end or head + 1, head + 1))
     numbers = [message.seq for message in messages]
@@ -77,8 +77,8 @@ _RANGES: list[tuple[str, str, int, int, int, int]] = [
 
 def _define(path: str, what: str, start: int, end: int, limit: int, flags: int) -> None:
     async def run(t: Context) -> None:
-        peer, joined = await _room(t)
-        await read(t, peer, joined.room, start, end, limit, flags)
+        client, joined = await _room(t)
+        await read(t, client, joined.room, start, end, limit, flags)
 
     requirements = ["RW-HISTORY-6", "RW-HISTORY-5", "RW-HISTORY-1", "RW-HISTORY-2"]
     SERVER.add(f"7.18/{path}", requirements, f"HISTORY for {what}.", run)
@@ -91,13 +91,13 @@ for _row in _RANGES:
 @case("7.18/same-messages", "RW-MODEL-2", "RW-HISTORY-1")
 async def same_messages(t: Context) -> None:
     """HISTORY brings the same messages as the stream did."""
-    peer, joined = await t.member(extension_names=["history"])
-    t.needs(peer, "history")
+    client, joined = await t.member(extension_names=["history"])
+    t.needs(client, "history")
     stream: list[Message] = []
     for _ in range(4):
-        [seen] = await t.marker(peer, room=joined.room)
+        [seen] = await t.marker(client, room=joined.room)
         stream += seen
-    messages, reply = await read(t, peer, joined.room, 1, 0, 0)
+    messages, reply = await read(t, client, joined.room, 1, 0, 0)
     plain = [(m.seq, m.time_ms, m.sender, m.id, m.ctype, m.name, m.payload, m.fields) for m in messages]
     wanted = [(m.seq, m.time_ms, m.sender, m.id, m.ctype, m.name, m.payload, m.fields) for m in stream]
     t.require(plain == wanted[reply.start - 1 : reply.end - 1], "the messages of the stream", plain)
@@ -106,10 +106,10 @@ async def same_messages(t: Context) -> None:
 @case("7.18/pages", "RW-HISTORY-5", "RW-HISTORY-2")
 async def pages(t: Context) -> None:
     """Following MORE page by page brings every message once, forwards and backwards."""
-    peer, joined = await _room(t)
+    client, joined = await _room(t)
     at, numbers = 1, []
     for _ in range(2 * _HEAD):
-        messages, reply = await read(t, peer, joined.room, at, 0, 3)
+        messages, reply = await read(t, client, joined.room, at, 0, 3)
         numbers += [message.seq for message in messages]
         at = reply.end
         if not reply.flags & Flag.MORE:
@@ -117,7 +117,7 @@ async def pages(t: Context) -> None:
     t.require(numbers == list(range(reply.oldest, _HEAD + 1)), f"{reply.oldest} to {_HEAD} once each", numbers)
     at, numbers = _HEAD + 1, []
     for _ in range(2 * _HEAD):
-        messages, reply = await read(t, peer, joined.room, 1, at, 3, Flag.NEWEST)
+        messages, reply = await read(t, client, joined.room, 1, at, 3, Flag.NEWEST)
         numbers = [message.seq for message in messages] + numbers
         at = reply.start
         if not reply.flags & Flag.MORE:
@@ -128,28 +128,28 @@ async def pages(t: Context) -> None:
 @case("7.18/end-before-start", "RW-HISTORY-4")
 async def end_before_start(t: Context) -> None:
     """An end that is not 0 and below start earns RANGE_INVALID; equal to start it does not."""
-    peer, joined = await _room(t)
-    await read(t, peer, joined.room, 4, 4, 0)
+    client, joined = await _room(t)
+    await read(t, client, joined.room, 4, 4, 0)
     for start, end in ((4, 3), (2, 1), (MAX_SAFE, 5)):
-        request = peer.ask(History(start, end, 0, room=joined.room))
-        await peer.expect_error(request, Code.RANGE_INVALID, room=joined.room)
+        request = client.ask(History(start, end, 0, room=joined.room))
+        await client.expect_error(request, Code.RANGE_INVALID, room=joined.room)
 
 
 @case("7.18/range-before-joined", "RW-CHECK-1", "RW-HISTORY-4")
 async def range_before_joined(t: Context) -> None:
     """HISTORY: RANGE_INVALID comes before NOT_JOINED."""
-    peer, joined = await _room(t)
+    client, joined = await _room(t)
     for start, end, code in ((4, 3, Code.RANGE_INVALID), (4, 4, Code.NOT_JOINED)):
-        request = peer.ask(History(start, end, 0, room=joined.room + 50), breaks="RW-MODEL-8")
-        await peer.expect_error(request, code)
+        request = client.ask(History(start, end, 0, room=joined.room + 50), breaks="RW-MODEL-8")
+        await client.expect_error(request, code)
 
 
 @case("7.18/empty-room", "RW-HISTORY-6")
 async def empty_room(t: Context) -> None:
     """HISTORY of a room without messages is empty, and says that nothing is retained."""
-    peer, joined = await t.member(extension_names=["history"])
-    t.needs(peer, "history")
-    _, reply = await read(t, peer, joined.room, 1, 0, 10)
+    client, joined = await t.member(extension_names=["history"])
+    t.needs(client, "history")
+    _, reply = await read(t, client, joined.room, 1, 0, 10)
     found = (reply.start, reply.end, reply.oldest, reply.flags & Flag.MORE)
     t.require(found == (1, 1, 1, 0), "start 1, end 1, oldest 1, MORE clear", found)
 
@@ -157,17 +157,17 @@ async def empty_room(t: Context) -> None:
 @case("7.18/stream-goes-on", "RW-CURSOR-2", "RW-REQUEST-4")
 async def stream_goes_on(t: Context) -> None:
     """The stream goes on where it was, whatever HISTORY brought meanwhile."""
-    peer, joined = await _room(t)
+    client, joined = await _room(t)
     other, _ = await t.member(joined.name)
     for _ in range(3):
-        await read(t, peer, joined.room, 1, 0, 4)
-        await t.marker(other, peer, room=joined.room)
+        await read(t, client, joined.room, 1, 0, 4)
+        await t.marker(other, client, room=joined.room)
 
 
 @case("7.20/stop-forbidden", "RW-STOP-1")
 async def stop_forbidden(t: Context) -> None:
     """STOP of an anonymous client earns FORBIDDEN, and stops nothing."""
-    peer = await t.open(extension_names=["admin"])
-    t.needs(peer, "admin")
-    await peer.expect_error(peer.ask(Stop()), Code.FORBIDDEN, room=0)
+    client = await t.open(extension_names=["admin"])
+    t.needs(client, "admin")
+    await client.expect_error(client.ask(Stop()), Code.FORBIDDEN, room=0)
     await t.alive()

@@ -14,71 +14,71 @@ from protocol.registry import Code, Flag
 @case("7.9/fresh", "RW-MODEL-3", "RW-CURSOR-1", "RW-PRESENCE-5")
 async def fresh(t: Context) -> None:
     """A room that did not exist: head 0, start 1, oldest 1, one member, an epoch, no GAP."""
-    peer, joined = await t.member()
+    client, joined = await t.member()
     found = (joined.head, joined.start, joined.oldest, joined.members)
     t.require(found == (0, 1, 1, 1), "head 0, start 1, oldest 1, members 1", found, "RW-CURSOR-1")
     t.require(not joined.flags & Flag.GAP, "GAP clear", hex(joined.flags), "RW-CURSOR-1")
     t.require(joined.epoch != 0, "an epoch other than 0", 0, "RW-MODEL-3")
-    await peer.fence()
+    await client.fence()
 
 
 @case("7.9/already-joined", "RW-JOIN-1", "RW-ERROR-4")
 async def already_joined(t: Context) -> None:
     """A second JOIN of a room earns ALREADY_JOINED with its ref; the membership goes on."""
-    peer, joined = await t.member()
-    request = peer.ask(Join(joined.name, 0, 0))
-    await peer.expect_error(request, Code.ALREADY_JOINED, room=joined.room)
-    await t.marker(peer, room=joined.room)
+    client, joined = await t.member()
+    request = client.ask(Join(joined.name, 0, 0))
+    await client.expect_error(request, Code.ALREADY_JOINED, room=joined.room)
+    await t.marker(client, room=joined.room)
 
 
 @case("7.9/already-joined-spelling", "RW-JOIN-1", "RW-NAME-4")
 async def already_joined_spelling(t: Context) -> None:
     """A room that the connection is in is recognised by another spelling of its name."""
-    peer, joined = await t.member(f"Lobby {t.room()}")
-    request = peer.ask(Join(joined.name.swapcase(), 0, 0))
-    await peer.expect_error(request, Code.ALREADY_JOINED, room=joined.room)
+    client, joined = await t.member(f"Lobby {t.room()}")
+    request = client.ask(Join(joined.name.swapcase(), 0, 0))
+    await client.expect_error(request, Code.ALREADY_JOINED, room=joined.room)
 
 
 @case("7.9/too-many-rooms", "RW-JOIN-2", tags=["process"])
 async def too_many_rooms(t: Context) -> None:
     """A JOIN beyond max_rooms earns TOO_MANY_ROOMS; after a LEAVE there is room again."""
     await t.with_limits(max_rooms=4)
-    peer = await t.open()
-    wanted = peer.welcome.max_rooms
+    client = await t.open()
+    wanted = client.welcome.max_rooms
     if wanted > 300:
         raise Informative(f"not tried: max_rooms is {wanted}")
     try:
-        await _join_and_one_more(t, peer, wanted)
+        await _join_and_one_more(t, client, wanted)
     except TooLong as limited:
         raise Informative(f"not tried: max_rooms is {wanted}, and {limited}") from None
 
 
-async def _join_and_one_more(t: Context, peer: RawClient, wanted: int) -> None:
-    joined = await t.join(peer, t.room())
+async def _join_and_one_more(t: Context, client: RawClient, wanted: int) -> None:
+    joined = await t.join(client, t.room())
     for _ in range(wanted - 1):
-        reply = await t.patiently(peer, Join(t.room(), 0, 0))
+        reply = await t.patiently(client, Join(t.room(), 0, 0))
         if isinstance(reply, Error) and reply.code in (Code.SERVER_FULL, Code.FORBIDDEN):
             raise Informative("not tried: the server allows fewer rooms")
         t.require(isinstance(reply, Joined), f"JOINED for each of {wanted} rooms", reply)
-    reply = await t.patiently(peer, Join(t.room(), 0, 0))
+    reply = await t.patiently(client, Join(t.room(), 0, 0))
     t.require(isinstance(reply, Error) and reply.code == Code.TOO_MANY_ROOMS, "TOO_MANY_ROOMS", reply)
-    request = peer.ask(Join(joined.name, 0, 0))
-    await peer.expect_error(request, Code.ALREADY_JOINED, "RW-CHECK-1", joined.room)
-    await peer.expect(peer.ask(Leave(room=joined.room)), Ok)
-    await t.join(peer, t.room())
+    request = client.ask(Join(joined.name, 0, 0))
+    await client.expect_error(request, Code.ALREADY_JOINED, "RW-CHECK-1", joined.room)
+    await client.expect(client.ask(Leave(room=joined.room)), Ok)
+    await t.join(client, t.room())
 
 
 @case("7.9/several-rooms", "RW-MODEL-7", "RW-MODEL-2")
 async def several_rooms(t: Context) -> None:
     """One connection in two rooms: different refs, and each message in its own room."""
-    peer = await t.open()
-    t.needs(peer, rooms=2)
-    one, two = await t.join(peer, t.room()), await t.join(peer, t.room())
+    client = await t.open()
+    t.needs(client, rooms=2)
+    one, two = await t.join(client, t.room()), await t.join(client, t.room())
     t.require(one.room != two.room, "two refs", one.room)
     for joined, payload in ((one, b"first"), (two, b"second"), (one, b"third")):
-        id = t.id(peer)
-        await t.publish(peer, joined.room, payload, id=id)
-        seen = await peer.until(joined.room, id)
+        id = t.id(client)
+        await t.publish(client, joined.room, payload, id=id)
+        seen = await client.until(joined.room, id)
         t.require([m.payload for m in seen] == [payload], f"{payload!r} alone", seen, "RW-MODEL-2")
 
 
@@ -108,10 +108,10 @@ async def ref_not_reused(t: Context) -> None:
     """The ref of a room that everybody has left is not given to another room."""
     refs = {}
     for _ in range(4):
-        peer, joined = await t.member()
+        client, joined = await t.member()
         t.require(joined.room not in refs, "a ref that was not used before", joined.room)
         refs[joined.room] = joined.name
-        await peer.close()
+        await client.close()
 
 
 _PUBLISHED = 6
@@ -119,12 +119,12 @@ _PUBLISHED = 6
 
 async def _history(t: Context) -> tuple[RawClient, Joined, list[Message]]:
     """A room with a few messages, and a member that stays."""
-    peer, joined = await t.member()
+    client, joined = await t.member()
     ids = []
     for number in range(_PUBLISHED):
-        ids.append(t.id(peer))
-        await t.publish(peer, joined.room, b"%d" % number, id=ids[-1])
-    return peer, joined, await peer.until(joined.room, ids[-1])
+        ids.append(t.id(client))
+        await t.publish(client, joined.room, b"%d" % number, id=ids[-1])
+    return client, joined, await client.until(joined.room, ids[-1])
 
 
 _CURSORS: list[tuple[str, str, bool | None, int]] = [
@@ -207,7 +207,7 @@ async def race(t: Context) -> None:
     finally:
         stop = True
         await task
-    streams = await t.marker(publisher, *(peer for peer, _ in readers), room=first.room)
+    streams = await t.marker(publisher, *(client for client, _ in readers), room=first.room)
     for (_, joined), stream in zip(readers, streams, strict=True):
         numbers = [message.seq for message in stream]
         wanted = list(range(joined.start, stream[-1].seq + 1))
@@ -217,33 +217,33 @@ async def race(t: Context) -> None:
 @case("9.1/join-behind-publish", "RW-CURSOR-5", "RW-CURSOR-3")
 async def join_behind_publish(t: Context) -> None:
     """LEAVE, JOIN and PUBLISH to the old ref in one segment: no frame of the stream before JOINED."""
-    peer, joined = await t.member()
-    t.needs(peer, window=3)
+    client, joined = await t.member()
+    t.needs(client, window=3)
     other, _ = await t.member(joined.name)
     await t.publish(other, joined.room)
-    id = t.id(peer)
+    id = t.id(client)
     frames: tuple[Frame, ...] = (
         Leave(request=81, room=joined.room),
         Join(joined.name, 0, 1, request=82),
         Publish(id, 0, b"back", request=83, room=joined.room),
     )
-    peer.send_octets(b"".join(map(encode, frames)))
-    await peer.reply(81)
-    again = await peer.reply(82)
+    client.send_octets(b"".join(map(encode, frames)))
+    await client.reply(81)
+    again = await client.reply(82)
     if isinstance(again, Error) and again.code == Code.RATE_LIMITED:
         raise Informative("the server limited the rate of joins")
     t.require(isinstance(again, Joined) and again.start <= again.head + 1, "JOINED", again)
-    await peer.expect(83, Ack)
-    await peer.until(joined.room, id)
+    await client.expect(83, Ack)
+    await client.until(joined.room, id)
 
 
 @case("9.1/rejoin", "RW-MODEL-9", "RW-MODEL-6")
 async def rejoin(t: Context) -> None:
     """After LEAVE and JOIN, while another member stays, epoch and head are the same."""
     stays, first, _ = await _history(t)
-    peer, one = await t.member(first.name)
-    await peer.expect(peer.ask(Leave(room=one.room)), Ok)
-    two = await t.join(peer, first.name, epoch=one.epoch, since=one.head)
+    client, one = await t.member(first.name)
+    await client.expect(client.ask(Leave(room=one.room)), Ok)
+    two = await t.join(client, first.name, epoch=one.epoch, since=one.head)
     found, wanted = (two.epoch, two.head, two.start), (one.epoch, one.head, one.head + 1)
     t.require(found == wanted, f"epoch, head, start {wanted}", found)
     await stays.fence()

@@ -45,8 +45,8 @@ async def _flood(t: Context, publisher: RawClient, room: int, *readers: RawClien
             last = sent.id
         for reader in (publisher, *readers):
             await reader.until(room, last, "RW-LAG-1")
-        for peer in t.peers:  # a server that sends has no need to say PING, and who reads only would be silent
-            peer.write(_PONG)
+        for client in t.peers:  # a server that sends has no need to say PING, and who reads only would be silent
+            client.write(_PONG)
     return head
 
 
@@ -59,19 +59,19 @@ async def _trims_without_laggards(t: Context, publisher: RawClient, count: int) 
     await trimmed(t, joined, count - 20)
 
 
-def _numbers(peer: RawClient) -> list[int]:
-    return [item.frame.seq for item in peer.received if isinstance(item.frame, Message)]
+def _numbers(client: RawClient) -> list[int]:
+    return [item.frame.seq for item in client.received if isinstance(item.frame, Message)]
 
 
-async def _reads_on(peer: RawClient, done: Callable[[], bool], expected: str, requirement: str) -> None:
+async def _reads_on(client: RawClient, done: Callable[[], bool], expected: str, requirement: str) -> None:
     """Waits as long as something comes: there is much that was not read."""
-    while not done() and not peer.ended:
-        before = peer.octets
+    while not done() and not client.ended:
+        before = client.octets
 
         def came(before: int = before) -> bool | None:
-            return bool(done() or peer.ended or peer.octets > before) or None
+            return bool(done() or client.ended or client.octets > before) or None
 
-        await peer.wait(came, expected, requirement)
+        await client.wait(came, expected, requirement)
 
 
 @case("9.4/lagged", "RW-LAG-3", "RW-LAG-7", "RW-LAG-1", "RW-PRESENCE-3", tags=["process"])
@@ -158,7 +158,7 @@ async def roster_repair(t: Context) -> None:
     came, _ = await t.member(joined.name)
     await publisher.expect_presence(joined.room, came.welcome.member, (PresenceKind.JOINED,))
     slow.pause(False)
-    wanted = {peer.welcome.member for peer in (publisher, slow, came)}
+    wanted = {client.welcome.member for client in (publisher, slow, came)}
     expected = f"ROSTER and PRESENCE that give {sorted(wanted)}"
     await _reads_on(slow, lambda: head in _numbers(slow), "each message", "RW-CURSOR-2")
     await slow.wait(lambda: known_members(slow) == wanted or slow.ended or None, expected, "RW-ROSTER-3")

@@ -10,10 +10,10 @@ from protocol.registry import Code
 @case("7.13/ok", "RW-REQUEST-2", "RW-LEAVE-1")
 async def ok(t: Context) -> None:
     """LEAVE is answered with OK; a second one earns NOT_JOINED."""
-    peer, joined = await t.member()
-    await peer.expect(peer.ask(Leave(room=joined.room)), Ok, "RW-REQUEST-2")
-    request = peer.ask(Leave(room=joined.room), breaks="RW-MODEL-8")
-    await peer.expect_error(request, Code.NOT_JOINED, "RW-LEAVE-1", joined.room)
+    client, joined = await t.member()
+    await client.expect(client.ask(Leave(room=joined.room)), Ok, "RW-REQUEST-2")
+    request = client.ask(Leave(room=joined.room), breaks="RW-MODEL-8")
+    await client.expect_error(request, Code.NOT_JOINED, "RW-LEAVE-1", joined.room)
 
 
 @case("7.13/not-joined", "RW-LEAVE-1")
@@ -25,9 +25,9 @@ async def not_joined(t: Context) -> None:
         request = stranger.ask(frame, breaks="RW-MODEL-8")
         await stranger.expect_error(request, Code.NOT_JOINED, room=joined.room)
     await stranger.fence()
-    peer, again = await t.member(joined.name)
+    client, again = await t.member(joined.name)
     t.require(again.head == 0, "head 0: nothing was appended", again.head, "RW-PROMISE-4")
-    await peer.fence()
+    await client.fence()
 
 
 @case("7.13/not-joined-history", "RW-LEAVE-1")
@@ -59,12 +59,12 @@ async def silence(t: Context) -> None:
 @case("7.13/one-of-two", "RW-LEAVE-2", "RW-MODEL-2")
 async def one_of_two(t: Context) -> None:
     """LEAVE of one room leaves the other membership as it is."""
-    peer = await t.open()
-    t.needs(peer, rooms=2)
-    one, two = await t.join(peer, t.room()), await t.join(peer, t.room())
-    await peer.expect(peer.ask(Leave(room=one.room)), Ok)
+    client = await t.open()
+    t.needs(client, rooms=2)
+    one, two = await t.join(client, t.room()), await t.join(client, t.room())
+    await client.expect(client.ask(Leave(room=one.room)), Ok)
     other, _ = await t.member(two.name)
-    await t.marker(other, peer, room=two.room)
+    await t.marker(other, client, room=two.room)
 
 
 @case("7.13/last-publish", "RW-PROMISE-8", "RW-LEAVE-2")

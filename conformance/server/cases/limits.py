@@ -32,15 +32,15 @@ from protocol.registry import CONTENT_RESERVE, Code, Flag, FrameType
 async def join_rate(t: Context) -> None:
     """Where joins are limited, RATE_LIMITED says after which time, and then the same JOIN is accepted."""
     await t.with_limits(join_rate=2, join_burst=3)
-    peer = await t.open()
-    rooms = min(peer.welcome.max_rooms, 30)
+    client = await t.open()
+    rooms = min(client.welcome.max_rooms, 30)
     for _ in range(rooms):
         wanted = Join(t.room(), 0, 0)
-        reply = await peer.reply(peer.ask(wanted))
+        reply = await client.reply(client.ask(wanted))
         if isinstance(reply, Error):
             t.require(reply.code == Code.RATE_LIMITED, "RATE_LIMITED", reply)
             await t.wait_ms(reply.retry_ms)
-            reply = await t.patiently(peer, wanted)
+            reply = await t.patiently(client, wanted)
             t.require(isinstance(reply, Joined), "JOINED after retry_ms", reply)
             return
     raise Informative(f"not tried: {rooms} joins were not limited")
@@ -50,16 +50,16 @@ async def join_rate(t: Context) -> None:
 async def history_rate(t: Context) -> None:
     """Where HISTORY is limited, RATE_LIMITED says after which time, the stream goes on, and then it is answered."""
     await t.with_limits(history_rate=2, history_burst=3)
-    peer, joined = await t.member(extension_names=["history"])
-    t.needs(peer, "history")
+    client, joined = await t.member(extension_names=["history"])
+    t.needs(client, "history")
     wanted = History(1, 0, 0, room=joined.room)
     for _ in range(30):
-        reply = await peer.reply(peer.ask(wanted))
+        reply = await client.reply(client.ask(wanted))
         if isinstance(reply, Error):
             t.require(reply.code == Code.RATE_LIMITED, "RATE_LIMITED", reply)
-            await t.marker(peer, room=joined.room)
+            await t.marker(client, room=joined.room)
             await t.wait_ms(reply.retry_ms)
-            reply = await t.patiently(peer, wanted)
+            reply = await t.patiently(client, wanted)
             t.require(isinstance(reply, HistoryEnd), "HISTORY_END after retry_ms", reply)
             return
     raise Informative("not tried: 30 requests were not limited")
@@ -69,24 +69,24 @@ async def history_rate(t: Context) -> None:
 async def rates_outlive_connections(t: Context) -> None:
     """Where joins are limited, connecting again from the same address does not renew what there is of them."""
     await t.with_limits(local_limits=1, address_connections=2, join_rate=1, join_burst=12)
-    peers = [await t.open(), await t.open()]
+    clients = [await t.open(), await t.open()]
     beyond = await t.greet()
     if isinstance(await _answer(t, beyond), Welcome):
         raise Informative("not tried: the server does not limit this address")
     await beyond.expect_closed("RW-CONN-3")
-    first = await _joins(t, peers[0])
-    for peer in peers:
-        peer.send(Goaway(Code.NONE))
-        await peer.expect_goaway(Code.NONE)
-        await peer.expect_closed("RW-CLOSE-3")
+    first = await _joins(t, clients[0])
+    for client in clients:
+        client.send(Goaway(Code.NONE))
+        await client.expect_goaway(Code.NONE)
+        await client.expect_closed("RW-CLOSE-3")
     again = await _joins(t, await t.open())
     t.require(again <= first // 2, f"next to none of {first} joins again", again, "RW-LIMIT-3")
 
 
-async def _joins(t: Context, peer: RawClient) -> int:
-    """How many rooms the peer may join before it has to wait."""
+async def _joins(t: Context, client: RawClient) -> int:
+    """How many rooms the client may join before it has to wait."""
     count = 0
-    while isinstance(reply := await peer.reply(peer.ask(Join(t.room(), 0, 0))), Joined):
+    while isinstance(reply := await client.reply(client.ask(Join(t.room(), 0, 0))), Joined):
         count += 1
         t.observe(count < 60, "60 joins were not limited")
     t.require(isinstance(reply, Error) and reply.code == Code.RATE_LIMITED, "RATE_LIMITED", reply)
@@ -97,20 +97,20 @@ async def _joins(t: Context, peer: RawClient) -> int:
 async def rate_and_order(t: Context) -> None:
     """Behind a RATE_LIMITED all that is ORDERED earns PRECEDED: what is accepted is what came before."""
     await t.with_limits(publish_rate=1, publish_burst=3)
-    peer, joined = await t.member()
-    count = min(peer.welcome.window, 16)
+    client, joined = await t.member()
+    count = min(client.welcome.window, 16)
     frames = [
-        Publish(t.id(peer), 0, b"%d" % n, flags=Flag.ORDERED, request=600 + n, room=joined.room) for n in range(count)
+        Publish(t.id(client), 0, b"%d" % n, flags=Flag.ORDERED, request=600 + n, room=joined.room) for n in range(count)
     ]
-    peer.send_octets(b"".join(map(encode, frames)))
-    replies = [await peer.reply(600 + n) for n in range(count)]
+    client.send_octets(b"".join(map(encode, frames)))
+    replies = [await client.reply(600 + n) for n in range(count)]
     refused = next((at for at, reply in enumerate(replies) if isinstance(reply, Error)), count)
     if refused == count:
         raise Informative(f"not tried: {count} publishes were not limited")
     codes = [reply.code if isinstance(reply, Error) else Code.NONE for reply in replies[refused:]]
     wanted = [Code.RATE_LIMITED] + [Code.PRECEDED] * (count - refused - 1)
     t.require(codes == wanted, "RATE_LIMITED, then PRECEDED", codes)
-    [seen] = await t.marker(peer, room=joined.room)
+    [seen] = await t.marker(client, room=joined.room)
     payloads = [message.payload for message in seen[:-1]]
     t.require(payloads == [f.payload for f in frames[:refused]], f"the first {refused}", payloads, "RW-PROMISE-8")
 
@@ -119,19 +119,19 @@ async def rate_and_order(t: Context) -> None:
 async def ids_are_kept(t: Context) -> None:
     """A server that cannot remember more ids refuses new publishes, and forgets none."""
     await t.with_limits(ids_per_room=5)
-    peer, joined = await t.member()
-    t.needs(peer, dedupe=True)
+    client, joined = await t.member()
+    t.needs(client, dedupe=True)
     accepted: list[tuple[Publish, Ack]] = []
     for _ in range(20):
-        sent = Publish(t.id(peer), 0, b"x", room=joined.room)
-        reply = await peer.reply(peer.ask(sent))
+        sent = Publish(t.id(client), 0, b"x", room=joined.room)
+        reply = await client.reply(client.ask(sent))
         if isinstance(reply, Error):
             t.require(reply.code == Code.RATE_LIMITED, "RATE_LIMITED", reply)
             break
         t.require(isinstance(reply, Ack), "ACK", reply)
         accepted += [(sent, reply)] if isinstance(reply, Ack) else []
     for sent, first in accepted:
-        ack = await peer.expect(peer.ask(sent), Ack, "RW-DEDUPE-3")
+        ack = await client.expect(client.ask(sent), Ack, "RW-DEDUPE-3")
         t.require(ack.seq == first.seq and bool(ack.flags & Flag.DUPLICATE), f"DUPLICATE of seq {first.seq}", ack)
 
 
@@ -139,25 +139,25 @@ async def ids_are_kept(t: Context) -> None:
 async def server_full(t: Context) -> None:
     """Connections beyond a limit are refused with SERVER_FULL and a time; when one has gone there is room again."""
     await t.with_limits(address_connections=4, max_connections=4)
-    peers: list[RawClient] = []
+    clients: list[RawClient] = []
     most = t.options.limits.get("address_connections", 4) + 4
-    while len(peers) < min(most, 80):
-        peer = await t.greet()
-        reply = await _answer(t, peer)
+    while len(clients) < min(most, 80):
+        client = await t.greet()
+        reply = await _answer(t, client)
         if isinstance(reply, Welcome):
-            peers.append(peer)
+            clients.append(client)
             continue
         if reply is not None:
             refused = reply.code == Code.SERVER_FULL and reply.retry_ms > 0
             t.require(refused, "SERVER_FULL with a retry_ms", frame_line(reply))
-        await peer.expect_closed("RW-CONN-3")
+        await client.expect_closed("RW-CONN-3")
         break
     else:
-        raise Informative(f"not tried: {len(peers)} connections were welcome")
-    t.require(bool(peers), "at least one connection welcome", 0)
-    for peer in peers:
-        await peer.fence("RW-CLOSE-7")
-    await peers.pop().close()
+        raise Informative(f"not tried: {len(clients)} connections were welcome")
+    t.require(bool(clients), "at least one connection welcome", 0)
+    for client in clients:
+        await client.fence("RW-CLOSE-7")
+    await clients.pop().close()
     for _ in range(50):
         again = await t.greet()
         if isinstance(await _answer(t, again), Welcome):
@@ -167,16 +167,16 @@ async def server_full(t: Context) -> None:
     raise Failed("a connection welcome again after another has ended", "none within 5 s", "RW-CLOSE-6")
 
 
-async def _answer(t: Context, peer: RawClient) -> Welcome | Error | Goaway | None:
+async def _answer(t: Context, client: RawClient) -> Welcome | Error | Goaway | None:
     """What a connection hears to HELLO; None if that is the end."""
-    request = peer.ask(Hello(t.name(), "ANONYMOUS", b""))
+    request = client.ask(Hello(t.name(), "ANONYMOUS", b""))
 
     def find() -> Welcome | Error | Goaway | str | None:
-        welcome = peer.find(Welcome)
-        error = peer.find(Error, lambda error: error.request == request)
-        return welcome or error or peer.find(Goaway) or peer.ended or None
+        welcome = client.find(Welcome)
+        error = client.find(Error, lambda error: error.request == request)
+        return welcome or error or client.find(Goaway) or client.ended or None
 
-    found: Welcome | Error | Goaway | str = await peer.wait(find, "an answer to HELLO, or the end", "RW-HELLO-2")
+    found: Welcome | Error | Goaway | str = await client.wait(find, "an answer to HELLO, or the end", "RW-HELLO-2")
     return None if isinstance(found, str) else found
 
 
@@ -184,19 +184,19 @@ async def _answer(t: Context, peer: RawClient) -> Welcome | Error | Goaway | Non
 async def small_bodies(t: Context) -> None:
     """With the smallest max_body what fits is delivered, and what is longer is refused, each in its way."""
     await t.with_limits(max_body=4096)
-    peer, joined = await t.member()
-    limit = peer.welcome.max_body
+    client, joined = await t.member()
+    limit = client.welcome.max_body
     most = limit - CONTENT_RESERVE
-    id = t.id(peer)
-    await t.publish(peer, joined.room, bytes(most), ctype=1, id=id)
-    message = (await peer.until(joined.room, id))[-1]
+    id = t.id(client)
+    await t.publish(client, joined.room, bytes(most), ctype=1, id=id)
+    message = (await client.until(joined.room, id))[-1]
     t.require(message.payload == bytes(most), f"{most} octets", len(message.payload), "RW-PUBLISH-4")
     for octets in (most + 1, limit - 21):
-        request = peer.ask(Publish(t.id(peer), 1, bytes(octets), room=joined.room))
-        await peer.expect_error(request, Code.PAYLOAD_TOO_LARGE, "RW-PUBLISH-1", joined.room)
-    await t.publish(peer, joined.room)
-    peer.send_octets(frame(FrameType.PUBLISH, length=limit + 1, request=9, room=joined.room), breaks="RW-FRAME-2")
-    await peer.expect_goaway(Code.FRAME_TOO_LARGE, "RW-CLOSE-2")
+        request = client.ask(Publish(t.id(client), 1, bytes(octets), room=joined.room))
+        await client.expect_error(request, Code.PAYLOAD_TOO_LARGE, "RW-PUBLISH-1", joined.room)
+    await t.publish(client, joined.room)
+    client.send_octets(frame(FrameType.PUBLISH, length=limit + 1, request=9, room=joined.room), breaks="RW-FRAME-2")
+    await client.expect_goaway(Code.FRAME_TOO_LARGE, "RW-CLOSE-2")
 
 
 @case("15/small-bodies-roster", "RW-ROSTER-2", "RW-ROSTER-1", "RW-FRAME-2", tags=["process"])
@@ -204,12 +204,12 @@ async def small_bodies_roster(t: Context) -> None:
     """A roster that is longer than the smallest max_body comes in several frames, all members once."""
     await t.with_limits(max_body=4096)
     room = t.room()
-    peers = [await t.open(f"{t.name()}-{'n' * 40}") for _ in range(60)]
-    for peer in peers:
-        joined = await t.join(peer, room)
+    clients = [await t.open(f"{t.name()}-{'n' * 40}") for _ in range(60)]
+    for client in clients:
+        joined = await t.join(client, room)
     last, there = await t.member(room, flags=Flag.ROSTER)
     t.observe(not there.flags & Flag.QUIET, "the room is quiet already with 61 members")
-    wanted = {peer.welcome.member for peer in (*peers, last)}
+    wanted = {client.welcome.member for client in (*clients, last)}
     found: set[int] = set()
     more = True
     while more:
@@ -223,37 +223,37 @@ async def small_bodies_roster(t: Context) -> None:
 async def window_of_one(t: Context) -> None:
     """With a window of 1 requests go one by one; more of them are no error, and are answered in their order."""
     await t.with_limits(window=1)
-    peer, joined = await t.member()
+    client, joined = await t.member()
     for _ in range(3):
-        await t.publish(peer, joined.room)
-    frames = [Publish(t.id(peer), 0, b"%d" % n, request=800 + n, room=joined.room) for n in range(10)]
+        await t.publish(client, joined.room)
+    frames = [Publish(t.id(client), 0, b"%d" % n, request=800 + n, room=joined.room) for n in range(10)]
     octets = b"".join(map(encode, frames)) + encode(Ping(b"window 1"))
-    peer.send_octets(octets + encode(Leave(request=810, room=joined.room)), breaks="RW-REQUEST-5")
+    client.send_octets(octets + encode(Leave(request=810, room=joined.room)), breaks="RW-REQUEST-5")
     for at in range(10):
-        await peer.expect(800 + at, Ack, "RW-REQUEST-6")
-    await peer.expect_frame(Pong, lambda pong: pong.opaque == b"window 1", "PONG", "RW-PING-1")
-    await peer.expect(810, Ok, "RW-REQUEST-6")
+        await client.expect(800 + at, Ack, "RW-REQUEST-6")
+    await client.expect_frame(Pong, lambda pong: pong.opaque == b"window 1", "PONG", "RW-PING-1")
+    await client.expect(810, Ok, "RW-REQUEST-6")
 
 
 @case("7.18/caps", "RW-HISTORY-5", "RW-HISTORY-2", "RW-HISTORY-1", tags=["process"])
 async def history_caps(t: Context) -> None:
     """However little a server sends at once, reading on from `end`, or back from `start`, gives each message once."""
     await t.with_limits(history_messages=3, history_octets=1000)
-    peer, joined = await t.member(extension_names=["history"])
-    t.needs(peer, "history")
+    client, joined = await t.member(extension_names=["history"])
+    t.needs(client, "history")
     for number in range(10):
-        await t.publish(peer, joined.room, b"%d" % number * (400 if number % 2 else 1))
-    await t.marker(peer, room=joined.room)
+        await t.publish(client, joined.room, b"%d" % number * (400 if number % 2 else 1))
+    await t.marker(client, room=joined.room)
     numbers: list[int] = []
     start, end, more = 1, 12, True
     while more:
-        messages, reply = await read(t, peer, joined.room, start, 0, 0)
+        messages, reply = await read(t, client, joined.room, start, 0, 0)
         numbers += [message.seq for message in messages]
         start, more = reply.end, bool(reply.flags & Flag.MORE)
     t.require(numbers == list(range(1, 12)), "1 to 11 once each", numbers)
     numbers, more = [], True
     while more:
-        messages, reply = await read(t, peer, joined.room, 1, end, 65535, Flag.NEWEST)
+        messages, reply = await read(t, client, joined.room, 1, end, 65535, Flag.NEWEST)
         numbers = [message.seq for message in messages] + numbers
         end, more = reply.start, bool(reply.flags & Flag.MORE)
     t.require(numbers == list(range(1, 12)), "1 to 11 once each, from the newest back", numbers)
@@ -263,30 +263,30 @@ async def history_caps(t: Context) -> None:
 async def drained_before_hello(t: Context) -> None:
     """A connection that is not open yet when the server drains is ended, with SHUTDOWN if with a word."""
     await t.own_server()
-    peer = await t.greet()
+    client = await t.greet()
     t.drain()
-    await peer.wait(lambda: peer.invariants.goaway or peer.ended or None, "the end", "RW-DRAIN-3")
-    goaway = peer.invariants.goaway
+    await client.wait(lambda: client.invariants.goaway or client.ended or None, "the end", "RW-DRAIN-3")
+    goaway = client.invariants.goaway
     t.require(goaway is None or goaway.code == Code.SHUTDOWN, "SHUTDOWN, or no word", goaway)
-    await peer.expect_closed("RW-DRAIN-3")
+    await client.expect_closed("RW-DRAIN-3")
 
 
 @case("8.6/stream-goes-on", "RW-DRAIN-2", "RW-DRAIN-3", "RW-CURSOR-2", tags=["process"])
 async def drained_in_full_flow(t: Context) -> None:
     """What was asked before the drain is answered and delivered, then SHUTDOWN ends each connection."""
     await t.own_server()
-    peer, joined = await t.member()
+    client, joined = await t.member()
     reader, _ = await t.member(joined.name)
-    await t.marker(peer, reader, room=joined.room)
-    count = min(peer.welcome.window, 20)
-    frames = [Publish(t.id(peer), 0, b"x", request=500 + n, room=joined.room) for n in range(count)]
-    peer.send_octets(b"".join(map(encode, frames)), breaks="RW-DRAIN-1")
+    await t.marker(client, reader, room=joined.room)
+    count = min(client.welcome.window, 20)
+    frames = [Publish(t.id(client), 0, b"x", request=500 + n, room=joined.room) for n in range(count)]
+    client.send_octets(b"".join(map(encode, frames)), breaks="RW-DRAIN-1")
     t.drain()
-    replies = [await peer.reply(500 + n, "RW-DRAIN-2") for n in range(count)]
+    replies = [await client.reply(500 + n, "RW-DRAIN-2") for n in range(count)]
     accepted = [f.id for f, reply in zip(frames, replies, strict=True) if isinstance(reply, Ack)]
     t.require(bool(accepted), "ACK", replies, "RW-DRAIN-2")
     await reader.until(joined.room, accepted[-1], "RW-CURSOR-2")
-    for one in (peer, reader):
+    for one in (client, reader):
         goaway = await one.wait(lambda one=one: one.invariants.goaway, "GOAWAY", "RW-DRAIN-3")  # type: ignore[misc]
         if goaway.code == Code.SHUTDOWN:
             raise Informative("the server ended at once: its drain time is 0")

@@ -8,9 +8,9 @@ from protocol.frames import Message
 @case("3/seq-from-one", "RW-MODEL-1", "RW-PROMISE-1")
 async def seq_from_one(t: Context) -> None:
     """The messages of a room have the numbers 1, 2, 3, and head follows them."""
-    peer, joined = await t.member()
+    client, joined = await t.member()
     for number in range(1, 6):
-        ack = await t.publish(peer, joined.room)
+        ack = await t.publish(client, joined.room)
         t.require(ack.seq == number, f"seq {number}", ack.seq)
         _, there = await t.member(joined.name)
         t.require(there.head == number, f"head {number}", there.head, "RW-PROMISE-1")
@@ -21,8 +21,8 @@ async def rooms_apart(t: Context) -> None:
     """Each room counts for itself, and has an epoch of its own."""
     rooms = [await t.member() for _ in range(3)]
     for _ in range(2):
-        for peer, joined in rooms:
-            await t.publish(peer, joined.room)
+        for client, joined in rooms:
+            await t.publish(client, joined.room)
     heads = [(await t.member(joined.name))[1].head for _, joined in rooms]
     t.require(heads == [2, 2, 2], "head 2 in each room", heads)
     epochs = {joined.epoch for _, joined in rooms}
@@ -32,9 +32,9 @@ async def rooms_apart(t: Context) -> None:
 @case("3/epoch-of-empty-room", "RW-MODEL-3", "RW-MODEL-6")
 async def epoch_of_empty_room(t: Context) -> None:
     """A room without messages has an epoch, which is that of its first message."""
-    peer, joined = await t.member()
+    client, joined = await t.member()
     t.require(joined.epoch != 0, "an epoch other than 0", joined.epoch)
-    await t.publish(peer, joined.room)
+    await t.publish(client, joined.room)
     _, there = await t.member(joined.name)
     t.require(there.epoch == joined.epoch, f"epoch {joined.epoch}", there.epoch, "RW-MODEL-6")
 

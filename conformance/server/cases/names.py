@@ -18,8 +18,8 @@ async def nfc(t: Context) -> None:
     one, _joined = await t.member()
     stem = t.room()
     for name in (f"e\u0301 {stem}", f"\u00e9 {stem}"):
-        peer = await t.open()
-        there = await t.join(peer, name)
+        client = await t.open()
+        there = await t.join(client, name)
         t.require(there.name == f"\u00e9 {stem}", f"the name {quoted(chr(0xE9) + ' ' + stem)}", quoted(there.name))
     t.require(there.members == 2, "both in one room", there.members)
     await one.fence()
@@ -29,20 +29,20 @@ async def nfc(t: Context) -> None:
 async def nfc_of_people(t: Context) -> None:
     """The name in WELCOME is in NFC."""
     t.unless_declared("ascii-names")
-    peer = await t.greet()
-    answer = await peer.hello("Zoe\u0308")
+    client = await t.greet()
+    answer = await client.hello("Zoe\u0308")
     t.require(answer.name.removeprefix("~") == "Zo\u00eb", "the name in NFC", quoted(answer.name))
 
 
 @case("12/shortest-and-longest", "RW-NAME-2")
 async def shortest_and_longest(t: Context) -> None:
     """64 octets are a name, 65 are none, 0 are none."""
-    peer = await t.open()
+    client = await t.open()
     stem = t.room()
     longest = stem + "x" * (64 - len(stem))
-    await t.join(peer, longest)
+    await t.join(client, longest)
     for name in (longest + "y", "z" * 255, ""):
-        await peer.expect_error(peer.ask(Join(name, 0, 0)), Code.NAME_INVALID, "RW-NAME-2", 0)
+        await client.expect_error(client.ask(Join(name, 0, 0)), Code.NAME_INVALID, "RW-NAME-2", 0)
 
 
 @case("12/length-after-nfc", "RW-NAME-2", "RW-NAME-1")
@@ -50,32 +50,32 @@ async def length_after_nfc(t: Context) -> None:
     """Length is that of the NFC: 96 octets that become 64 are a name; 44 that become more than 64 are none."""
     t.unless_declared("ascii-names")
     await t.member()
-    peer = await t.greet()
-    answer = await peer.expect(peer.ask(Hello("e\u0301" * 31, "ANONYMOUS", b"")), Welcome, "RW-NAME-2")
+    client = await t.greet()
+    answer = await client.expect(client.ask(Hello("e\u0301" * 31, "ANONYMOUS", b"")), Welcome, "RW-NAME-2")
     t.require(
         answer.name.removeprefix("~") == "\u00e9" * 31,
         "31 characters in NFC",
         quoted(answer.name),
         "RW-NAME-1",
     )
-    peer = await t.open()
-    await peer.expect_error(peer.ask(Join("\u0958" * 11, 0, 0)), Code.NAME_INVALID, "RW-NAME-2", 0)
+    client = await t.open()
+    await client.expect_error(client.ask(Join("\u0958" * 11, 0, 0)), Code.NAME_INVALID, "RW-NAME-2", 0)
 
 
 @case("12/inner-space", "RW-NAME-3")
 async def inner_space(t: Context) -> None:
     """Single spaces inside a name are fine."""
-    peer = await t.open()
-    reply = await t.patiently(peer, Join(f"a b c {t.room()}", 0, 0))
+    client = await t.open()
+    reply = await t.patiently(client, Join(f"a b c {t.room()}", 0, 0))
     t.require(isinstance(reply, Joined), "JOINED", reply)
 
 
 @case("12/empty-key", "RW-NAME-4")
 async def empty_key(t: Context) -> None:
     """A name of nothing but ignorable characters (U+115F) has an empty key, and is refused."""
-    peer = await t.open()
-    await t.join(peer, t.room())
-    await peer.expect_error(peer.ask(Join("\u115f\u115f", 0, 0)), Code.NAME_INVALID, "RW-NAME-4", 0)
+    client = await t.open()
+    await t.join(client, t.room())
+    await client.expect_error(client.ask(Join("\u115f\u115f", 0, 0)), Code.NAME_INVALID, "RW-NAME-4", 0)
 
 
 async def _valid(t: Context, vector: dict[str, Any]) -> None:
@@ -85,25 +85,25 @@ async def _valid(t: Context, vector: dict[str, Any]) -> None:
         answer = await (await t.greet()).hello(name)
         granted = answer.name == normalised or answer.name == f"~{normalised}"
         t.require(granted, f"the name {quoted(normalised)}", quoted(answer.name), "RW-NAME-1")
-    peer = await t.open()
-    t.needs(peer, rooms=2)
-    reply = await t.patiently(peer, Join(name, 0, 0))
+    client = await t.open()
+    t.needs(client, rooms=2)
+    reply = await t.patiently(client, Join(name, 0, 0))
     t.require(isinstance(reply, Joined), f"JOINED for {quoted(name)}", reply, "RW-NAME-3")
     for other in vector["same_as"]:
-        error = await peer.expect_error(peer.ask(Join(other, 0, 0)), Code.ALREADY_JOINED, "RW-NAME-4")
+        error = await client.expect_error(client.ask(Join(other, 0, 0)), Code.ALREADY_JOINED, "RW-NAME-4")
         t.require(error.room == reply.room, f"ref {reply.room} for {quoted(other)}", error.room, "RW-NAME-4")
     for other in vector["differs_from"]:
-        reached = await t.patiently(peer, Join(other, 0, 0))
+        reached = await t.patiently(client, Join(other, 0, 0))
         t.require(reached.room != reply.room, f"another room for {quoted(other)}", reached, "RW-NAME-4")
         if isinstance(reached, Joined):
-            await peer.expect(peer.ask(Leave(room=reached.room)), Ok)
+            await client.expect(client.ask(Leave(room=reached.room)), Ok)
 
 
 async def _invalid(t: Context, vector: dict[str, Any]) -> None:
     """A name that is not valid is refused, of a room and of a person."""
-    peer, name = await t.open(), vector["name"]
-    await t.join(peer, t.room())
-    await peer.expect_error(peer.ask(Join(name, 0, 0)), Code.NAME_INVALID, "RW-NAME-3", 0)
+    client, name = await t.open(), vector["name"]
+    await t.join(client, t.room())
+    await client.expect_error(client.ask(Join(name, 0, 0)), Code.NAME_INVALID, "RW-NAME-3", 0)
     await hello_refused(t, "RW-NAME-3", hello(), hello(name=name.encode()), Code.NAME_INVALID)
 
 

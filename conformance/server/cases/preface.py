@@ -10,22 +10,22 @@ from protocol.registry import MAGIC
 
 async def _version(t: Context, low: int, high: int) -> int:
     """The version that the server chooses; also that the rest of its preface is as sent."""
-    peer = await t.dial()
-    peer.send_preface(MAGIC + bytes([low, high, 0, 0]))
-    preface = await peer.expect_preface()
+    client = await t.dial()
+    client.send_preface(MAGIC + bytes([low, high, 0, 0]))
+    preface = await client.expect_preface()
     t.require(preface[5:] == bytes(3), "zero1 and zero2 sent as 0", preface.hex(), "RW-PREFACE-2")
     if preface[4] == 0:
-        await peer.expect_closed("RW-PREFACE-4")
-        t.require(peer.octets == 8, "nothing after version 0", f"{peer.octets - 8} octets", "RW-PREFACE-4")
+        await client.expect_closed("RW-PREFACE-4")
+        t.require(client.octets == 8, "nothing after version 0", f"{client.octets - 8} octets", "RW-PREFACE-4")
     return preface[4]
 
 
 async def _refused(t: Context, octets: bytes, requirement: str = "RW-PREFACE-5") -> None:
     control = await t.open()
     await control.fence()
-    peer = await t.dial()
-    peer.send_preface(octets, breaks="RW-PREFACE-1")
-    await peer.expect_silent_close(requirement)
+    client = await t.dial()
+    client.send_preface(octets, breaks="RW-PREFACE-1")
+    await client.expect_silent_close(requirement)
     await t.alive()
 
 
@@ -40,10 +40,10 @@ async def answered(t: Context) -> None:
 async def zero_ignored(t: Context) -> None:
     """Any value of the field zero is ignored."""
     await t.open()
-    peer = await t.dial()
-    peer.send_preface(MAGIC + bytes.fromhex("0101 BEEF"))
-    await peer.expect_preface("RW-PREFACE-7")
-    await peer.hello(t.name())
+    client = await t.dial()
+    client.send_preface(MAGIC + bytes.fromhex("0101 BEEF"))
+    await client.expect_preface("RW-PREFACE-7")
+    await client.hello(t.name())
 
 
 @case("5.1/highest-version", "RW-PREFACE-3")
@@ -113,40 +113,40 @@ async def tls(t: Context) -> None:
 
 
 async def _half(t: Context) -> RawClient:
-    peer = await t.dial()
-    peer.send_preface(CLIENT_PREFACE[:7])
+    client = await t.dial()
+    client.send_preface(CLIENT_PREFACE[:7])
     await t.alive()  # a whole handshake goes by
-    return peer
+    return client
 
 
 @case("5.1/not-before", "RW-PREFACE-2")
 async def not_before(t: Context) -> None:
     """Seven octets of a preface are not answered; the eighth makes the answer come."""
-    peer = await _half(t)
-    t.require(not peer.octets and not peer.ended, "nothing yet", peer.last_words() + f", {peer.octets} octets")
-    peer.send_preface(CLIENT_PREFACE[7:])
-    await peer.expect_preface()
-    await peer.hello(t.name())
+    client = await _half(t)
+    t.require(not client.octets and not client.ended, "nothing yet", client.last_words() + f", {client.octets} octets")
+    client.send_preface(CLIENT_PREFACE[7:])
+    await client.expect_preface()
+    await client.hello(t.name())
 
 
 @case("5.1/single-octets", "RW-CONN-2", "RW-FRAME-4")
 async def single_octets(t: Context) -> None:
     """A preface in single octets is a preface."""
     await t.open()
-    peer = await t.dial()
+    client = await t.dial()
     for octet in CLIENT_PREFACE:
-        peer.send_preface(bytes([octet]))
-        await peer.flush()
-    await peer.expect_preface("RW-CONN-2")
-    await peer.hello(t.name())
+        client.send_preface(bytes([octet]))
+        await client.flush()
+    await client.expect_preface("RW-CONN-2")
+    await client.hello(t.name())
 
 
 async def _times_out(t: Context, sent: bytes) -> None:
     await t.open()
-    peer = await t.dial()
+    client = await t.dial()
     if sent:
-        peer.send_preface(sent, breaks="RW-PREFACE-1")
-    await peer.expect_silent_close("RW-PREFACE-6", t.time_out("preface_ms"))
+        client.send_preface(sent, breaks="RW-PREFACE-1")
+    await client.expect_silent_close("RW-PREFACE-6", t.time_out("preface_ms"))
     await t.alive()
 
 
@@ -167,9 +167,9 @@ async def others_unharmed(t: Context) -> None:
     """Connections that send rubbish do nothing to one that is open."""
     bystander = await t.open()
     for octets in (b"\xff" * 64, b"\xf5R\x00", b"\x00" * 1024):
-        peer = await t.dial()
-        peer.send_preface(octets, breaks="RW-PREFACE-1")
-        await peer.expect_silent_close("RW-PREFACE-5")
+        client = await t.dial()
+        client.send_preface(octets, breaks="RW-PREFACE-1")
+        await client.expect_silent_close("RW-PREFACE-5")
     try:
         await bystander.fence()
     except Failed as failure:

@@ -13,28 +13,28 @@ from protocol.registry import Code, Flag, PresenceKind
 async def _two(t: Context) -> tuple[RawClient, Joined, RawClient]:
     """A member that stays, and another that has joined after it and was seen."""
     keeper, joined = await t.member()
-    peer, there = await t.member(joined.name)
+    client, there = await t.member(joined.name)
     if not there.flags & Flag.QUIET:
-        await keeper.expect_presence(joined.room, peer.welcome.member, (PresenceKind.JOINED,), "RW-PRESENCE-2")
+        await keeper.expect_presence(joined.room, client.welcome.member, (PresenceKind.JOINED,), "RW-PRESENCE-2")
     t.observe(not there.flags & Flag.QUIET, "the room is quiet already with two members")
-    return keeper, joined, peer
+    return keeper, joined, client
 
 
-async def _goes(keeper: RawClient, joined: Joined, peer: RawClient, kind: PresenceKind) -> None:
-    member = peer.welcome.member
+async def _goes(keeper: RawClient, joined: Joined, client: RawClient, kind: PresenceKind) -> None:
+    member = client.welcome.member
     presence = await keeper.expect_presence(
         joined.room, member, (PresenceKind.LEFT, PresenceKind.LOST), "RW-PRESENCE-2"
     )
-    if presence.kind != kind or presence.name != peer.welcome.name:
-        raise Failed(f"PRESENCE({kind.name.lower()}) of {peer.welcome.name}", frame_line(presence), "RW-PRESENCE-3")
+    if presence.kind != kind or presence.name != client.welcome.name:
+        raise Failed(f"PRESENCE({kind.name.lower()}) of {client.welcome.name}", frame_line(presence), "RW-PRESENCE-3")
 
 
 @case("9.3/joined", "RW-PRESENCE-2", "RW-PRESENCE-4")
 async def joined(t: Context) -> None:
     """The others are told of a member that joins, with its number and name; it is not told of itself."""
-    keeper, there, peer = await _two(t)
+    keeper, there, client = await _two(t)
     third, _ = await t.member(there.name)
-    for reader in (keeper, peer):
+    for reader in (keeper, client):
         presence = await reader.expect_presence(there.room, third.welcome.member, (PresenceKind.JOINED,))
         t.require(presence.name == third.welcome.name, third.welcome.name, presence.name)
     await t.marker(keeper, third, room=there.room)
@@ -45,55 +45,55 @@ async def joined(t: Context) -> None:
 @case("9.3/left-by-leave", "RW-PRESENCE-3", "RW-PRESENCE-2")
 async def left_by_leave(t: Context) -> None:
     """LEAVE shows as left."""
-    keeper, there, peer = await _two(t)
-    await peer.expect(peer.ask(Leave(room=there.room)), Ok)
-    await _goes(keeper, there, peer, PresenceKind.LEFT)
+    keeper, there, client = await _two(t)
+    await client.expect(client.ask(Leave(room=there.room)), Ok)
+    await _goes(keeper, there, client, PresenceKind.LEFT)
 
 
 @case("9.3/left-by-goaway", "RW-PRESENCE-3", "RW-PRESENCE-2")
 async def left_by_goaway(t: Context) -> None:
     """GOAWAY(NONE) shows as left."""
-    keeper, there, peer = await _two(t)
-    peer.send(Goaway(Code.NONE))
-    await peer.expect_goaway(Code.NONE, "RW-CLOSE-3")
-    await _goes(keeper, there, peer, PresenceKind.LEFT)
+    keeper, there, client = await _two(t)
+    client.send(Goaway(Code.NONE))
+    await client.expect_goaway(Code.NONE, "RW-CLOSE-3")
+    await _goes(keeper, there, client, PresenceKind.LEFT)
 
 
 @case("9.3/lost-by-close", "RW-PRESENCE-3", "RW-PRESENCE-2")
 async def lost_by_close(t: Context) -> None:
     """The end of the stream without GOAWAY shows as lost."""
-    keeper, there, peer = await _two(t)
-    await peer.close()
-    await _goes(keeper, there, peer, PresenceKind.LOST)
+    keeper, there, client = await _two(t)
+    await client.close()
+    await _goes(keeper, there, client, PresenceKind.LOST)
 
 
 @case("9.3/lost-by-reset", "RW-PRESENCE-3", "RW-PRESENCE-2")
 async def lost_by_reset(t: Context) -> None:
     """A reset of the transport shows as lost."""
-    keeper, there, peer = await _two(t)
-    await peer.close(abort=True)
-    await _goes(keeper, there, peer, PresenceKind.LOST)
+    keeper, there, client = await _two(t)
+    await client.close(abort=True)
+    await _goes(keeper, there, client, PresenceKind.LOST)
 
 
 @case("9.3/lost-by-failure", "RW-PRESENCE-3", "RW-PRESENCE-2")
 async def lost_by_failure(t: Context) -> None:
     """A connection that the server ends with GOAWAY shows as lost."""
-    keeper, there, peer = await _two(t)
-    peer.send_octets(frame(0x0009), breaks="RW-EXT-1")
-    await peer.expect_goaway(Code.UNKNOWN_TYPE, "RW-TYPE-3")
-    await _goes(keeper, there, peer, PresenceKind.LOST)
+    keeper, there, client = await _two(t)
+    client.send_octets(frame(0x0009), breaks="RW-EXT-1")
+    await client.expect_goaway(Code.UNKNOWN_TYPE, "RW-TYPE-3")
+    await _goes(keeper, there, client, PresenceKind.LOST)
 
 
 @case("9.3/every-room", "RW-PRESENCE-2", "RW-CLOSE-6")
 async def every_room(t: Context) -> None:
     """A connection in two rooms that ends is told of in both."""
-    peer = await t.open()
-    t.needs(peer, rooms=2)
-    rooms = [await t.join(peer, t.room()) for _ in range(2)]
+    client = await t.open()
+    t.needs(client, rooms=2)
+    rooms = [await t.join(client, t.room()) for _ in range(2)]
     keepers = [await t.member(there.name) for there in rooms]
-    await peer.close()
+    await client.close()
     for (keeper, _), there in zip(keepers, rooms, strict=True):
-        await keeper.expect_presence(there.room, peer.welcome.member, (PresenceKind.LOST,))
+        await keeper.expect_presence(there.room, client.welcome.member, (PresenceKind.LOST,))
 
 
 @case("9.3/same-name", "RW-PRESENCE-2", "RW-WELCOME-1")
@@ -101,20 +101,20 @@ async def same_name(t: Context) -> None:
     """Two members with the same name are told apart by their numbers."""
     keeper, there = await t.member()
     name = t.name()
-    peers = [await t.open(name) for _ in range(2)]
-    for peer in peers:
-        await t.join(peer, there.name)
-        await keeper.expect_presence(there.room, peer.welcome.member, (PresenceKind.JOINED,))
-    await peers[0].close()
-    await keeper.expect_presence(there.room, peers[0].welcome.member, (PresenceKind.LOST,))
-    await t.marker(keeper, peers[1], room=there.room)
+    clients = [await t.open(name) for _ in range(2)]
+    for client in clients:
+        await t.join(client, there.name)
+        await keeper.expect_presence(there.room, client.welcome.member, (PresenceKind.JOINED,))
+    await clients[0].close()
+    await keeper.expect_presence(there.room, clients[0].welcome.member, (PresenceKind.LOST,))
+    await t.marker(keeper, clients[1], room=there.room)
 
 
-async def _roster(peer: RawClient, room: int, requirement: str = "RW-ROSTER-1") -> list[RosterEntry]:
+async def _roster(client: RawClient, room: int, requirement: str = "RW-ROSTER-1") -> list[RosterEntry]:
     """The next whole sequence of ROSTER frames."""
     entries: list[RosterEntry] = []
     while True:
-        roster = await peer.expect_frame(Roster, lambda r: r.room == room, "ROSTER", requirement)
+        roster = await client.expect_frame(Roster, lambda r: r.room == room, "ROSTER", requirement)
         entries += roster.entries
         if not roster.flags & Flag.MORE:
             return entries
@@ -123,12 +123,12 @@ async def _roster(peer: RawClient, room: int, requirement: str = "RW-ROSTER-1") 
 @case("9.3/roster", "RW-ROSTER-1", "RW-ROSTER-2", "RW-PRESENCE-5")
 async def roster(t: Context) -> None:
     """A client that joins with ROSTER is sent all members, itself included, each once."""
-    peers = [await t.member(room) for room in [t.room()] * 3]
-    name, room = peers[0][1].name, peers[0][1].room
-    peer, joined = await t.member(name, flags=Flag.ROSTER)
+    clients = [await t.member(room) for room in [t.room()] * 3]
+    name, room = clients[0][1].name, clients[0][1].room
+    client, joined = await t.member(name, flags=Flag.ROSTER)
     t.observe(not joined.flags & Flag.QUIET, "the room is quiet already with four members")
-    entries = await _roster(peer, room)
-    wanted = {(p.welcome.member, p.welcome.name) for p, _ in peers} | {(peer.welcome.member, peer.welcome.name)}
+    entries = await _roster(client, room)
+    wanted = {(p.welcome.member, p.welcome.name) for p, _ in clients} | {(client.welcome.member, client.welcome.name)}
     found = {(entry.member, entry.name) for entry in entries}
     t.require(found == wanted and len(entries) == 4, f"{sorted(wanted)}", sorted(found))
     t.require(joined.members == 4, "4 members in JOINED", joined.members, "RW-PRESENCE-5")
@@ -137,17 +137,17 @@ async def roster(t: Context) -> None:
 @case("9.3/roster-alone", "RW-ROSTER-1", "RW-PRESENCE-5")
 async def roster_alone(t: Context) -> None:
     """The roster of a room with nobody else has one entry."""
-    peer, joined = await t.member(flags=Flag.ROSTER)
+    client, joined = await t.member(flags=Flag.ROSTER)
     t.observe(not joined.flags & Flag.QUIET, "the room is quiet already with one member")
-    entries = await _roster(peer, joined.room)
+    entries = await _roster(client, joined.room)
     found = [(entry.member, entry.name) for entry in entries]
-    t.require(found == [(peer.welcome.member, peer.welcome.name)], "the member itself", found)
+    t.require(found == [(client.welcome.member, client.welcome.name)], "the member itself", found)
 
 
-def known_members(peer: RawClient) -> set[int]:
-    """The members of the one room that a peer is in, as ROSTER and PRESENCE have told it."""
+def known_members(client: RawClient) -> set[int]:
+    """The members of the one room that a client is in, as ROSTER and PRESENCE have told it."""
     members: set[int] = set()
-    for item in peer.received:
+    for item in client.received:
         frame_ = item.frame
         if isinstance(frame_, Roster):
             members = set() if frame_.flags & Flag.RESET else members
@@ -163,17 +163,17 @@ def known_members(peer: RawClient) -> set[int]:
 async def roster_and_presence(t: Context) -> None:
     """Roster and the PRESENCE behind it give the members at the end, whoever comes and goes meanwhile."""
     keeper, there = await t.member()
-    peer = await t.open()
+    client = await t.open()
     movers = [await t.open() for _ in range(3)]
-    request = peer.ask(Join(there.name, 0, 0, flags=Flag.ROSTER))
+    request = client.ask(Join(there.name, 0, 0, flags=Flag.ROSTER))
     for mover in movers:
         await t.join(mover, there.name)
     await movers[0].close()
-    reply = await peer.reply(request)
+    reply = await client.reply(request)
     t.observe(isinstance(reply, Joined) and not reply.flags & Flag.QUIET, "no JOINED, or a quiet room")
     await keeper.expect_presence(there.room, movers[0].welcome.member, (PresenceKind.LOST,))
-    await peer.expect_presence(there.room, movers[0].welcome.member, (PresenceKind.LOST,))
-    await t.marker(keeper, peer, room=there.room)
-    members = known_members(peer)
-    wanted = {p.welcome.member for p in (keeper, peer, *movers[1:])}
+    await client.expect_presence(there.room, movers[0].welcome.member, (PresenceKind.LOST,))
+    await t.marker(keeper, client, room=there.room)
+    members = known_members(client)
+    wanted = {p.welcome.member for p in (keeper, client, *movers[1:])}
     t.require(members == wanted, f"{sorted(wanted)}", sorted(members))

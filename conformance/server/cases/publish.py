@@ -22,8 +22,8 @@ async def echo(t: Context) -> None:
     id, payload = t.id(sender), "Grüße, 世界 \U0001f98a".encode()
     ack = await t.publish(sender, joined.room, payload, id=id)
     t.require(ack.seq == 1, "seq 1 for the first message", ack.seq, "RW-MODEL-1")
-    for peer in (sender, reader):
-        message = (await peer.until(joined.room, id, "RW-MESSAGE-1"))[-1]
+    for client in (sender, reader):
+        message = (await client.until(joined.room, id, "RW-MESSAGE-1"))[-1]
         found = (message.seq, message.time_ms)
         t.require(
             found == (ack.seq, ack.time_ms),
@@ -63,11 +63,11 @@ _CONTENTS: list[tuple[str, str, int, bytes, str]] = [
 
 def _define_content(path: str, what: str, ctype: int, payload: bytes, requirement: str) -> None:
     async def run(t: Context) -> None:
-        peer, joined = await t.member()
-        id = t.id(peer)
-        reply = await t.patiently(peer, Publish(id, ctype, payload, room=joined.room))
+        client, joined = await t.member()
+        id = t.id(client)
+        reply = await t.patiently(client, Publish(id, ctype, payload, room=joined.room))
         t.require(isinstance(reply, Ack), "ACK", reply, requirement)
-        message = (await peer.until(joined.room, id))[-1]
+        message = (await client.until(joined.room, id))[-1]
         found = (message.ctype, message.payload)
         t.require(found == (ctype, payload), f"ctype and payload {(ctype, payload)}", found, "RW-PUBLISH-4")
 
@@ -109,58 +109,58 @@ for _invalid in _INVALID:
 @case("7.15/largest", "RW-PUBLISH-1", "RW-FRAME-3", tags=["slow"])
 async def largest(t: Context) -> None:
     """A payload of max_body - 256 octets is accepted and delivered, one octet more earns PAYLOAD_TOO_LARGE."""
-    peer, joined = await t.member()
-    most = peer.welcome.max_body - CONTENT_RESERVE
-    id = t.id(peer)
-    reply = await t.patiently(peer, Publish(id, 1, bytes(most), room=joined.room))
+    client, joined = await t.member()
+    most = client.welcome.max_body - CONTENT_RESERVE
+    id = t.id(client)
+    reply = await t.patiently(client, Publish(id, 1, bytes(most), room=joined.room))
     t.require(isinstance(reply, Ack), f"ACK for {most} octets", reply)
-    message = (await peer.until(joined.room, id))[-1]
+    message = (await client.until(joined.room, id))[-1]
     t.require(len(message.payload) == most, f"{most} octets", len(message.payload), "RW-PUBLISH-4")
-    request = peer.ask(Publish(t.id(peer), 1, bytes(most + 1), room=joined.room))
-    await peer.expect_error(request, Code.PAYLOAD_TOO_LARGE, room=joined.room)
-    await t.publish(peer, joined.room)
+    request = client.ask(Publish(t.id(client), 1, bytes(most + 1), room=joined.room))
+    await client.expect_error(request, Code.PAYLOAD_TOO_LARGE, room=joined.room)
+    await t.publish(client, joined.room)
 
 
 @case("7.15/largest-with-fields", "RW-PUBLISH-1")
 async def largest_with_fields(t: Context) -> None:
     """Relayed fields count with 4 octets more each; other fields do not count."""
-    peer, joined = await t.member()
-    most = peer.welcome.max_body - CONTENT_RESERVE
+    client, joined = await t.member()
+    most = client.welcome.max_body - CONTENT_RESERVE
     relayed = (Field(0xC000, bytes(100)), Field(0xC001, b""))
     payload = bytes(most - 108)
     fits = (*relayed, Field(IGNORABLE, bytes(20)))
-    reply = await t.patiently(peer, Publish(t.id(peer), 1, payload, fits, room=joined.room))
+    reply = await t.patiently(client, Publish(t.id(client), 1, payload, fits, room=joined.room))
     t.require(isinstance(reply, Ack), "ACK: fields that are not relayed do not count", reply)
     for fields in ((*relayed, Field(0xC002, b"")), (Field(0xC000, bytes(105)),)):
-        request = peer.ask(Publish(t.id(peer), 1, payload, fields, room=joined.room))
-        await peer.expect_error(request, Code.PAYLOAD_TOO_LARGE, room=joined.room)
+        request = client.ask(Publish(t.id(client), 1, payload, fields, room=joined.room))
+        await client.expect_error(request, Code.PAYLOAD_TOO_LARGE, room=joined.room)
 
 
 @case("7.15/too-large-before-invalid", "RW-CHECK-1", "RW-PUBLISH-1")
 async def too_large_before_invalid(t: Context) -> None:
     """PUBLISH: PAYLOAD_TOO_LARGE comes before PAYLOAD_INVALID, and NOT_JOINED before both."""
-    peer, joined = await t.member()
-    payload = b"\xff" * (peer.welcome.max_body - CONTENT_RESERVE + 1)
-    request = peer.ask(Publish(t.id(peer), 0, payload, room=joined.room))
-    await peer.expect_error(request, Code.PAYLOAD_TOO_LARGE)
-    request = peer.ask(Publish(t.id(peer), 0, payload, room=joined.room + 9), breaks="RW-MODEL-8")
-    await peer.expect_error(request, Code.NOT_JOINED)
+    client, joined = await t.member()
+    payload = b"\xff" * (client.welcome.max_body - CONTENT_RESERVE + 1)
+    request = client.ask(Publish(t.id(client), 0, payload, room=joined.room))
+    await client.expect_error(request, Code.PAYLOAD_TOO_LARGE)
+    request = client.ask(Publish(t.id(client), 0, payload, room=joined.room + 9), breaks="RW-MODEL-8")
+    await client.expect_error(request, Code.NOT_JOINED)
 
 
 @case("7.15/refused-appends-nothing", "RW-PROMISE-4", "RW-MODEL-1")
 async def refused_appends_nothing(t: Context) -> None:
     """Refused publishes leave no hole and no message."""
-    peer, joined = await t.member()
-    before = await t.publish(peer, joined.room)
+    client, joined = await t.member()
+    before = await t.publish(client, joined.room)
     refused = []
     for payload, code in (
         (b"\xff", Code.PAYLOAD_INVALID),
-        (bytes(peer.welcome.max_body - 200), Code.PAYLOAD_TOO_LARGE),
+        (bytes(client.welcome.max_body - 200), Code.PAYLOAD_TOO_LARGE),
     ):
-        refused.append(t.id(peer))
-        request = peer.ask(Publish(refused[-1], 0, payload, room=joined.room))
-        await peer.expect_error(request, code)
-    [seen] = await t.marker(peer, room=joined.room)
+        refused.append(t.id(client))
+        request = client.ask(Publish(refused[-1], 0, payload, room=joined.room))
+        await client.expect_error(request, code)
+    [seen] = await t.marker(client, room=joined.room)
     t.require(seen[-1].seq == before.seq + 1, f"seq {before.seq + 1} for the next", seen[-1].seq)
     t.require(not any(m.id in refused for m in seen), "no refused message", seen)
 
@@ -168,20 +168,20 @@ async def refused_appends_nothing(t: Context) -> None:
 @case("7.15/refused-id-is-free", "RW-PROMISE-4", "RW-DEDUPE-1")
 async def refused_id_is_free(t: Context) -> None:
     """The id of a refused publish is as good as new."""
-    peer, joined = await t.member()
-    id = t.id(peer)
-    request = peer.ask(Publish(id, 0, b"\xff", room=joined.room))
-    await peer.expect_error(request, Code.PAYLOAD_INVALID)
-    ack = await t.publish(peer, joined.room, b"well", id=id)
+    client, joined = await t.member()
+    id = t.id(client)
+    request = client.ask(Publish(id, 0, b"\xff", room=joined.room))
+    await client.expect_error(request, Code.PAYLOAD_INVALID)
+    ack = await t.publish(client, joined.room, b"well", id=id)
     t.require(not ack.flags & 0x10, "DUPLICATE clear", hex(ack.flags))
 
 
 @case("7.16/time", "RW-ACK-1", "RW-ACK-2")
 async def time(t: Context) -> None:
     """The times of messages do not decrease, and are those of their ACKs."""
-    peer, joined = await t.member()
-    acks = [await t.publish(peer, joined.room) for _ in range(8)]
-    [seen] = await t.marker(peer, room=joined.room)
+    client, joined = await t.member()
+    acks = [await t.publish(client, joined.room) for _ in range(8)]
+    [seen] = await t.marker(client, room=joined.room)
     times = [message.time_ms for message in seen]
     t.require(times == sorted(times), "times that do not decrease", times)
     found, wanted = times[: len(acks)], [ack.time_ms for ack in acks]
@@ -191,19 +191,19 @@ async def time(t: Context) -> None:
 @case("7.17/all-members", "RW-MODEL-2", "RW-MESSAGE-1", "RW-MODEL-1")
 async def all_members(t: Context) -> None:
     """Publishes of three members come to all in one order, with the same content."""
-    peers = [await t.member(name) for name in [t.room()] * 3]
-    ref = peers[0][1].room
+    clients = [await t.member(name) for name in [t.room()] * 3]
+    ref = clients[0][1].room
     requests = []
     for number in range(5):
-        for at, (peer, _) in enumerate(peers):
-            frame = Publish(t.id(peer), 0, b"%d-%d" % (at, number), room=ref)
-            requests.append((peer, peer.ask(frame)))
-            t.observe(peer.welcome.window >= 5, "the window is too small")
-    for peer, request in requests:
-        reply = await peer.reply(request)
+        for at, (client, _) in enumerate(clients):
+            frame = Publish(t.id(client), 0, b"%d-%d" % (at, number), room=ref)
+            requests.append((client, client.ask(frame)))
+            t.observe(client.welcome.window >= 5, "the window is too small")
+    for client, request in requests:
+        reply = await client.reply(request)
         limited = isinstance(reply, Error) and reply.code == Code.RATE_LIMITED
         t.require(isinstance(reply, Ack) or limited, "ACK", reply)
-    streams = await t.marker(peers[0][0], *(peer for peer, _ in peers), room=ref)
+    streams = await t.marker(clients[0][0], *(client for client, _ in clients), room=ref)
     common = {message.seq: message for message in streams[0]}
     for stream in streams:
         numbers = [message.seq for message in stream]
@@ -215,16 +215,16 @@ async def all_members(t: Context) -> None:
 @case("7.17/order-of-one-connection", "RW-PROMISE-8", "RW-PROMISE-11")
 async def order_of_one(t: Context) -> None:
     """Publishes in one segment have increasing seq in their order, and each ACK comes before its MESSAGE."""
-    peer, joined = await t.member()
-    count = min(peer.welcome.window, 20)
-    ids = [t.id(peer) for _ in range(count)]
+    client, joined = await t.member()
+    count = min(client.welcome.window, 20)
+    ids = [t.id(client) for _ in range(count)]
     frames = [Publish(id, 0, b"x", request=300 + n, room=joined.room) for n, id in enumerate(ids)]
-    peer.send_octets(b"".join(map(encode, frames)))
-    replies = [await peer.reply(300 + n) for n in range(count)]
+    client.send_octets(b"".join(map(encode, frames)))
+    replies = [await client.reply(300 + n) for n in range(count)]
     numbers = [reply.seq for reply in replies if isinstance(reply, Ack)]
     t.require(bool(numbers) and numbers == sorted(set(numbers)), "increasing seq", numbers)
-    await t.marker(peer, room=joined.room)
-    order = [item.frame for item in peer.received if isinstance(item.frame, (Ack, Message))]
+    await t.marker(client, room=joined.room)
+    order = [item.frame for item in client.received if isinstance(item.frame, (Ack, Message))]
     for number in numbers:
         first = next(frame for frame in order if frame.seq == number)
         t.require(isinstance(first, Ack), f"ACK of seq {number} first", first, "RW-PROMISE-11")
@@ -234,8 +234,8 @@ async def order_of_one(t: Context) -> None:
 async def bystander(t: Context) -> None:
     """Messages of a room do not come to a connection that is not in it."""
     stranger, _ = await t.member()
-    peer, joined = await t.member()
-    await t.marker(peer, room=joined.room)
+    client, joined = await t.member()
+    await t.marker(client, room=joined.room)
     await stranger.fence()
     t.require(not stranger.left_over(Message), "no MESSAGE", stranger.left_over(Message))
 
@@ -244,13 +244,13 @@ async def bystander(t: Context) -> None:
 async def publish_rate(t: Context) -> None:
     """Where publishes are limited, RATE_LIMITED says after which time, and then one is accepted."""
     await t.with_limits(publish_rate=2, publish_burst=5)
-    peer, joined = await t.member()
+    client, joined = await t.member()
     for _ in range(400):
-        reply = await peer.reply(peer.ask(Publish(t.id(peer), 0, b"x", room=joined.room)))
+        reply = await client.reply(client.ask(Publish(t.id(client), 0, b"x", room=joined.room)))
         if isinstance(reply, Error):
             t.require(reply.code == Code.RATE_LIMITED, "RATE_LIMITED", reply)
             t.require(reply.retry_ms > 0, "retry_ms above 0", reply.retry_ms)
             await t.wait_ms(reply.retry_ms)
-            await t.publish(peer, joined.room)
+            await t.publish(client, joined.room)
             return
     raise Informative("400 publishes were not limited")

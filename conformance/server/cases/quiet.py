@@ -35,23 +35,23 @@ async def quiet(t: Context) -> None:
     """When a room becomes quiet all are told, but for the one whose JOINED says so; from then on nobody is named."""
     *members, (last, there) = await _filled(t)
     ref = there.room
-    for peer, joined in members:
+    for client, joined in members:
         t.require(not joined.flags & Flag.QUIET, "QUIET clear before", joined, "RW-QUIET-2")
-        told = await peer.expect_frame(Presence, _quiet, "PRESENCE(quiet)", "RW-QUIET-1")
+        told = await client.expect_frame(Presence, _quiet, "PRESENCE(quiet)", "RW-QUIET-1")
         t.require((told.member, told.name) == (0, ""), "member 0 and no name", told, "RW-QUIET-1")
-    known = [len(peer.received) for peer, _ in members]
+    known = [len(client.received) for client, _ in members]
     comes, joined = await t.member(there.name, flags=Flag.ROSTER)
     t.require(bool(joined.flags & Flag.QUIET), "QUIET set", joined, "RW-QUIET-2")
     t.require(joined.members == len(members) + 2, f"{len(members) + 2} members", joined.members, "RW-PRESENCE-5")
     await comes.expect(comes.ask(Leave(room=ref)), Ok)
     await members.pop()[0].close()
-    await t.marker(last, *(peer for peer, _ in members), room=ref)
-    for (peer, _), before in zip(members, known, strict=False):
-        await peer.fence()
-        said = [i.frame for i in peer.received[before:] if isinstance(i.frame, (Presence, Roster))]
+    await t.marker(last, *(client for client, _ in members), room=ref)
+    for (client, _), before in zip(members, known, strict=False):
+        await client.fence()
+        said = [i.frame for i in client.received[before:] if isinstance(i.frame, (Presence, Roster))]
         t.require(not said, "no PRESENCE and no ROSTER in a quiet room", said, "RW-QUIET-1")
-    for peer in (last, comes):
-        said = [i.frame for i in peer.received if isinstance(i.frame, (Presence, Roster))]
+    for client in (last, comes):
+        said = [i.frame for i in client.received if isinstance(i.frame, (Presence, Roster))]
         t.require(not said, "no PRESENCE and no ROSTER after JOINED with QUIET", said, "RW-QUIET-1")
 
 
@@ -60,13 +60,13 @@ async def quiet_until_empty(t: Context) -> None:
     """A room with few members again stays quiet; one that was empty is not quiet any more."""
     members = await _filled(t)
     keeper, there = members[0]
-    for peer, _ in members[1:]:
-        await peer.expect(peer.ask(Leave(room=there.room)), Ok)
-    peer, joined = await t.member(there.name)
+    for client, _ in members[1:]:
+        await client.expect(client.ask(Leave(room=there.room)), Ok)
+    client, joined = await t.member(there.name)
     t.require(bool(joined.flags & Flag.QUIET), "QUIET with two members left", joined)
     t.require(joined.members == 2, "2 members", joined.members, "RW-PRESENCE-5")
-    await peer.expect(peer.ask(Leave(room=there.room)), Ok)
+    await client.expect(client.ask(Leave(room=there.room)), Ok)
     await keeper.expect(keeper.ask(Leave(room=there.room)), Ok)
-    peer, fresh = await t.member(there.name, flags=Flag.ROSTER)
+    client, fresh = await t.member(there.name, flags=Flag.ROSTER)
     t.require(not fresh.flags & Flag.QUIET, "QUIET clear in a room that was empty", fresh)
-    await peer.expect_frame(Roster, lambda roster: roster.room == fresh.room, "ROSTER", "RW-ROSTER-1")
+    await client.expect_frame(Roster, lambda roster: roster.room == fresh.room, "ROSTER", "RW-ROSTER-1")

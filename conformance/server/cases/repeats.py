@@ -15,15 +15,15 @@ async def _first(
     t: Context, *, fields: tuple[Field, ...] = (), ctype: int = 0
 ) -> tuple[RawClient, Joined, Publish, Ack]:
     """A message that was accepted, at a server that remembers ids."""
-    peer, joined = await t.member()
-    t.needs(peer, dedupe=True)
-    frame = Publish(t.id(peer), ctype, b"once", fields, room=joined.room)
-    ack = await t.publish(peer, joined.room, frame.payload, id=frame.id, ctype=ctype, fields=fields)
-    return peer, joined, frame, ack
+    client, joined = await t.member()
+    t.needs(client, dedupe=True)
+    frame = Publish(t.id(client), ctype, b"once", fields, room=joined.room)
+    ack = await t.publish(client, joined.room, frame.payload, id=frame.id, ctype=ctype, fields=fields)
+    return client, joined, frame, ack
 
 
-async def _repeated(t: Context, peer: RawClient, frame: Publish, first: Ack) -> None:
-    ack = await peer.expect(peer.ask(frame), Ack, "RW-DEDUPE-1")
+async def _repeated(t: Context, client: RawClient, frame: Publish, first: Ack) -> None:
+    ack = await client.expect(client.ask(frame), Ack, "RW-DEDUPE-1")
     t.require(bool(ack.flags & Flag.DUPLICATE), "DUPLICATE set", hex(ack.flags), "RW-DEDUPE-1")
     found, wanted = (ack.seq, ack.time_ms), (first.seq, first.time_ms)
     t.require(found == wanted, f"seq and time of the first, {wanted}", found, "RW-ACK-2")
@@ -32,11 +32,11 @@ async def _repeated(t: Context, peer: RawClient, frame: Publish, first: Ack) -> 
 @case("10.2/repeat", "RW-DEDUPE-1", "RW-ACK-2")
 async def repeat(t: Context) -> None:
     """The same id with the same content is acknowledged as DUPLICATE, and appends nothing."""
-    peer, joined, frame, first = await _first(t)
+    client, joined, frame, first = await _first(t)
     t.require(not first.flags & Flag.DUPLICATE, "DUPLICATE clear at first", hex(first.flags))
     for _ in range(3):
-        await _repeated(t, peer, frame, first)
-    [seen] = await t.marker(peer, room=joined.room)
+        await _repeated(t, client, frame, first)
+    [seen] = await t.marker(client, room=joined.room)
     t.require(seen[-1].seq == first.seq + 1, f"seq {first.seq + 1} next", seen[-1].seq)
     t.require(sum(m.id == frame.id for m in seen) == 1, "the message once", seen)
 
@@ -44,9 +44,9 @@ async def repeat(t: Context) -> None:
 @case("10.2/repeat-elsewhere", "RW-DEDUPE-1")
 async def repeat_elsewhere(t: Context) -> None:
     """The repeat may come on another connection, after the first has ended."""
-    peer, joined, frame, first = await _first(t)
+    client, joined, frame, first = await _first(t)
     keeper, _ = await t.member(joined.name)
-    await peer.close()
+    await client.close()
     again, rejoined = await t.member(joined.name)
     t.require(rejoined.epoch == joined.epoch, "the same epoch", rejoined.epoch, "RW-MODEL-6")
     await _repeated(t, again, frame, first)
@@ -56,27 +56,27 @@ async def repeat_elsewhere(t: Context) -> None:
 @case("10.2/repeat-after-rejoin", "RW-DEDUPE-1")
 async def repeat_after_rejoin(t: Context) -> None:
     """The repeat may come after LEAVE and JOIN; where the epoch stayed, it is a repeat."""
-    peer, joined, frame, first = await _first(t)
-    await peer.expect(peer.ask(Leave(room=joined.room)), Ok)
-    again = await t.join(peer, joined.name)
+    client, joined, frame, first = await _first(t)
+    await client.expect(client.ask(Leave(room=joined.room)), Ok)
+    again = await t.join(client, joined.name)
     if again.epoch != joined.epoch:
         raise Informative("the room began anew when all had left")
-    await _repeated(t, peer, Publish(frame.id, 0, frame.payload, room=again.room), first)
+    await _repeated(t, client, Publish(frame.id, 0, frame.payload, room=again.room), first)
 
 
 @case("10.2/repeat-in-one-segment", "RW-DEDUPE-4", "RW-DEDUPE-5")
 async def repeat_in_one_segment(t: Context) -> None:
     """A repeat right behind the first copy, which may not be durable yet, is a repeat."""
-    peer, joined = await t.member()
-    t.needs(peer, window=3, dedupe=True)
-    await t.publish(peer, joined.room)
-    id = t.id(peer)
+    client, joined = await t.member()
+    t.needs(client, window=3, dedupe=True)
+    await t.publish(client, joined.room)
+    id = t.id(client)
     frames = [Publish(id, 0, b"twice", request=400 + n, room=joined.room) for n in range(3)]
-    peer.send_octets(b"".join(map(encode, frames)))
-    first = await peer.expect(400, Ack)
+    client.send_octets(b"".join(map(encode, frames)))
+    first = await client.expect(400, Ack)
     t.require(not first.flags & Flag.DUPLICATE, "DUPLICATE clear in the first", hex(first.flags), "RW-DEDUPE-1")
     for request in (401, 402):
-        ack = await peer.expect(request, Ack)
+        ack = await client.expect(request, Ack)
         t.require(bool(ack.flags & Flag.DUPLICATE), "DUPLICATE", hex(ack.flags))
         t.require((ack.seq, ack.time_ms) == (first.seq, first.time_ms), f"seq {first.seq}", ack, "RW-ACK-2")
 
@@ -84,18 +84,18 @@ async def repeat_in_one_segment(t: Context) -> None:
 @case("10.2/repeat-with-other-ignorable-fields", "RW-DEDUPE-1")
 async def repeat_other_fields(t: Context) -> None:
     """Fields that are not relayed are no content: the repeat may have others."""
-    peer, _, frame, first = await _first(t, fields=(Field(IGNORABLE, b"a"), Field(0xC000, b"kept")))
+    client, _, frame, first = await _first(t, fields=(Field(IGNORABLE, b"a"), Field(0xC000, b"kept")))
     again = Publish(frame.id, 0, frame.payload, (Field(0xC000, b"kept"), Field(0x8040, b"")), room=frame.room)
-    await _repeated(t, peer, again, first)
+    await _repeated(t, client, again, first)
 
 
 async def _conflict(t: Context, changed: tuple[int, bytes, tuple[Field, ...]], before: int = 0) -> None:
-    peer, joined, frame, first = await _first(t, fields=_SAME, ctype=before)
-    await _repeated(t, peer, frame, first)
+    client, joined, frame, first = await _first(t, fields=_SAME, ctype=before)
+    await _repeated(t, client, frame, first)
     ctype, payload, fields = changed
-    request = peer.ask(Publish(frame.id, ctype, payload, fields, room=joined.room))
-    await peer.expect_error(request, Code.ID_CONFLICT, "RW-DEDUPE-2", joined.room)
-    [seen] = await t.marker(peer, room=joined.room)
+    request = client.ask(Publish(frame.id, ctype, payload, fields, room=joined.room))
+    await client.expect_error(request, Code.ID_CONFLICT, "RW-DEDUPE-2", joined.room)
+    [seen] = await t.marker(client, room=joined.room)
     t.require(seen[-1].seq == first.seq + 1, "nothing appended", seen[-1].seq, "RW-PROMISE-4")
 
 
@@ -132,47 +132,47 @@ async def conflict_boundaries(t: Context) -> None:
 @case("10.2/another-room", "RW-DEDUPE-1")
 async def another_room(t: Context) -> None:
     """An id that was used in one room is new in another."""
-    peer, _, frame, _ = await _first(t)
-    t.needs(peer, rooms=2)
-    other = await t.join(peer, t.room())
-    ack = await t.publish(peer, other.room, b"other", id=frame.id)
+    client, _, frame, _ = await _first(t)
+    t.needs(client, rooms=2)
+    other = await t.join(client, t.room())
+    ack = await t.publish(client, other.room, b"other", id=frame.id)
     t.require(not ack.flags & Flag.DUPLICATE and ack.seq == 1, "a first message", ack)
 
 
 @case("10.1/expired", "RW-ID-2")
 async def expired(t: Context) -> None:
     """An unknown id that is older than dedupe_ms earns ID_EXPIRED; one of now does not."""
-    peer, joined = await t.member()
-    t.needs(peer, dedupe=True)
-    await t.publish(peer, joined.room)
-    age = peer.welcome.dedupe_ms + 5_000
-    if age > peer.now_ms():
+    client, joined = await t.member()
+    t.needs(client, dedupe=True)
+    await t.publish(client, joined.room)
+    age = client.welcome.dedupe_ms + 5_000
+    if age > client.now_ms():
         raise Informative("dedupe_ms is longer than the server's time")
-    for offset in (-age, -peer.now_ms()):
-        request = peer.ask(Publish(t.id(peer, offset), 0, b"x", room=joined.room), breaks="RW-ID-1")
-        await peer.expect_error(request, Code.ID_EXPIRED, room=joined.room)
+    for offset in (-age, -client.now_ms()):
+        request = client.ask(Publish(t.id(client, offset), 0, b"x", room=joined.room), breaks="RW-ID-1")
+        await client.expect_error(request, Code.ID_EXPIRED, room=joined.room)
 
 
 @case("10.1/ahead", "RW-ID-2")
 async def ahead(t: Context) -> None:
     """An unknown id more than 60 s ahead earns ID_EXPIRED; one 50 s ahead does not."""
-    peer, joined = await t.member()
-    t.needs(peer, dedupe=True)
-    await t.publish(peer, joined.room, id=t.id(peer, 50_000))
-    for id in (t.id(peer, 70_000), b"\xff" * 16):
-        request = peer.ask(Publish(id, 0, b"x", room=joined.room), breaks="RW-ID-1")
-        await peer.expect_error(request, Code.ID_EXPIRED, room=joined.room)
+    client, joined = await t.member()
+    t.needs(client, dedupe=True)
+    await t.publish(client, joined.room, id=t.id(client, 50_000))
+    for id in (t.id(client, 70_000), b"\xff" * 16):
+        request = client.ask(Publish(id, 0, b"x", room=joined.room), breaks="RW-ID-1")
+        await client.expect_error(request, Code.ID_EXPIRED, room=joined.room)
 
 
 @case("10.1/recent", "RW-ID-2")
 async def recent(t: Context) -> None:
     """An unknown id that is not as old as dedupe_ms is accepted."""
-    peer, joined = await t.member()
-    t.needs(peer, dedupe=True)
-    age = peer.welcome.dedupe_ms - 5_000
-    if not 0 < age < peer.now_ms():
+    client, joined = await t.member()
+    t.needs(client, dedupe=True)
+    age = client.welcome.dedupe_ms - 5_000
+    if not 0 < age < client.now_ms():
         raise Informative("dedupe_ms is too short, or longer than the server's time")
-    reply = await t.patiently(peer, Publish(t.id(peer, -age), 0, b"x", room=joined.room))
+    reply = await t.patiently(client, Publish(t.id(client, -age), 0, b"x", room=joined.room))
     t.require(isinstance(reply, Ack), "ACK", reply)
 
 
@@ -180,11 +180,11 @@ async def recent(t: Context) -> None:
 async def no_dedupe(t: Context) -> None:
     """With dedupe_ms 0 no id is too old, and none is a repeat."""
     await t.with_limits(dedupe_ms=0)
-    peer, joined = await t.member()
-    if peer.welcome.dedupe_ms:
+    client, joined = await t.member()
+    if client.welcome.dedupe_ms:
         raise Unsupported("WELCOME has a dedupe_ms")
     for _ in range(2):
-        reply = await t.patiently(peer, Publish(bytes(16), 0, b"old", room=joined.room))
+        reply = await t.patiently(client, Publish(bytes(16), 0, b"old", room=joined.room))
         t.require(isinstance(reply, Ack) and not reply.flags & Flag.DUPLICATE, "ACK without DUPLICATE", reply)
 
 
@@ -192,12 +192,12 @@ async def no_dedupe(t: Context) -> None:
 async def repeat_not_charged(t: Context) -> None:
     """Repeats of a known id are not limited, also while new publishes are."""
     await t.with_limits(publish_rate=1, publish_burst=5)
-    peer, joined, frame, first = await _first(t)
+    client, joined, frame, first = await _first(t)
     for _ in range(300):
-        reply = await peer.reply(peer.ask(Publish(t.id(peer), 0, b"x", room=joined.room)))
+        reply = await client.reply(client.ask(Publish(t.id(client), 0, b"x", room=joined.room)))
         if isinstance(reply, Error):
             t.require(reply.code == Code.RATE_LIMITED, "RATE_LIMITED", reply)
             break
     for _ in range(50):
-        ack = await peer.reply(peer.ask(frame))
+        ack = await client.reply(client.ask(frame))
         t.require(isinstance(ack, Ack) and ack.seq == first.seq, "ACK of the first copy", ack)

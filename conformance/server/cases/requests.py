@@ -25,61 +25,61 @@ from protocol.registry import Code
 @case("6/replies-in-order", "RW-REQUEST-3", "RW-REQUEST-2")
 async def replies_in_order(t: Context) -> None:
     """Quick and slow requests in one segment are answered in their order, once each."""
-    peer, joined = await t.member()
-    t.needs(peer, window=5)
+    client, joined = await t.member()
+    t.needs(client, window=5)
     ref = joined.room
     frames: list[Frame] = [
-        Publish(t.id(peer), 0, b"one", request=31, room=ref),
+        Publish(t.id(client), 0, b"one", request=31, room=ref),
         Leave(request=30, room=ref + 1000),
-        Publish(t.id(peer), 0, b"two", request=29, room=ref),
+        Publish(t.id(client), 0, b"two", request=29, room=ref),
         Join("\u0007", 0, 0, request=28),
         Leave(request=27, room=ref),
     ]
-    peer.send_octets(b"".join(map(encode, frames)), breaks="RW-MODEL-8")
-    await peer.expect(31, Ack)
-    await peer.expect_error(30, Code.NOT_JOINED)
-    await peer.expect(29, Ack)
-    await peer.expect_error(28, Code.NAME_INVALID)
-    await peer.expect(27, Ok)
-    await peer.fence()
-    t.require(not peer.left_over(Ack, Error, Ok), "one reply to each request", peer.left_over(Ack, Error, Ok))
+    client.send_octets(b"".join(map(encode, frames)), breaks="RW-MODEL-8")
+    await client.expect(31, Ack)
+    await client.expect_error(30, Code.NOT_JOINED)
+    await client.expect(29, Ack)
+    await client.expect_error(28, Code.NAME_INVALID)
+    await client.expect(27, Ok)
+    await client.fence()
+    t.require(not client.left_over(Ack, Error, Ok), "one reply to each request", client.left_over(Ack, Error, Ok))
 
 
 @case("6/request-numbers", "RW-REQUEST-2")
 async def request_numbers(t: Context) -> None:
     """Any number but 0 is good: the greatest, a lower one after it, and one that was used and answered before."""
-    peer, joined = await t.member()
+    client, joined = await t.member()
     for request in (0xFFFFFFFF, 1, 0x80000000, 1, 0xFFFFFFFF):
-        peer.send(Leave(request=request, room=joined.room + 77), breaks="RW-MODEL-8")
-        await peer.expect_error(request, Code.NOT_JOINED)
+        client.send(Leave(request=request, room=joined.room + 77), breaks="RW-MODEL-8")
+        await client.expect_error(request, Code.NOT_JOINED)
 
 
 @case("6/more-than-window", "RW-REQUEST-6")
 async def more_than_window(t: Context) -> None:
     """More requests than the window are no error: all are answered, in their order."""
-    peer, joined = await t.member()
-    await t.publish(peer, joined.room)
-    count = min(3 * peer.welcome.window + 1, 5000)
+    client, joined = await t.member()
+    await t.publish(client, joined.room)
+    count = min(3 * client.welcome.window + 1, 5000)
     first = 1000
     octets = b"".join(encode(Leave(request=first + n, room=joined.room + 77)) for n in range(count))
-    peer.send_octets(octets, breaks="RW-REQUEST-5")
+    client.send_octets(octets, breaks="RW-REQUEST-5")
     for number in range(count):
-        await peer.expect_error(first + number, Code.NOT_JOINED, "RW-REQUEST-6")
-    await peer.fence()
+        await client.expect_error(first + number, Code.NOT_JOINED, "RW-REQUEST-6")
+    await client.fence()
     await t.alive()
 
 
 @case("6/publishes-beyond-window", "RW-REQUEST-6", "RW-REQUEST-2")
 async def publishes_beyond_window(t: Context) -> None:
     """More publishes than the window are answered one by one, each with ACK or RATE_LIMITED."""
-    peer, joined = await t.member()
-    count = min(peer.welcome.window + 10, 1000)
-    ids = [t.id(peer) for _ in range(count)]
+    client, joined = await t.member()
+    count = min(client.welcome.window + 10, 1000)
+    ids = [t.id(client) for _ in range(count)]
     octets = b"".join(encode(Publish(id, 0, b"x", request=1000 + n, room=joined.room)) for n, id in enumerate(ids))
-    peer.send_octets(octets, breaks="RW-REQUEST-5")
+    client.send_octets(octets, breaks="RW-REQUEST-5")
     accepted = 0
     for number in range(count):
-        reply = await peer.reply(1000 + number, "RW-REQUEST-6")
+        reply = await client.reply(1000 + number, "RW-REQUEST-6")
         limited = isinstance(reply, Error) and reply.code == Code.RATE_LIMITED
         t.require(limited or isinstance(reply, Ack), "ACK or RATE_LIMITED", reply)
         accepted += isinstance(reply, Ack)
@@ -90,64 +90,64 @@ async def publishes_beyond_window(t: Context) -> None:
 @case("6/error-echoes-room", "RW-ERROR-4")
 async def error_echoes_room(t: Context) -> None:
     """ERROR and OK carry the room of the request that they answer, whatever it is."""
-    peer, joined = await t.member()
+    client, joined = await t.member()
     for room in (joined.room + 5, 0xFFFFFFFF):
-        request = peer.ask(Publish(t.id(peer), 0, b"x", room=room), breaks="RW-MODEL-8")
-        await peer.expect_error(request, Code.NOT_JOINED, room=room)
-    request = peer.ask(Leave(room=joined.room))
-    reply = await peer.expect(request, Ok)
+        request = client.ask(Publish(t.id(client), 0, b"x", room=room), breaks="RW-MODEL-8")
+        await client.expect_error(request, Code.NOT_JOINED, room=room)
+    request = client.ask(Leave(room=joined.room))
+    reply = await client.expect(request, Ok)
     t.require(reply.room == joined.room, f"room {joined.room} in OK", reply.room)
 
 
 @case("6/reply-not-interleaved", "RW-REQUEST-4", "RW-HISTORY-1")
 async def reply_not_interleaved(t: Context) -> None:
     """Between the MESSAGEs of a reply to HISTORY stands no frame of another reply."""
-    peer, joined = await t.member(extension_names=["history"])
-    t.needs(peer, "history", window=4)
+    client, joined = await t.member(extension_names=["history"])
+    t.needs(client, "history", window=4)
     for _ in range(3):
-        await t.publish(peer, joined.room)
+        await t.publish(client, joined.room)
     frames: list[Frame] = [
         History(1, 0, 0, request=51, room=joined.room),
-        Publish(t.id(peer), 0, b"between", request=52, room=joined.room),
+        Publish(t.id(client), 0, b"between", request=52, room=joined.room),
         History(1, 0, 0, request=53, room=joined.room),
         Leave(request=54, room=joined.room),
     ]
-    start = len(peer.received)
-    peer.send_octets(b"".join(map(encode, frames)))
-    await peer.expect(54, Ok)
-    numbers = [item.frame.request for item in peer.received[start:] if item.frame.request]
+    start = len(client.received)
+    client.send_octets(b"".join(map(encode, frames)))
+    await client.expect(54, Ok)
+    numbers = [item.frame.request for item in client.received[start:] if item.frame.request]
     t.require(numbers == sorted(numbers), "replies one after another", numbers, "RW-REQUEST-4")
     for request in (51, 53):
-        await peer.expect(request, HistoryEnd)
+        await client.expect(request, HistoryEnd)
 
 
 @case("6/pong-after-replies", "RW-PING-2")
 async def pong_after_replies(t: Context) -> None:
     """A PONG comes after the replies to all requests that came before its PING."""
-    peer, joined = await t.member()
-    count = min(peer.welcome.window, 10)
-    octets = b"".join(encode(Publish(t.id(peer), 0, b"x", request=200 + n, room=joined.room)) for n in range(count))
-    peer.send_octets(octets + encode(Ping(b"fence me")))
-    await peer.expect_frame(Pong, lambda pong: pong.opaque == b"fence me")
-    at = next(n for n, item in enumerate(peer.received) if isinstance(item.frame, Pong))
-    replied = sum(item.frame.request >= 200 for item in peer.received[:at])
+    client, joined = await t.member()
+    count = min(client.welcome.window, 10)
+    octets = b"".join(encode(Publish(t.id(client), 0, b"x", request=200 + n, room=joined.room)) for n in range(count))
+    client.send_octets(octets + encode(Ping(b"fence me")))
+    await client.expect_frame(Pong, lambda pong: pong.opaque == b"fence me")
+    at = next(n for n, item in enumerate(client.received) if isinstance(item.frame, Pong))
+    replied = sum(item.frame.request >= 200 for item in client.received[:at])
     t.require(replied == count, f"{count} replies before PONG", replied)
 
 
 @case("6/reply-after-eviction-of-membership", "RW-REQUEST-2", "RW-LEAVE-1")
 async def replies_after_leave(t: Context) -> None:
     """Requests about a room that follow LEAVE in the same segment get their replies: NOT_JOINED."""
-    peer, joined = await t.member()
-    t.needs(peer, window=3)
+    client, joined = await t.member()
+    t.needs(client, window=3)
     frames: list[Frame] = [
         Leave(request=61, room=joined.room),
-        Publish(t.id(peer), 0, b"late", request=62, room=joined.room),
+        Publish(t.id(client), 0, b"late", request=62, room=joined.room),
         Leave(request=63, room=joined.room),
     ]
-    peer.send_octets(b"".join(map(encode, frames)), breaks="RW-MODEL-8")
-    await peer.expect(61, Ok)
-    await peer.expect_error(62, Code.NOT_JOINED, "RW-LEAVE-1", joined.room)
-    await peer.expect_error(63, Code.NOT_JOINED, "RW-LEAVE-1", joined.room)
+    client.send_octets(b"".join(map(encode, frames)), breaks="RW-MODEL-8")
+    await client.expect(61, Ok)
+    await client.expect_error(62, Code.NOT_JOINED, "RW-LEAVE-1", joined.room)
+    await client.expect_error(63, Code.NOT_JOINED, "RW-LEAVE-1", joined.room)
 
 
 @case("6/reply-does-not-wait-for-stream", "RW-PROMISE-12")

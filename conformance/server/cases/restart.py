@@ -11,17 +11,17 @@ from protocol.registry import CONTENT_RESERVE, Flag
 async def _published(t: Context, count: int) -> tuple[RawClient, Joined, list[bytes], list[Ack]]:
     """A server of its own, with acknowledged messages in one room."""
     await t.own_server()
-    peer, joined = await t.member()
-    ids = [t.id(peer) for _ in range(count)]
-    acks = [await t.publish(peer, joined.room, b"%d" % at, id=id) for at, id in enumerate(ids)]
-    return peer, joined, ids, acks
+    client, joined = await t.member()
+    ids = [t.id(client) for _ in range(count)]
+    acks = [await t.publish(client, joined.room, b"%d" % at, id=id) for at, id in enumerate(ids)]
+    return client, joined, ids, acks
 
 
 async def _durable(t: Context, count: int) -> tuple[RawClient, Joined, list[bytes], list[Ack]]:
-    peer, joined, ids, acks = await _published(t, count)
-    if not peer.welcome.flags & Flag.DURABLE:
+    client, joined, ids, acks = await _published(t, count)
+    if not client.welcome.flags & Flag.DURABLE:
         raise Unsupported("WELCOME does not say DURABLE")
-    return peer, joined, ids, acks
+    return client, joined, ids, acks
 
 
 @case("4/acknowledged-survives", "RW-PROMISE-2", "RW-PROMISE-1", "RW-MODEL-5", tags=["process"])
@@ -29,10 +29,10 @@ async def acknowledged_survives(t: Context) -> None:
     """After kill -9 and a new start all acknowledged messages are there, in the same epoch."""
     _, joined, ids, acks = await _durable(t, 20)
     await t.crash_and_restart()
-    peer, again = await t.member(joined.name, epoch=joined.epoch, since=0)
+    client, again = await t.member(joined.name, epoch=joined.epoch, since=0)
     t.require(again.epoch == joined.epoch, f"epoch {joined.epoch}", again.epoch, "RW-MODEL-5")
     t.require(again.head == acks[-1].seq, f"head {acks[-1].seq}", again.head)
-    messages = await peer.until(again.room, ids[-1])
+    messages = await client.until(again.room, ids[-1])
     wanted = [(ack.seq, ack.time_ms, id) for ack, id in zip(acks, ids, strict=True)]
     found = [(m.seq, m.time_ms, m.id) for m in messages]
     t.require(found == wanted[again.start - 1 :], "the messages as they were acknowledged", found)
@@ -41,13 +41,13 @@ async def acknowledged_survives(t: Context) -> None:
 @case("4/prefix-survives", "RW-PROMISE-3", "RW-PROMISE-1", tags=["process"])
 async def prefix_survives(t: Context) -> None:
     """Killed in the middle of publishes: nothing acknowledged or delivered is missing, and there is no hole."""
-    peer, joined, _, acks = await _durable(t, 5)
+    client, joined, _, acks = await _durable(t, 5)
     reader, _ = await t.member(joined.name)
-    ids = [t.id(peer) for _ in range(min(peer.welcome.window, 32))]
-    requests = [peer.ask(Publish(id, 0, b"racing", room=joined.room)) for id in ids]
-    await peer.reply(requests[0])
+    ids = [t.id(client) for _ in range(min(client.welcome.window, 32))]
+    requests = [client.ask(Publish(id, 0, b"racing", room=joined.room)) for id in ids]
+    await client.reply(requests[0])
     await t.crash_and_restart()
-    seen = [i.frame for p in (peer, reader) for i in p.received if isinstance(i.frame, (Ack, Message))]
+    seen = [i.frame for p in (client, reader) for i in p.received if isinstance(i.frame, (Ack, Message))]
     promised = max([acks[-1].seq, *(frame.seq for frame in seen)])
     again, there = await t.member(joined.name, epoch=joined.epoch, since=0)
     t.require(there.epoch == joined.epoch, f"epoch {joined.epoch}", there.epoch, "RW-MODEL-5")
@@ -62,10 +62,10 @@ async def repeat_after_crash(t: Context) -> None:
     """After kill -9 and a new start the ids of acknowledged messages are still known."""
     _, joined, ids, acks = await _durable(t, 5)
     await t.crash_and_restart()
-    peer, there = await t.member(joined.name)
-    t.needs(peer, dedupe=True)
+    client, there = await t.member(joined.name)
+    t.needs(client, dedupe=True)
     for at, (id, first) in enumerate(zip(ids, acks, strict=True)):
-        ack = await peer.expect(peer.ask(Publish(id, 0, b"%d" % at, room=there.room)), Ack)
+        ack = await client.expect(client.ask(Publish(id, 0, b"%d" % at, room=there.room)), Ack)
         same = (ack.seq, ack.time_ms) == (first.seq, first.time_ms)
         t.require(same and bool(ack.flags & Flag.DUPLICATE), f"DUPLICATE of seq {first.seq}", ack)
 
@@ -80,9 +80,9 @@ async def repeat_waits(t: Context) -> None:
     first.ask(Publish(id, 0, b"twice", room=joined.room))
     ack = await second.expect(second.ask(Publish(id, 0, b"twice", room=joined.room)), Ack)
     await t.crash_and_restart()
-    peer, there = await t.member(joined.name, epoch=joined.epoch, since=ack.seq - 1)
+    client, there = await t.member(joined.name, epoch=joined.epoch, since=ack.seq - 1)
     t.require(there.head >= ack.seq, f"a head of at least {ack.seq}", there.head)
-    [message] = await peer.until(there.room, id)
+    [message] = await client.until(there.room, id)
     t.require(message.seq == ack.seq, f"the message at seq {ack.seq}", message)
 
 
@@ -90,17 +90,17 @@ async def repeat_waits(t: Context) -> None:
 async def max_body_of_what_is_retained(t: Context) -> None:
     """A server that is started again with a smaller limit announces one for which what it retains is not too large."""
     await t.own_server(max_body=65_536)
-    peer, joined = await t.member()
-    if not peer.welcome.flags & Flag.DURABLE:
+    client, joined = await t.member()
+    if not client.welcome.flags & Flag.DURABLE:
         raise Unsupported("WELCOME does not say DURABLE")
-    id = t.id(peer)
-    await t.publish(peer, joined.room, bytes(peer.welcome.max_body - CONTENT_RESERVE), id=id, ctype=1)
+    id = t.id(client)
+    await t.publish(client, joined.room, bytes(client.welcome.max_body - CONTENT_RESERVE), id=id, ctype=1)
     await t.crash_and_restart(max_body=4_096)
     again, there = await t.member(joined.name)
     if there.oldest > there.head:
         raise Unsupported("what was published is not retained")
-    before, now = peer.welcome.max_body, again.welcome.max_body
-    size = len(peer.welcome.name.encode()) + 50 + before - CONTENT_RESERVE
+    before, now = client.welcome.max_body, again.welcome.max_body
+    size = len(client.welcome.name.encode()) + 50 + before - CONTENT_RESERVE
     t.require(now >= size, f"a max_body of at least {size}, the body of a message that is retained", now)
     _, there = await t.member(joined.name, epoch=joined.epoch, since=0)
     t.require(there.start == 1, "the message", there, "RW-CURSOR-1")
@@ -109,8 +109,8 @@ async def max_body_of_what_is_retained(t: Context) -> None:
 @case("3/volatile-new-epoch", "RW-MODEL-4", tags=["process"])
 async def volatile_new_epoch(t: Context) -> None:
     """A volatile server that was killed and started again gives the room a new epoch."""
-    peer, joined, _, _ = await _published(t, 3)
-    if peer.welcome.flags & Flag.DURABLE:
+    client, joined, _, _ = await _published(t, 3)
+    if client.welcome.flags & Flag.DURABLE:
         raise Unsupported("WELCOME says DURABLE: the epoch is to be kept")
     await t.crash_and_restart()
     _, again = await t.member(joined.name, epoch=joined.epoch, since=1)
@@ -123,12 +123,12 @@ async def clock_after_crash(t: Context) -> None:
     """Where the epoch is kept over a restart, clock and times of messages do not step back."""
     before, joined, _, acks = await _durable(t, 3)
     await t.crash_and_restart()
-    peer, there = await t.member(joined.name)
+    client, there = await t.member(joined.name)
     t.require(
-        peer.welcome.now_ms >= before.welcome.now_ms,
+        client.welcome.now_ms >= before.welcome.now_ms,
         f"a clock from {before.welcome.now_ms}",
-        peer.welcome.now_ms,
+        client.welcome.now_ms,
     )
-    ack = await t.publish(peer, there.room)
+    ack = await t.publish(client, there.room)
     t.require(ack.time_ms >= acks[-1].time_ms, f"a time from {acks[-1].time_ms}", ack.time_ms, "RW-ACK-1")
     t.require(ack.seq == acks[-1].seq + 1, f"seq {acks[-1].seq + 1}", ack.seq, "RW-MODEL-1")

@@ -16,15 +16,15 @@ _TRIMMED_WITHIN = 20.0  # seconds in which a server that was told to trim is hop
 
 async def trimmed(t: Context, joined: Joined, oldest: int) -> int:
     """Waits until `oldest` of a room is at least that; what it is then. Raises Informative if it does not come."""
-    peer = await t.open()
+    client = await t.open()
     deadline = time.monotonic() + min(_TRIMMED_WITHIN, t.options.patience)
     while True:
-        there = await t.join(peer, joined.name)
+        there = await t.join(client, joined.name)
         if there.oldest >= oldest:
             return there.oldest
         if time.monotonic() > deadline:
             raise Informative(f"not tried: the server retains messages from {there.oldest} on")
-        await peer.expect(peer.ask(Leave(room=there.room)), Ok)
+        await client.expect(client.ask(Leave(room=there.room)), Ok)
         await asyncio.sleep(0.1)
 
 
@@ -43,12 +43,12 @@ async def few(t: Context) -> None:
     _, joined, ids, _ = await _published(t, 12)
     oldest = await trimmed(t, joined, 2)
     for epoch, since in ((joined.epoch, 0), (joined.epoch, oldest - 2), (joined.epoch, oldest - 1), (0, 50)):
-        peer, there = await t.member(joined.name, epoch=epoch, since=since)
+        client, there = await t.member(joined.name, epoch=epoch, since=since)
         t.require(there.head == 12, "head 12", there.head, "RW-MODEL-9")
         wanted = (there.oldest, bool(epoch) and there.oldest > since + 1)
         found = (there.start, bool(there.flags & Flag.GAP))
         t.require(found == wanted, f"start and GAP {wanted} for since {since}", found, "RW-CURSOR-1")
-        numbers = [message.seq for message in await peer.until(there.room, ids[-1], "RW-CURSOR-2")]
+        numbers = [message.seq for message in await client.until(there.room, ids[-1], "RW-CURSOR-2")]
         t.require(numbers == list(range(there.start, 13)), f"{there.start} to 12", numbers, "RW-CURSOR-2")
 
 
@@ -59,14 +59,14 @@ async def none_left(t: Context) -> None:
     keeper, joined, ids, acks = await _published(t, 4)
     await t.marker(keeper, room=joined.room)
     oldest = await trimmed(t, joined, 6)
-    peer, there = await t.member(joined.name, epoch=joined.epoch, since=2)
+    client, there = await t.member(joined.name, epoch=joined.epoch, since=2)
     found = (there.head, there.start, oldest, bool(there.flags & Flag.GAP))
     t.require(found == (5, 6, 6, True), "head 5, start 6, oldest 6, GAP", found, "RW-MODEL-9")
-    [seen] = await t.marker(keeper, peer, room=joined.room)
+    [seen] = await t.marker(keeper, client, room=joined.room)
     t.require([m.seq for m in seen] == [6], "message 6", [m.seq for m in seen], "RW-MODEL-1")
-    t.needs(peer, dedupe=True)
+    t.needs(client, dedupe=True)
     for at, (id, first) in enumerate(zip(ids, acks, strict=True)):
-        ack = await peer.expect(peer.ask(Publish(id, 0, b"%d" % at, room=there.room)), Ack, "RW-DEDUPE-3")
+        ack = await client.expect(client.ask(Publish(id, 0, b"%d" % at, room=there.room)), Ack, "RW-DEDUPE-3")
         same = (ack.seq, ack.time_ms) == (first.seq, first.time_ms)
         t.require(same and bool(ack.flags & Flag.DUPLICATE), f"DUPLICATE of seq {first.seq}", ack, "RW-DEDUPE-3")
 
@@ -80,13 +80,13 @@ async def head_after_crash(t: Context) -> None:
         raise Unsupported("WELCOME does not say DURABLE")
     await trimmed(t, joined, 5)
     await t.crash_and_restart()
-    peer, there = await t.member(joined.name, epoch=joined.epoch, since=4)
+    client, there = await t.member(joined.name, epoch=joined.epoch, since=4)
     found = (there.epoch, there.head, there.start)
     t.require(found == (joined.epoch, 4, 5), f"epoch {joined.epoch}, head 4, start 5", found)
-    t.needs(peer, dedupe=True)
-    ack = await peer.expect(peer.ask(Publish(ids[1], 0, b"1", room=there.room)), Ack, "RW-DEDUPE-3")
+    t.needs(client, dedupe=True)
+    ack = await client.expect(client.ask(Publish(ids[1], 0, b"1", room=there.room)), Ack, "RW-DEDUPE-3")
     t.require(ack.seq == acks[1].seq and bool(ack.flags & Flag.DUPLICATE), "DUPLICATE of seq 2", ack, "RW-DEDUPE-3")
-    ack = await t.publish(peer, there.room)
+    ack = await t.publish(client, there.room)
     t.require(ack.seq == 5, "seq 5 for the next", ack.seq, "RW-MODEL-1")
 
 
@@ -108,15 +108,15 @@ async def replay_cap(t: Context) -> None:
     """Whoever asks for more than the replay cap gets the newest messages up to it; with a cursor there is a GAP."""
     await t.own_server(replay_messages=3)
     _, joined, _, _ = await _published(t, 10)
-    peer, there = await t.member(joined.name, since=99)
+    client, there = await t.member(joined.name, since=99)
     if there.start == 1:
         raise Informative("not tried: the replay cap is above 10")
     t.require(there.start == 8 and not there.flags & Flag.GAP, "start 8, GAP clear", there)
     for since, start, gap in ((0, 8, True), (6, 8, True), (7, 8, False), (9, 10, False), (10, 11, False)):
-        peer, there = await t.member(joined.name, epoch=joined.epoch, since=since)
+        client, there = await t.member(joined.name, epoch=joined.epoch, since=since)
         found = (there.start, bool(there.flags & Flag.GAP))
         t.require(found == (start, gap), f"start {start}, GAP {gap} for since {since}", found)
-    [seen] = await t.marker(peer, room=there.room)
+    [seen] = await t.marker(client, room=there.room)
     t.require([m.seq for m in seen] == [11], "message 11", [m.seq for m in seen], "RW-CURSOR-2")
     _, other = await t.member(joined.name, epoch=joined.epoch ^ 1 or 2, since=10)
     found = (other.start, bool(other.flags & Flag.GAP))

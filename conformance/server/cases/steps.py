@@ -76,25 +76,25 @@ def history(place: Place, body: bytes = HISTORY_BODY, tail: bytes = b"", **heade
 
 async def stand(t: Context, room: str, *, extension: str = "") -> tuple[RawClient, Place]:
     """A connection in a room, ready for a table's frame."""
-    peer, joined = await t.member(room, extension_names=[extension] if extension else [])
+    client, joined = await t.member(room, extension_names=[extension] if extension else [])
     if extension:
-        t.needs(peer, extension)
-    return peer, Place(joined.room, t.room().encode(), t.id(peer), t.id(peer))
+        t.needs(client, extension)
+    return client, Place(joined.room, t.room().encode(), t.id(client), t.id(client))
 
 
-async def accepted(t: Context, peer: RawClient, octets: bytes) -> None:
+async def accepted(t: Context, client: RawClient, octets: bytes) -> None:
     """The control of a negative case: these octets are fine."""
     async with t.control("the valid twin"):
-        peer.send_octets(octets)
+        client.send_octets(octets)
         header = read_header(octets)
         if header.type == FrameType.GOAWAY:
-            await peer.expect_goaway(Code.NONE)
+            await client.expect_goaway(Code.NONE)
             return
         if header.request:
-            reply = await peer.reply(header.request)
+            reply = await client.reply(header.request)
             if isinstance(reply, Error) and reply.code != Code.RATE_LIMITED:
                 raise Failed(f"{type_name(header.type)} accepted", frame_line(reply))
-        await peer.fence()
+        await client.fence()
 
 
 async def refused_for_good(
@@ -104,9 +104,9 @@ async def refused_for_good(
     room = t.room()
     control, place = await stand(t, room, extension=extension)
     await accepted(t, control, twin(place))
-    peer, place = await stand(t, room, extension=extension)
-    peer.send_octets(broken(place), breaks=requirement)
-    await peer.expect_goaway(code, requirement)
+    client, place = await stand(t, room, extension=extension)
+    client.send_octets(broken(place), breaks=requirement)
+    await client.expect_goaway(code, requirement)
     await t.alive()
 
 
@@ -123,12 +123,12 @@ async def refused_once(
     room = t.room()
     control, place = await stand(t, room, extension=extension)
     await accepted(t, control, twin(place))
-    peer, place = await stand(t, room, extension=extension)
+    client, place = await stand(t, room, extension=extension)
     octets = broken(place)
     header = read_header(octets)
-    peer.send_octets(octets, breaks=breaks)
-    await peer.expect_error(header.request, code, requirement, header.room)
-    await peer.fence()
+    client.send_octets(octets, breaks=breaks)
+    await client.expect_error(header.request, code, requirement, header.room)
+    await client.fence()
     await t.alive()
 
 
@@ -136,10 +136,10 @@ async def hello_refused_for_good(t: Context, requirement: str, broken: bytes, co
     """A well-formed HELLO is accepted; the broken one earns GOAWAY(code) and nothing else."""
     control = await t.greet()
     await accepted(t, control, hello())
-    peer = await t.greet()
-    peer.send_octets(broken, breaks=breaks or requirement)
-    await peer.expect_goaway(code, requirement)
-    t.require(not peer.left_over(Error), "no ERROR before a fatal GOAWAY", "ERROR", requirement)
+    client = await t.greet()
+    client.send_octets(broken, breaks=breaks or requirement)
+    await client.expect_goaway(code, requirement)
+    t.require(not client.left_over(Error), "no ERROR before a fatal GOAWAY", "ERROR", requirement)
     await t.alive()
 
 
@@ -149,10 +149,10 @@ async def hello_refused(
     """The twin is accepted; the broken HELLO earns ERROR(code), then GOAWAY with the same code."""
     control = await t.greet()
     await accepted(t, control, twin)
-    peer = await t.greet()
-    peer.send_octets(broken, breaks=breaks)
-    error = await peer.expect_error(read_header(broken).request, code, requirement)
-    await peer.expect_goaway(code, "RW-HELLO-3")
+    client = await t.greet()
+    client.send_octets(broken, breaks=breaks)
+    error = await client.expect_error(read_header(broken).request, code, requirement)
+    await client.expect_goaway(code, "RW-HELLO-3")
     await t.alive()
     return error
 

@@ -21,10 +21,10 @@ def _trust(t: Context) -> Trust:
 async def tls(t: Context) -> None:
     """TLS 1.3, and the protocol roomwire/1 agreed on."""
     _trust(t)
-    peer = await t.open()
-    found = (peer.tls and peer.tls.version(), peer.tls and peer.tls.selected_alpn_protocol())
+    client = await t.open()
+    found = (client.tls and client.tls.version(), client.tls and client.tls.selected_alpn_protocol())
     t.require(found == ("TLSv1.3", ALPN), f"TLSv1.3 and {ALPN}", found, "RW-TLS-1")
-    await peer.fence()
+    await client.fence()
 
 
 @case("14/tls-older", "RW-TLS-1")
@@ -33,20 +33,20 @@ async def older(t: Context) -> None:
     trust = _trust(t)
     await t.open()
     try:
-        peer = await t.dial_tls(trust.context(most=ssl.TLSVersion.TLSv1_2))
+        client = await t.dial_tls(trust.context(most=ssl.TLSVersion.TLSv1_2))
     except OSError:
         await t.alive()
         return
-    raise Failed("no connection with TLS 1.2", str(peer.tls and peer.tls.version()), "RW-TLS-1")
+    raise Failed("no connection with TLS 1.2", str(client.tls and client.tls.version()), "RW-TLS-1")
 
 
 async def _not_agreed(t: Context, *alpn: str) -> None:
     trust = _trust(t)
     await t.open()
     with contextlib.suppress(OSError):  # it may refuse in the handshake already
-        peer = await t.dial_tls(trust.context(alpn=alpn))
-        peer.send_preface()
-        await peer.expect_silent_close("RW-TLS-4")
+        client = await t.dial_tls(trust.context(alpn=alpn))
+        client.send_preface()
+        await client.expect_silent_close("RW-TLS-4")
     await t.alive()
 
 
@@ -67,11 +67,11 @@ async def clear_text(t: Context) -> None:
     """Clear text at a port for TLS gets no preface."""
     _trust(t)
     await t.open()
-    peer = await t.dial_clear()
-    peer.capture = bytearray()
-    peer.send_preface()
-    await peer.wait(lambda: peer.ended or None, "the connection closed", "RW-TLS-1", t.time_out("handshake_ms"))
-    got = bytes(peer.capture)
+    client = await t.dial_clear()
+    client.capture = bytearray()
+    client.send_preface()
+    await client.wait(lambda: client.ended or None, "the connection closed", "RW-TLS-1", t.time_out("handshake_ms"))
+    got = bytes(client.capture)
     t.require(not got.startswith(b"\xf5RWP"), "no preface in clear text", got.hex(), "RW-TLS-1")
     await t.alive()
 
@@ -84,8 +84,8 @@ async def stalled(t: Context) -> None:
     silent, half = await t.dial_clear(), await t.dial_clear()
     silent.capture, half.capture = bytearray(), bytearray()
     half.write(bytes.fromhex("1603010200010001fc0303"))
-    peer = await t.greet()
-    await peer.expect(peer.ask(Hello(t.name(), "ANONYMOUS", b"")), Welcome)
+    client = await t.greet()
+    await client.expect(client.ask(Hello(t.name(), "ANONYMOUS", b"")), Welcome)
     for each in (silent, half):
         await each.wait(
             lambda each=each: each.ended or None,  # type: ignore[misc]

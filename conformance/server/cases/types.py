@@ -17,13 +17,13 @@ _REQUESTS: list[tuple[str, str, int]] = [
 
 def _define_request(path: str, what: str, kind: int) -> None:
     async def run(t: Context) -> None:
-        peer, joined = await t.member()
-        await accepted(t, peer, ping())
+        client, joined = await t.member()
+        await accepted(t, client, ping())
         for room, body in ((0, b""), (joined.room, b"\x01\x02\x03"), (joined.room + 9, bytes(100))):
-            request = peer.next_request()
-            peer.send_octets(frame(kind, body, request=request, room=room), breaks="RW-EXT-1")
-            await peer.expect_error(request, Code.UNKNOWN_REQUEST, "RW-TYPE-1", room)
-        await peer.fence()
+            request = client.next_request()
+            client.send_octets(frame(kind, body, request=request, room=room), breaks="RW-EXT-1")
+            await client.expect_error(request, Code.UNKNOWN_REQUEST, "RW-TYPE-1", room)
+        await client.fence()
 
     SERVER.add(
         f"6.1/request-{path}",
@@ -53,50 +53,50 @@ _SERVERS = (
 @case("6.1/request-of-servers-types", "RW-TYPE-1")
 async def servers_types(t: Context) -> None:
     """Types that only servers send are unknown to a server: with a request they earn UNKNOWN_REQUEST."""
-    peer = await t.open()
-    await accepted(t, peer, ping())
+    client = await t.open()
+    await accepted(t, client, ping())
     for name in _SERVERS:
-        request = peer.next_request()
-        peer.send_octets(frame(FrameType[name], bytes(40), request=request), breaks="RW-EXT-1")
-        await peer.expect_error(request, Code.UNKNOWN_REQUEST, "RW-TYPE-1", 0)
-    await peer.fence()
+        request = client.next_request()
+        client.send_octets(frame(FrameType[name], bytes(40), request=request), breaks="RW-EXT-1")
+        await client.expect_error(request, Code.UNKNOWN_REQUEST, "RW-TYPE-1", 0)
+    await client.fence()
 
 
 @case("6.1/request-of-extensions", "RW-TYPE-1", "RW-EXT-1")
 async def extensions_types(t: Context) -> None:
     """HISTORY and STOP are unknown on a connection that did not negotiate their extensions."""
-    peer, joined = await t.member()
+    client, joined = await t.member()
     for kind, room, body in ((FrameType.HISTORY, joined.room, bytes(18)), (FrameType.STOP, 0, b"")):
-        request = peer.next_request()
-        peer.send_octets(frame(kind, body, request=request, room=room), breaks="RW-EXT-1")
-        await peer.expect_error(request, Code.UNKNOWN_REQUEST, "RW-TYPE-1", room)
-    await peer.fence()
+        request = client.next_request()
+        client.send_octets(frame(kind, body, request=request, room=room), breaks="RW-EXT-1")
+        await client.expect_error(request, Code.UNKNOWN_REQUEST, "RW-TYPE-1", room)
+    await client.fence()
     await t.alive()
 
 
 @case("6.1/ignored", "RW-TYPE-2")
 async def ignored(t: Context) -> None:
     """Ignorable unknown frames with request 0 are ignored, whatever their body, flags and room."""
-    peer, joined = await t.member()
+    client, joined = await t.member()
     for kind in (IGNORABLE, 0xFFFF, 0xF000, 0x8001):
         for room, flags, body in (
             (0, 0, b""),
             (joined.room, 0x7FFF, b"\xff" * 50),
             (12345, Flag.EPHEMERAL, bytes(9)),
         ):
-            peer.send_octets(frame(kind, body, room=room, flags=flags))
-    await peer.fence("RW-TYPE-2")
-    await t.publish(peer, joined.room)
+            client.send_octets(frame(kind, body, room=room, flags=flags))
+    await client.fence("RW-TYPE-2")
+    await t.publish(client, joined.room)
 
 
 @case("6.1/ignored-with-seq", "RW-TYPE-2")
 async def ignored_with_seq(t: Context) -> None:
     """SEQ in an ignorable unknown frame changes nothing for a server."""
-    peer, joined = await t.member()
+    client, joined = await t.member()
     octets = frame(0x8009, bytes(8), flags=Flag.SEQ, room=joined.room) + frame(0xF001, b"", flags=Flag.SEQ)
-    peer.send_octets(octets, breaks="RW-EXT-1")
-    await peer.fence("RW-TYPE-2")
-    await t.publish(peer, joined.room)
+    client.send_octets(octets, breaks="RW-EXT-1")
+    await client.fence("RW-TYPE-2")
+    await t.publish(client, joined.room)
 
 
 _FATAL: list[tuple[str, str, int]] = [
@@ -125,8 +125,8 @@ for _fatal in _FATAL:
 @case("6.1/ignored-before-hello", "RW-TYPE-2", "RW-HELLO-5")
 async def ignored_before_hello(t: Context) -> None:
     """Ignorable unknown frames with request 0 are ignored before HELLO, too."""
-    peer = await t.greet()
-    peer.send_octets(frame(IGNORABLE, b"early") + frame(0xF123, b16(b"x"), room=4))
-    peer.send_octets(hello())
-    reply = await peer.reply(1, "RW-TYPE-2")
+    client = await t.greet()
+    client.send_octets(frame(IGNORABLE, b"early") + frame(0xF123, b16(b"x"), room=4))
+    client.send_octets(hello())
+    reply = await client.reply(1, "RW-TYPE-2")
     t.require(reply.TYPE.name == "WELCOME", "WELCOME", reply)
