@@ -23,7 +23,7 @@ from conformance.commands import inspect as commands
 from conformance.commands import reports as report_commands
 from conformance.commands.run import Session
 from conformance.fuzz import cli as fuzz_cli
-from conformance.fuzz import script_file as replays
+from conformance.fuzz import script_file
 from conformance.harness import config as declaration
 from conformance.harness.baseline import BaselineError
 from conformance.harness.case import Case, check
@@ -71,7 +71,7 @@ _WRONG_USAGE = (
     CommandError,
     declaration.DeclarationError,
     replay.ReplayError,
-    replays.ReplayFileError,
+    script_file.ScriptFileError,
     init.InitError,
     TlsError,
 )
@@ -243,7 +243,7 @@ def _options(args: argparse.Namespace, target: Sequence[str]) -> Options:
 
 
 def _server(args: argparse.Namespace) -> int:
-    if args.file and replays.is_fuzz(args.file):
+    if args.file and script_file.is_fuzz(args.file):
         return fuzz_cli.replay(args, _address)
     if args.connect:
         host, port = _address(args.connect)

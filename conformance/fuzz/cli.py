@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from conformance.client.target import launcher
-from conformance.fuzz import script_file as replays
+from conformance.fuzz import script_file
 from conformance.fuzz.client.fuzzer import ClientFuzz
 from conformance.fuzz.client.player import ClientPlayer
 from conformance.fuzz.codec import CodecFuzz
@@ -17,7 +17,7 @@ from conformance.fuzz.options import Options
 from conformance.fuzz.server.fuzzer import ServerFuzz
 from conformance.fuzz.server.hosted import Hosted
 from conformance.fuzz.server.player import Player, last_frames
-from conformance.fuzz.stats import Tally
+from conformance.fuzz.stats import Stats
 from conformance.harness import config as declaration
 from conformance.harness.exit_status import CONFORMS, FAILS, UNREACHABLE
 from conformance.harness.options import DECLARATIONS
@@ -57,7 +57,7 @@ def add_to(
     where.add_argument("--connect", metavar="HOST:PORT", help="a server that runs already")
     where.add_argument("--exec", metavar="COMMAND", help="start it: {port}, {host} and {dir} are filled in")
     _common(server, seconds, count)
-    server.add_argument("--no-octets", dest="octets", action="store_false", help="scripts alone, no mutated octets")
+    server.add_argument("--no-octets", dest="mutations", action="store_false", help="scripts alone, no mutated octets")
     server.add_argument("--save", type=Path, metavar="DIR", help="write a replay file for each failure")
     server.add_argument("--config", type=Path, metavar="FILE", help="TOML: features and limits of the target")
     server.add_argument("--declare", action="append", default=[], choices=sorted(DECLARATIONS), help="leave out")
@@ -97,7 +97,7 @@ def options(args: argparse.Namespace) -> Options:
         max_failures=args.max_failures,
         timeout=args.timeout,
         format=args.format,
-        octets=getattr(args, "octets", True),
+        mutations=getattr(args, "mutations", True),
         save=getattr(args, "save", None),
         limits=dict(said.limits),
         accounts=said.accounts,
@@ -154,8 +154,8 @@ def unreachable(error: Exception) -> int:
 
 
 def replay(args: argparse.Namespace, address: Address) -> int:
-    """Plays the script of a file of the fuzzer at a server. Raises ReplayFileError."""
-    again = replays.read(args.file)
+    """Plays the script of a file of the fuzzer at a server. Raises ScriptFileError."""
+    again = script_file.read(args.file)
     if again.role == "client":
         return _replay_client(args, again)
     target = _target(args, address)
@@ -168,7 +168,7 @@ def replay(args: argparse.Namespace, address: Address) -> int:
         network = hosted.network(args.timeout, again.limits if args.exec else {}, accounts=accounts)
         network.waits = True
         ascii_only = True if "ascii-names" in declared(args).features else None
-        failure = Player(network, again.seed, Tally(), args.timeout, ascii_only=ascii_only).play(again.steps)
+        failure = Player(network, again.seed, Stats(), args.timeout, ascii_only=ascii_only).play(again.steps)
     except (Unreachable, Unstartable) as error:
         return unreachable(error)
     finally:
@@ -176,19 +176,19 @@ def replay(args: argparse.Namespace, address: Address) -> int:
     return _said(args, again, failure)
 
 
-def _replay_client(args: argparse.Namespace, again: replays.Replay) -> int:
+def _replay_client(args: argparse.Namespace, again: script_file.ScriptFile) -> int:
     if not args.exec:
         raise CommandError(f"{args.file} is of a client: start one with --exec 'COMMAND {{host}} {{port}}'")
     launch = launcher(args.exec)
 
     async def play() -> Failure | None:
-        player = ClientPlayer(launch, again.seed, Tally(), args.timeout, asyncio.Semaphore(1))
+        player = ClientPlayer(launch, again.seed, Stats(), args.timeout, asyncio.Semaphore(1))
         return await player.play(again.steps)
 
     return _said(args, again, asyncio.run(play()))
 
 
-def _said(args: argparse.Namespace, again: replays.Replay, failure: Failure | None) -> int:
+def _said(args: argparse.Namespace, again: script_file.ScriptFile, failure: Failure | None) -> int:
     if failure is None:
         print(f"PASS {args.file}: {len(again.steps)} steps, nothing broken")
         return CONFORMS

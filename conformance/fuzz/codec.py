@@ -21,7 +21,7 @@ from conformance.codec.values import differences
 from conformance.fuzz import strategies
 from conformance.fuzz.options import Options
 from conformance.fuzz.progress import Progress
-from conformance.fuzz.stats import Tally
+from conformance.fuzz.stats import Stats
 from conformance.harness.exit_status import CONFORMS, FAILS
 from conformance.harness.process import arguments
 from conformance.harness.verdicts import CaseEnd
@@ -138,8 +138,8 @@ class CodecFuzz:
     def __init__(self, options: Options, command: str = "") -> None:
         self.options = options
         self.command = command
-        self.tally = Tally()
-        self.progress = Progress("fuzz codec", self.tally, options.max_time, options.max_examples, tables=())
+        self.stats = Stats()
+        self.progress = Progress("fuzz codec", self.stats, options.max_time, options.max_examples, tables=())
         self.found: list[Differs] = []
         self._random = Random(options.seed)
         self._pool: list[tuple[Sender, bytes]] = []
@@ -177,9 +177,9 @@ class CodecFuzz:
             self.progress.show()
 
     def _count(self, differs: Differs | None, octets: bytes) -> None:
-        self.tally.scripts += 1
-        self.tally.received += 1
-        self.tally.octets += len(octets)
+        self.stats.scripts += 1
+        self.stats.received += 1
+        self.stats.octets += len(octets)
         if differs:
             self.found.append(differs)
 
@@ -240,6 +240,3 @@ def disagree(sender: Sender, octets: bytes, expected: dict[str, Any], answer: di
     if same:
         return None
     return Differs(sender, octets, "the program", json.dumps(expected), json.dumps(answer))
-
-
-__all__ = ["CodecFuzz", "compare", "disagree", "pool"]

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from conformance.harness.verdicts import Failed
+from conformance.wire.octets import split_frames
+from conformance.wire.text import octets_line
 from protocol.frames import Field, Message, Publish
-from protocol.registry import is_relayed
+from protocol.registry import MAGIC, is_relayed
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,21 @@ def relayed(fields: tuple[Field, ...]) -> tuple[Field, ...]:
     return tuple(item for item in fields if is_relayed(item.type))
 
 
-def refuse(requirement: str, expected: str, got: str) -> NoReturn:
+def fail(requirement: str, expected: str, got: str) -> NoReturn:
     """Raises Failed: the server breaks a requirement."""
     raise Failed(expected, got, requirement)
+
+
+def wire_lines(log: list[Said], most: int = 40) -> list[str]:
+    """The newest of what went over the wire, one line a frame."""
+    lines = []
+    for said in log[-most:]:
+        frames, rest = split_frames(said.octets)
+        arrow = "->" if said.sender == "C" else "<-"
+        if len(said.octets) >= 4 and said.octets.startswith(MAGIC):
+            lines.append(f"{said.client} {arrow} preface {said.octets.hex()}")
+            continue
+        lines += [f"{said.client} {arrow} {octets_line(one, 'C' if said.sender == 'C' else 'S')}" for one in frames]
+        if rest:
+            lines.append(f"{said.client} {arrow} {len(rest)} octets {rest[:32].hex()}")
+    return lines

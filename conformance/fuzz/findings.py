@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from conformance.fuzz.failure import Failure
+from conformance.fuzz.failure import Failure, wire_lines
 from conformance.fuzz.options import Options
 from conformance.fuzz.progress import Progress
-from conformance.fuzz.script_file import Replay
-from conformance.fuzz.server.raw_client import wire_lines
+from conformance.fuzz.script_file import ScriptFile
 from conformance.spec.tables import load
 
 
@@ -67,5 +66,5 @@ def _write(role: str, found: Found, directory: Path) -> Path:
     path = directory / f"{failure.requirement or 'CRASH'}-{found.seed}.jsonl"
     said = (failure.requirement, failure.expected, failure.got)
     verdict = "FAIL" if found.repeats else "FLAKY"
-    Replay(role, found.seed, found.steps, *said, verdict, dict(found.limits)).write(path, failure.log)
+    ScriptFile(role, found.seed, found.steps, *said, verdict, dict(found.limits)).write(path, failure.log)
     return path

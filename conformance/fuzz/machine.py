@@ -18,7 +18,7 @@ from conformance.fuzz.server.network import Network
 from conformance.fuzz.server.player import Player
 from conformance.fuzz.server.requests import DROPPABLE
 from conformance.fuzz.server.steps import ITEMS, Step
-from conformance.fuzz.stats import Tally
+from conformance.fuzz.stats import Stats
 
 CLIENTS = st.integers(0, 3)
 ROOMS = st.integers(0, 1)
@@ -28,14 +28,14 @@ JOINS = [item for item in ITEMS if item.startswith("join")]
 
 
 def server_machine(
-    network: Callable[[], Network], *, timeout: float = 5.0, tally: Tally | None = None, restarts: bool = True
+    network: Callable[[], Network], *, timeout: float = 5.0, stats: Stats | None = None, restarts: bool = True
 ) -> type[RuleBasedStateMachine]:
     """A state machine that drives a server, which `network` begins anew for each example.
 
     `timeout`: how long an answer may take, in seconds. What goes wrong is conformance.harness.verdicts.Failed, with the
     requirement. With `restarts` the server is killed and started again, where the network can do that.
     """
-    counted = tally or Tally()
+    counted = stats or Stats()
 
     class ServerMachine(RuleBasedStateMachine):
         @initialize(seed=st.integers(0, 2**32))

@@ -22,7 +22,7 @@ class Options:
     timeout: float = 5.0
     save: Path | None = None
     format: str = "human"
-    octets: bool = True
+    mutations: bool = True
     limits: dict[str, int] = field(default_factory=dict)
     shrinking: float = SHRINKING
     accounts: Mapping[str, str] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from conformance.fuzz import reach
-from conformance.fuzz.stats import TABLES, Tally
+from conformance.fuzz.stats import TABLES, Stats
 from conformance.wire.text import code_name
 
 _EVERY = 10.0  # seconds between lines where nobody looks at a terminal
@@ -23,7 +23,7 @@ class Progress:
     """Shows the figures of a run. `max_time` in seconds and `max_examples`: 0 for no bound."""
 
     what: str
-    tally: Tally
+    stats: Stats
     max_time: float
     max_examples: int
     tables: tuple[str, ...] = ("server", "membership")
@@ -51,7 +51,7 @@ class Progress:
     @property
     def over(self) -> bool:
         """Whether the run has had its time, or its examples."""
-        if self.max_examples and self.tally.scripts >= self.max_examples:
+        if self.max_examples and self.stats.scripts >= self.max_examples:
             return True
         return bool(self.max_time) and self.seconds >= self.max_time
 
@@ -59,7 +59,7 @@ class Progress:
     def done(self) -> float:
         """Which part of its time or examples the run has had, from 0 to 1."""
         if self.max_examples:
-            return self.tally.scripts / self.max_examples
+            return self.stats.scripts / self.max_examples
         return self.seconds / self.max_time if self.max_time else 0.0
 
     def show(self, note: str = "") -> None:
@@ -76,7 +76,7 @@ class Progress:
 
     def line(self) -> str:
         """The figures in a line."""
-        t = self.tally
+        t = self.stats
         left = max(0.0, self.max_time - self.seconds) if self.max_time else 0
         until = f"{left:.0f} s left" if self.max_time else f"{self.max_examples - t.scripts} examples left"
         rows = "".join(
@@ -90,20 +90,20 @@ class Progress:
         )
 
     def _seen(self, table: str) -> int:
-        return len(TABLES[table]) - len(self.tally.unvisited(table))
+        return len(TABLES[table]) - len(self.stats.unvisited(table))
 
     def unvisited(self) -> list[str]:
         """The transitions that were never seen, with the reason where it is known."""
-        rows = [(table, row.state, row.event) for table in self.tables for row in self.tally.unvisited(table)]
+        rows = [(table, row.state, row.event) for table in self.tables for row in self.stats.unvisited(table)]
         return [f"{table}: {state}, {event}: {reach.why(table, state, event)}" for table, state, event in rows]
 
     def unseen_codes(self) -> list[str]:
         """The codes that never came, with the reason where it is known."""
-        return [f"{code.name}: {reach.why('codes', code.name)}" for code in self.tally.unseen_codes()]
+        return [f"{code.name}: {reach.why('codes', code.name)}" for code in self.stats.unseen_codes()]
 
     def summary(self, outcome: str, fmt: str = "human") -> None:
         """Prints the figures of the whole run."""
-        t = self.tally
+        t = self.stats
         if fmt == "json":
             print(json.dumps(self.figures() | {"outcome": outcome}))
             return
@@ -134,7 +134,7 @@ class Progress:
 
     def figures(self) -> dict[str, Any]:
         """The same figures for programs."""
-        t = self.tally
+        t = self.stats
         return {
             "what": self.what, "seconds": round(self.seconds, 2), "examples": t.scripts, "steps": t.steps,
             "connections": t.connections, "sent": t.sent, "received": t.received, "octets": t.octets,

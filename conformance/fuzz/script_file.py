@@ -25,12 +25,12 @@ from conformance.fuzz.server.steps import Step
 FORMAT = 1
 
 
-class ReplayFileError(ValueError):
+class ScriptFileError(ValueError):
     """The file cannot be read, or is not one of the fuzzer's."""
 
 
 @dataclass(frozen=True)
-class Replay:
+class ScriptFile:
     """A file of a script. `role`: "server" or "client", whose script it is."""
 
     role: str
@@ -61,15 +61,15 @@ def is_fuzz(path: Path) -> bool:
         return False
 
 
-def read(path: Path) -> Replay:
-    """The script in a file. Raises ReplayFileError."""
+def read(path: Path) -> ScriptFile:
+    """The script in a file. Raises ScriptFileError."""
     try:
         header, *rest = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         if header["roomwire_replay"] != FORMAT or header["fuzz"] not in ("server", "client"):
-            raise ReplayFileError(f"{path}: not a replay file of the fuzzer, of format {FORMAT}")
+            raise ScriptFileError(f"{path}: not a replay file of the fuzzer, of format {FORMAT}")
         kind = Step if header["fuzz"] == "server" else ClientStep
         steps = [kind.from_json(line) for line in rest if "wire" not in line]
         texts = {name: str(header[name]) for name in ("requirement", "expected", "got", "verdict")}
-        return Replay(header["fuzz"], int(header["seed"]), steps, limits=dict(header.get("limits", {})), **texts)
+        return ScriptFile(header["fuzz"], int(header["seed"]), steps, limits=dict(header.get("limits", {})), **texts)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise error if isinstance(error, ReplayFileError) else ReplayFileError(f"{path}: {error!r}") from None
+        raise error if isinstance(error, ScriptFileError) else ScriptFileError(f"{path}: {error!r}") from None

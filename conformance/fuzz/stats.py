@@ -11,7 +11,7 @@ TABLES: dict[str, tuple[Transition, ...]] = {"server": SERVER, "client": CLIENT,
 
 
 @dataclass
-class Tally:
+class Stats:
     """Counts of one run. `visited` holds (table, state, event) of transitions that a peer was seen to make.
 
     `octets` came from the peer, `told` it was sent; `acknowledged` are publishes that it said it has.
@@ -52,11 +52,3 @@ class Tally:
         """The codes of SPEC.md, section 16, that never came."""
         seen = {code for _, code in self.codes}
         return [code for code in Code if code not in seen]
-
-    def merge(self, other: "Tally") -> None:
-        """Adds the figures of another run."""
-        for name, value in vars(other).items():
-            if isinstance(value, Counter):
-                getattr(self, name).update(value)
-            else:
-                setattr(self, name, getattr(self, name) + value)

@@ -21,7 +21,7 @@ from protocol import frames as f
 from protocol.codec import RawFrame, encode
 from protocol.errors import NameInvalid
 from protocol.names import key, normalise
-from protocol.registry import CONTENT_RESERVE, GREASE, MAX_SAFE, RULES, Code, ContentType, FieldType, Flag, FrameType
+from protocol.registry import GREASE, MAX_SAFE, RULES, Code, ContentType, FieldType, Flag, FrameType
 
 u8 = st.integers(0, 2**8 - 1)
 u16 = st.integers(0, 2**16 - 1)
@@ -176,26 +176,10 @@ edge_names = st.one_of(
 )  # fmt: skip
 """Names that are allowed though only just: of 64 octets after NFC, with marks, that fold to others."""
 
-edge_numbers = st.sampled_from((0, 1, 2, 2**32 - 1, 2**32, MAX_SAFE - 1, MAX_SAFE))
-"""Values of an n64 where something may go wrong."""
-
-reserved_fields = st.builds(f.Field, st.sampled_from((GREASE[0], GREASE[-1], 0xC000, 0xF000, 0xFFFF)), short_octets)
-"""Extension fields with the first and last numbers that nobody may mind."""
-
 
 def normalised(text: str) -> str:
     """The text in NFC."""
     return unicodedata.normalize("NFC", text)
-
-
-def frames_of_size(max_body: int) -> SearchStrategy[f.Publish]:
-    """PUBLISHes whose content is at the limit of `max_body`, or a few octets below it."""
-    most = max_body - CONTENT_RESERVE
-    sizes = st.integers(0, 5).map(lambda less: most - less)
-    return st.builds(
-        lambda id, size, request, room: f.Publish(id, 1, bytes(size), (), 0, request, room),
-        ids, sizes, st.integers(1, 2**32 - 1), st.integers(1, 2**32 - 1),
-    )  # fmt: skip
 
 
 # --- what is wrong in one way, and known to be

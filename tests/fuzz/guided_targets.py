@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from conformance.fuzz.codec import compare
 from conformance.fuzz.server.mutations import judge
-from conformance.fuzz.stats import Tally
+from conformance.fuzz.stats import Stats
 from conformance.wire.octets import CLIENT_PREFACE, HEADER, encode, frame
 from protocol.events import ServerEvent
 from protocol.frames import Hello, Join, Ping, Publish, Unknown, Welcome
@@ -59,7 +59,7 @@ def _heard(octets: bytes, size: int) -> tuple[list[ServerEvent], bytes, str]:
                     conn.welcome(Welcome(7, "ada", 1, 65_536, 30_000, 0, 32, 256, b"", request=event.request))
             events = conn.events()
     said = conn.data_to_send(0.0)
-    judge(said, Tally())
+    judge(said, Stats())
     return heard, said, conn.state
 
 
@@ -81,7 +81,7 @@ def server(octets: bytes) -> None:
     wire.eof()
     other.write(encode(Ping(b"still on")))
     network.wait(0)
-    judge(wire.read(), Tally())
+    judge(wire.read(), Stats())
     assert b"still on" in other.read()
 
 

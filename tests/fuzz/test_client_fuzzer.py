@@ -11,8 +11,7 @@ from random import Random
 import pytest
 
 from conformance.cli import main
-from conformance.fuzz import reach
-from conformance.fuzz import script_file as replays
+from conformance.fuzz import reach, script_file
 from conformance.fuzz.client import fuzzer as client
 from conformance.fuzz.client.broken_frames import BROKEN, ClientBench
 from conformance.fuzz.client.fuzzer import ClientFuzz
@@ -21,7 +20,7 @@ from conformance.fuzz.client.player import ClientPlayer
 from conformance.fuzz.client.steps import COMMANDS, EVICTIONS, HANDSHAKES, SERVER, ClientStep, script
 from conformance.fuzz.failure import Failure
 from conformance.fuzz.options import Options
-from conformance.fuzz.stats import Tally
+from conformance.fuzz.stats import Stats
 from conformance.harness.verdicts import Failed
 from conformance.spec.tables import load
 from conformance.wire.octets import HEADER, decode, read_header
@@ -50,8 +49,8 @@ def test_reference_client_keeps_generated_scripts(capsys: pytest.CaptureFixture[
     fuzz = ClientFuzz(launch, Options(max_time=0, max_examples=60, timeout=20.0, format="json"))
     assert fuzz.run() == 0
     assert fuzz.found == []
-    assert fuzz.tally.connections > 70
-    assert fuzz.tally.states("client") == {
+    assert fuzz.stats.connections > 70
+    assert fuzz.stats.states("client") == {
         "CONNECTING", "PREFACE", "HELLO_SENT", "OPEN", "DRAINING", "CLOSING", "CLOSED"
     }  # fmt: skip
     assert json.loads(capsys.readouterr().out)["outcome"] == "nothing found"
@@ -72,19 +71,19 @@ def _situations() -> list[list[ClientStep]]:
 
 @pytest.mark.usefixtures("quick")
 def test_every_transition_of_a_client_is_reached_or_listed() -> None:
-    tally = Tally()
+    stats = Stats()
 
     async def play() -> list[Failure | None]:
         gate = asyncio.Semaphore(8)
         scripts = _situations()
-        players = [ClientPlayer(launch, seed, tally, 20.0, gate) for seed in range(len(scripts))]
+        players = [ClientPlayer(launch, seed, stats, 20.0, gate) for seed in range(len(scripts))]
         played = (player.play(steps) for player, steps in zip(players, scripts, strict=True))
         return await run_to_the_end(asyncio.gather(*played))
 
     assert [failure for failure in asyncio.run(play()) if failure] == []
-    missed = {f"{row.state}, {row.event}" for row in tally.unvisited("client")}
+    missed = {f"{row.state}, {row.event}" for row in stats.unvisited("client")}
     assert missed == set(reach.load()["never"]["client"])
-    assert {Code(code).name for _, code in tally.codes} >= ONLY_AT_CLIENTS
+    assert {Code(code).name for _, code in stats.codes} >= ONLY_AT_CLIENTS
 
 
 @pytest.mark.parametrize("name", SAMPLE)
@@ -107,8 +106,8 @@ def test_failure_is_made_short_written_and_replayed(tmp_path: Path, capsys: pyte
     assert [step.do for step in found.steps] == ["join", "break"]
     assert "RW-STREAM-2" in capsys.readouterr().out
     [path] = tmp_path.iterdir()
-    assert replays.is_fuzz(path)
-    again = replays.read(path)
+    assert script_file.is_fuzz(path)
+    again = script_file.read(path)
     assert again.role == "client"
     assert list(again.steps) == list(found.steps)
     assert main(["replay", str(path), "--exec", COMMAND]) == 0, "the whole client passes"
@@ -117,8 +116,8 @@ def test_failure_is_made_short_written_and_replayed(tmp_path: Path, capsys: pyte
 
 def test_script_of_no_steps_is_still_of_a_client(tmp_path: Path) -> None:
     """A handshake that fails needs none."""
-    replays.Replay("client", 7, [], "RW-HELLO-1").write(tmp_path / "file.jsonl")
-    assert replays.read(tmp_path / "file.jsonl") == replays.Replay("client", 7, [], "RW-HELLO-1")
+    script_file.ScriptFile("client", 7, [], "RW-HELLO-1").write(tmp_path / "file.jsonl")
+    assert script_file.read(tmp_path / "file.jsonl") == script_file.ScriptFile("client", 7, [], "RW-HELLO-1")
 
 
 def test_client_that_is_none_is_not_reachable(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from conformance.fuzz.server.broken_frames import BROKEN, HANDSHAKES
 from conformance.fuzz.server.generate import Profile, script
 from conformance.fuzz.server.player import Player, last_frames
 from conformance.fuzz.server.steps import ITEMS, Step
-from conformance.fuzz.stats import Tally
+from conformance.fuzz.stats import Stats
 from conformance.spec.tables import load
 from conformance.wire.octets import HEADER, decode, read_header
 from protocol.codec import RawFrame
@@ -54,20 +54,20 @@ TestServerWithTightLimits.settings = ALWAYS
                                   lambda seed: HubNetwork(seed, Broken("durable", (), boot=durable))],
                          ids=["open", "tight", "durable"])  # fmt: skip
 def test_reference_keeps_generated_scripts(made: Callable[[int], HubNetwork]) -> None:
-    tally = Tally()
+    stats = Stats()
     for seed in range(60):
-        failure = Player(made(seed), seed, tally, 5.0).play(script(Random(seed), PROFILES[seed % 2]))
+        failure = Player(made(seed), seed, stats, 5.0).play(script(Random(seed), PROFILES[seed % 2]))
         assert failure is None, (seed, last_frames(failure))
-    assert tally.scripts == 60
-    assert tally.received > 3000
-    assert tally.states("server") >= {"WAIT_PREFACE", "WAIT_HELLO", "OPEN", "DRAINING", "CLOSING", "CLOSED"}
+    assert stats.scripts == 60
+    assert stats.received > 3000
+    assert stats.states("server") >= {"WAIT_PREFACE", "WAIT_HELLO", "OPEN", "DRAINING", "CLOSING", "CLOSED"}
 
 
 def test_same_seed_gives_the_same_octets() -> None:
     runs = []
     for _ in range(2):
         same = Broken("predictable", (), boot=lambda old, retention: MemoryStore(retention, Random(7).randbytes))
-        player = Player(HubNetwork(7, same), 7, Tally(), 5.0, "fresh")
+        player = Player(HubNetwork(7, same), 7, Stats(), 5.0, "fresh")
         assert player.play(script(Random(7), PROFILES[0])) is None
         runs.append([(said.client, said.sender, said.octets) for said in player.log])
     assert runs[0] == runs[1]
@@ -139,7 +139,7 @@ def test_simpler_steps_are_steps() -> None:
 def test_rooms_that_come_and_go_are_trimmed_in_time() -> None:
     """A long run left them behind faster than they were visited, so that memory grew."""
     network = HubNetwork(1, None, retention_ms=1_000)
-    player = Player(network, 1, Tally(), 5.0)
+    player = Player(network, 1, Stats(), 5.0)
     player.take(Step("connect"))
     for room in range(60):
         for items in (("join",), ("text", "text"), ("leave",)):

@@ -7,7 +7,7 @@ from conformance.fuzz import reach
 from conformance.fuzz.progress import Progress
 from conformance.fuzz.server.generate import Profile, script
 from conformance.fuzz.server.player import Player, last_frames
-from conformance.fuzz.stats import TABLES, Tally
+from conformance.fuzz.stats import TABLES, Stats
 from protocol.registry import Code
 from tests.fuzz.test_model import TIGHT
 from tests.mutants.fuzz_client_matrix import ONLY_AT_CLIENTS
@@ -36,9 +36,9 @@ PROFILES = (
 SEEDS = 420
 
 
-def reached() -> Tally:
+def reached() -> Stats:
     """What scripts see at all of these servers. None of them may fail."""
-    counted = Tally()
+    counted = Stats()
     for seed in range(SEEDS):
         steps = script(Random(seed), PROFILES[seed // len(MADE) % len(PROFILES)])
         failure = Player(MADE[seed % len(MADE)](seed), seed, counted, 5.0).play(steps)
@@ -47,13 +47,13 @@ def reached() -> Tally:
 
 
 def test_every_transition_is_reached_or_listed() -> None:
-    tally = reached()
+    stats = reached()
     for table in ("server", "membership"):
-        missed = {f"{row.state}, {row.event}" for row in tally.unvisited(table)}
+        missed = {f"{row.state}, {row.event}" for row in stats.unvisited(table)}
         assert missed == set(reach.load()["never"][table])
-    assert {code.name for code in tally.unseen_codes()} == ONLY_AT_CLIENTS  # tests/fuzz/test_client_fuzzer.py has these
+    assert {code.name for code in stats.unseen_codes()} == ONLY_AT_CLIENTS  # tests/fuzz/test_client_fuzzer.py has these
     assert reach.load()["never"]["codes"] == {}
-    progress = Progress("fuzz", tally, 1.0, 0)
+    progress = Progress("fuzz", stats, 1.0, 0)
     assert progress.unvisited() == [
         "server: AUTHENTICATING, AUTH, needs more: no mechanism of this document has a third step"
     ]
@@ -72,7 +72,7 @@ def test_reasons_are_about_rows_that_exist() -> None:
 
 
 def test_summary_says_why() -> None:
-    empty = Progress("fuzz", Tally(), 1.0, 0)
+    empty = Progress("fuzz", Stats(), 1.0, 0)
     assert len(empty.unvisited()) == len(TABLES["server"]) + len(TABLES["membership"])
     assert len(empty.unseen_codes()) == len(Code)
     assert "server: AUTHENTICATING, refused: accounts that --config declares" in empty.unvisited()

@@ -9,16 +9,15 @@ from random import Random
 import pytest
 
 from conformance.cli import main
-from conformance.fuzz import script_file as replays
+from conformance.fuzz import script_file
 from conformance.fuzz.failure import Failure
 from conformance.fuzz.options import Options
-from conformance.fuzz.server import growth
-from conformance.fuzz.server import mutations as octets
+from conformance.fuzz.server import growth, mutations
 from conformance.fuzz.server.fuzzer import TIGHT, ServerFuzz
 from conformance.fuzz.server.growth import FREE_FILES, FREE_OCTETS, Growth, Sample
 from conformance.fuzz.server.player import Player
 from conformance.fuzz.server.steps import Step
-from conformance.fuzz.stats import Tally
+from conformance.fuzz.stats import Stats
 from conformance.harness.process import Unreachable
 from conformance.wire.octets import CLIENT_PREFACE, encode
 from protocol import names
@@ -66,16 +65,16 @@ def _fuzzed(served: Served, options: Options) -> tuple[ServerFuzz, int]:
 
 @pytest.mark.parametrize("declared", [None, True])
 def test_server_of_ascii_alone_is_fuzzed(declared: bool | None, capsys: pytest.CaptureFixture[str]) -> None:
-    options = Options(max_time=0, max_examples=16, timeout=20.0, octets=False, ascii_only=declared)
+    options = Options(max_time=0, max_examples=16, timeout=20.0, mutations=False, ascii_only=declared)
     fuzz, status = _fuzzed(Served(ASCII, 10.0, PATIENT), options)
     assert (status, fuzz.found) == (0, [])
-    assert fuzz.tally.scripts == 16
+    assert fuzz.stats.scripts == 16
     assert "nothing found" in capsys.readouterr().out
 
 
 def test_server_that_now_and_then_takes_ascii_alone_is_found() -> None:
     """One that has taken another name before has no right to it."""
-    player = Player(HubNetwork(1, ASCII), 1, Tally(), 5.0, ascii_only=False)
+    player = Player(HubNetwork(1, ASCII), 1, Stats(), 5.0, ascii_only=False)
     with altered(ASCII):
         failure = player.play([Step("connect", number=1)])
     assert failure is not None
@@ -92,7 +91,7 @@ class _Mortal(Served):
 
 
 def test_server_that_does_not_start_again_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = Options(max_time=60, timeout=5.0, octets=False, restart=20.0, save=tmp_path, max_failures=9)
+    options = Options(max_time=60, timeout=5.0, mutations=False, restart=20.0, save=tmp_path, max_failures=9)
     fuzz, status = _fuzzed(_Mortal(Broken("mortal", ()), 10.0, PATIENT), options)
     assert status == 1
     [found] = fuzz.found
@@ -101,7 +100,7 @@ def test_server_that_does_not_start_again_is_a_finding(tmp_path: Path, capsys: p
     assert "FAIL CRASH" in out
     assert "the disk is full" in out
     [path] = tmp_path.iterdir()
-    assert replays.read(path).steps[-1].do in ("restart", "drain")
+    assert script_file.read(path).steps[-1].do in ("restart", "drain")
 
 
 class _Alone(Served):
@@ -143,10 +142,10 @@ def test_octets_that_fail_are_made_short(
     said = CLIENT_PREFACE + encode(Hello("ada", "ANONYMOUS", b"", request=1)) + encode(Pong(bytes(8))) * 9
     culprit = said + encode(Ping(b"opaque-*")) + encode(Ping(b"opaque--"))
 
-    def mutations(random: Random, corpus: object, count: int = 40) -> list[Step]:
+    def burst_steps(random: Random, corpus: object, count: int = 40) -> list[Step]:
         return [Step("octets", octets=(culprit if at == 7 else said).hex()) for at in range(20)]
 
-    monkeypatch.setattr(octets, "mutations", mutations)
+    monkeypatch.setattr(mutations, "burst_steps", burst_steps)
     fuzz, status = _fuzzed(Served(GARBLES, 10.0, PATIENT), Options(max_time=60, timeout=5.0, save=tmp_path))
     assert status == 1
     [found] = fuzz.found
@@ -158,12 +157,12 @@ def test_octets_that_fail_are_made_short(
         for shorter in step.simpler():
             assert _play(GARBLES, shorter) != "RW-FRAME-7", "something could be left out"
     [path] = tmp_path.iterdir()
-    assert replays.read(path).steps == [step]
+    assert script_file.read(path).steps == [step]
     assert "RW-FRAME-7" in capsys.readouterr().out
 
 
 def _play(broken: Broken, step: Step) -> str:
-    failure = Player(HubNetwork(1, broken), 1, Tally(), 5.0).play([step])
+    failure = Player(HubNetwork(1, broken), 1, Stats(), 5.0).play([step])
     return failure.requirement if failure else ""
 
 
@@ -239,7 +238,7 @@ def test_what_is_declared_is_not_offered(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_declared_limits_are_held(capsys: pytest.CaptureFixture[str]) -> None:
     """A server that replays 10,000 messages does not have the cap of 1 that was declared."""
-    options = Options(max_time=60, timeout=5.0, octets=False, limits={"replay_messages": 1}, shrinking=1.0)
+    options = Options(max_time=60, timeout=5.0, mutations=False, limits={"replay_messages": 1}, shrinking=1.0)
     fuzz, status = _fuzzed(Served(Broken("whole", ()), 10.0, PATIENT), options)
     assert status == 1
     assert fuzz.found[0].failure.requirement == "RW-CURSOR-1"

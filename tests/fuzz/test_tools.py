@@ -13,18 +13,17 @@ import pytest
 
 from conformance.cli import main
 from conformance.files import CORPUS as CORPUS_FOLDER
-from conformance.fuzz import codec
-from conformance.fuzz import script_file as replays
+from conformance.fuzz import codec, script_file
 from conformance.fuzz.failure import Failure
 from conformance.fuzz.options import Options
-from conformance.fuzz.server import mutations as octets
+from conformance.fuzz.server import mutations
 from conformance.fuzz.server.fuzzer import ServerFuzz
 from conformance.fuzz.server.hosted import Hosted
 from conformance.fuzz.server.login_steps import LOGINS
 from conformance.fuzz.server.player import Player, last_frames
 from conformance.fuzz.server.shrink import shrunk
 from conformance.fuzz.server.steps import Step
-from conformance.fuzz.stats import Tally
+from conformance.fuzz.stats import Stats
 from conformance.harness.verdicts import Failed
 from conformance.server.invariants import Invariants
 from conformance.wire.octets import CLIENT_PREFACE, encode, frame
@@ -51,10 +50,10 @@ SAMPLE = (
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
 def test_reference_passes_the_corpus(path: Path) -> None:
-    again = replays.read(path)
+    again = script_file.read(path)
     for boot in (Broken("volatile", ()), Broken("durable", (), boot=durable)):
         limits: dict[str, Any] = again.limits
-        failure = Player(HubNetwork(again.seed, boot, **limits), again.seed, Tally(), 5.0).play(again.steps)
+        failure = Player(HubNetwork(again.seed, boot, **limits), again.seed, Stats(), 5.0).play(again.steps)
         assert failure is None, last_frames(failure)
 
 
@@ -74,21 +73,21 @@ def test_broken_servers_are_found_and_made_short(name: str) -> None:
         pytest.fail("the shortest script does not fail")
 
 
-def _logins_of_a_busy_account(broken: Broken) -> tuple[Failure | None, Tally]:
+def _logins_of_a_busy_account(broken: Broken) -> tuple[Failure | None, Stats]:
     """What comes of logins in each way where the account has a connection already, which is all that it may have."""
-    tally = Tally()
+    stats = Stats()
     with altered(broken):
         network = HubNetwork(1, broken, {"Ada": "correct horse"}, account_connections=1)
         assert network.hub is not None
         network.hub.requests.handshake._connections["ada"] = 1
-        return Player(network, 1, tally, 5.0).play([Step("login", what=what) for what in LOGINS]), tally
+        return Player(network, 1, stats, 5.0).play([Step("login", what=what) for what in LOGINS]), stats
 
 
 def test_account_may_have_no_more_connections() -> None:
     """RW-SASL-10"""
-    failure, tally = _logins_of_a_busy_account(Broken("whole", ()))
+    failure, stats = _logins_of_a_busy_account(Broken("whole", ()))
     assert failure is None, last_frames(failure)
-    assert Code.SERVER_FULL not in tally.unseen_codes()
+    assert Code.SERVER_FULL not in stats.unseen_codes()
 
 
 def test_account_with_all_its_connections_is_nobodys_to_know() -> None:
@@ -108,7 +107,7 @@ def test_no_step_can_be_left_out() -> None:
 
     def fails(some: Sequence[Step]) -> bool:
         with altered(broken):
-            failure = Player(HubNetwork(1, broken), 1, Tally(), 5.0).play(some)
+            failure = Player(HubNetwork(1, broken), 1, Stats(), 5.0).play(some)
         return failure is not None and failure.requirement == "RW-DEDUPE-1"
 
     left = shrunk(steps, fails)
@@ -141,7 +140,7 @@ def _fuzz(broken: Broken, options: Options) -> ServerFuzz:
 def test_whole_server_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     fuzz = _fuzz(Broken("whole", ()), Options(max_time=0, max_examples=24, timeout=20.0, restart=0.1, format="json"))
     assert fuzz.found == []
-    assert fuzz.tally.connections > 200
+    assert fuzz.stats.connections > 200
     figures = json.loads(capsys.readouterr().out)
     assert figures["outcome"] == "nothing found"
     assert any(line.startswith("SLOW: ") for line in figures["unseen_codes"])
@@ -177,7 +176,7 @@ def test_what_does_not_repeat_is_flaky(tmp_path: Path, monkeypatch: pytest.Monke
     [found] = fuzz.found
     assert not found.repeats
     [path] = tmp_path.iterdir()
-    assert replays.read(path).verdict == "FLAKY"
+    assert script_file.read(path).verdict == "FLAKY"
     assert len(path.read_text().splitlines()) > len(found.steps) + len(found.failure.log)
 
 
@@ -185,9 +184,9 @@ def test_what_does_not_repeat_is_flaky(tmp_path: Path, monkeypatch: pytest.Monke
 def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text(text)
-    with pytest.raises(replays.ReplayFileError):
-        replays.read(path)
-    assert not replays.is_fuzz(tmp_path / "none")
+    with pytest.raises(script_file.ScriptFileError):
+        script_file.read(path)
+    assert not script_file.is_fuzz(tmp_path / "none")
 
 
 # --- octets
@@ -207,13 +206,13 @@ def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
 )  # fmt: skip
 def test_what_no_server_may_say_is_noticed(said: bytes, rule: str) -> None:
     with pytest.raises(Failed) as failed:
-        octets.judge(said, Tally())
+        mutations.judge(said, Stats())
     assert failed.value.requirement == rule
 
 
 def test_mutations_are_many_and_repeatable() -> None:
     said = CLIENT_PREFACE + encode(Hello("ada", "ANONYMOUS", b"", request=1)) + encode(Join("x", 0, 0, request=2))
-    made = [[octets.mutated(random, said, said[::-1]) for _ in range(200)] for random in (Random(1), Random(1))]
+    made = [[mutations.mutated(random, said, said[::-1]) for _ in range(200)] for random in (Random(1), Random(1))]
     assert made[0] == made[1]
     assert len(set(made[0])) > 150
 
@@ -235,8 +234,8 @@ def test_server_that_hangs_is_found() -> None:
 
     network = HubNetwork()
     network.connect = Hung  # type: ignore[method-assign,assignment]
-    steps = octets.mutations(Random(1), [CLIENT_PREFACE + frame(0x06, bytes(8))], 3)
-    failure = octets.burst(network, steps, Tally(), 1.0)
+    steps = mutations.burst_steps(Random(1), [CLIENT_PREFACE + frame(0x06, bytes(8))], 3)
+    failure = mutations.burst(network, steps, Stats(), 1.0)
     assert failure is not None
     assert failure.requirement == "RW-CLOSE-2"
 
@@ -247,7 +246,7 @@ def test_server_that_hangs_is_found() -> None:
 def test_codecs_agree() -> None:
     fuzz = codec.CodecFuzz(Options(seed=5, max_time=0, max_examples=3000))
     assert fuzz.run() == 0
-    assert fuzz.tally.scripts >= 3000
+    assert fuzz.stats.scripts >= 3000
 
 
 def test_codec_that_differs_is_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

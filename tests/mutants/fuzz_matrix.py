@@ -24,7 +24,7 @@ from conformance.fuzz.server.generate import Profile, script
 from conformance.fuzz.server.player import Player
 from conformance.fuzz.server.shrink import shrunk
 from conformance.fuzz.server.steps import Step
-from conformance.fuzz.stats import Tally
+from conformance.fuzz.stats import Stats
 from conformance.harness.process import Unreachable
 from tests.mutants.kill_matrix import DECLARED_IN
 from tests.mutants.server_changes import SERVERS
@@ -115,7 +115,7 @@ def play(broken: Broken, seed: int, steps: Sequence[Step]) -> Failure | None:
     """Plays a script without I/O, with tight limits for every other seed."""
     limits: dict[str, Any] = dict(TIGHT) if seed % 4 > 1 else {}
     network = HubNetwork(seed, broken, **limits)
-    return Player(network, seed, Tally(), 5.0).play(steps)
+    return Player(network, seed, Stats(), 5.0).play(steps)
 
 
 def shortest(broken: Broken, seed: int, steps: list[Step], failure: Failure) -> list[Step]:

@@ -12,8 +12,8 @@ from random import Random
 from conformance.client.raw_server import RawServer, ScriptedServer
 from conformance.client.target import DrivenClient, Launch, Report
 from conformance.fuzz.client.model import NOW_MS, ClientRoom
-from conformance.fuzz.failure import refuse
-from conformance.fuzz.stats import Tally
+from conformance.fuzz.failure import fail
+from conformance.fuzz.stats import Stats
 from conformance.harness.verdicts import Crashed
 from conformance.wire.log import WireLog
 from conformance.wire.octets import encode
@@ -68,9 +68,9 @@ class Command:
 class ClientLink(ABC):
     """One run of one script, with a client of its own. The same `seed` gives the same octets."""
 
-    def __init__(self, launch: Launch, seed: int, tally: Tally, timeout: float, gate: asyncio.Semaphore) -> None:
+    def __init__(self, launch: Launch, seed: int, stats: Stats, timeout: float, gate: asyncio.Semaphore) -> None:
         self.random = Random(seed)
-        self.tally = tally
+        self.stats = stats
         self.timeout = timeout
         self.log = WireLog()
         self.server = ScriptedServer(self.log, timeout)
@@ -116,7 +116,7 @@ class ClientLink(ABC):
         return set(features) <= self.client.features
 
     def _visit(self, state: str, event: str) -> None:
-        self.tally.visit("client", state, event)
+        self.stats.visit("client", state, event)
 
     async def _open(self) -> None:
         """The client's next connection, until WELCOME is sent."""
@@ -125,9 +125,9 @@ class ClientLink(ABC):
             wire = await self.server.accept(within, "RW-RECONNECT-1" if self._connections else "")
             wire.news = self._news
             if wire.at < self._not_before - LATE:
-                refuse("RW-RECONNECT-2", f"no connection for {self._delay:.2f} s", "one before")
+                fail("RW-RECONNECT-2", f"no connection for {self._delay:.2f} s", "one before")
             self._connections += 1
-            self.tally.connections += 1
+            self.stats.connections += 1
             self._visit("CONNECTING", "transport up")
             await wire.expect_preface()
             how, self._handshake = self._handshake, ""
@@ -138,7 +138,7 @@ class ClientLink(ABC):
             )  # RW-PREFACE-7
             hello = await wire.expect(Hello, "RW-HELLO-1")
             if hello.name != NAME:
-                refuse("RW-NAME-7", f"the name {NAME!r}, as it was told", frame_line(hello))
+                fail("RW-NAME-7", f"the name {NAME!r}, as it was told", frame_line(hello))
             self._visit("PREFACE", "preface")
             if how in ("auth", "grease"):
                 await self._strange(wire, hello, how)
@@ -172,7 +172,7 @@ class ClientLink(ABC):
             )
         )
         self._visit("HELLO_SENT", "WELCOME")
-        self.tally.sent += 1
+        self.stats.sent += 1
         self.wire, self._taken, self._ends, self._held = wire, len(wire.received), False, False
         self._connected += 1
         self._not_before = self._delay = 0.0
@@ -220,7 +220,7 @@ class ClientLink(ABC):
             octets = encode(Presence(1, 5, "x", room=9)) if how == "early" else _SHORT_WELCOME
             codes = (Code.UNEXPECTED,) if how == "early" else (Code.MALFORMED, Code.UNEXPECTED)
             wire.send_octets(octets, breaks=rule)
-            self.tally.broken[rule] += 1
+            self.stats.broken[rule] += 1
             await wire.expect_goaway(*codes, requirement=rule)
             self._visit("HELLO_SENT", "fatal error")
             await self._lost(wire)
@@ -236,7 +236,7 @@ class ClientLink(ABC):
         if how == "quit-hello":
             goaway = await wire.wait(lambda: wire.find(Goaway), "GOAWAY(NONE)", "RW-CLOSE-2")
             if goaway.code != Code.NONE:
-                refuse("RW-CLOSE-2", "GOAWAY(NONE)", frame_line(goaway))
+                fail("RW-CLOSE-2", "GOAWAY(NONE)", frame_line(goaway))
             wire.send(Goaway(Code.NONE))
         await wire.expect_end("RW-CLOSE-5")
         self._visit("HELLO_SENT" if how == "quit-hello" else "PREFACE", "close")
@@ -246,14 +246,14 @@ class ClientLink(ABC):
         """A preface that a client must not take, or none."""
         octets, rule = _PREFACES[how]
         if octets:
-            self.tally.broken[rule] += how != "version-0"
+            self.stats.broken[rule] += how != "version-0"
             wire.send_preface(octets, breaks=rule)
             await wire.expect_end("RW-PREFACE-5" if how == "magic" else "RW-PREFACE-8")
             self._visit("PREFACE", "wrong preface")
         else:
             self._visit("any", "end of stream")
         if wire.received:
-            refuse("RW-PREFACE-8", "nothing more from the client", frame_line(wire.received[0].frame))
+            fail("RW-PREFACE-8", "nothing more from the client", frame_line(wire.received[0].frame))
         await self._lost(wire, final=how == "version-0")
 
     async def _strange(self, wire: RawServer, hello: Hello, how: str) -> None:
@@ -268,20 +268,20 @@ class ClientLink(ABC):
         )
         if isinstance(goaway, Goaway):
             if goaway.code != Code.AUTH_FAILED:
-                refuse("RW-AUTH-1", "GOAWAY(AUTH_FAILED)", frame_line(goaway))
-            self.tally.codes["G", goaway.code] += 1
+                fail("RW-AUTH-1", "GOAWAY(AUTH_FAILED)", frame_line(goaway))
+            self.stats.codes["G", goaway.code] += 1
             await self._lost(wire, final=True)
 
     def _refused_hello(self, wire: RawServer, hello: Hello, code: Code) -> None:
         flags, retry = (Flag.RETRY, RETRY_MS) if code.retry else (0, 0)
-        self.tally.codes["E", code] += 1
+        self.stats.codes["E", code] += 1
         wire.send(Error(code, retry, "no", flags=flags, request=hello.request))
         self._say_goaway(wire, code)
 
     def _say_goaway(self, wire: RawServer, code: Code) -> None:
         flags, retry = (Flag.RETRY, RETRY_MS) if code.retry else (0, 0)
-        self.tally.codes["G", code] += 1
-        self.tally.sent += 1
+        self.stats.codes["G", code] += 1
+        self.stats.sent += 1
         self._said_at = time.monotonic()
         wire.send(Goaway(code, retry, 0, "the end", flags=flags))
 
@@ -290,7 +290,7 @@ class ClientLink(ABC):
         await wire.expect_end("RW-CLOSE-4")
         goaway = wire.observer.goaway
         if goaway is None or goaway.code != Code.NONE:
-            refuse("RW-CLOSE-4", "GOAWAY(NONE) before the end", wire.last_words())
+            fail("RW-CLOSE-4", "GOAWAY(NONE) before the end", wire.last_words())
 
     async def _lost(
         self, wire: RawServer, *, code: Code | None = None, retry_ms: int = 0, final: bool = False,
@@ -321,7 +321,7 @@ class ClientLink(ABC):
             lambda: self.client.find(lambda report: report.get("event") == "closed"), "closed", "RW-RECONNECT-4"
         )
         if must and len(self.server.wires) > self._connections:
-            refuse("RW-RECONNECT-4", "no connection", "a connection")
+            fail("RW-RECONNECT-4", "no connection", "a connection")
 
     async def settle(self) -> None:
         """Waits until nothing is owed, and the client has done all that it does by itself now. Raises Failed."""
@@ -359,7 +359,7 @@ class ClientLink(ABC):
             if left <= 0:
                 requirement, _, expected = missing.partition(" ")
                 words = self.wire.last_words() if self.wire else "no connection"
-                refuse(requirement, expected, f"nothing within {self.timeout:g} s, {words}")
+                fail(requirement, expected, f"nothing within {self.timeout:g} s, {words}")
             self._news.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), left)
@@ -376,7 +376,7 @@ class ClientLink(ABC):
                 self._heard(wire.received[self._taken - 1].frame)
             wire.raise_breach()
             if wire.ended and not self._ends:
-                refuse("RW-CLOSE-4", "a connection that goes on", wire.last_words())
+                fail("RW-CLOSE-4", "a connection that goes on", wire.last_words())
             while self._queue and not self._held:
                 self._answer(self._queue.popleft())
         if client.broken:
@@ -413,8 +413,8 @@ class ClientLink(ABC):
 
     def _say(self, *frames: Frame | Unknown, cut: int = 0) -> None:
         assert self.wire
-        self.tally.sent += len(frames)
-        self.tally.octets += 1
+        self.stats.sent += len(frames)
+        self.stats.octets += 1
         if cut > 1 and frames:
             octets = b"".join(map(encode, frames))
             size = max(1, -(-len(octets) // cut))

@@ -14,7 +14,7 @@ from conformance.fuzz.failure import Failure
 from conformance.fuzz.findings import Found, conclude
 from conformance.fuzz.options import Options
 from conformance.fuzz.progress import Progress
-from conformance.fuzz.stats import Tally
+from conformance.fuzz.stats import Stats
 from conformance.harness.ddmin import fewest
 from conformance.harness.exit_status import CONFORMS, FAILS, FAULT
 from conformance.harness.process import Unreachable
@@ -26,11 +26,11 @@ _LOSSES = (0, 1, 1, 2, 3)  # connections that a script loses at most: each costs
 class ClientFuzz:
     """One run against clients that `launch` starts. `jobs` of them run side by side."""
 
-    def __init__(self, launch: Launch, options: Options, jobs: int = 8, tally: Tally | None = None) -> None:
+    def __init__(self, launch: Launch, options: Options, jobs: int = 8, stats: Stats | None = None) -> None:
         self.options = options
-        self.tally = tally or Tally()
+        self.stats = stats or Stats()
         self.found: list[Found] = []
-        self.progress = Progress("fuzz client", self.tally, options.max_time, options.max_examples, ("client",))
+        self.progress = Progress("fuzz client", self.stats, options.max_time, options.max_examples, ("client",))
         self._launch = launch
         self._jobs = jobs
         self._starting = asyncio.Semaphore(max(2, os.cpu_count() or 2))
@@ -67,13 +67,13 @@ class ClientFuzz:
 
     async def _probe(self) -> None:
         """The client has to come as far as a room. What it does wrong there is a finding like any other."""
-        failure = await self.player(0, Tally()).play([])
+        failure = await self.player(0, Stats()).play([])
         if failure and not failure.requirement:
             raise Unreachable(f"the client did not get connected: expected {failure.expected}, got {failure.got}")
 
-    def player(self, seed: int, tally: Tally) -> ClientPlayer:
+    def player(self, seed: int, stats: Stats) -> ClientPlayer:
         """One that plays a script."""
-        return ClientPlayer(self._launch, seed, tally, self.options.timeout, self._starting)
+        return ClientPlayer(self._launch, seed, stats, self.options.timeout, self._starting)
 
     async def _worker(self) -> None:
         while not self._enough:
@@ -82,7 +82,7 @@ class ClientFuzz:
             random = Random(seed)
             steps = script(random, random.choice(_LOSSES))
             try:
-                failure = await self.player(seed, self.tally).play(steps)
+                failure = await self.player(seed, self.stats).play(steps)
                 self.progress.show()
                 if failure is not None and not self._enough:
                     await self._keep(steps[: max(1, failure.at + 1)], seed, failure)  # the first may be a handshake
@@ -96,7 +96,7 @@ class ClientFuzz:
         found = Found(failure, list(steps), seed, False, seconds, {})
         self.found.append(found)
         at = self.found.index(found)
-        again = [await self.player(seed, Tally()).play(steps) for _ in range(_TRIES)]
+        again = [await self.player(seed, Stats()).play(steps) for _ in range(_TRIES)]
         if not all(other is not None and other.requirement == failure.requirement for other in again):
             return
         until = time.monotonic() + self.options.shrinking
@@ -107,7 +107,7 @@ class ClientFuzz:
             if time.monotonic() > until:
                 return False
             self.progress.show(f"shrinking to {len(shorter)} steps")
-            other = await self.player(seed, Tally()).play(shorter)
+            other = await self.player(seed, Stats()).play(shorter)
             if other is None or other.requirement != failure.requirement:
                 return False
             last = other

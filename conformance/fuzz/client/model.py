@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from conformance.fuzz.failure import refuse
+from conformance.fuzz.failure import fail
 from conformance.fuzz.server.model import starts
 from protocol.frames import Join, Joined, Message, Unknown
 from protocol.registry import Flag
@@ -108,14 +108,14 @@ class ClientRoom:
         """The JOINED to a JOIN, whose cursor is judged. Raises Failed."""
         if self.view is None:
             if (join.epoch, join.since) != (0, self.newest):
-                refuse("RW-RECOVER-1", f"JOIN of {self.name!r} for the newest {self.newest}", f"{join}")
+                fail("RW-RECOVER-1", f"JOIN of {self.name!r} for the newest {self.newest}", f"{join}")
         elif join.epoch:
             low = self.view[1] if join.epoch == self.view[0] else 0
             high = self.reached.get(join.epoch, -1)
             if not low <= join.since <= high:
-                refuse("RW-RECOVER-1", f"a cursor of epoch {self.view[0]} from {low} to {high}", f"{join}")
+                fail("RW-RECOVER-1", f"a cursor of epoch {self.view[0]} from {low} to {high}", f"{join}")
         elif self.lagged < 2:
-            refuse("RW-RECOVER-1", f"a cursor of epoch {self.view[0]}", f"{join}")
+            fail("RW-RECOVER-1", f"a cursor of epoch {self.view[0]}", f"{join}")
         blank = Joined(self.epoch, self.head, 1, self.oldest, 1, self.name)
         start, gap = starts(blank, join.epoch, join.since, 2**53)
         before = self.view
@@ -138,11 +138,11 @@ class ClientRoom:
     def told_joined(self, report: Mapping[str, Any]) -> None:
         """The report `joined`. Raises Failed."""
         if not self.joined:
-            refuse("RW-CURSOR-4", "no `joined` without a JOINED", f"{report}")
+            fail("RW-CURSOR-4", "no `joined` without a JOINED", f"{report}")
         joined = self.joined.popleft()
         numbers = {name: getattr(joined, name) for name in ("epoch", "head", "start", "oldest")}
         if {name: report.get(name) for name in numbers} != {name: str(value) for name, value in numbers.items()}:
-            refuse("RW-CURSOR-4", f"{numbers}", f"{report}")
+            fail("RW-CURSOR-4", f"{numbers}", f"{report}")
         if self.gap is None or self.gap[0] != joined.epoch:
             self._from(joined.epoch, joined.start)
 
@@ -154,10 +154,10 @@ class ClientRoom:
     def told_gap(self, report: Mapping[str, Any]) -> None:
         """The report `gap`. Raises Failed."""
         if self.gap is None:
-            refuse("RW-PROMISE-10", "no gap where nothing is missing", f"{report}")
+            fail("RW-PROMISE-10", "no gap where nothing is missing", f"{report}")
         epoch, start = self.gap
         if (report.get("epoch"), report.get("start")) != (str(epoch), str(start)):
-            refuse("RW-PROMISE-10", f"a gap up to {start} of epoch {epoch}", f"{report}")
+            fail("RW-PROMISE-10", f"a gap up to {start} of epoch {epoch}", f"{report}")
         self.gap = None
         self.view = (epoch, start - 1)
 
@@ -165,21 +165,21 @@ class ClientRoom:
         """The report `message`: the next one, as it is in the log. Raises Failed."""
         epoch, seq = int(report.get("epoch", 0)), int(report.get("seq", 0))
         if self.gap and self.gap[0] == epoch and seq >= self.gap[1]:
-            refuse("RW-PROMISE-10", f"a gap up to {self.gap[1]} of epoch {epoch}", f"{report}")
+            fail("RW-PROMISE-10", f"a gap up to {self.gap[1]} of epoch {epoch}", f"{report}")
         if self.view is None or epoch != self.view[0]:
-            refuse("RW-MODEL-10", f"a message of epoch {self.view and self.view[0]}", f"{report}")
+            fail("RW-MODEL-10", f"a message of epoch {self.view and self.view[0]}", f"{report}")
         wanted = self._next
         if seq < wanted:
-            refuse("RW-RECOVER-3", f"seq {wanted}, each message once and in order", f"{report}")
+            fail("RW-RECOVER-3", f"seq {wanted}, each message once and in order", f"{report}")
         if seq > wanted:
-            refuse("RW-PROMISE-10", f"seq {wanted}, or a gap", f"{report}")
+            fail("RW-PROMISE-10", f"seq {wanted}, or a gap", f"{report}")
         entry = self.at(seq) if epoch == self.epoch else None
         if entry:
             wanted_fields = {
                 "payload": entry.payload.hex(), "ctype": entry.ctype, "name": entry.name, "sender": str(entry.sender),
             }  # fmt: skip
             if {name: report.get(name) for name in wanted_fields} != wanted_fields:
-                refuse("RW-MODEL-10", f"{wanted_fields}", f"{report}")
+                fail("RW-MODEL-10", f"{wanted_fields}", f"{report}")
         self.view = (epoch, seq)
         if seq > self.joined_head:  # RW-LAG-4: what was there when it joined is not new
             self.lagged = 0

@@ -16,7 +16,7 @@ from conformance.fuzz.client.connection import HASTY_MS, MEMBER, NAME, RETRY_MS,
 from conformance.fuzz.client.model import NOW_MS, ClientRoom
 from conformance.fuzz.client.serving import Serving
 from conformance.fuzz.client.steps import JOIN_REFUSALS, ClientStep
-from conformance.fuzz.failure import Failure, Said, refuse
+from conformance.fuzz.failure import Failure, Said, fail
 from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.verdicts import Crashed, Failed
 from conformance.wire.octets import encode
@@ -50,7 +50,7 @@ class ClientPlayer(Serving):
             for self.at, step in enumerate(steps):
                 if self.over:
                     break
-                self.tally.steps += 1
+                self.stats.steps += 1
                 self.last = self.at == len(steps) - 1
                 await self.take(step)
             self.at = len(steps)
@@ -66,7 +66,7 @@ class ClientPlayer(Serving):
             return self._failure(words)
         finally:
             await self._close()
-        self.tally.scripts += 1
+        self.stats.scripts += 1
         return None
 
     def _failure(self, failed: Failed) -> Failure:
@@ -240,9 +240,9 @@ class ClientPlayer(Serving):
         if len(self._publishes(room)) > len(waiting):
             return
         flags, retry = (Flag.RETRY, RETRY_MS) if code.retry else (0, 0)
-        self.tally.codes["V", code] += 1
+        self.stats.codes["V", code] += 1
         self._say(Evicted(code, retry, "go", flags=flags, room=room.ref))
-        self.tally.visit("membership", "IN", "EVICTED")
+        self.stats.visit("membership", "IN", "EVICTED")
         self._queue.clear()
         for publish in waiting:  # they were read before the eviction, and are answered behind it (RW-REQUEST-7)
             entry = room.append(publish.id, MEMBER, publish.ctype, publish.payload)
@@ -310,11 +310,11 @@ class ClientPlayer(Serving):
         next = room.sent + 1 if room else 1
         bench = ClientBench(self.random, room.ref if room else 0, next, 0x7000_0000, 65_536)
         self._ends = True
-        self.tally.broken[breakage.requirement] += 1
+        self.stats.broken[breakage.requirement] += 1
         wire.send_octets(breakage.make(bench), breaks=breakage.requirement)
         await wire.expect_goaway(*breakage.codes, requirement=breakage.requirement)
         for code in breakage.codes:
-            self.tally.codes["G", code] += 1
+            self.stats.codes["G", code] += 1
         self._visit("OPEN", "fatal error")
         if self.last and step.number == 6:  # nothing is said: the linger time ends it
             await wire.expect_end("RW-CLOSE-5", 60.0)
@@ -335,9 +335,9 @@ class ClientPlayer(Serving):
         goaway = await wire.wait(
             lambda: wire.find(Goaway), "GOAWAY(TIMEOUT)", "RW-HEARTBEAT-2", 2 * HASTY_MS / 1000 + self.timeout + 5
         )
-        self.tally.codes["G", goaway.code] += 1
+        self.stats.codes["G", goaway.code] += 1
         if goaway.code != Code.TIMEOUT:
-            refuse("RW-HEARTBEAT-2", "GOAWAY(TIMEOUT)", f"GOAWAY({code_name(goaway.code)})")
+            fail("RW-HEARTBEAT-2", "GOAWAY(TIMEOUT)", f"GOAWAY({code_name(goaway.code)})")
         self._visit("OPEN", "time-out")
         await self._lost(wire)
 
@@ -360,7 +360,7 @@ class ClientPlayer(Serving):
             await self._lost(wire, retry_ms=RETRY_MS, orderly=True)
         else:
             breakage = BROKEN["unknown-critical"]
-            self.tally.broken[breakage.requirement] += 1
+            self.stats.broken[breakage.requirement] += 1
             bench = ClientBench(self.random, 0, 1, 0x7000_0000, 65_536)
             wire.send_octets(breakage.make(bench), breaks=breakage.requirement)
             await wire.expect_goaway(*breakage.codes, requirement=breakage.requirement)
@@ -383,14 +383,14 @@ class ClientPlayer(Serving):
                 break
             left = deadline - time.monotonic()
             if left <= 0:
-                refuse("RW-DRAIN-4", "GOAWAY(NONE) when all is answered", "nothing")
+                fail("RW-DRAIN-4", "GOAWAY(NONE) when all is answered", "nothing")
             self._news.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), left)
         self.absorb()
         goaway = wire.observer.goaway
         if goaway is None or goaway.code != Code.NONE:
-            refuse("RW-DRAIN-4", "GOAWAY(NONE)", wire.last_words())
+            fail("RW-DRAIN-4", "GOAWAY(NONE)", wire.last_words())
         self._visit("DRAINING", "all replied")
         if not wire.ended:
             self._say_goaway(wire, Code.SHUTDOWN)
@@ -418,7 +418,7 @@ class ClientPlayer(Serving):
         if wire is not None:
             goaway = await wire.wait(lambda: wire.find(Goaway), "GOAWAY(NONE)", "RW-CLOSE-2", self.timeout + 3)
             if goaway.code != Code.NONE:
-                refuse("RW-CLOSE-2", "GOAWAY(NONE)", f"GOAWAY({code_name(goaway.code)})")
+                fail("RW-CLOSE-2", "GOAWAY(NONE)", f"GOAWAY({code_name(goaway.code)})")
             self._visit("OPEN", "close")
             wire.send(Goaway(Code.NONE))
             self._visit("CLOSING", "GOAWAY")

@@ -6,7 +6,7 @@ from typing import Any
 from conformance.client.target import Report
 from conformance.fuzz.client.connection import LATE, MEMBER, RETRY_MS, ClientLink, Command
 from conformance.fuzz.client.model import NOW_MS, ClientRoom
-from conformance.fuzz.failure import refuse
+from conformance.fuzz.failure import fail
 from conformance.wire.text import frame_line
 from protocol.frames import (
     Ack,
@@ -31,14 +31,14 @@ class Serving(ClientLink):
     """What the client says on the wire, what it is answered, and what it reports."""
 
     def _heard(self, frame: Frame | Unknown) -> None:
-        self.tally.received += 1
+        self.stats.received += 1
         match frame:
             case Pong():
                 self._pongs.discard(frame.opaque)
             case Goaway():
-                self.tally.codes["G", frame.code] += 1
+                self.stats.codes["G", frame.code] += 1
                 if not self._ends:
-                    refuse("RW-CHECK-3", "a client that goes on", frame_line(frame))
+                    fail("RW-CHECK-3", "a client that goes on", frame_line(frame))
             case Publish():
                 self._heard_publish(frame)
                 self._queue.append(frame)
@@ -55,21 +55,21 @@ class Serving(ClientLink):
         if command is None:
             entry = room.ids.get(publish.id)
             if entry is None or entry.payload != publish.payload:
-                refuse("RW-PROMISE-5", "only what was to be published, and is not answered", frame_line(publish))
+                fail("RW-PROMISE-5", "only what was to be published, and is not answered", frame_line(publish))
             return
         if command.ids and publish.id not in command.ids:
-            refuse("RW-PROMISE-5", f"the id {command.ids[0].hex()} again", frame_line(publish))
+            fail("RW-PROMISE-5", f"the id {command.ids[0].hex()} again", frame_line(publish))
         if time.monotonic() < command.waits_until - LATE:
-            refuse("RW-ERROR-2", f"no repeat for {RETRY_MS} ms", frame_line(publish))
+            fail("RW-ERROR-2", f"no repeat for {RETRY_MS} ms", frame_line(publish))
         if command.lost and command.unknown and not self._dedupe_ms:
-            refuse("RW-DEDUPE-7", "no repeat of a publish whose outcome is unknown", frame_line(publish))
+            fail("RW-DEDUPE-7", "no repeat of a publish whose outcome is unknown", frame_line(publish))
         first = self._repeats.get(room.name, [])
         if publish.id in first:
             if first[0] != publish.id and not self._seen(room, first[0]):
-                refuse("RW-ORDER-3", f"the repeat of {first[0].hex()} first", frame_line(publish))
+                fail("RW-ORDER-3", f"the repeat of {first[0].hex()} first", frame_line(publish))
             del first[: first.index(publish.id) + 1]
         elif not command.ids and any(not self._seen(room, id) for id in first):
-            refuse("RW-ORDER-3", f"the repeats of {[id.hex() for id in first]} first", frame_line(publish))
+            fail("RW-ORDER-3", f"the repeats of {[id.hex() for id in first]} first", frame_line(publish))
         command.ids = (publish.id,)
 
     def _seen(self, room: ClientRoom, id: bytes) -> bool:
@@ -81,7 +81,7 @@ class Serving(ClientLink):
         for room in self.rooms.values():
             if room.ref == frame.room:
                 return room
-        return refuse("RW-MODEL-8", "the ref of a room that it is in", frame_line(frame))
+        return fail("RW-MODEL-8", "the ref of a room that it is in", frame_line(frame))
 
     def _answer(self, request: Frame) -> None:
         match request:
@@ -92,7 +92,7 @@ class Serving(ClientLink):
             case Leave():
                 room = self._room_of(request)
                 room.ref = 0
-                self.tally.visit("membership", "LEAVING", "OK")
+                self.stats.visit("membership", "LEAVING", "OK")
                 self._say(Ok(request=request.request, room=request.room))
             case History():
                 room = self._room_of(request)
@@ -107,17 +107,17 @@ class Serving(ClientLink):
 
     def _error(self, request: Frame, code: Code) -> None:
         flags, retry = (Flag.RETRY, RETRY_MS) if code.retry else (0, 0)
-        self.tally.codes["E", code] += 1
+        self.stats.codes["E", code] += 1
         self._say(Error(code, retry, "no", flags=flags, request=request.request, room=request.room))
 
     def _answer_join(self, join: Join) -> None:
         room = next((r for r in self.rooms.values() if r.name == join.name), None)
         if room is None or not room.wanted or room.ref:
-            refuse("RW-LAG-5", "no JOIN that nobody asked for", frame_line(join))
+            fail("RW-LAG-5", "no JOIN that nobody asked for", frame_line(join))
         if self._join_refusals:
             code = self._join_refusals.popleft()
             self._error(join, code)
-            self.tally.visit("membership", "JOINING", "ERROR")
+            self.stats.visit("membership", "JOINING", "ERROR")
             if not code.retry:
                 room.wanted = False
                 for command in list(self.commands.values()):
@@ -126,7 +126,7 @@ class Serving(ClientLink):
         ref = 5 + 40 * self._connections + [*self.rooms.values()].index(room)
         room.people = {MEMBER: self.granted, **{m: n for m, n in room.people.items() if m != MEMBER}}
         joined = room.answer(join, ref)
-        self.tally.visit("membership", "JOINING", "JOINED")
+        self.stats.visit("membership", "JOINING", "JOINED")
         self._say(joined)
         if room.roster and not room.quiet:
             self._roster(room)
@@ -148,7 +148,7 @@ class Serving(ClientLink):
         frames = [entry.frame(room.ref) for entry in room.log if entry.seq > room.sent]
         if frames:
             self._say(*frames, cut=cut)
-            self.tally.visit("membership", "IN", "stream frame")
+            self.stats.visit("membership", "IN", "stream frame")
         room.sent = room.head
         room.reached[room.epoch] = max(room.reached.get(room.epoch, 0), room.head)
 
@@ -176,7 +176,7 @@ class Serving(ClientLink):
         flags = Flag.DUPLICATE if entry else 0
         if entry is None:
             if any(e.payload == publish.payload and e.sender == MEMBER for e in room.log):
-                refuse("RW-PROMISE-5", "no second message", frame_line(publish))
+                fail("RW-PROMISE-5", "no second message", frame_line(publish))
             entry = room.append(publish.id, MEMBER, publish.ctype, publish.payload)
             self._in_order(room, entry)
         if silently:
@@ -191,7 +191,7 @@ class Serving(ClientLink):
         behind = [int(e.payload.split()[1]) for e in room.log if e.sender == MEMBER and e.seq < entry.seq]
         mine = int(entry.payload.split()[1])
         if behind and max(behind) > mine:
-            refuse("RW-ORDER-2", f"message {mine} before message {max(behind)}", "the other order")
+            fail("RW-ORDER-2", f"message {mine} before message {max(behind)}", "the other order")
 
     def _reported(self, report: Report) -> None:
         event, id = report.get("event"), report.get("id")
@@ -199,7 +199,7 @@ class Serving(ClientLink):
         if event == "connected":
             self._connected -= 1
             if report.get("name") != self.granted or report.get("member") != str(MEMBER):
-                refuse("RW-WELCOME-6", f"the name and the number of WELCOME, {self.granted} and {MEMBER}", f"{report}")
+                fail("RW-WELCOME-6", f"the name and the number of WELCOME, {self.granted} and {MEMBER}", f"{report}")
             return
         if room is None:
             return
@@ -227,13 +227,13 @@ class Serving(ClientLink):
 
     def _published(self, room: ClientRoom, command: Command | None, report: Report) -> None:
         if command is None:
-            refuse("RW-REQUEST-7", "each command answered once", f"{report}")
+            fail("RW-REQUEST-7", "each command answered once", f"{report}")
         entry = next((e for e in room.log if e.payload == command.payload), None)
         place = (str(room.epoch), str(entry.seq)) if entry else None
         if place is None and room.oldest == 1:
-            refuse("RW-REQUEST-7", "no `published` of what was not", f"{report}")
+            fail("RW-REQUEST-7", "no `published` of what was not", f"{report}")
         if place and (report.get("epoch"), report.get("seq")) != place and report.get("epoch") == str(room.epoch):
-            refuse("RW-REQUEST-7", f"epoch and seq {place}", f"{report}")
+            fail("RW-REQUEST-7", f"epoch and seq {place}", f"{report}")
         self._done(command)
 
     def _error_reported(self, command: Command | None, report: Report) -> None:
@@ -243,12 +243,12 @@ class Serving(ClientLink):
             command.room.wanted = False  # it has given up
         if command.op == "publish":
             if command.lost and command.unknown and report.get("unknown") is not True:
-                refuse("RW-PROMISE-6", "`unknown` of a publish of which a copy was not answered", f"{report}")
+                fail("RW-PROMISE-6", "`unknown` of a publish of which a copy was not answered", f"{report}")
             if not (command.fails or command.lost or self.over or not command.room.wanted):
-                refuse("RW-ERROR-3", "an error only where it was refused for good", f"{report}")
+                fail("RW-ERROR-3", "an error only where it was refused for good", f"{report}")
             entry = next((e for e in command.room.log if e.payload == command.payload), None)
             if entry and command.room.wanted and not self.over and not command.fails:
-                refuse("RW-DEDUPE-8", f"`published`, as message {entry.seq} is there", f"{report}")
+                fail("RW-DEDUPE-8", f"`published`, as message {entry.seq} is there", f"{report}")
             if not command.lost and report.get("unknown") is True:
-                refuse("RW-PROMISE-6", "no `unknown` where each copy was refused", f"{report}")
+                fail("RW-PROMISE-6", "no `unknown` where each copy was refused", f"{report}")
         self._done(command)

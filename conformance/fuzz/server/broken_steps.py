@@ -1,10 +1,10 @@
 """How connections end that do something wrong, or never begin: what must follow, and nothing else."""
 
-from conformance.fuzz.failure import refuse
+from conformance.fuzz.failure import fail
 from conformance.fuzz.server.broken_frames import BROKEN, HANDSHAKES, Bench, Breakage, header_promises
 from conformance.fuzz.server.mutations import burst
 from conformance.fuzz.server.play import Waiting
-from conformance.fuzz.server.raw_client import Endpoint
+from conformance.fuzz.server.raw_client import RawClient
 from conformance.fuzz.server.requests import expect_error
 from conformance.fuzz.server.steps import Step
 from conformance.harness.verdicts import Crashed
@@ -17,23 +17,23 @@ from protocol.registry import MAGIC, Code, FrameType, PresenceKind
 class Endings(Waiting):
     """The steps "break", "handshake" and "octets"."""
 
-    def _fence(self, end: Endpoint) -> None:
+    def _fence(self, end: RawClient) -> None:
         if end.open and not end.paused:
             end.write(self.requests.make(end, Step("send"), "ping"))
 
-    def _bench(self, end: Endpoint, room: int) -> Bench:
+    def _bench(self, end: RawClient, room: int) -> Bench:
         ref = self.model.room(room).ref
         id = self.requests.new_id(end) if end.welcome else bytes(16)
         return Bench(self.random, end.next_request(), ref if ref in end.streams else 0, id, end.limit)
 
-    def _break(self, end: Endpoint, step: Step) -> None:
+    def _break(self, end: RawClient, step: Step) -> None:
         breakage = BROKEN.get(step.what)
         if breakage is None or not end.open:
             return
         bench = self._bench(end, step.room)
         octets = breakage.make(bench)
         header = read_header(octets)
-        self.tally.broken[breakage.requirement] += 1
+        self.stats.broken[breakage.requirement] += 1
         if not breakage.fatal:
             [code] = breakage.codes
             stream = end.streams.get(header.room) if breakage.publish else None
@@ -41,7 +41,7 @@ class Endings(Waiting):
             def judge(reply: Frame) -> None:
                 expect_error(reply, header.room, code, breakage.requirement)
                 if header.type == FrameType.LEAVE and header.room in end.streams:
-                    self.tally.visit("membership", "LEAVING", "ERROR")
+                    self.stats.visit("membership", "LEAVING", "ERROR")
                 if stream:
                     stream.refused = True
 
@@ -59,29 +59,29 @@ class Endings(Waiting):
         end.write(octets, step.cut)
         self._until_goaway(end, breakage)
 
-    def _until_goaway(self, end: Endpoint, breakage: Breakage) -> None:
+    def _until_goaway(self, end: RawClient, breakage: Breakage) -> None:
         end.expects_end = True
         names = " or ".join(code.name for code in breakage.codes)
         self.until(lambda: end.goaway_ends or end.wire.ended, f"GOAWAY({names})", breakage.requirement, end)
         if end.goaway is None:
-            refuse("RW-CLOSE-2", f"GOAWAY({names}) for {breakage.name}", end.last_words())
+            fail("RW-CLOSE-2", f"GOAWAY({names}) for {breakage.name}", end.last_words())
         if end.goaway.code not in breakage.codes:
             got = f"GOAWAY({code_name(end.goaway.code)})"
-            refuse(breakage.requirement, f"GOAWAY({names}) for {breakage.name}", got)
-        self.tally.visit("server", "OPEN", "fatal error")
+            fail(breakage.requirement, f"GOAWAY({names}) for {breakage.name}", got)
+        self.stats.visit("server", "OPEN", "fatal error")
         self._after_goaway(end)
         end.ended(PresenceKind.LOST, seen=True)
         end.wire.close()
 
-    def _after_goaway(self, end: Endpoint) -> None:
+    def _after_goaway(self, end: RawClient) -> None:
         """The server reads on for a while; it closes when this side has ended (RW-CLOSE-5)."""
         end.due.clear()
         if self.random.random() < 0.5 and end.intact:
             end.write(encode(Pong(bytes(8))) + encode(Goaway(Code.NONE)))
-            self.tally.visit("server", "CLOSING", "GOAWAY")
+            self.stats.visit("server", "CLOSING", "GOAWAY")
         else:
             end.write(bytes(40))
-            self.tally.visit("server", "CLOSING", "frame")
+            self.stats.visit("server", "CLOSING", "frame")
             end.wire.eof()
         self.until(lambda: end.wire.ended, "the connection closed after GOAWAY", "RW-CLOSE-5", end)
 
@@ -93,7 +93,7 @@ class Endings(Waiting):
         self.others.append(end)
         bench = self._bench(end, 0)
         octets = handshake.make(bench)
-        self.tally.broken[handshake.requirement] += 1
+        self.stats.broken[handshake.requirement] += 1
         end.expects_end = True
         if octets.startswith(MAGIC) and octets[8:]:
             end.intact = not header_promises(octets[8:], end.limit)
@@ -104,45 +104,45 @@ class Endings(Waiting):
             octets = octets[8:]
         end.errors.clear()
         end.write(octets, step.cut)
-        self.tally.sent += 1
+        self.stats.sent += 1
         self.until(lambda: end.wire.ended or end.goaway_ends, f"the end after {handshake.name}", "RW-CLOSE-2", end)
         if handshake.silent:
             if end.preface or end.received:
-                refuse(handshake.requirement, "no octet before the end", end.preface.hex())
-            self.tally.visit("server", "WAIT_PREFACE", "wrong preface")
+                fail(handshake.requirement, "no octet before the end", end.preface.hex())
+            self.stats.visit("server", "WAIT_PREFACE", "wrong preface")
         elif handshake.version0:
             if end.preface[4:5] != b"\0":
-                refuse(handshake.requirement, "a preface with version 0", end.preface.hex() or end.last_words())
-            self.tally.visit("server", "WAIT_PREFACE", "no common version")
+                fail(handshake.requirement, "a preface with version 0", end.preface.hex() or end.last_words())
+            self.stats.visit("server", "WAIT_PREFACE", "no common version")
         else:
             self._refused(end, handshake.code or Code.NONE, handshake.requirement, refused=handshake.refused)
         if not end.wire.ended:
             self._after_goaway(end)
         end.wire.close()
-        self.tally.visit("server", "any", "end of stream")
+        self.stats.visit("server", "any", "end of stream")
 
     def _octets(self, step: Step) -> None:
-        failure = burst(self.network, [step], self.tally, self.timeout)
+        failure = burst(self.network, [step], self.stats, self.timeout)
         if failure is not None:
             self.log += failure.log
             if failure.crashed:
                 raise Crashed(failure.got)
-            refuse(failure.requirement, failure.expected, failure.got)
+            fail(failure.requirement, failure.expected, failure.got)
 
-    def _refused(self, end: Endpoint, code: Code, requirement: str, *, refused: bool) -> None:
+    def _refused(self, end: RawClient, code: Code, requirement: str, *, refused: bool) -> None:
         if not end.goaway:
-            refuse("RW-CLOSE-2", f"GOAWAY({code.name})", end.last_words())
+            fail("RW-CLOSE-2", f"GOAWAY({code.name})", end.last_words())
         if refused:
             if not end.errors:
-                refuse("RW-HELLO-2", f"ERROR({code.name})", end.last_words())
+                fail("RW-HELLO-2", f"ERROR({code.name})", end.last_words())
             error = end.errors[0]
             if error.code != code:
-                refuse(requirement, f"ERROR({code.name})", frame_line(error))
+                fail(requirement, f"ERROR({code.name})", frame_line(error))
             if code == Code.UNSUPPORTED_MECHANISM and not error.fields:
-                refuse("RW-SASL-1", "the mechanisms that are offered in fields MECHANISM", frame_line(error))
+                fail("RW-SASL-1", "the mechanisms that are offered in fields MECHANISM", frame_line(error))
             if end.goaway.code != error.code:
-                refuse("RW-HELLO-3", f"GOAWAY({code.name}) behind the ERROR", end.last_words())
+                fail("RW-HELLO-3", f"GOAWAY({code.name}) behind the ERROR", end.last_words())
         elif end.goaway.code != code:
-            refuse(requirement, f"GOAWAY({code.name})", end.last_words())
+            fail(requirement, f"GOAWAY({code.name})", end.last_words())
         event = "refused" if refused else "GOAWAY" if code == Code.NONE else "fatal error"
-        self.tally.visit("server", "WAIT_HELLO", event)
+        self.stats.visit("server", "WAIT_HELLO", event)

@@ -12,7 +12,7 @@ from conformance.fuzz.failure import Failure
 from conformance.fuzz.findings import Found, conclude
 from conformance.fuzz.options import Options
 from conformance.fuzz.progress import Progress
-from conformance.fuzz.server import mutations as octets
+from conformance.fuzz.server import mutations
 from conformance.fuzz.server.generate import Profile, script
 from conformance.fuzz.server.growth import RULE, Growth
 from conformance.fuzz.server.hosted import Hosted
@@ -21,7 +21,7 @@ from conformance.fuzz.server.network import Sockets
 from conformance.fuzz.server.player import Player
 from conformance.fuzz.server.shrink import shrunk
 from conformance.fuzz.server.steps import Step
-from conformance.fuzz.stats import Tally
+from conformance.fuzz.stats import Stats
 from conformance.harness.exit_status import CONFORMS, FAILS, FAULT
 from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.verdicts import Crashed, Failed
@@ -71,11 +71,11 @@ class Place:
 class ServerFuzz:
     """One run. `another` makes a server with limits that it is offered, where that is possible."""
 
-    def __init__(self, target: ServerTarget, options: Options, tally: Tally | None = None) -> None:
+    def __init__(self, target: ServerTarget, options: Options, stats: Stats | None = None) -> None:
         self.options = options
-        self.tally = tally or Tally()
+        self.stats = stats or Stats()
         self.found: list[Found] = []
-        self.progress = Progress("fuzz server", self.tally, options.max_time, options.max_examples)
+        self.progress = Progress("fuzz server", self.stats, options.max_time, options.max_examples)
         self._target = target
         self._places: list[Place] = []
         self._corpus: list[bytes] = []
@@ -128,7 +128,7 @@ class ServerFuzz:
 
     def _heeds(self, place: Place, offered: dict[str, int], *names: str) -> bool:
         """Whether a server took the limits that it was offered: those that WELCOME tells show it."""
-        player = self._player(place, 1, Tally(), self.options.timeout)
+        player = self._player(place, 1, Stats(), self.options.timeout)
         shown = [name for name in names if name in offered]
         try:
             player.take(Step("connect"))
@@ -139,8 +139,8 @@ class ServerFuzz:
         finally:
             player.close()
 
-    def _player(self, place: Place, seed: int, tally: Tally, timeout: float) -> Player:
-        return Player(place.network(timeout), seed, tally, timeout, ascii_only=self.options.ascii_only)
+    def _player(self, place: Place, seed: int, stats: Stats, timeout: float) -> Player:
+        return Player(place.network(timeout), seed, stats, timeout, ascii_only=self.options.ascii_only)
 
     def stop(self) -> None:
         """Ends what was started."""
@@ -160,9 +160,9 @@ class ServerFuzz:
             ended = "it was interrupted"
         except Exception:
             traceback.print_exc()
-            ended = f"a fault of the suite at example {self.tally.scripts}, seed {self.options.seed}: please report it"
+            ended = f"a fault of the suite at example {self.stats.scripts}, seed {self.options.seed}: please report it"
         self._judge_growth()
-        tolerated = ", ".join(f"{name} {count}" for name, count in self.tally.tolerated.items())
+        tolerated = ", ".join(f"{name} {count}" for name, count in self.stats.tolerated.items())
         if tolerated:
             self.progress.notes.append(f"refusals that a server may give whenever it likes: {tolerated}")
         conclude("server", self.found, ended, self.progress, self.options, "--connect HOST:PORT")
@@ -175,11 +175,11 @@ class ServerFuzz:
             lag = len(self._places) > 2 and number % self.options.lag_every == self.options.lag_every - 1
             self.one(self._places[2 if lag else number % len(self._places[:2])], number)
             number += 1
-            if self.options.octets and number % 4 == 0 and self._corpus and not self._gone:
-                self._octets(self._places[(number // 4) % len(self._places[:2])], number)
+            if self.options.mutations and number % 4 == 0 and self._corpus and not self._gone:
+                self._mutate(self._places[(number // 4) % len(self._places[:2])], number)
             self._look_at_idle()
             self._growth.watch(
-                self._places[0].hosted.pid, self.progress.seconds, self.tally.told, self.tally.acknowledged
+                self._places[0].hosted.pid, self.progress.seconds, self.stats.told, self.stats.acknowledged
             )
             self.progress.show(self._growth.newest)
 
@@ -191,12 +191,12 @@ class ServerFuzz:
         if place is self._places[0] and self.progress.done > _RESTARTS_UNTIL:
             profile = replace(profile, restart=0.0, drain=0.0)  # its memory is watched from here on
         steps = script(random, profile)
-        player = self._player(place, seed, self.tally, self.options.timeout)
+        player = self._player(place, seed, self.stats, self.options.timeout)
         failure = player.play(steps)
         for code, count in player.model.refusals.items():
-            self.tally.tolerated[code.name] += count
+            self.stats.tolerated[code.name] += count
         if failure is None:
-            self._corpus += [said for said in octets.conversations(player.log) if len(said) <= _LONGEST]
+            self._corpus += [said for said in mutations.conversations(player.log) if len(said) <= _LONGEST]
             del self._corpus[:-_CORPUS]
             return None
         return self._keep(place, steps[: failure.at + 1], seed, failure)
@@ -233,7 +233,7 @@ class ServerFuzz:
         """Plays a script once more, at a server that is as new as it can be. Raises Crashed."""
         if place.renewable and (place.hosted.target.died or not all(step.do == "octets" for step in steps)):
             self._renew(place)
-        player = self._player(place, seed, Tally(), min(self.options.timeout, 2.0))
+        player = self._player(place, seed, Stats(), min(self.options.timeout, 2.0))
         player.network.waits = True
         return player.play(steps)
 
@@ -252,14 +252,14 @@ class ServerFuzz:
 
         return shrunk(steps, fails, lambda: time.monotonic() > until), last
 
-    def _octets(self, place: Place, number: int) -> None:
+    def _mutate(self, place: Place, number: int) -> None:
         """One burst of mutated octets, with a connection beside it that has to be served all the same."""
         seed = self.options.seed * 1_000_003 + number
-        steps = octets.mutations(Random(seed), self._corpus)
-        control = self._player(place, seed, self.tally, self.options.timeout)
+        steps = mutations.burst_steps(Random(seed), self._corpus)
+        control = self._player(place, seed, self.stats, self.options.timeout)
         try:
             failure = control.play([Step("connect")], whole=False)
-            failure = failure or octets.burst(control.network, steps, self.tally, 3 * self.options.timeout)
+            failure = failure or mutations.burst(control.network, steps, self.stats, 3 * self.options.timeout)
             failure = failure or control.play([Step("send", items=("ping",)), Step("connect", 1)], whole=False)
         finally:
             control.close()
@@ -281,9 +281,9 @@ class ServerFuzz:
         what = ""
         try:
             if len(self._idle) < _IDLE_AT_ONCE:
-                seed = self.options.seed * 1_000_003 + self.tally.scripts
+                seed = self.options.seed * 1_000_003 + self.stats.scripts
                 what = Random(seed).choice([name for name in KINDS if name != "login" or self.options.accounts])
-                player = self._player(place, seed, self.tally, self.options.timeout)
+                player = self._player(place, seed, self.stats, self.options.timeout)
                 self._idle.append(Idle(player, what))
             for idle in list(self._idle):
                 what = idle.what

@@ -6,9 +6,9 @@ and are looked at in between. A time-out that nobody is known to have set is wai
 
 from dataclasses import dataclass
 
-from conformance.fuzz.failure import refuse
+from conformance.fuzz.failure import fail
 from conformance.fuzz.server.login_steps import Logins
-from conformance.fuzz.server.raw_client import Endpoint
+from conformance.fuzz.server.raw_client import RawClient
 from conformance.fuzz.server.steps import Step
 from conformance.wire.octets import CLIENT_PREFACE, HEADER, frame
 from conformance.wire.text import code_name
@@ -55,7 +55,7 @@ class Idle:
         self.began = self._heard = player.network.now()
         self._octets = 0
 
-    def _begin(self) -> Endpoint:
+    def _begin(self) -> RawClient:
         player, random = self.player, self.player.random
         if self.what in ("preface", "hello"):
             end = player.dial()
@@ -129,7 +129,7 @@ class Idle:
             return self._beats(now)
         if now - self.began > self.seconds + 2 * player.timeout:
             wanted = f"GOAWAY({kind.code.name})" if kind.code else "the end of the connection"
-            refuse(kind.requirement, f"{wanted} within {self.seconds:g} s", f"nothing, {end.last_words()}")
+            fail(kind.requirement, f"{wanted} within {self.seconds:g} s", f"nothing, {end.last_words()}")
         return False
 
     def _beats(self, now: float) -> bool:
@@ -139,7 +139,7 @@ class Idle:
         if end.octets > self._octets:
             self._octets, self._heard = end.octets, now
         if now - self._heard > beat + self.player.timeout:
-            refuse("RW-HEARTBEAT-1", f"an octet within {beat:g} s", f"nothing for {now - self._heard:.1f} s")
+            fail("RW-HEARTBEAT-1", f"an octet within {beat:g} s", f"nothing for {now - self._heard:.1f} s")
         if now - self.began < self.seconds:
             return False
         end.wire.close()
@@ -149,12 +149,12 @@ class Idle:
         end, kind = self.end, self.kind
         code = end.goaway.code if end.goaway and self.what != "lingering" else None
         if self.what == "preface" and end.preface:
-            refuse("RW-PREFACE-6", "no octet before the end", end.preface.hex())
+            fail("RW-PREFACE-6", "no octet before the end", end.preface.hex())
         if code != kind.code or self.what == "beating":
             wanted = f"GOAWAY({kind.code.name})" if kind.code else "the end, without a word"
             wanted = "a connection that goes on" if self.what == "beating" else wanted
             got = f"GOAWAY({code_name(code)})" if code is not None else end.last_words()
-            refuse("RW-HEARTBEAT-2" if self.what == "beating" else kind.requirement, wanted, got)
+            fail("RW-HEARTBEAT-2" if self.what == "beating" else kind.requirement, wanted, got)
         if self.what == "silent" and end.welcome and lasted < 1.8 * end.welcome.heartbeat_ms / 1000:
-            refuse("RW-HEARTBEAT-2", f"the end after 2 H of {end.welcome.heartbeat_ms} ms", f"after {lasted:.1f} s")
-        self.player.tally.visit("server", kind.state, kind.event)
+            fail("RW-HEARTBEAT-2", f"the end after 2 H of {end.welcome.heartbeat_ms} ms", f"after {lasted:.1f} s")
+        self.player.stats.visit("server", kind.state, kind.event)

@@ -1,11 +1,11 @@
 """How the server itself ends, time passes, and connections end with it: restarts, drains, time-outs."""
 
-from conformance.fuzz.failure import refuse
+from conformance.fuzz.failure import fail
 from conformance.fuzz.server.broken_frames import BROKEN
 from conformance.fuzz.server.idle import KINDS as IDLE
 from conformance.fuzz.server.idle import Idle
 from conformance.fuzz.server.login_steps import Logins
-from conformance.fuzz.server.raw_client import Endpoint
+from conformance.fuzz.server.raw_client import RawClient
 from conformance.fuzz.server.steps import Step
 from conformance.wire.octets import CLIENT_PREFACE
 from protocol.frames import Goaway
@@ -69,8 +69,8 @@ class Draining(Logins):
         for end in self.clients.values():
             self.until(lambda end=end: end.goaway is not None, "GOAWAY(DRAINING)", "RW-DRAIN-3", end)  # type: ignore[misc]
             if end.goaway and end.goaway.code != Code.DRAINING:
-                refuse("RW-DRAIN-3", "GOAWAY(DRAINING)", end.last_words())
-            self.tally.visit("server", "OPEN", "drain")
+                fail("RW-DRAIN-3", "GOAWAY(DRAINING)", end.last_words())
+            self.stats.visit("server", "OPEN", "drain")
         self._closed_before_open(waiting, Code.SHUTDOWN)
         stay = []
         for number, end in list(self.clients.items()):
@@ -99,7 +99,7 @@ class Draining(Logins):
     def _drain_ms(self) -> int:
         return self.network.limits.get("drain_ms", LIMITS["drain_ms"].default)
 
-    def _not_open_yet(self) -> list[Endpoint]:
+    def _not_open_yet(self) -> list[RawClient]:
         """Connections that have not come as far as WELCOME."""
         ends = [self.dial() for _ in range(2)]
         if self.network.accounts:
@@ -115,48 +115,48 @@ class Draining(Logins):
         self.until(lambda: bool(ends[1].preface), "the server's preface", "RW-PREFACE-2", ends[1])
         return ends
 
-    def _closed_before_open(self, ends: list[Endpoint], code: Code) -> None:
+    def _closed_before_open(self, ends: list[RawClient], code: Code) -> None:
         rule = "RW-DRAIN-3" if code == Code.SHUTDOWN else "RW-PROMISE-7"
         for end, state in zip(ends, ("WAIT_PREFACE", "WAIT_HELLO", "AUTHENTICATING"), strict=False):
             if end.errors:
                 continue  # it was refused for having tried too often
             self.until(lambda end=end: end.wire.ended or end.goaway_ends, "the connection closed", rule, end)  # type: ignore[misc]
             if state == "WAIT_PREFACE" and end.preface:
-                refuse(rule, "no octet before the end", end.preface.hex())
+                fail(rule, "no octet before the end", end.preface.hex())
             if state != "WAIT_PREFACE" and (not end.goaway or end.goaway.code != code):
-                refuse(rule, f"GOAWAY({code.name})", end.last_words())
-            self.tally.visit("server", state, "close")
+                fail(rule, f"GOAWAY({code.name})", end.last_words())
+            self.stats.visit("server", state, "close")
             end.wire.close()
 
-    def _goaway_drained(self, end: Endpoint) -> None:
+    def _goaway_drained(self, end: RawClient) -> None:
         end.expects_end = True
         end.write(end.note(Goaway(Code.NONE)))
         self.until(lambda: end.goaway_ends or end.wire.ended, "GOAWAY(SHUTDOWN)", "RW-DRAIN-3", end)
         if end.due:
-            refuse("RW-DRAIN-2", f"the reply to request {end.due[0].request}", end.last_words())
+            fail("RW-DRAIN-2", f"the reply to request {end.due[0].request}", end.last_words())
         if not end.goaway or end.goaway.code != Code.SHUTDOWN:
-            refuse("RW-DRAIN-3", "GOAWAY(SHUTDOWN)", end.last_words())
-        self.tally.visit("server", "DRAINING", "GOAWAY")
+            fail("RW-DRAIN-3", "GOAWAY(SHUTDOWN)", end.last_words())
+        self.stats.visit("server", "DRAINING", "GOAWAY")
         end.ended(PresenceKind.LEFT, seen=True)
         end.wire.close()
 
-    def _break_drained(self, end: Endpoint) -> None:
+    def _break_drained(self, end: RawClient) -> None:
         breakage = BROKEN["unknown-critical"]
         end.half = True
         end.write(breakage.make(self._bench(end, 0)))
         self._ended_by_server(end, tuple(breakage.codes), "DRAINING", "fatal error", breakage.requirement)
 
-    def _ended_by_server(self, end: Endpoint, codes: tuple[Code, ...], state: str, event: str, rule: str) -> None:
+    def _ended_by_server(self, end: RawClient, codes: tuple[Code, ...], state: str, event: str, rule: str) -> None:
         end.expects_end = True
         names = " or ".join(code.name for code in codes)
         self.until(lambda: end.goaway_ends or end.wire.ended, f"GOAWAY({names})", rule, end)
         if not end.goaway or end.goaway.code not in codes:
-            refuse(rule, f"GOAWAY({names})", end.last_words())
-        self.tally.visit("server", state, event)
+            fail(rule, f"GOAWAY({names})", end.last_words())
+        self.stats.visit("server", state, event)
         end.ended(PresenceKind.LOST, seen=True)
         end.wire.close()
 
-    def _wait_for_the_end(self, ends: list[Endpoint], silent: set[int]) -> None:
+    def _wait_for_the_end(self, ends: list[RawClient], silent: set[int]) -> None:
         """Those who do not go are sent away when the drain time is over; who says nothing for 2 H may be before."""
         for end in ends:
             self.until(lambda end=end: not end.due, "replies", "RW-DRAIN-2", end)  # type: ignore[misc]
@@ -184,7 +184,7 @@ class Draining(Logins):
         if not (known and self.network.waits):
             return
         self.settle()
-        alone = type(self)(self.network, self.random.getrandbits(32), self.tally, self.timeout)
+        alone = type(self)(self.network, self.random.getrandbits(32), self.stats, self.timeout)
         idle = Idle(alone, step.what)
         while not idle.poll():
             if self.network.settled:

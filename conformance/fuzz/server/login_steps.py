@@ -1,9 +1,9 @@
 """Logins (SPEC.md, section 13), on connections that join no room: what a server may answer, right or wrong."""
 
-from conformance.fuzz.failure import refuse
+from conformance.fuzz.failure import fail
 from conformance.fuzz.server.broken_frames import Bench
 from conformance.fuzz.server.broken_steps import Endings
-from conformance.fuzz.server.raw_client import Endpoint
+from conformance.fuzz.server.raw_client import RawClient
 from conformance.fuzz.server.steps import Step
 from conformance.wire import scram
 from conformance.wire.octets import CLIENT_PREFACE, frame
@@ -39,14 +39,14 @@ class Logins(Endings):
             if end.errors[0].code in _AT_HELLO:
                 self._refused_login(end, "WAIT_HELLO", *_AT_HELLO)
                 return
-            refuse("RW-SCRAM-2" if nobody else "RW-HELLO-2", "AUTH", frame_line(end.errors[0]))
-        self.tally.visit("server", "WAIT_HELLO", "HELLO, needs more")
+            fail("RW-SCRAM-2" if nobody else "RW-HELLO-2", "AUTH", frame_line(end.errors[0]))
+        self.stats.visit("server", "WAIT_HELLO", "HELLO, needs more")
         try:
             challenge = scram.Challenge(end.challenges[0].data)
         except ValueError as error:
-            refuse("RW-SCRAM-7", "a server-first-message", f"{error}")
+            fail("RW-SCRAM-7", "a server-first-message", f"{error}")
         if not challenge.nonce.startswith(end.nonce) or challenge.nonce == end.nonce:
-            refuse("RW-SCRAM-7", f"a nonce that goes on behind {end.nonce!r}", f"{challenge.nonce!r}")
+            fail("RW-SCRAM-7", f"a nonce that goes on behind {end.nonce!r}", f"{challenge.nonce!r}")
         match step.what:
             case "right":
                 self._come_in(end, exchange, challenge)
@@ -54,15 +54,15 @@ class Logins(Endings):
                 end.write(end.note(Goaway(Code.NONE)))
                 self.until(lambda: end.goaway_ends or end.wire.ended, "GOAWAY(NONE)", "RW-CLOSE-3", end)
                 if not end.goaway or end.goaway.code != Code.NONE:
-                    refuse("RW-CLOSE-3", "GOAWAY(NONE)", end.last_words())
-                self.tally.visit("server", "AUTHENTICATING", "GOAWAY")
+                    fail("RW-CLOSE-3", "GOAWAY(NONE)", end.last_words())
+                self.stats.visit("server", "AUTHENTICATING", "GOAWAY")
             case "join":
                 bench = Bench(self.random, 7, 0, bytes(16), 4096)
                 end.write(frame(FrameType.JOIN, bench.join(), request=7))
                 self.until(lambda: end.goaway_ends or end.wire.ended, "GOAWAY(UNEXPECTED)", "RW-HELLO-5", end)
                 if not end.goaway or end.goaway.code != Code.UNEXPECTED:
-                    refuse("RW-HELLO-5", "GOAWAY(UNEXPECTED)", end.last_words())
-                self.tally.visit("server", "AUTHENTICATING", "fatal error")
+                    fail("RW-HELLO-5", "GOAWAY(UNEXPECTED)", end.last_words())
+                self.stats.visit("server", "AUTHENTICATING", "fatal error")
                 self._after_goaway(end)
             case "close":
                 pass
@@ -75,7 +75,7 @@ class Logins(Endings):
                 self._refused_login(end, "AUTHENTICATING", Code.RATE_LIMITED)
         end.wire.close()
 
-    def hello(self, account: str, step: Step) -> Endpoint:
+    def hello(self, account: str, step: Step) -> RawClient:
         """A connection that has said HELLO. `nonce` of it is the client's."""
         end = self.dial()
         self.others.append(end)
@@ -94,13 +94,13 @@ class Logins(Endings):
         end.write(end.note(hello), step.cut)
         return end
 
-    def _welcomed(self, end: Endpoint, reply: Frame) -> None:
+    def _welcomed(self, end: RawClient, reply: Frame) -> None:
         if isinstance(reply, Welcome):
             end.welcome = reply
         elif isinstance(reply, Error):
             end.errors.append(reply)
 
-    def _refused_login(self, end: Endpoint, state: str, *busy: Code) -> None:
+    def _refused_login(self, end: RawClient, state: str, *busy: Code) -> None:
         """It has earned AUTH_FAILED, or one of those codes for which a client may not be to blame."""
         self.until(lambda: end.goaway_ends or end.wire.ended, "ERROR and GOAWAY", "RW-SCRAM-7", end)
         code = Code.AUTH_FAILED
@@ -109,30 +109,30 @@ class Logins(Endings):
             self.model.tolerate(code)
         elif not end.errors or end.errors[0].code != code:
             told = bool(end.errors) and end.errors[0].code == Code.SERVER_FULL
-            refuse("RW-SASL-11" if told else "RW-SCRAM-7", "ERROR(AUTH_FAILED)", end.last_words())
+            fail("RW-SASL-11" if told else "RW-SCRAM-7", "ERROR(AUTH_FAILED)", end.last_words())
         if not end.goaway or end.goaway.code != code:
-            refuse("RW-HELLO-3", f"GOAWAY({code.name})", end.last_words())
-        self.tally.visit("server", state, "refused")
+            fail("RW-HELLO-3", f"GOAWAY({code.name})", end.last_words())
+        self.stats.visit("server", state, "refused")
         self._after_goaway(end)
         end.wire.close()
 
-    def _come_in(self, end: Endpoint, exchange: "_Exchange", challenge: scram.Challenge) -> None:
+    def _come_in(self, end: RawClient, exchange: "_Exchange", challenge: scram.Challenge) -> None:
         message = exchange.answer(challenge)
         end.write(end.note(Auth(message, request=1)))
         self.until(lambda: bool(end.welcome) or bool(end.errors), "WELCOME", "RW-SCRAM-6", end)
         welcome = end.welcome
         if welcome is None:
             if end.errors[0].code != Code.SERVER_FULL:  # RW-SASL-10
-                refuse("RW-SCRAM-7", "WELCOME", frame_line(end.errors[0]))
+                fail("RW-SCRAM-7", "WELCOME", frame_line(end.errors[0]))
             self._refused_login(end, "AUTHENTICATING", Code.SERVER_FULL)
             return
         if welcome.auth != exchange.signature(challenge):
-            refuse("RW-SCRAM-7", "the server's signature in WELCOME", welcome.auth.hex())
+            fail("RW-SCRAM-7", "the server's signature in WELCOME", welcome.auth.hex())
         if welcome.name != exchange.account:
-            refuse("RW-SCRAM-6", f"the account's name {exchange.account!r}", repr(welcome.name))
+            fail("RW-SCRAM-6", f"the account's name {exchange.account!r}", repr(welcome.name))
         if not welcome.flags & Flag.VERIFIED:
-            refuse("RW-SASL-4", "VERIFIED", frame_line(welcome))
-        self.tally.visit("server", "AUTHENTICATING", "AUTH, complete")
+            fail("RW-SASL-4", "VERIFIED", frame_line(welcome))
+        self.stats.visit("server", "AUTHENTICATING", "AUTH, complete")
         if "admin" in extensions(welcome):
             stop = Stop(request=2)
             end.ask(2, lambda reply: self._may_not_stop(reply))
@@ -141,14 +141,14 @@ class Logins(Endings):
         if self.network.operate("revoke"):
             self.until(lambda: end.goaway_ends or end.wire.ended, "GOAWAY(ACCOUNT_REVOKED)", "RW-SASL-8", end)
             if not end.goaway or end.goaway.code != Code.ACCOUNT_REVOKED:
-                refuse("RW-SASL-8", "GOAWAY(ACCOUNT_REVOKED)", end.last_words())
-            self.tally.visit("server", "OPEN", "close")
+                fail("RW-SASL-8", "GOAWAY(ACCOUNT_REVOKED)", end.last_words())
+            self.stats.visit("server", "OPEN", "close")
             self._after_goaway(end)
             self.network.operate("restore")
 
     def _may_not_stop(self, reply: Frame) -> None:
         if not isinstance(reply, Error) or reply.code != Code.FORBIDDEN:
-            refuse("RW-STOP-1", "ERROR(FORBIDDEN) to an account that may not", frame_line(reply))
+            fail("RW-STOP-1", "ERROR(FORBIDDEN) to an account that may not", frame_line(reply))
 
 
 class _Exchange:

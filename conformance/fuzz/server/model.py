@@ -8,7 +8,7 @@ a small replay cap, logs that were trimmed, a volatile log that begins again whi
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from conformance.fuzz.failure import Content, refuse
+from conformance.fuzz.failure import Content, fail
 from conformance.wire.text import frame_line
 from protocol.frames import Ack, HistoryEnd, Joined, Message, Presence, Publish
 from protocol.names import key
@@ -162,7 +162,7 @@ class Model:
         count = len(room.members) + 1
         slow = sum(stream.slow for stream in room.members.values())  # these may have been evicted
         if not count - slow <= joined.members <= count + len(room.ghosts):
-            refuse("RW-PRESENCE-5", f"{count} members", line)
+            fail("RW-PRESENCE-5", f"{count} members", line)
         if not joined.members - count:
             room.ghosts.clear()
         self._quiet(room, quiet, joined.members, line)
@@ -181,37 +181,37 @@ class Model:
 
     def _same_room(self, room: Room, joined: Joined, asked: str, line: str) -> None:
         if key(joined.name) != key(asked):
-            refuse("RW-NAME-4", f"a name of the room {asked!r}", line)
+            fail("RW-NAME-4", f"a name of the room {asked!r}", line)
         if self.refs.setdefault(joined.room, room.number) != room.number:
-            refuse("RW-MODEL-7", f"another ref than that of room {self.refs[joined.room]}", line)
+            fail("RW-MODEL-7", f"another ref than that of room {self.refs[joined.room]}", line)
         if room.members:
             if joined.room != room.ref:
-                refuse("RW-MODEL-7", f"ref {room.ref} as for the other members", line)
+                fail("RW-MODEL-7", f"ref {room.ref} as for the other members", line)
             if joined.name != room.name:
-                refuse("RW-JOIN-4", f"the name {room.name!r} as for the other members", line)
+                fail("RW-JOIN-4", f"the name {room.name!r} as for the other members", line)
             if joined.epoch != room.epoch:
-                refuse("RW-MODEL-6", f"epoch {room.epoch} while the room has members", line)
+                fail("RW-MODEL-6", f"epoch {room.epoch} while the room has members", line)
         for other in self.rooms.values():
             if other is not room and joined.epoch in (other.epoch, *other.old_epochs):
-                refuse("RW-MODEL-3", "an epoch of its own for each room", line)
+                fail("RW-MODEL-3", "an epoch of its own for each room", line)
         room.ref, room.name = joined.room, joined.name
 
     def _log_of(self, room: Room, joined: Joined, line: str) -> None:
         if room.epoch and joined.epoch != room.epoch:
             if self.durable and room.head:
-                refuse("RW-MODEL-5", f"epoch {room.epoch} of a durable room", line)
+                fail("RW-MODEL-5", f"epoch {room.epoch} of a durable room", line)
             if joined.epoch in room.old_epochs:
-                refuse("RW-MODEL-4", "an epoch that was never used before", line)
+                fail("RW-MODEL-4", "an epoch that was never used before", line)
             room.begins_anew(joined.epoch)
         elif not room.epoch:
             room.begins_anew(joined.epoch)
         if joined.head < room.head:
             lost = "RW-PROMISE-1" if not self.restarted else "RW-MODEL-4"
-            refuse(lost, f"a head of at least {room.head} in epoch {room.epoch}", line)
+            fail(lost, f"a head of at least {room.head} in epoch {room.epoch}", line)
         if joined.head > room.head + room.unknown:
-            refuse("RW-MODEL-1", f"a head of at most {room.head + room.unknown}", line)
+            fail("RW-MODEL-1", f"a head of at most {room.head + room.unknown}", line)
         if joined.oldest < room.oldest:
-            refuse("RW-MODEL-9", f"oldest of at least {room.oldest}", line)
+            fail("RW-MODEL-9", f"oldest of at least {room.oldest}", line)
         room.head, room.oldest = joined.head, joined.oldest
 
     def _start(self, joined: Joined, cursor: tuple[int, int], line: str) -> None:
@@ -222,23 +222,23 @@ class Model:
             cap = joined.head + 1 - floor
             if cap < self.cap and starts(joined, *cursor, cap) == (joined.start, bool(joined.flags & Flag.GAP)):
                 if self.cap != NO_CAP:
-                    refuse("RW-CURSOR-1", f"one replay cap, {self.cap}", line)
+                    fail("RW-CURSOR-1", f"one replay cap, {self.cap}", line)
                 if cap > 0:  # nothing is replayed at all: a cap of 0, unless messages were lost
                     self.cap = cap
                     return
         if joined.start != start:
-            refuse("RW-CURSOR-1", f"start {start} for the cursor {cursor}", line)
+            fail("RW-CURSOR-1", f"start {start} for the cursor {cursor}", line)
         if bool(joined.flags & Flag.GAP) != gap:
-            refuse("RW-CURSOR-1", f"GAP {'set' if gap else 'clear'} for the cursor {cursor}", line)
+            fail("RW-CURSOR-1", f"GAP {'set' if gap else 'clear'} for the cursor {cursor}", line)
 
     def _quiet(self, room: Room, quiet: bool, members: int, line: str) -> None:
         limit = self.limits.get("quiet_members")
         if room.quiet and not quiet and room.members:
-            refuse("RW-QUIET-2", "QUIET until the room has no members", line)
+            fail("RW-QUIET-2", "QUIET until the room has no members", line)
         if quiet and not room.quiet and members <= self.lively:
-            refuse("RW-QUIET-2", f"no quiet room with {members} members, as before", line)
+            fail("RW-QUIET-2", f"no quiet room with {members} members, as before", line)
         if limit is not None and not room.ghosts and quiet != (members > limit or (room.quiet and bool(room.members))):
-            refuse("RW-QUIET-2", f"QUIET exactly with more than {limit} members", line)
+            fail("RW-QUIET-2", f"QUIET exactly with more than {limit} members", line)
         if not quiet:
             self.lively = max(self.lively, members)
 
@@ -250,18 +250,18 @@ class Model:
         fate = room.fates[publish.id]
         duplicate = bool(ack.flags & Flag.DUPLICATE)
         if fate.acked and not duplicate:
-            refuse("RW-DEDUPE-1", f"DUPLICATE for the id of message {fate.seq}", line)
+            fail("RW-DEDUPE-1", f"DUPLICATE for the id of message {fate.seq}", line)
         if duplicate and not fate.acked and not fate.unknown:
-            refuse("RW-DEDUPE-1", "no DUPLICATE for an id that made no message", line)
+            fail("RW-DEDUPE-1", "no DUPLICATE for an id that made no message", line)
         if fate.seq and ack.seq != fate.seq:
-            refuse("RW-DEDUPE-1", f"seq {fate.seq}, that of its message", line)
+            fail("RW-DEDUPE-1", f"seq {fate.seq}, that of its message", line)
         if fate.seq and ack.time_ms != fate.time_ms:
-            refuse("RW-ACK-2", f"time {fate.time_ms}, that of its message", line)
+            fail("RW-ACK-2", f"time {fate.time_ms}, that of its message", line)
         if not duplicate:
             if ack.seq <= stream.last_seq:
-                refuse("RW-PROMISE-8", f"a seq above {stream.last_seq}, that of the publish before", line)
+                fail("RW-PROMISE-8", f"a seq above {stream.last_seq}, that of the publish before", line)
             if not fate.seq and not room.head < ack.seq <= room.head + 1 + room.unknown:
-                refuse("RW-MODEL-1", f"seq {room.head + 1}", line)
+                fail("RW-MODEL-1", f"seq {room.head + 1}", line)
             stream.last_seq = ack.seq
         stream.refused = False
         fate.acked = True
@@ -274,28 +274,28 @@ class Model:
         stream.refused = True
         fate = stream.room.fates.get(publish.id)
         if fate and fate.seq and not (fate.acked or fate.unknown or fate.sent):
-            refuse("RW-PROMISE-4", "no message of a publish that was refused", f"seq {fate.seq}")
+            fail("RW-PROMISE-4", "no message of a publish that was refused", f"seq {fate.seq}")
 
     def message(self, room: Room, message: Message) -> None:
         """A MESSAGE has come, in a stream or from history. Raises Failed."""
         line = frame_line(message)
         fate = room.fates.get(message.id)
         if fate is None or not (fate.seq or fate.unknown or fate.sent):
-            refuse("RW-PROMISE-4", "only messages that were published and not refused", line)
+            fail("RW-PROMISE-4", "only messages that were published and not refused", line)
         content = Content.of(message)
         if content != fate.content:
             rule = "RW-PUBLISH-4"
             if (content.ctype, content.payload) == (fate.content.ctype, fate.content.payload):
                 relays = set(fate.content.fields) <= set(content.fields)
                 rule = "RW-FIELD-6" if relays else "RW-FIELD-5"
-            refuse(rule, f"the content that was published: {fate.content}", line)
+            fail(rule, f"the content that was published: {fate.content}", line)
         if message.flags & Flag.VERIFIED:
-            refuse("RW-MESSAGE-2", "no VERIFIED, since nobody is", line)
+            fail("RW-MESSAGE-2", "no VERIFIED, since nobody is", line)
         if fate.seq and fate.seq != message.seq:
-            refuse("RW-DEDUPE-1", f"one message with this id, seq {fate.seq}", line)
+            fail("RW-DEDUPE-1", f"one message with this id, seq {fate.seq}", line)
         told = Told(message.id, message.time_ms, content, message.sender, message.name)
         if fate.seq and fate.time_ms and fate.time_ms != message.time_ms:
-            refuse("RW-ACK-2", f"the time of its ACK, {fate.time_ms}", line)
+            fail("RW-ACK-2", f"the time of its ACK, {fate.time_ms}", line)
         fate.seq, fate.time_ms = message.seq, message.time_ms
         self._place(room, message.seq, told, line)
 
@@ -303,15 +303,15 @@ class Model:
         known = room.log.get(seq)
         if known is not None:
             if known.id != told.id:
-                refuse("RW-MODEL-2", f"one message at seq {seq}, {known.id.hex()}", line)
+                fail("RW-MODEL-2", f"one message at seq {seq}, {known.id.hex()}", line)
             if known.sender and told.sender and known != told:
-                refuse("RW-MODEL-2", f"the same message for every member: {known}", line)
+                fail("RW-MODEL-2", f"the same message for every member: {known}", line)
             if known.time_ms != told.time_ms:
-                refuse("RW-ACK-2", f"one time of message {seq}, {known.time_ms}", line)
+                fail("RW-ACK-2", f"one time of message {seq}, {known.time_ms}", line)
         else:
             before, behind = room.log.get(seq - 1), room.log.get(seq + 1)
             if (before and before.time_ms > told.time_ms) or (behind and behind.time_ms < told.time_ms):
-                refuse("RW-ACK-1", "times that do not decrease", line)
+                fail("RW-ACK-1", "times that do not decrease", line)
         if known is None or not known.sender:
             room.log[seq] = told
         room.head = max(room.head, seq)
@@ -327,9 +327,9 @@ class Model:
         """A PRESENCE has come. Raises Failed."""
         line = frame_line(frame)
         if frame.flags & Flag.VERIFIED:
-            refuse("RW-SASL-4", "no VERIFIED, since nobody is", line)
+            fail("RW-SASL-4", "no VERIFIED, since nobody is", line)
         if stream.in_roster:
-            refuse("RW-ROSTER-4", "no PRESENCE between the frames of a roster", line)
+            fail("RW-ROSTER-4", "no PRESENCE between the frames of a roster", line)
         stream.told.append((frame.kind, frame.member, frame.name))
         if frame.kind == PresenceKind.JOINED:
             stream.view[frame.member] = frame.name
@@ -353,7 +353,7 @@ class Model:
             else:
                 rule = "RW-PRESENCE-3" if any(member == other[1] for other in due) else "RW-PRESENCE-2"
                 rule = "RW-QUIET-1" if room.quiet and not due else rule
-                refuse(rule, f"PRESENCE (kind, member, name) {due[0] if due else 'none'}", f"{got}")
+                fail(rule, f"PRESENCE (kind, member, name) {due[0] if due else 'none'}", f"{got}")
 
     def _departed(self, stream: Stream, kind: int, number: int) -> bool:
         """Whether a member that did not read is gone, of which it has not heard: evicted, or cut off."""
@@ -370,9 +370,7 @@ class Model:
     def rostered(self, end: Member, stream: Stream, entries: list[tuple[int, str]], *, reset: bool, more: bool) -> None:
         """A ROSTER has come. Raises Failed."""
         if not stream.asked_roster or stream.room.quiet:
-            refuse(
-                "RW-QUIET-1" if stream.room.quiet else "RW-ROSTER-1", "no ROSTER that nobody asked for", str(entries)
-            )
+            fail("RW-QUIET-1" if stream.room.quiet else "RW-ROSTER-1", "no ROSTER that nobody asked for", str(entries))
         if reset:
             stream.view.clear()
         stream.in_roster = more
@@ -387,10 +385,10 @@ class Model:
         for member, name in here.items():
             if member not in waiting and member not in slow and stream.view.get(member) != name:
                 rule = "RW-PRESENCE-5" if member == end.member else "RW-ROSTER-4"
-                refuse(rule, f"{name!r}, member {member}, in the roster", str(stream.view))
+                fail(rule, f"{name!r}, member {member}, in the roster", str(stream.view))
         for member in stream.view:
             if member not in here and member not in waiting and member not in room.ghosts:
-                refuse("RW-ROSTER-4", f"only members in the roster, not {member}", str(here))
+                fail("RW-ROSTER-4", f"only members in the roster, not {member}", str(here))
         if stream.slow:
             stream.presence.clear()
 
@@ -440,12 +438,12 @@ class Model:
         line = frame_line(end)
         start, stop, limit, newest = asked
         if end.oldest < room.oldest:
-            refuse("RW-MODEL-9", f"oldest of at least {room.oldest}", line)
+            fail("RW-MODEL-9", f"oldest of at least {room.oldest}", line)
         room.oldest = end.oldest
         seqs = [message.seq for message in got]
         if seqs != list(range(end.start, end.end)):
             ascending = seqs == sorted(seqs) and len(set(seqs)) == len(seqs)
-            refuse(
+            fail(
                 "RW-HISTORY-6" if ascending else "RW-HISTORY-1", f"the messages of [{end.start}, {end.end})", f"{seqs}"
             )
         for message in got:
@@ -455,19 +453,19 @@ class Model:
         low = min(max(start, room.oldest), room.head + 1)
         high = max(low, min(stop or room.head + 1, room.head + 1))
         if not got and high > low:
-            refuse("RW-HISTORY-2", f"at least one message of [{low}, {high})", line)
+            fail("RW-HISTORY-2", f"at least one message of [{low}, {high})", line)
         if not got and end.start != low:
-            refuse("RW-HISTORY-6", f"start and end {low} where nothing was sent", line)
+            fail("RW-HISTORY-6", f"start and end {low} where nothing was sent", line)
         allowed = min(limit or NO_CAP, self.limits.get("history_messages", NO_CAP))
         if len(got) > allowed:
-            refuse("RW-HISTORY-6", f"at most {allowed} messages", line)
+            fail("RW-HISTORY-6", f"at most {allowed} messages", line)
         if got and (end.end != high if newest else end.start != low):
-            refuse("RW-HISTORY-6", f"the {'newest' if newest else 'oldest'} of [{low}, {high})", line)
+            fail("RW-HISTORY-6", f"the {'newest' if newest else 'oldest'} of [{low}, {high})", line)
         if got and not (low <= end.start and end.end <= high):
-            refuse("RW-HISTORY-6", f"messages of [{low}, {high})", line)
+            fail("RW-HISTORY-6", f"messages of [{low}, {high})", line)
         whole = (end.start, end.end) == (low, high)
         if bool(end.flags & Flag.MORE) == whole:
-            refuse("RW-HISTORY-5", f"MORE {'clear' if whole else 'set'} for a part of [{low}, {high})", line)
+            fail("RW-HISTORY-5", f"MORE {'clear' if whole else 'set'} for a part of [{low}, {high})", line)
 
     def restarts(self) -> None:
         """The server ended and was started again. Refs mean nothing any more; durable rooms stay as they are."""

@@ -10,9 +10,9 @@ from random import Random
 from conformance.fuzz.failure import Failure, Said
 from conformance.fuzz.server.model import Model
 from conformance.fuzz.server.network import Network
-from conformance.fuzz.server.raw_client import Endpoint
+from conformance.fuzz.server.raw_client import RawClient
 from conformance.fuzz.server.steps import Step
-from conformance.fuzz.stats import Tally
+from conformance.fuzz.stats import Stats
 from conformance.harness.verdicts import Failed
 from conformance.wire.octets import HEADER, Header, split_frames
 from conformance.wire.text import frame_line
@@ -82,27 +82,27 @@ def _frames(random: Random, octets: bytearray, other: bytes) -> bytearray:
     return octets[:PREFACE_SIZE] + b"".join(frames[: len(mine) + 3])
 
 
-def mutations(random: Random, corpus: Sequence[bytes], count: int = AT_ONCE) -> list[Step]:
+def burst_steps(random: Random, corpus: Sequence[bytes], count: int = AT_ONCE) -> list[Step]:
     """Steps of one burst."""
     made = (mutated(random, random.choice(corpus), random.choice(corpus)) for _ in range(count))
     return [Step("octets", octets=octets.hex(), cut=random.choice((0, 0, 3))) for octets in made]
 
 
-def burst(network: Network, steps: Sequence[Step], tally: Tally, timeout: float) -> Failure | None:
+def burst(network: Network, steps: Sequence[Step], stats: Stats, timeout: float) -> Failure | None:
     """Says what "octets" steps say, each on a connection of its own, all at once, and judges what comes.
 
     Gives back what went wrong; `at` is the number of the step, and the last one where nobody can tell which it was.
     """
     log: list[Said] = []
-    ends: list[tuple[Endpoint, bytearray]] = []
+    ends: list[tuple[RawClient, bytearray]] = []
     at = len(steps) - 1
     try:
         for number, step in enumerate(steps):
             octets = bytes.fromhex(step.octets)
-            end = Endpoint(f"m{number}", network.connect(), Model(), tally, log, network.now())
+            end = RawClient(f"m{number}", network.connect(), Model(), stats, log, network.now())
             ends.append((end, bytearray()))
-            tally.connections += 1
-            tally.sent += len(split_frames(octets[PREFACE_SIZE:])[0])
+            stats.connections += 1
+            stats.sent += len(split_frames(octets[PREFACE_SIZE:])[0])
             end.write(octets, step.cut)
             end.wire.eof()
         deadline = network.now() + timeout
@@ -118,7 +118,7 @@ def burst(network: Network, steps: Sequence[Step], tally: Tally, timeout: float)
         for number, (end, got) in enumerate(ends):
             at = number
             log.append(Said(end.label, "S", bytes(got)))
-            judge(bytes(got), tally)
+            judge(bytes(got), stats)
     except Failed as failed:
         mine = tuple(said for said in log if said.client == f"m{at}")
         return Failure(failed.requirement, failed.expected, failed.got, at, mine)
@@ -133,9 +133,9 @@ def burst(network: Network, steps: Sequence[Step], tally: Tally, timeout: float)
     return None
 
 
-def judge(octets: bytes, tally: Tally) -> None:
+def judge(octets: bytes, stats: Stats) -> None:
     """Holds what a server said on a connection against what it may say on any. Raises Failed."""
-    tally.octets += len(octets)
+    stats.octets += len(octets)
     if not octets:
         return
     if not MAGIC.startswith(octets[:4]) or (len(octets) < PREFACE_SIZE and len(octets) > 4):
@@ -148,22 +148,19 @@ def judge(octets: bytes, tally: Tally) -> None:
     last: Goaway | None = None
     for one in frames:
         header = Header(*HEADER.unpack_from(one))
-        tally.received += 1
+        stats.received += 1
         try:
             frame = decode(RawFrame(header.type, header.flags, header.request, header.room, one[HEADER.size :]), "S")
         except RemoteProtocolError as error:
             raise Failed("a well-formed frame", f"{error} in {one[:64].hex()}", "RW-FRAME-7") from None
         if last and last.code != Code.DRAINING:
             raise Failed("nothing after GOAWAY", frame_line(frame), "RW-CLOSE-1")
-        tally.acknowledged += isinstance(frame, Ack)
+        stats.acknowledged += isinstance(frame, Ack)
         if isinstance(frame, (Error, Goaway)):
             carrier = "E" if isinstance(frame, Error) else "G"
             rule = CODES.get(Code(frame.code)) if frame.code in Code._value2member_map_ else None
             if rule is None or carrier not in rule.carriers:
                 raise Failed("a code of section 16 in its carrier", frame_line(frame), "RW-CODE-1")
-            tally.codes[carrier, frame.code] += 1
+            stats.codes[carrier, frame.code] += 1
         if isinstance(frame, Goaway):
             last = frame
-
-
-__all__ = ["burst", "conversations", "judge", "mutated", "mutations"]

@@ -5,13 +5,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from random import Random
 
-from conformance.fuzz.failure import Said, refuse
+from conformance.fuzz.failure import Said, fail
 from conformance.fuzz.server.model import Model
 from conformance.fuzz.server.network import Network
-from conformance.fuzz.server.raw_client import Endpoint
+from conformance.fuzz.server.raw_client import RawClient
 from conformance.fuzz.server.requests import Requests
 from conformance.fuzz.server.steps import Step
-from conformance.fuzz.stats import Tally
+from conformance.fuzz.stats import Stats
 from conformance.harness.verdicts import Crashed
 from protocol.registry import Code, PresenceKind
 
@@ -30,21 +30,21 @@ class Waiting(ABC):
         self,
         network: Network,
         seed: int,
-        tally: Tally,
+        stats: Stats,
         timeout: float,
         fresh: str = "",
         ascii_only: bool | None = None,
     ) -> None:
         self.network = network
-        self.tally = tally
+        self.stats = stats
         self.timeout = timeout
         self.random = Random(seed)
         self.fresh = fresh or hashlib.sha256(f"{seed} {network.now()}".encode()).hexdigest()[:10]
         self.model = Model(dict(network.limits), network.settled, ascii_only=ascii_only)
         self.requests = Requests(self.model, self.random, self.fresh, network.now, network.buffers)
         self.log: list[Said] = []
-        self.clients: dict[int, Endpoint] = {}
-        self.others: list[Endpoint] = []
+        self.clients: dict[int, RawClient] = {}
+        self.others: list[RawClient] = []
         self.cursors: dict[int, dict[int, tuple[int, int]]] = {}
         self.at = -1
         self._read_at = network.now()
@@ -60,14 +60,14 @@ class Waiting(ABC):
     def take(self, step: Step) -> None:
         """Takes one step, and waits until all that it must lead to is there. Raises Failed."""
 
-    def dial(self) -> Endpoint:
+    def dial(self) -> RawClient:
         try:
             wire = self.network.connect()
         except OSError as error:
             raise Crashed(f"no connection: {error}") from None
-        self.tally.connections += 1
+        self.stats.connections += 1
         self._labels += 1
-        return Endpoint(f"c{self._labels}", wire, self.model, self.tally, self.log, self.network.now())
+        return RawClient(f"c{self._labels}", wire, self.model, self.stats, self.log, self.network.now())
 
     # --- waiting
 
@@ -81,7 +81,7 @@ class Waiting(ABC):
                 self.until(lambda end=end: not self.model.owed(end), "", "", end)  # type: ignore[misc]
 
     def until(
-        self, done: Callable[[], bool], expected: str, requirement: str, end: Endpoint, within: float = 0.0
+        self, done: Callable[[], bool], expected: str, requirement: str, end: RawClient, within: float = 0.0
     ) -> None:
         """Waits until it is done, or the connection has ended that is expected to; `within` seconds, if given."""
         deadline = self.network.now() + (within or self.timeout)
@@ -101,7 +101,7 @@ class Waiting(ABC):
                 expected = f"the reply to request {end.due[0].request}"
             elif end.pongs and requirement == "RW-REQUEST-2":
                 requirement, expected = "RW-PING-1", "the PONG to a PING"
-            refuse(requirement, expected, f"nothing within {self.timeout:g} s, {end.last_words()}")
+            fail(requirement, expected, f"nothing within {self.timeout:g} s, {end.last_words()}")
 
     def read(self) -> None:
         """Takes in what has come on all connections, and judges it. Raises Failed."""
@@ -125,14 +125,14 @@ class Waiting(ABC):
         if self.others:
             self.others = [end for end in self.others if not end.wire.ended]
 
-    def _cut_off(self, end: Endpoint) -> None:
+    def _cut_off(self, end: RawClient) -> None:
         """The server has ended a connection that nobody wanted ended."""
         end.expects_end = True
         if not (end.slow and (end.goaway is None or end.goaway.code in _CODES_OF_THE_END)):
             requirement = "RW-REQUEST-2" if end.due else "RW-CLOSE-7" if end.goaway is None else "RW-CLOSE-2"
-            refuse(requirement, "a connection that goes on", end.last_words())
+            fail(requirement, "a connection that goes on", end.last_words())
         if end.goaway and end.goaway.code == Code.SLOW:
-            self.tally.visit("server", "OPEN", "time-out")
+            self.stats.visit("server", "OPEN", "time-out")
         end.ended(PresenceKind.LOST, seen=True)
         end.wire.close()
         end.due.clear()

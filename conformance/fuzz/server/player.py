@@ -6,17 +6,17 @@ read are waited for up to the head that the model knows.
 
 from collections.abc import Sequence
 
-from conformance.fuzz.failure import Failure, refuse
+from conformance.fuzz.failure import Failure, fail
 from conformance.fuzz.server.lifecycle_steps import Draining
-from conformance.fuzz.server.raw_client import Endpoint
+from conformance.fuzz.server.raw_client import RawClient
 from conformance.fuzz.server.requests import DROPPABLE, normal
 from conformance.fuzz.server.steps import Step
 from conformance.harness.verdicts import Crashed, Failed
-from conformance.wire.octets import CLIENT_PREFACE, HEADER, encode
+from conformance.wire.octets import CLIENT_PREFACE, encode
 from conformance.wire.text import frame_line
 from protocol.frames import Error, Field, Frame, Goaway, Hello, Publish, Unknown, Welcome, extension, extensions
 from protocol.frames import agent as agent_field
-from protocol.registry import GREASE, MAGIC, Code, Flag, FrameType, PresenceKind
+from protocol.registry import GREASE, MAGIC, Code, Flag, PresenceKind
 
 NAMES = ("ada", "Grace H\u00f6pper", "e\u0301douard", "\u6797", "x" * 60, "a b c")
 """Names of people: one each, in turn."""
@@ -45,7 +45,7 @@ class Player(Draining):
         finally:
             if whole:
                 self.close()
-        self.tally.scripts += 1
+        self.stats.scripts += 1
         return None
 
     def _failure(self, failed: Failed) -> Failure:
@@ -58,7 +58,7 @@ class Player(Draining):
     def take(self, step: Step) -> None:
         """Takes one step, and waits until all that it must lead to is there. Raises Failed."""
         end = self.clients.get(step.client)
-        self.tally.steps += 1
+        self.stats.steps += 1
         if step.do == "connect":
             if end is None:
                 self._connect(step)
@@ -114,8 +114,8 @@ class Player(Draining):
         end.write(preface, step.cut)
         self.until(lambda: bool(end.preface), "the server's preface", "RW-PREFACE-2", end)
         if end.preface[4] != 1:
-            refuse("RW-PREFACE-3", "version 1", end.preface.hex())
-        self.tally.visit("server", "WAIT_PREFACE", "preface")
+            fail("RW-PREFACE-3", "version 1", end.preface.hex())
+        self.stats.visit("server", "WAIT_PREFACE", "preface")
         request = end.next_request()
         flags = 0x0FFF if grease else 0
         hello = Hello(name, "ANONYMOUS", b"ignored" if grease else b"", fields, flags, request)
@@ -138,7 +138,7 @@ class Player(Draining):
         names = [name for name in NAMES if name.isascii()] if self.model.ascii_only else NAMES
         return names[number % len(names)]
 
-    def _welcome(self, end: Endpoint, name: str, reply: Frame) -> None:
+    def _welcome(self, end: RawClient, name: str, reply: Frame) -> None:
         line = frame_line(reply)
         if isinstance(reply, Error):
             named = reply.code == Code.NAME_INVALID and not name.isascii() and self.model.ascii_only is not False
@@ -151,30 +151,30 @@ class Player(Draining):
                 end.expects_end = True
                 return
         if not isinstance(reply, Welcome):
-            refuse("RW-HELLO-2", "WELCOME", line)
+            fail("RW-HELLO-2", "WELCOME", line)
         if not name.isascii():
             self.model.ascii_only = False
         end.welcome = reply
         end.welcomed = self.network.now()
         end.extended = "history" in extensions(reply)
         if reply.name not in (normal(name), "~" + normal(name)):
-            refuse("RW-NAME-1", f"the name {normal(name)!r}", line)
+            fail("RW-NAME-1", f"the name {normal(name)!r}", line)
         if self.network.accounts and not reply.name.startswith("~"):
-            refuse("RW-SASL-5", f"~{normal(name)!r} for a guest", line)
+            fail("RW-SASL-5", f"~{normal(name)!r} for a guest", line)
         if reply.flags & Flag.VERIFIED:
-            refuse("RW-SASL-4", "no VERIFIED for an anonymous client", line)
+            fail("RW-SASL-4", "no VERIFIED for an anonymous client", line)
         model = self.model
         if reply.member in model.members_seen:
-            refuse("RW-WELCOME-1", "a member number of its own", line)
+            fail("RW-WELCOME-1", "a member number of its own", line)
         model.members_seen.add(reply.member)
         if reply.now_ms < model.clock_ms:
-            refuse("RW-ID-4", f"a clock of at least {model.clock_ms}", line)
+            fail("RW-ID-4", f"a clock of at least {model.clock_ms}", line)
         model.clock_ms = reply.now_ms
         model.durable = bool(reply.flags & Flag.DURABLE)
         model.dedupe_ms = reply.dedupe_ms
-        self.tally.visit("server", "WAIT_HELLO", "HELLO, complete")
+        self.stats.visit("server", "WAIT_HELLO", "HELLO, complete")
 
-    def _send(self, end: Endpoint, step: Step, items: Sequence[str]) -> None:
+    def _send(self, end: RawClient, step: Step, items: Sequence[str]) -> None:
         if not end.open:
             return
         octets = b"".join(self.requests.make(end, step, item) for item in items)
@@ -188,7 +188,7 @@ class Player(Draining):
         if step.do == "send" and end.open:
             self._fence(end)
 
-    def _drop(self, end: Endpoint, step: Step) -> None:
+    def _drop(self, end: RawClient, step: Step) -> None:
         del self.clients[step.client]
         self._send(end, step, [item for item in step.items if item in DROPPABLE])
         if step.what == "half" and end.open:
@@ -197,7 +197,7 @@ class Player(Draining):
         end.wire.close(abort=step.what == "reset")
         end.ended(PresenceKind.LOST, seen=False)
 
-    def _goaway(self, end: Endpoint, step: Step) -> None:
+    def _goaway(self, end: RawClient, step: Step) -> None:
         if not end.open:
             return
         del self.clients[step.client]
@@ -209,10 +209,10 @@ class Player(Draining):
         self.until(lambda: end.goaway_ends or end.wire.ended, "GOAWAY", "RW-CLOSE-3", end)
         code = Code.SHUTDOWN if state == "DRAINING" else Code.NONE
         if end.due:
-            refuse("RW-CLOSE-3", f"the reply to request {end.due[0].request} before the end", end.last_words())
+            fail("RW-CLOSE-3", f"the reply to request {end.due[0].request} before the end", end.last_words())
         if not end.goaway or end.goaway.code != code:
-            refuse("RW-CLOSE-3" if code == Code.NONE else "RW-DRAIN-3", f"GOAWAY({code.name})", end.last_words())
-        self.tally.visit("server", state, "GOAWAY")
+            fail("RW-CLOSE-3" if code == Code.NONE else "RW-DRAIN-3", f"GOAWAY({code.name})", end.last_words())
+        self.stats.visit("server", state, "GOAWAY")
         self.until(lambda: end.wire.ended, "the connection closed", "RW-CLOSE-3", end)
         end.ended(PresenceKind.LEFT, seen=True)
         end.wire.close()
@@ -246,6 +246,3 @@ class Player(Draining):
 def last_frames(failure: Failure) -> str:
     """The requirement, what was expected and what came, in one line."""
     return f"{failure.requirement}: expected {failure.expected}, got {failure.got}"
-
-
-__all__ = ["HEADER", "Failure", "FrameType", "Player", "last_frames"]

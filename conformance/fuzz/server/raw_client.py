@@ -8,13 +8,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from conformance.fuzz.failure import Said, refuse
+from conformance.fuzz.failure import Said, fail
 from conformance.fuzz.server.model import Model, Stream
 from conformance.fuzz.server.network import Wire
-from conformance.fuzz.stats import Tally
+from conformance.fuzz.stats import Stats
 from conformance.server.invariants import Invariants
 from conformance.wire.octets import HEADER, Header, read_header, split_frames
-from conformance.wire.text import code_name, frame_line, octets_line
+from conformance.wire.text import code_name, frame_line
 from protocol.codec import RawFrame, decode, encode
 from protocol.errors import RemoteProtocolError
 from protocol.frames import (
@@ -32,7 +32,7 @@ from protocol.frames import (
     Unknown,
     Welcome,
 )
-from protocol.registry import HELLO_MAX_BODY, MAGIC, PREFACE_SIZE, Code, Flag, FrameType, PresenceKind
+from protocol.registry import HELLO_MAX_BODY, MAGIC, PREFACE_SIZE, Code, Flag, PresenceKind
 
 _BROKEN_BY = {Code.MALFORMED: "RW-FRAME-7", Code.BAD_HEADER: "RW-FRAME-6", Code.UNKNOWN_FIELD: "RW-EXT-1"}
 
@@ -47,14 +47,14 @@ class Due:
     messages: list[Message] = field(default_factory=list)
 
 
-class Endpoint:
+class RawClient:
     """A client of octets at one connection. `log` is that of the whole script."""
 
-    def __init__(self, label: str, wire: Wire, model: Model, tally: Tally, log: list[Said], now: float) -> None:
+    def __init__(self, label: str, wire: Wire, model: Model, stats: Stats, log: list[Said], now: float) -> None:
         self.label = label
         self.wire = wire
         self.model = model
-        self.tally = tally
+        self.stats = stats
         self.log = log
         self.opened = now
         self.welcomed = now
@@ -135,9 +135,9 @@ class Endpoint:
         self.invariants.sent(frame)
         if isinstance(frame, Goaway):
             self.said_goaway = True
-        self.tally.sent += 1
+        self.stats.sent += 1
         if self.welcome and not isinstance(frame, Goaway):
-            self.tally.visit("server", self.state, "frame")
+            self.stats.visit("server", self.state, "frame")
         return encode(frame)
 
     def note_octets(self, octets: bytes) -> None:
@@ -150,13 +150,13 @@ class Endpoint:
             except RemoteProtocolError:
                 frame = Unknown(header.type, b"", header.flags, header.request, header.room)
             self.invariants.sent(frame)
-        self.tally.sent += len(frames) + bool(rest)
+        self.stats.sent += len(frames) + bool(rest)
         self.half = self.half or bool(rest)
 
     def write(self, octets: bytes, cut: int = 0) -> None:
         """Sends octets, in so many pieces."""
         self.log.append(Said(self.label, "C", octets))
-        self.tally.told += len(octets)
+        self.stats.told += len(octets)
         size = max(1, -(-len(octets) // max(1, cut)))
         for at in range(0, len(octets), size):
             self.wire.write(octets[at : at + size])
@@ -170,13 +170,13 @@ class Endpoint:
     def take_in(self, data: bytes) -> None:
         """Judges octets of the server. Raises Failed."""
         self._buffer += data
-        self.tally.octets += len(data)
+        self.stats.octets += len(data)
         self.octets += len(data)
         buffer = self._buffer
         if not self.preface:
             if not MAGIC.startswith(buffer[:4]):
                 self.log.append(Said(self.label, "S", bytes(buffer[:64])))
-                refuse("RW-PREFACE-2", f"a preface that begins with {MAGIC.hex()}", buffer[:8].hex())
+                fail("RW-PREFACE-2", f"a preface that begins with {MAGIC.hex()}", buffer[:8].hex())
             if len(buffer) < PREFACE_SIZE:
                 return
             self.preface = bytes(buffer[:PREFACE_SIZE])
@@ -186,25 +186,23 @@ class Endpoint:
         while len(buffer) - at >= HEADER.size:
             header = Header(*HEADER.unpack_from(buffer, at))
             if header.length > self.limit:
-                refuse("RW-FRAME-3", f"a body of at most {self.limit} octets", f"a length of {header.length}")
+                fail("RW-FRAME-3", f"a body of at most {self.limit} octets", f"a length of {header.length}")
             end = at + HEADER.size + header.length
             if end > len(buffer):
                 break
             octets = bytes(buffer[at:end])
             at = end
             self.log.append(Said(self.label, "S", octets))
-            self.tally.received += 1
+            self.stats.received += 1
             try:
                 frame = _decode(header, octets[HEADER.size :], "S")
             except RemoteProtocolError as error:
-                refuse(
-                    _BROKEN_BY.get(error.code, "RW-FRAME-7"), "a well-formed frame", f"{error} in {octets[:64].hex()}"
-                )
+                fail(_BROKEN_BY.get(error.code, "RW-FRAME-7"), "a well-formed frame", f"{error} in {octets[:64].hex()}")
             self._frame(frame)
         del buffer[:at]
 
     def _breach(self, requirement: str, expected: str, got: str) -> None:
-        refuse(requirement, expected, got)
+        fail(requirement, expected, got)
 
     def _frame(self, frame: Frame | Unknown) -> None:
         self.invariants.received(frame)
@@ -215,7 +213,7 @@ class Endpoint:
         match frame:
             case Message() if not frame.request:
                 stream = self._stream(frame.room)
-                self.tally.visit("membership", "LEAVING" if frame.room in self.leaving else "IN", "stream frame")
+                self.stats.visit("membership", "LEAVING" if frame.room in self.leaving else "IN", "stream frame")
                 self.model.streamed(stream, frame)
                 self.cursors[stream.room.number] = (stream.room.epoch, frame.seq)
             case Message():
@@ -226,12 +224,10 @@ class Endpoint:
                     self.write(self.note(Pong(frame.opaque)))
             case Pong():
                 if frame.opaque not in self.pongs:
-                    refuse("RW-PING-1", f"a PONG with one of {[p.hex() for p in self.pongs]}", frame_line(frame))
+                    fail("RW-PING-1", f"a PONG with one of {[p.hex() for p in self.pongs]}", frame_line(frame))
                 before = self.pongs.pop(frame.opaque)
                 if self.due and self.due[0].request <= before:
-                    refuse(
-                        "RW-PING-2", f"the reply to request {self.due[0].request} before the PONG", frame_line(frame)
-                    )
+                    fail("RW-PING-2", f"the reply to request {self.due[0].request} before the PONG", frame_line(frame))
             case Presence():
                 self.model.presence(self, self._stream(frame.room), frame)
             case Roster():
@@ -255,13 +251,13 @@ class Endpoint:
     def _stream(self, ref: int) -> Stream:
         stream = self.streams.get(ref)
         if stream is None:  # the watch has raised already, but for frames that it does not know
-            refuse("RW-LEAVE-2", "no frame of a stream outside of a membership", f"room {ref}")
+            fail("RW-LEAVE-2", "no frame of a stream outside of a membership", f"room {ref}")
         return stream
 
     def _reply(self, frame: Frame) -> None:
         if isinstance(frame, Error):
-            self.tally.codes["E", frame.code] += 1
-        self.tally.acknowledged += isinstance(frame, Ack)
+            self.stats.codes["E", frame.code] += 1
+        self.stats.acknowledged += isinstance(frame, Ack)
         if self.due and self.due[0].request == frame.request:
             due = self.due[0]
             due.judge(frame)
@@ -270,26 +266,26 @@ class Endpoint:
             self.errors.append(frame)
 
     def _evicted(self, frame: Evicted) -> None:
-        self.tally.codes["V", frame.code] += 1
-        self.tally.visit("membership", "LEAVING" if frame.room in self.leaving else "IN", "EVICTED")
+        self.stats.codes["V", frame.code] += 1
+        self.stats.visit("membership", "LEAVING" if frame.room in self.leaving else "IN", "EVICTED")
         stream = self.streams.pop(frame.room, None)
         if stream is None:
-            refuse("RW-LEAVE-2", "no EVICTED outside of a membership", frame_line(frame))
+            fail("RW-LEAVE-2", "no EVICTED outside of a membership", frame_line(frame))
         room = stream.room
         if frame.code == Code.LAGGED and stream.next > room.head + room.unknown:
-            refuse("RW-LAG-3", "no LAGGED for a member that was sent everything", frame_line(frame))
+            fail("RW-LAG-3", "no LAGGED for a member that was sent everything", frame_line(frame))
         if frame.code not in (Code.LAGGED, Code.ROOM_CLOSED, Code.KICKED, Code.BANNED, Code.LOG_RESET):
-            refuse("RW-CODE-1", "a code of class 6xx", frame_line(frame))
+            fail("RW-CODE-1", "a code of class 6xx", frame_line(frame))
         if frame.code != Code.LAGGED and stream.slow:
-            refuse("RW-LAG-3", "LAGGED for a member that did not read", frame_line(frame))
+            fail("RW-LAG-3", "LAGGED for a member that did not read", frame_line(frame))
         if stream.departed not in (0, PresenceKind.LEFT):
-            refuse("RW-PRESENCE-3", "PRESENCE(left) of a member that was evicted", "PRESENCE(lost)")
+            fail("RW-PRESENCE-3", "PRESENCE(left) of a member that was evicted", "PRESENCE(lost)")
         self.model.gone(self, room, PresenceKind.LEFT, seen=True)
 
     def _goaway(self, frame: Goaway) -> None:
-        self.tally.codes["G", frame.code] += 1
+        self.stats.codes["G", frame.code] += 1
         if frame.code not in Code._value2member_map_:
-            refuse("RW-CODE-1", "a code of section 16", frame_line(frame))
+            fail("RW-CODE-1", "a code of section 16", frame_line(frame))
         self.goaway = frame
 
     # --- the end
@@ -299,10 +295,10 @@ class Endpoint:
         while self.due:
             self.due.popleft().lost()
         for stream in self.streams.values():
-            self.tally.visit("membership", "any", "end of stream")
+            self.stats.visit("membership", "any", "end of stream")
             self.model.gone(self, stream.room, kind, seen=seen)
         self.streams.clear()
-        self.tally.visit("server", "any", "end of stream")
+        self.stats.visit("server", "any", "end of stream")
 
     def last_words(self) -> str:
         """How the connection stands, for people."""
@@ -313,21 +309,3 @@ class Endpoint:
 def _decode(header: Header, body: bytes, sender: str) -> Frame | Unknown:
     raw = RawFrame(header.type, header.flags, header.request, header.room, body)
     return decode(raw, "C" if sender == "C" else "S")
-
-
-def wire_lines(log: list[Said], most: int = 40) -> list[str]:
-    """The newest of what went over the wire, one line a frame."""
-    lines = []
-    for said in log[-most:]:
-        frames, rest = split_frames(said.octets)
-        arrow = "->" if said.sender == "C" else "<-"
-        if len(said.octets) >= 4 and said.octets.startswith(MAGIC):
-            lines.append(f"{said.client} {arrow} preface {said.octets.hex()}")
-            continue
-        lines += [f"{said.client} {arrow} {octets_line(one, 'C' if said.sender == 'C' else 'S')}" for one in frames]
-        if rest:
-            lines.append(f"{said.client} {arrow} {len(rest)} octets {rest[:32].hex()}")
-    return lines
-
-
-__all__ = ["Due", "Endpoint", "FrameType", "Said", "wire_lines"]

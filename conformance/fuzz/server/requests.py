@@ -6,9 +6,9 @@ from dataclasses import replace
 from random import Random
 from typing import cast
 
-from conformance.fuzz.failure import Content, refuse
+from conformance.fuzz.failure import Content, fail
 from conformance.fuzz.server.model import CAPACITY, Fate, Model, Room
-from conformance.fuzz.server.raw_client import Endpoint
+from conformance.fuzz.server.raw_client import RawClient
 from conformance.fuzz.server.steps import Step
 from conformance.wire.text import frame_line
 from protocol.frames import (
@@ -26,7 +26,7 @@ from protocol.frames import (
     Publish,
     Unknown,
 )
-from protocol.registry import CONTENT_RESERVE, GREASE, MAX_SAFE, RULES, Code, Flag, FrameType, PresenceKind
+from protocol.registry import CONTENT_RESERVE, GREASE, RULES, Code, Flag, FrameType, PresenceKind
 
 SPELLINGS: Sequence[tuple[str, ...]] = (
     ("lobby", "LOBBY", "Lobby"),
@@ -88,13 +88,13 @@ class Requests:
             spellings = tuple(name for name in spellings if name.isascii()) or ("cafe",)
         return f"{self.fresh} {spellings[spelling % len(spellings)]} {room // len(SPELLINGS)}"
 
-    def new_id(self, end: Endpoint, off_ms: int = 0) -> bytes:
+    def new_id(self, end: RawClient, off_ms: int = 0) -> bytes:
         """An id of the server's clock, or one that is off."""
         assert end.welcome
         now = end.welcome.now_ms + int((self._now() - end.welcomed) * 1000) + off_ms
         return max(0, now).to_bytes(6, "big") + self.random.randbytes(10)
 
-    def make(self, end: Endpoint, step: Step, item: str) -> bytes:
+    def make(self, end: RawClient, step: Step, item: str) -> bytes:
         """The octets of an item, with its reply expected; b"" for one that makes no sense now."""
         room = self.model.room(step.room)
         if item.startswith("join"):
@@ -127,14 +127,14 @@ class Requests:
         end.ask(request, lambda reply: expect_error(reply, asked.room, Code.UNKNOWN_REQUEST, "RW-TYPE-1"))
         return end.note(asked)
 
-    def model_visit(self, end: Endpoint, state: str, event: str) -> None:
+    def model_visit(self, end: RawClient, state: str, event: str) -> None:
         """Counts a transition of a membership."""
         if state:
-            end.tally.visit("membership", state, event)
+            end.stats.visit("membership", state, event)
 
     # --- joining, leaving
 
-    def _join(self, end: Endpoint, room: Room, step: Step, item: str) -> bytes:
+    def _join(self, end: RawClient, room: Room, step: Step, item: str) -> bytes:
         epoch, seq = end.cursors.get(room.number, (0, 0))
         back = step.number
         cursor = {
@@ -149,13 +149,13 @@ class Requests:
             cursor = (0, back)
         request = end.next_request()
         name = self.name(room.number, step.number)
-        end.tally.visit("membership", "OUT", "send JOIN")
+        end.stats.visit("membership", "OUT", "send JOIN")
         end.ask(request, lambda reply: self._joined(end, room, reply, name, cursor, step.roster))
         flags = Flag.ROSTER if step.roster else 0
         return end.note(Join(name, *cursor, flags=flags, request=request))
 
     def _joined(
-        self, end: Endpoint, room: Room, reply: Frame, name: str, cursor: tuple[int, int], roster: bool
+        self, end: RawClient, room: Room, reply: Frame, name: str, cursor: tuple[int, int], roster: bool
     ) -> None:
         assert end.welcome
         refused = isinstance(reply, Error) and reply.code == Code.NAME_INVALID
@@ -165,43 +165,43 @@ class Requests:
             expect_error(reply, room.ref, Code.ALREADY_JOINED, "RW-JOIN-1")
         elif len(end.streams) >= end.welcome.max_rooms:
             expect_error(reply, 0, Code.TOO_MANY_ROOMS, "RW-JOIN-2")
-            end.tally.visit("membership", "JOINING", "ERROR")
+            end.stats.visit("membership", "JOINING", "ERROR")
         elif isinstance(reply, Joined):
             if not name.isascii():
                 self.model.ascii_only = False
             stream = self.model.joined(end, room, reply, name, cursor, roster=roster)
             end.streams[reply.room] = stream
             end.cursors[room.number] = (reply.epoch, reply.start - 1)
-            end.tally.visit("membership", "JOINING", "JOINED")
+            end.stats.visit("membership", "JOINING", "JOINED")
         elif isinstance(reply, Error) and reply.code in CAPACITY:
             expect_room(reply, 0)
             self.model.tolerate(reply.code)
-            end.tally.visit("membership", "JOINING", "ERROR")
+            end.stats.visit("membership", "JOINING", "ERROR")
         elif isinstance(reply, Error) and reply.code == Code.NO_SUCH_ROOM and not room.epoch:
             expect_room(reply, 0)
             self.model.tolerate(reply.code)
         else:
-            refuse("RW-CURSOR-1", f"JOINED for {name!r}", frame_line(reply))
+            fail("RW-CURSOR-1", f"JOINED for {name!r}", frame_line(reply))
 
-    def _left(self, end: Endpoint, ref: int, reply: Frame) -> None:
+    def _left(self, end: RawClient, ref: int, reply: Frame) -> None:
         stream = end.streams.get(ref)
         if stream is None:
             expect_error(reply, ref, Code.NOT_JOINED, "RW-LEAVE-1")
             if ref in end.leaving:  # an EVICTED was under way
                 end.leaving.discard(ref)
-                end.tally.visit("membership", "LEAVING", "ERROR(NOT_JOINED)")
+                end.stats.visit("membership", "LEAVING", "ERROR(NOT_JOINED)")
             return
         if not isinstance(reply, Ok):
-            refuse("RW-REQUEST-2", "OK", frame_line(reply))
+            fail("RW-REQUEST-2", "OK", frame_line(reply))
         expect_room(reply, ref)
         del end.streams[ref]
         end.leaving.discard(ref)
-        end.tally.visit("membership", "LEAVING", "OK")
+        end.stats.visit("membership", "LEAVING", "OK")
         self.model.gone(end, stream.room, PresenceKind.LEFT, seen=True)
 
     # --- publishing
 
-    def _publish(self, end: Endpoint, room: Room, step: Step, item: str) -> bytes:
+    def _publish(self, end: RawClient, room: Room, step: Step, item: str) -> bytes:
         assert end.welcome
         if not room.ref:
             return b""
@@ -230,7 +230,7 @@ class Requests:
         end.ask(request, lambda reply: self._published(end, room, publish, mine, item, reply), lambda: _lost(mine))
         return end.note(publish)
 
-    def _flood(self, end: Endpoint, room: Room, step: Step) -> bytes:
+    def _flood(self, end: RawClient, room: Room, step: Step) -> bytes:
         """A few large messages, of the many that no transport holds."""
         assert end.welcome
         size = min(end.welcome.max_body - CONTENT_RESERVE, _FLOOD_MESSAGE)
@@ -239,13 +239,13 @@ class Requests:
         count = min(_FLOOD_AT_ONCE, self.buffers // size)
         return b"".join(self._publish(end, room, step, "flood-one") for _ in range(count))
 
-    def floods(self, end: Endpoint) -> int:
+    def floods(self, end: RawClient) -> int:
         """How many times "flood" makes more than all transports hold together."""
         assert end.welcome
         size = min(end.welcome.max_body - CONTENT_RESERVE, _FLOOD_MESSAGE)
         return -(-self.buffers // (size * _FLOOD_AT_ONCE))
 
-    def _content(self, end: Endpoint, room: Room, step: Step, item: str) -> tuple[bytes, Content, Field | None] | None:
+    def _content(self, end: RawClient, room: Room, step: Step, item: str) -> tuple[bytes, Content, Field | None] | None:
         """Id, content, and a field that is not relayed."""
         assert end.welcome
         self._count += 1
@@ -290,7 +290,7 @@ class Requests:
         return id, content, extra
 
     def _published(
-        self, end: Endpoint, room: Room, publish: Publish, mine: Fate | None, item: str, reply: Frame
+        self, end: RawClient, room: Room, publish: Publish, mine: Fate | None, item: str, reply: Frame
     ) -> None:
         assert end.welcome
         if mine:
@@ -300,7 +300,7 @@ class Requests:
             expect_error(reply, publish.room, Code.NOT_JOINED, "RW-LEAVE-1")
             return
         if not isinstance(reply, (Ack, Error)):
-            refuse("RW-REQUEST-2", "ACK or ERROR", line)
+            fail("RW-REQUEST-2", "ACK or ERROR", line)
         expect_room(reply, publish.room)
         fate = room.fates.get(publish.id)
         wanted: Code | None = None
@@ -332,7 +332,7 @@ class Requests:
                 room.fates.pop(publish.id, None)
         elif isinstance(reply, Error) and reply.code not in maybe:
             expected = "ACK with DUPLICATE" if known else "ACK"
-            refuse("RW-DEDUPE-1" if known else _rule_of(reply, publish), expected, line)
+            fail("RW-DEDUPE-1" if known else _rule_of(reply, publish), expected, line)
         if isinstance(reply, Error):
             if reply.code in CAPACITY:
                 self.model.tolerate(reply.code)
@@ -341,13 +341,13 @@ class Requests:
             room.fates.setdefault(publish.id, Fate(content))
             self.model.acknowledged(stream, publish, reply)
 
-    def _age_ms(self, end: Endpoint, publish: Publish) -> int:
+    def _age_ms(self, end: RawClient, publish: Publish) -> int:
         now = int.from_bytes(self.new_id(end)[:6], "big")
         return now - int.from_bytes(publish.id[:6], "big")
 
     # --- history
 
-    def _history(self, end: Endpoint, room: Room, step: Step, item: str) -> bytes:
+    def _history(self, end: RawClient, room: Room, step: Step, item: str) -> bytes:
         if not room.ref or "history" not in end.invariants.offered or not end.extended:
             return b""
         number = step.number
@@ -365,7 +365,7 @@ class Requests:
         flags = Flag.NEWEST if newest else 0
         return end.note(History(start, stop, limit, flags=flags, request=request, room=ref))
 
-    def _told(self, end: Endpoint, ref: int, asked: tuple[int, int, int, bool], reply: Frame) -> None:
+    def _told(self, end: RawClient, ref: int, asked: tuple[int, int, int, bool], reply: Frame) -> None:
         stream = end.streams.get(ref)
         if asked[1] and asked[1] < asked[0]:
             expect_error(reply, ref, Code.RANGE_INVALID, "RW-HISTORY-4")
@@ -377,7 +377,7 @@ class Requests:
         elif isinstance(reply, Error) and reply.code in (Code.UNAVAILABLE, Code.RATE_LIMITED):
             self.model.tolerate(reply.code)
         else:
-            refuse("RW-HISTORY-2", "HISTORY_END", frame_line(reply))
+            fail("RW-HISTORY-2", "HISTORY_END", frame_line(reply))
 
 
 def _lost(fate: Fate | None) -> None:
@@ -403,19 +403,16 @@ def _rule_of(reply: Error, publish: Publish) -> str:
 def expect_error(reply: Frame, room: int, code: Code, requirement: str) -> None:
     """Raises Failed unless the reply is ERROR with this code about this room."""
     if not isinstance(reply, Error) or reply.code != code:
-        refuse(requirement, f"ERROR({code.name})", frame_line(reply))
+        fail(requirement, f"ERROR({code.name})", frame_line(reply))
     expect_room(reply, room)
 
 
 def expect_room(reply: Frame, room: int) -> None:
     """Raises Failed unless the reply is about this room."""
     if reply.room != room:
-        refuse("RW-ERROR-4", f"room {room} in the reply", frame_line(reply))
+        fail("RW-ERROR-4", f"room {room} in the reply", frame_line(reply))
 
 
 def normal(text: str) -> str:
     """A name in the form in which a server sends it."""
     return unicodedata.normalize("NFC", text)
-
-
-__all__ = ["DROPPABLE", "MAX_SAFE", "Requests", "expect_error", "normal"]
