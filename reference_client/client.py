@@ -34,7 +34,7 @@ from reference_client.errors import (
 )
 from reference_client.room import Receipt, Room
 from reference_client.session.session import Session
-from reference_client.transport import Link, reason
+from reference_client.transport import Transport, reason
 
 DEFAULT_PORT = 7117
 
@@ -93,7 +93,7 @@ class Client:
         # The connection:
         self._started = False
         self._closing = False
-        self._link: Link | None = None
+        self._transport: Transport | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._deriving: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -207,14 +207,14 @@ class Client:
             async with asyncio.timeout(_LINGER + 1):
                 await self._closed.wait()
         except TimeoutError:
-            if self._link is not None:
-                self._link.abort()
+            if self._transport is not None:
+                self._transport.abort()
             await self._closed.wait()
         finally:
             if self._timer is not None:
                 self._timer.cancel()
-            if self._link is not None:
-                self._link.abort()
+            if self._transport is not None:
+                self._transport.abort()
 
     # --- what rooms call
 
@@ -258,25 +258,25 @@ class Client:
 
     # --- the connection
 
-    def link_up(self, link: Link) -> None:
+    def transport_up(self, transport: Transport) -> None:
         """The transport is connected."""
         if self.session.reconnect_at is None:
-            link.abort()
+            transport.abort()
             return
-        self._link = link
+        self._transport = transport
         self.session.connect(time.monotonic())
         self._pump()
 
-    def received(self, link: Link, data: bytes) -> None:
+    def data_received(self, transport: Transport, data: bytes) -> None:
         """Octets arrived."""
-        if link is self._link:
+        if transport is self._transport:
             self.session.receive_data(data, time.monotonic())
             self._pump()
 
-    def link_lost(self, link: Link, text: str) -> None:
+    def transport_lost(self, transport: Transport, text: str) -> None:
         """The transport has ended."""
-        if link is self._link:
-            self._link = None
+        if transport is self._transport:
+            self._transport = None
             self.session.connection_lost(time.monotonic(), text)
             self._pump()
 
@@ -285,18 +285,18 @@ class Client:
         failure = ""
         try:
             async with asyncio.timeout(self._connect_timeout):
-                _, link = await loop.create_connection(
-                    lambda: Link(self),
+                _, transport = await loop.create_connection(
+                    lambda: Transport(self),
                     self.host,
                     self.port,
                     ssl=self._tls,
                     server_hostname=self.host if self._tls else None,
                     happy_eyeballs_delay=0.25,
                 )
-            failure = link.objection
+            failure = transport.objection
         except (OSError, UnicodeError) as error:
             failure = reason(error)
-        if failure and self._link is None:  # else it was connected a moment too late, and is being closed
+        if failure and self._transport is None:  # else it was connected a moment too late, and is being closed
             self.session.connect_failed(time.monotonic(), failure)
         self._dialling = None
         self._pump()
@@ -309,15 +309,15 @@ class Client:
 
     def _pump(self) -> None:
         """Write, take events, and see to what is to be done later."""
-        session, link = self.session, self._link
+        session, transport = self.session, self._transport
         if self._deriving is None and (derivation := session.derivation) is not None and not self._closing:
             self._deriving = asyncio.get_running_loop().create_task(self._derive(derivation))
-        if link is not None:
-            link.write(session.data_to_send(time.monotonic()))
+        if transport is not None:
+            transport.write(session.data_to_send(time.monotonic()))
             if session.should_close:
-                link.close(_LINGER)
-            elif link.unwritten > _MAX_UNWRITTEN:
-                link.abort()
+                transport.close(_LINGER)
+            elif transport.unwritten > _MAX_UNWRITTEN:
+                transport.abort()
         while (event := session.next_event()) is not None:
             self._take(event)
         self._regulate()
@@ -328,11 +328,11 @@ class Client:
             self._timer.cancel()
             self._timer = None
         session = self.session
-        due = session.reconnect_at if self._link is None else session.next_timeout()
+        due = session.reconnect_at if self._transport is None else session.next_timeout()
         if due is None or not self._started or self._dialling is not None:
             return
         delay = due - time.monotonic()
-        if self._link is None and delay <= 0:
+        if self._transport is None and delay <= 0:
             self._dialling = asyncio.get_running_loop().create_task(self._dial())
         else:
             self._timer = asyncio.get_running_loop().call_later(max(delay, 0), self._time_out)
@@ -344,15 +344,15 @@ class Client:
 
     def _regulate(self) -> None:
         """Read no more than somebody takes; but whoever waits for a reply has to get it."""
-        if self._link is None:
+        if self._transport is None:
             return
         full = self._iterated and len(self._events) >= self._max_events
         waits = self._stop or self._published or self._pages or self._joins or self._leaves or self._closing
-        if full and not waits and not self._link.paused:
-            self._link.pause_reading()
+        if full and not waits and not self._transport.paused:
+            self._transport.pause_reading()
             self.session.pause_reading()
-        elif self._link.paused and (waits or len(self._events) <= self._max_events // 2):
-            self._link.resume_reading()
+        elif self._transport.paused and (waits or len(self._events) <= self._max_events // 2):
+            self._transport.resume_reading()
             self.session.resume_reading(time.monotonic())
 
     # --- events

@@ -11,73 +11,73 @@ from reference_client.tls import objection
 
 
 class Owner(Protocol):
-    """Who is told what a Link hears."""
+    """Who is told what a Transport hears."""
 
-    def link_up(self, link: "Link") -> None: ...
+    def transport_up(self, transport: "Transport") -> None: ...
 
-    def received(self, link: "Link", data: bytes) -> None: ...
+    def data_received(self, transport: "Transport", data: bytes) -> None: ...
 
-    def link_lost(self, link: "Link", text: str) -> None: ...
+    def transport_lost(self, transport: "Transport", text: str) -> None: ...
 
 
-class Link(asyncio.Protocol):
+class Transport(asyncio.Protocol):
     """Passes octets through, and says when it begins and ends."""
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
-        self._transport: asyncio.Transport | None = None
+        self._inner: asyncio.Transport | None = None
         self._closed = False
         self.objection = ""
         """Why the connection is of no use though the transport is up; then nobody was told of it."""
         self.paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._inner = cast(asyncio.Transport, transport)
         connected: socket.socket | None = transport.get_extra_info("socket")
         if connected is not None and connected.family in (socket.AF_INET, socket.AF_INET6):
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.objection = objection(transport.get_extra_info("ssl_object"))
         if self.objection:
-            self._transport.abort()
+            self._inner.abort()
         else:
-            self._owner.link_up(self)
+            self._owner.transport_up(self)
 
     def data_received(self, data: bytes) -> None:
-        self._owner.received(self, data)
+        self._owner.data_received(self, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         text = "the connection was lost"
-        self._owner.link_lost(self, f"{text}: {reason(exc)}" if isinstance(exc, OSError) else text)
+        self._owner.transport_lost(self, f"{text}: {reason(exc)}" if isinstance(exc, OSError) else text)
 
     def write(self, data: bytes) -> None:
-        if data and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        if data and self._inner is not None and not self._inner.is_closing():
+            self._inner.write(data)
 
     @property
     def unwritten(self) -> int:
         """Octets that the transport has not been able to write yet."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        return self._inner.get_write_buffer_size() if self._inner is not None else 0
 
     def pause_reading(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+        if self._inner is not None and not self._inner.is_closing():
+            self._inner.pause_reading()
             self.paused = True
 
     def resume_reading(self) -> None:
         self.paused = False
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        if self._inner is not None and not self._inner.is_closing():
+            self._inner.resume_reading()
 
     def close(self, patience: float) -> None:
         """Close when all is written, or after `patience` seconds."""
-        if self._transport is not None and not self._closed:
+        if self._inner is not None and not self._closed:
             self._closed = True
-            self._transport.close()
-            asyncio.get_running_loop().call_later(patience, self._transport.abort)
+            self._inner.close()
+            asyncio.get_running_loop().call_later(patience, self._inner.abort)
 
     def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+        if self._inner is not None:
+            self._inner.abort()
 
 
 def reason(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from protocol.client import ClientConnection
 from protocol.registry import Code, Flag
 from reference_client import events
 from reference_client.errors import TooManyPending
-from reference_client.session.membership import Room
+from reference_client.session.membership import RoomState
 from reference_client.session.outbox import Pace
 
 _MOST = 64
@@ -20,7 +20,7 @@ class HistoryRequest:
     """One HISTORY, and what of its reply has come."""
 
     ticket: int
-    room: Room
+    room: RoomState
     start: int
     end: int
     limit: int
@@ -28,7 +28,7 @@ class HistoryRequest:
     messages: list[events.MessageReceived] = field(default_factory=list)
 
 
-class Histories:
+class HistoryRequests:
     """HISTORY changes nothing, so it is simply asked again until it is answered.
 
     `shown` makes the event for a message.
@@ -37,7 +37,7 @@ class Histories:
     def __init__(
         self,
         emit: Callable[[events.Event], None],
-        shown: Callable[[Room, frames.Message], events.MessageReceived],
+        shown: Callable[[RoomState, frames.Message], events.MessageReceived],
     ) -> None:
         self._emit = emit
         self._shown = shown
@@ -71,7 +71,7 @@ class Histories:
                 self._waiting.remove(request)
         return None
 
-    def received(self, message: frames.Message) -> Room | None:
+    def received(self, message: frames.Message) -> RoomState | None:
         """A part of a reply; the room that it is about."""
         request = self._sent[message.request]
         request.messages.append(self._shown(request.room, message))
@@ -100,7 +100,7 @@ class Histories:
         request.messages.clear()
         self._waiting.insert(0, request)
 
-    def drop(self, room: Room, code: int | None, text: str) -> None:
+    def drop(self, room: RoomState, code: int | None, text: str) -> None:
         """The room is given up."""
         for request in [request for request in self._waiting if request.room is room]:
             self._waiting.remove(request)

@@ -23,7 +23,7 @@ class Member:
     verified: bool
 
 
-class Room:
+class RoomState:
     """A room that the application wants to be in, across connections.
 
     `state` is that of SPEC.md, section 9, on the present connection. `history` is how many old messages the first

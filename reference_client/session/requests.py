@@ -12,8 +12,8 @@ from protocol import frames
 from protocol.client import ClientConnection
 from protocol.registry import CONTENT_RESERVE, Code, Flag
 from reference_client import events
-from reference_client.session.history import Histories, HistoryRequest
-from reference_client.session.membership import Room
+from reference_client.session.history import HistoryRequest, HistoryRequests
+from reference_client.session.membership import RoomState
 from reference_client.session.outbox import Pace, Pending
 
 _OUR_MEMBERS = 64
@@ -23,7 +23,7 @@ _LEAVE_AGAIN = 1.0
 _REFUSED_AT_ONCE = (Code.ROOM_FULL, Code.SERVER_FULL)
 
 
-class Traffic:
+class Requests:
     """Requests of the application, until they are answered.
 
     `emit` is told what happens. `rng` makes the random part of ids.
@@ -33,38 +33,38 @@ class Traffic:
         self._rng = rng
         self._emit = emit
         self._roster = roster
-        self.rooms: dict[str, Room] = {}
+        self.rooms: dict[str, RoomState] = {}
         self.pending = 0
         """Publishes whose outcome the application has not been told, and the octets of their content."""
         self.octets = 0
         self.wake: float | None = None
         """When something may be sent that has to wait now; None if nothing waits for time alone."""
         self._members: deque[int] = deque(maxlen=_OUR_MEMBERS)  # what we are and were called
-        self._absent: dict[str, Room] = {}  # to be joined
-        self._busy: OrderedDict[str, Room] = OrderedDict()  # perhaps with something to publish, next in turn first
-        self._leaving: dict[str, Room] = {}
-        self._histories = Histories(emit, self._shown)
+        self._absent: dict[str, RoomState] = {}  # to be joined
+        self._busy: OrderedDict[str, RoomState] = OrderedDict()  # perhaps with something to publish, next in turn first
+        self._leaving: dict[str, RoomState] = {}
+        self._history = HistoryRequests(emit, self._shown)
         self._joins = Pace()
         # Of the present connection:
         self._connection: ClientConnection | None = None
         self._welcome: frames.Welcome | None = None
         self._welcomed = 0.0
-        self._by_ref: dict[int, Room] = {}
-        self._asked: dict[int, Room] = {}  # requests other than HISTORY
+        self._by_ref: dict[int, RoomState] = {}
+        self._asked: dict[int, RoomState] = {}  # requests other than HISTORY
         self._joining = 0
 
     # --- what the application wants
 
-    def join(self, room: Room) -> None:
+    def join(self, room: RoomState) -> None:
         self.rooms[room.name] = self._absent[room.name] = room
 
-    def leave(self, room: Room) -> None:
+    def leave(self, room: RoomState) -> None:
         room.leaving = True
         self._leaving[room.name] = room
         if room.state == "OUT" and room.outbox.idle:
             self._left(room)
 
-    def publish(self, room: Room, pending: Pending) -> None:
+    def publish(self, room: RoomState, pending: Pending) -> None:
         self.pending += 1
         self.octets += pending.size
         room.outbox.add(pending)
@@ -72,7 +72,7 @@ class Traffic:
 
     def ask(self, request: HistoryRequest) -> None:
         """Raises TooManyPending."""
-        self._histories.add(request)
+        self._history.add(request)
 
     def give_up(self, code: int | None, text: str) -> None:
         """The session ends: nothing more will be sent."""
@@ -87,7 +87,7 @@ class Traffic:
         self._welcome = welcome
         self._welcomed = now
         self._members.append(welcome.member)
-        self._histories.offered = "history" in frames.extensions(welcome)
+        self._history.offered = "history" in frames.extensions(welcome)
 
     def disconnected(self) -> None:
         """Nothing more will come on the present connection."""
@@ -96,7 +96,7 @@ class Traffic:
         self._by_ref.clear()
         self._asked.clear()
         self._joining = 0
-        self._histories.disconnected()
+        self._history.disconnected()
         for room in gone:
             room.outbox.disconnected()
             self._fail_waiting(room, None, "the connection was lost, and the room is not to be joined again")
@@ -117,7 +117,7 @@ class Traffic:
         if connection is None or connection.state != "OPEN":
             return
         self._send_joins(connection, now)
-        wake = self._histories.send(connection, now)
+        wake = self._history.send(connection, now)
         if wake is not None:
             self._wake_at(wake)
         self._send_publishes(connection, now)
@@ -152,7 +152,7 @@ class Traffic:
                 self._busy.move_to_end(room.name)
                 turn.append(room)
 
-    def _publish_next(self, room: Room, connection: ClientConnection, now: float) -> bool:
+    def _publish_next(self, room: RoomState, connection: ClientConnection, now: float) -> bool:
         """Send the room's next publish; False if there is none that may be sent now."""
         outbox = room.outbox
         assert self._welcome is not None
@@ -203,7 +203,7 @@ class Traffic:
     def replied(self, request: frames.Frame, reply: frames.Frame, now: float) -> None:
         """The final reply to a request about a room."""
         if isinstance(request, frames.History):
-            self._histories.replied(request, reply, now)
+            self._history.replied(request, reply, now)
             return
         room = self._asked.pop(request.request)
         if isinstance(request, frames.Publish):
@@ -224,7 +224,7 @@ class Traffic:
             elif isinstance(reply, frames.Error):
                 self._join_refused(room, reply, now)
 
-    def _joined(self, room: Room, reply: frames.Joined) -> None:
+    def _joined(self, room: RoomState, reply: frames.Joined) -> None:
         assert self._connection is not None
         self._joins.accepted()
         again = room.entered
@@ -247,7 +247,7 @@ class Traffic:
         if gap is not None:
             self._emit(gap)
 
-    def _join_refused(self, room: Room, error: frames.Error, now: float) -> None:
+    def _join_refused(self, room: RoomState, error: frames.Error, now: float) -> None:
         room.state = "OUT"
         retry = error.flags & Flag.RETRY and (room.entered or error.code not in _REFUSED_AT_ONCE)
         if room.leaving and (room.outbox.idle or not retry):
@@ -266,7 +266,7 @@ class Traffic:
         self._absent[room.name] = room
         self._emit(events.JoinFailed(room.name, error.code, error.text, wait))
 
-    def _publish_replied(self, request: frames.Publish, reply: frames.Frame, room: Room, now: float) -> None:
+    def _publish_replied(self, request: frames.Publish, reply: frames.Frame, room: RoomState, now: float) -> None:
         outbox = room.outbox
         if isinstance(reply, frames.Ack):
             pending = outbox.acknowledged(request.request)
@@ -289,7 +289,7 @@ class Traffic:
     def received(self, frame: frames.Frame, now: float) -> None:
         """A frame of a room's stream, EVICTED, or a part of a reply to HISTORY."""
         if isinstance(frame, frames.Message) and frame.request:
-            room = self._histories.received(frame)
+            room = self._history.received(frame)
             if room is not None:
                 self._recognise(room, frame)
             return
@@ -307,7 +307,7 @@ class Traffic:
         elif isinstance(frame, frames.Presence) and (moved := room.presence_received(frame)):
             self._emit(moved)
 
-    def _recognise(self, room: Room, frame: frames.Message) -> None:
+    def _recognise(self, room: RoomState, frame: frames.Message) -> None:
         """RW-RECOVER-2: our own message, of which we did not know whether it was published."""
         pending = room.outbox.found(frame.id)
         if pending is not None:
@@ -316,7 +316,7 @@ class Traffic:
                 pending, events.Published(pending.ticket, room.name, frame.id, epoch, frame.seq, frame.time_ms)
             )
 
-    def _shown(self, room: Room, frame: frames.Message) -> events.MessageReceived:
+    def _shown(self, room: RoomState, frame: frames.Message) -> events.MessageReceived:
         return events.MessageReceived(
             room.name,
             room.cursor[0],
@@ -332,7 +332,7 @@ class Traffic:
             frame.fields,
         )
 
-    def _evicted(self, room: Room, frame: frames.Evicted, now: float) -> None:
+    def _evicted(self, room: RoomState, frame: frames.Evicted, now: float) -> None:
         del self._by_ref[room.ref]
         if room.state == "LEAVING" or (room.leaving and room.outbox.idle):
             self._left(room)
@@ -353,24 +353,24 @@ class Traffic:
 
     # --- ends
 
-    def _left(self, room: Room) -> None:
+    def _left(self, room: RoomState) -> None:
         self._emit(events.Left(room.name))
         self._drop(room, None, "the room was left")
 
-    def _drop(self, room: Room, code: int | None, text: str) -> None:
+    def _drop(self, room: RoomState, code: int | None, text: str) -> None:
         """The room is no longer wanted; publishes that are under way may still be answered."""
         room.out()
         room.gone = True
         for rooms in (self.rooms, self._absent, self._busy, self._leaving):
             rooms.pop(room.name, None)
-        self._histories.drop(room, code, text)
+        self._history.drop(room, code, text)
         self._fail_waiting(room, code, text)
 
-    def _fail_waiting(self, room: Room, code: int | None, text: str) -> None:
+    def _fail_waiting(self, room: RoomState, code: int | None, text: str) -> None:
         for pending in room.outbox.give_up():
             self._fail(room, pending, code, text)
 
-    def _fail(self, room: Room, pending: Pending, code: int | None, text: str) -> None:
+    def _fail(self, room: RoomState, pending: Pending, code: int | None, text: str) -> None:
         """RW-PROMISE-6: a copy on an earlier connection makes the outcome unknown, whatever was said to this one."""
         self._settle(pending, events.PublishFailed(pending.ticket, room.name, code, text, pending.doubtful))
 

@@ -28,8 +28,7 @@ from protocol import frames
 from protocol.client import ClientConnection
 from protocol.codec import encode
 from protocol.errors import LocalProtocolError
-from protocol.events import Challenged, ClientEvent, ConnectionTerminated, DrainStarted, Received, Replied
-from protocol.events import Connected as Opened
+from protocol.events import Challenged, ClientEvent, Connected, ConnectionTerminated, DrainStarted, Received, Replied
 from protocol.registry import LIMITS, MAX_SAFE, Code, Flag, is_ignorable
 from protocol.scram import MECHANISM, ScramError
 from reference_client import events
@@ -37,9 +36,9 @@ from reference_client.errors import TooManyPending
 from reference_client.session.backoff import Backoff
 from reference_client.session.history import HistoryRequest
 from reference_client.session.login import Login
-from reference_client.session.membership import Member, Room
+from reference_client.session.membership import Member, RoomState
 from reference_client.session.outbox import Pending
-from reference_client.session.requests import Traffic
+from reference_client.session.requests import Requests
 
 SOFTWARE = "roomwire-chat/0.1.0"
 
@@ -82,7 +81,7 @@ class Session:
         self._max_octets = max_pending_octets
         self._tickets = 0
         self._events: deque[events.Event] = deque()
-        self._traffic = Traffic(rng, self._events.append, roster=roster)
+        self._requests = Requests(rng, self._events.append, roster=roster)
         self._backoff = Backoff(rng)
         self._reconnect_at = now
         self._ending: tuple[int | None, str] | None = None  # code and text of Closed
@@ -104,15 +103,15 @@ class Session:
     @property
     def pending(self) -> int:
         """How many publishes wait for an answer."""
-        return self._traffic.pending
+        return self._requests.pending
 
     def rooms(self) -> list[str]:
         """The rooms that the application is in, or is to be in again."""
-        return list(self._traffic.rooms)
+        return list(self._requests.rooms)
 
     def in_room(self, room: str) -> bool:
         """Whether the membership exists at present."""
-        return room in self._traffic.rooms and self._room(room).state == "IN"
+        return room in self._requests.rooms and self._room(room).state == "IN"
 
     def roster(self, room: str) -> list[Member]:
         """Who is in the room, as far as is known; nobody while it is quiet."""
@@ -133,18 +132,18 @@ class Session:
         be sent.
         """
         self._require_open()
-        _require(room not in self._traffic.rooms, f"already in the room {room!r}, or about to be")
+        _require(room not in self._requests.rooms, f"already in the room {room!r}, or about to be")
         epoch, since = cursor or (0, history)
         _require(0 <= since <= MAX_SAFE, "a seq, or a number of messages, is 0 to 2^53 - 1")
         _require_encodable(frames.Join(room, epoch, since, request=1))
-        self._traffic.join(Room(room, history, cursor))
-        self._traffic.pump(now)
+        self._requests.join(RoomState(room, history, cursor))
+        self._requests.pump(now)
 
     def leave(self, room: str, now: float) -> None:
         """Leave the room, once all that was published to it is answered. Left follows."""
         self._require_open()
-        self._traffic.leave(self._room(room))
-        self._traffic.pump(now)
+        self._requests.leave(self._room(room))
+        self._requests.pump(now)
 
     def publish(
         self, room: str, payload: bytes, now: float, *, ctype: int = 0, fields: tuple[frames.Field, ...] = ()
@@ -159,12 +158,12 @@ class Session:
         _require(all(is_ignorable(field.type) for field in fields), "fields of a message are ignorable")
         _require_encodable(frames.Publish(bytes(16), ctype, payload, fields))
         pending = Pending(self._tickets + 1, ctype, payload, fields)
-        waiting, octets = self._traffic.pending, self._traffic.octets
+        waiting, octets = self._requests.pending, self._requests.octets
         if waiting >= self._max_pending or (waiting and octets + pending.size > self._max_octets):
             raise TooManyPending(f"{waiting} messages wait for an answer")
         self._tickets += 1
-        self._traffic.publish(target, pending)
-        self._traffic.pump(now)
+        self._requests.publish(target, pending)
+        self._requests.pump(now)
         return pending.ticket
 
     def history(
@@ -178,9 +177,9 @@ class Session:
         self._require_open()
         _require(0 <= start <= MAX_SAFE and 0 <= end <= MAX_SAFE, "a seq is 0 to 2^53 - 1")
         _require(0 <= limit <= 0xFFFF, "the limit is 0 to 65535")
-        self._traffic.ask(HistoryRequest(self._tickets + 1, self._room(room), start, end, limit, newest))
+        self._requests.ask(HistoryRequest(self._tickets + 1, self._room(room), start, end, limit, newest))
         self._tickets += 1
-        self._traffic.pump(now)
+        self._requests.pump(now)
         return self._tickets
 
     def stop(self) -> None:
@@ -203,8 +202,8 @@ class Session:
         """The next thing that happened, or None."""
         return self._events.popleft() if self._events else None
 
-    def _room(self, name: str) -> Room:
-        room = self._traffic.rooms.get(name)
+    def _room(self, name: str) -> RoomState:
+        room = self._requests.rooms.get(name)
         if room is None:
             raise LocalProtocolError(f"not in the room {name!r}")
         return room
@@ -267,7 +266,7 @@ class Session:
         # by a GOAWAY, which says more.
         if connection.state in ("CLOSING", "CLOSED") and not isinstance(self._farewell, frames.Error):
             self._disconnected(Code.DRAINING, "the server is about to end", now)
-        self._traffic.pump(now)
+        self._requests.pump(now)
 
     def connection_lost(self, now: float, text: str = "the connection was lost") -> None:
         """The transport has ended; `text` says how."""
@@ -297,7 +296,7 @@ class Session:
         """When `handle_timeout` has something to do next, unless something else happens first."""
         if self._connection is None:
             return None
-        times = (self._connection.next_timeout(), self._traffic.wake)
+        times = (self._connection.next_timeout(), self._requests.wake)
         return min((time for time in times if time is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:
@@ -307,22 +306,22 @@ class Session:
         event = self._connection.handle_timeout(now)
         if event is not None:
             self._handle(event, now)
-        self._traffic.pump(now)
+        self._requests.pump(now)
 
     # --- what the server says
 
     def _handle(self, event: ClientEvent, now: float) -> None:
         match event:
             case Received(frame):
-                self._traffic.received(frame, now)
+                self._requests.received(frame, now)
             case Replied(frames.Hello(), frames.Error() as error):
                 self._farewell = error
             case Replied(frames.Stop(), reply):
                 refusal = (reply.code, reply.text) if isinstance(reply, frames.Error) else (None, "")
                 self._events.append(events.StopAnswered(*refusal))
             case Replied(request, reply):
-                self._traffic.replied(request, reply, now)
-            case Opened(welcome):
+                self._requests.replied(request, reply, now)
+            case Connected(welcome):
                 self._opened(welcome, now)
             case Challenged(data):
                 self._challenged(data, now)
@@ -366,7 +365,7 @@ class Session:
         self.welcome = welcome
         self._opened_at = now
         self.name = welcome.name
-        self._traffic.opened(self._connection, welcome, now)
+        self._requests.opened(self._connection, welcome, now)
         self._events.append(
             events.Connected(
                 welcome.member,
@@ -393,16 +392,16 @@ class Session:
         assert self._connection is not None
         if self._ending is None and (self._connection.version == 0 or _is_final(self._farewell)):
             self._ending = code, text
-        self._traffic.disconnected()
+        self._requests.disconnected()
         self._events.append(events.Disconnected(code, text, delay if self._ending is None else None))
         if self._ending is not None:
-            self._traffic.give_up(*self._ending)
+            self._requests.give_up(*self._ending)
 
     def _end(self, code: int | None, text: str, now: float) -> None:
         """No further connection is wanted."""
         self._ending = code, text
         if self._connection is None:
-            self._traffic.give_up(code, text)
+            self._requests.give_up(code, text)
             self._close_if_ending()
         else:
             self._connection.close(now, Code.NONE if code is None else Code(code))

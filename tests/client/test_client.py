@@ -323,7 +323,7 @@ def test_unread_events_stop_the_reading() -> None:
                     if event.seq == 2000:
                         break
             assert shown == list(range(1, 2001))
-            assert client._link is not None
+            assert client._transport is not None
 
     run(test())
 

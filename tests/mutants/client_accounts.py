@@ -10,8 +10,7 @@ from typing import Any
 from protocol import scram
 from protocol.frames import Hello
 from protocol.scram import ClientExchange
-from reference_client import adapter
-from reference_client import transport as link
+from reference_client import adapter, transport
 from reference_client.session import login as login_module
 from reference_client.tls import client_context
 from tests.mutants.clients import Patch, add, breaks, each, replaces, sends
@@ -116,7 +115,7 @@ def _any_host(context: ssl.SSLContext) -> None:
 
 
 add("older", "RW-TLS-1", _context(_older))
-add("no_agreement", "RW-TLS-4", replaces(link, "objection", lambda tls: ""))
+add("no_agreement", "RW-TLS-4", replaces(transport, "objection", lambda tls: ""))
 add("trusting", "RW-TLS-5", _context(_trusting))
 add("any_host", "RW-TLS-5", _context(_any_host))
 
@@ -124,4 +123,4 @@ add("any_host", "RW-TLS-5", _context(_any_host))
 @breaks("RW-TLS-1", "client/14/tls")
 def no_protocol(patch: Patch) -> None:
     _context(lambda context: context.set_alpn_protocols(["other/1"]))(patch)
-    patch.setattr(link, "objection", lambda tls: "")
+    patch.setattr(transport, "objection", lambda tls: "")

@@ -33,11 +33,11 @@ from protocol.registry import Code, Flag
 from reference_client.events import Gap
 from reference_client.session import session as session_module
 from reference_client.session.backoff import Backoff
-from reference_client.session.membership import Room
+from reference_client.session.membership import RoomState
 from reference_client.session.outbox import Outbox, Pace
-from reference_client.session.requests import Traffic
+from reference_client.session.requests import Requests
 from reference_client.session.session import Session
-from reference_client.transport import Link
+from reference_client.transport import Transport
 from tests.mutants.clients import (
     BROKEN,
     Patch,
@@ -68,9 +68,9 @@ add("silent", "RW-PROMISE-10", reports(lambda r: None if r.get("event") == "gap"
 
 @breaks("RW-PROMISE-10")
 def only_by_the_flag(patch: Patch) -> None:
-    plain = Room.joined
+    plain = RoomState.joined
     patch.setattr(
-        Room,
+        RoomState,
         "joined",
         lambda self, frame, membership: (
             plain(self, frame, membership) if frame.flags & Flag.GAP else (plain(self, frame, membership) and None)
@@ -108,7 +108,7 @@ def _sequenced(judge: Callable[[int, int], bool]) -> Callable[[Patch], None]:
 @breaks("RW-STREAM-1")
 def everything_is_shown(patch: Patch) -> None:
     _sequenced(lambda seq, cursor: True)(patch)
-    patch.setattr(Room, "shows", lambda self, seq: True)
+    patch.setattr(RoomState, "shows", lambda self, seq: True)
 
 
 @breaks("RW-STREAM-1")
@@ -148,13 +148,13 @@ add("gives_up", "RW-LAG-4", hears(only(Evicted, lambda f: replace(f, flags=0))))
 
 @breaks("RW-LAG-4")
 def old_is_new(patch: Patch) -> None:
-    plain = Room.shows
+    plain = RoomState.shows
 
-    def shows(self: Room, seq: int) -> bool:
+    def shows(self: RoomState, seq: int) -> bool:
         self.lagged = 0
         return plain(self, seq)
 
-    patch.setattr(Room, "shows", shows)
+    patch.setattr(RoomState, "shows", shows)
 
 
 add("insists", "RW-LAG-5", hears(only(Evicted, lambda f: replace(f, flags=Flag.RETRY))))
@@ -191,8 +191,8 @@ def other_content(patch: Patch) -> None:
 
 
 add("certain", "RW-PROMISE-6", reports(lambda r: {**r, "unknown": False} if "unknown" in r else r))
-add("own_clock", "RW-ID-1", replaces(Traffic, "_new_id", lambda self, now: _ulid(time.time() * 1000)))
-add("guessable", "RW-ID-1", replaces(Traffic, "_new_id", lambda self, now: _ulid(self._welcome.now_ms, _next())))
+add("own_clock", "RW-ID-1", replaces(Requests, "_new_id", lambda self, now: _ulid(time.time() * 1000)))
+add("guessable", "RW-ID-1", replaces(Requests, "_new_id", lambda self, now: _ulid(self._welcome.now_ms, _next())))
 _COUNT = itertools.count(1)
 
 
@@ -205,7 +205,7 @@ def _ulid(now_ms: float, tail: bytes = b"") -> bytes:
 
 
 add("blindly", "RW-DEDUPE-7", hears(only(Welcome, lambda f: replace(f, dedupe_ms=600_000))))
-add("early", "RW-DEDUPE-8", replaces(Room, "caught_up", property(lambda self: self.state == "IN")))
+add("early", "RW-DEDUPE-8", replaces(RoomState, "caught_up", property(lambda self: self.state == "IN")))
 
 
 @breaks("RW-ORDER-2")
@@ -246,9 +246,9 @@ def the_rest_at_once(patch: Patch) -> None:
     patch.setattr(Outbox, "take", take)
 
 
-add("from_nowhere", "RW-RECOVER-1", replaces(Room, "where", property(lambda self: (0, 0))))
+add("from_nowhere", "RW-RECOVER-1", replaces(RoomState, "where", property(lambda self: (0, 0))))
 add("blind", "RW-RECOVER-2", replaces(Outbox, "found", lambda self, id: None))
-add("twice", "RW-RECOVER-3", replaces(Room, "shows", lambda self, seq: True))
+add("twice", "RW-RECOVER-3", replaces(RoomState, "shows", lambda self, seq: True))
 
 
 # Connections, section 8.
@@ -267,15 +267,15 @@ def waits_for_ever(patch: Patch) -> None:
 
 @breaks("RW-HEARTBEAT-4")
 def reads_nothing_while_it_writes(patch: Patch) -> None:
-    plain = Link.write
+    plain = Transport.write
 
-    def write(self: Link, data: bytes) -> None:
+    def write(self: Transport, data: bytes) -> None:
         plain(self, data)
         if self.unwritten:
-            assert self._transport
-            self._transport.pause_reading()
+            assert self._inner
+            self._inner.pause_reading()
 
-    patch.setattr(Link, "write", write)
+    patch.setattr(Transport, "write", write)
 
 
 add("ping", "RW-CLOSE-1", sends(each(Goaway, as_is, lambda f: Ping(bytes(8)))))
@@ -309,12 +309,12 @@ add("insists", "RW-RECONNECT-4", replaces(session_module, "_is_final", lambda fa
 
 @breaks("RW-PROMISE-10")
 def always_a_gap(patch: Patch) -> None:
-    plain = Room.joined
+    plain = RoomState.joined
 
-    def joined(self: Room, frame: Joined, membership: Any) -> Any:
+    def joined(self: RoomState, frame: Joined, membership: Any) -> Any:
         return plain(self, frame, membership) or Gap(self.name, 0, 0, frame.epoch, frame.start)
 
-    patch.setattr(Room, "joined", joined)
+    patch.setattr(RoomState, "joined", joined)
 
 
 @breaks("RW-HEARTBEAT-2")

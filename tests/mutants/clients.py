@@ -44,7 +44,7 @@ from protocol.frames import (
 from protocol.framing import FrameReader
 from protocol.registry import CODES, MAGIC, Code, Flag
 from reference_client.adapter import Adapter
-from reference_client.session import requests as traffic_module
+from reference_client.session import requests
 from reference_client.session.outbox import Pace
 
 Patch = pytest.MonkeyPatch
@@ -310,7 +310,7 @@ def dies_without_a_word(patch: Patch) -> None:
     patch.setattr(Connection, "_fail", fail)
 
 
-add("sends_too_much", "RW-FRAME-3", replaces(traffic_module, "CONTENT_RESERVE", -(10**6)))
+add("sends_too_much", "RW-FRAME-3", replaces(requests, "CONTENT_RESERVE", -(10**6)))
 add("overlooked", "RW-FRAME-6", overlooks(BadHeader))
 for _requirement in ("RW-FRAME-7", "RW-FIELD-4", "RW-FIELD-3", "RW-CHECK-4", "RW-CHECK-6"):
     add("overlooked", _requirement, overlooks(Malformed))
