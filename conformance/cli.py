@@ -24,9 +24,9 @@ from conformance.commands import reports as report_commands
 from conformance.commands.run import Session
 from conformance.fuzz import cli as fuzz_cli
 from conformance.fuzz import script_file
-from conformance.harness import config as declaration
 from conformance.harness.baseline import BaselineError
 from conformance.harness.case import Case, check
+from conformance.harness.config import Config, ConfigError
 from conformance.harness.exit_status import FAILS, FAULT, INTERRUPTED, USAGE
 from conformance.harness.judge import Report
 from conformance.harness.options import DECLARATIONS, Options, UsageError
@@ -69,7 +69,7 @@ _WRONG_USAGE = (
     BaselineError,
     UsageError,
     CommandError,
-    declaration.DeclarationError,
+    ConfigError,
     replay.ReplayError,
     script_file.ScriptFileError,
     init.InitError,
@@ -217,7 +217,7 @@ def all_cases() -> list[Case]:
 
 
 def _options(args: argparse.Namespace, target: Sequence[str]) -> Options:
-    said = declaration.read(args.config) if args.config else declaration.Declaration()
+    said = Config.read(args.config) if args.config else Config()
     again = [part for name in args.declare for part in ("--declare", name)]
     again += ["--config", str(args.config)] if args.config else []
     again += ["--tls"] if getattr(args, "tls", False) else []

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from conformance.harness import baseline
-from conformance.harness import config as declaration
 from conformance.harness.case import Case, check
+from conformance.harness.config import Config, ConfigError
 from conformance.harness.options import Options
 from conformance.harness.process import CommandError, Unreachable, Unstartable, arguments
 from conformance.harness.verdicts import Result, Verdict
@@ -47,7 +47,7 @@ class Run:
         if address and command:
             raise pytest.UsageError("give one of --roomwire-server and --roomwire-exec")
         path = option("--roomwire-config")
-        said = declaration.read(Path(path)) if path else declaration.Declaration()
+        said = Config.read(Path(path)) if path else Config()
         path = option("--roomwire-baseline")
         if command:
             arguments(command, {"port": 0, "host": "", "dir": ""})
@@ -100,7 +100,7 @@ def make(config: pytest.Config) -> "Plugin":
     try:
         check(server_cases(), load())
         return Plugin(Run(config))
-    except (declaration.DeclarationError, baseline.BaselineError, CommandError) as error:
+    except (ConfigError, baseline.BaselineError, CommandError) as error:
         raise pytest.UsageError(str(error)) from None
 
 

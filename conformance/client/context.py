@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from conformance.client.raw_server import RawServer, ScriptedServer
-from conformance.client.target import DrivenClient, Launch, Report
+from conformance.client.raw_server import Listener, RawServer
+from conformance.client.target import ClientTarget, Launch, Report
 from conformance.harness.options import Options
 from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.tls import authority
@@ -63,21 +63,21 @@ class Room:
         return Message(seq, NOW_MS + seq % 10**6, payload=payload, room=self.ref, **values)
 
 
-class ClientContext:
+class Context:
     """One case under way. Its client, server and connections end with it."""
 
     def __init__(self, launch: Launch, options: Options, gate: asyncio.Semaphore | None = None) -> None:
         self.options = options
         self.log = WireLog()
-        self.server = ScriptedServer(self.log, options.timeout)
+        self.server = Listener(self.log, options.timeout)
         self._launch = launch
         self._gate = gate or asyncio.Semaphore(1)
-        self._client: DrivenClient | None = None
+        self._client: ClientTarget | None = None
         self._connect = 0
         self._ref = 4
 
     @property
-    def client(self) -> DrivenClient:
+    def client(self) -> ClientTarget:
         """The client under test."""
         assert self._client, "start it first"
         return self._client
@@ -100,7 +100,7 @@ class ClientContext:
         # Programs that start are busy: a few at a time, so that those under way keep their times.
         async with self._gate:
             program = await self._launch(self.server.host, self.server.port)
-            self._client = DrivenClient(program, self.options.timeout, self.log)
+            self._client = ClientTarget(program, self.options.timeout, self.log)
             await self._client.start(self.options.ready)
 
     async def begin(self) -> None:
@@ -118,7 +118,7 @@ class ClientContext:
 
     def finish(self) -> None:
         """Raises Failed for what a client did wrong unasked."""
-        for wire in self.server.wires:
+        for wire in self.server.connections:
             if wire.breaches:
                 raise wire.breaches[0]
 

@@ -1,6 +1,6 @@
 """What every client must keep on every connection, whatever a case is about.
 
-`ClientInvariants` see all frames of one connection, `CaseInvariants` what has to hold over all connections of a case.
+`Invariants` see all frames of one connection, `CaseInvariants` what has to hold over all connections of a case.
 They know just enough to say when a frame of the client breaks a requirement.
 """
 
@@ -38,7 +38,7 @@ class CaseInvariants:
 
 
 @dataclass
-class ClientInvariants:
+class Invariants:
     """Judges what a client sends on one connection; `breach(requirement, expected, got)` is told of the rest."""
 
     breach: Callable[[str, str, str], None]

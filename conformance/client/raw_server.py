@@ -1,7 +1,7 @@
 """A server made of octets: what a case lets a client talk to.
 
 It says what it is told and knows no states: a case writes each frame, well-formed or literal. It keeps all that
-the client sends until the case takes it, and a `ClientInvariants` sees everything.
+the client sends until the case takes it, and a `Invariants` sees everything.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterable
 
-from conformance.client.invariants import CaseInvariants, ClientInvariants
+from conformance.client.invariants import CaseInvariants, Invariants
 from conformance.harness.connection import F, RawConnection, reset
 from conformance.harness.verdicts import Failed, HarnessFault
 from conformance.wire.log import WireLog
@@ -43,14 +43,14 @@ class RawServer(RawConnection):
         super().__init__(label, reader, writer, log, timeout)
         self.at = time.monotonic()
         self.octet_times: list[float] = []
-        self.invariants = ClientInvariants(self._breach, case_invariants)
+        self.invariants = Invariants(self._breach, case_invariants)
         self._said_goaway = False
         self._pings: set[bytes] = set()
         self._may_read = asyncio.Event()
         self._may_read.set()
 
     @property
-    def observer(self) -> ClientInvariants:
+    def observer(self) -> Invariants:
         return self.invariants
 
     # Sending.
@@ -217,11 +217,11 @@ class RawServer(RawConnection):
         return self.invariants.welcome
 
 
-class ScriptedServer:
+class Listener:
     """Listens on a port of its own for one case. `wires` are the connections, in the order in which they came."""
 
     def __init__(self, log: WireLog, timeout: float) -> None:
-        self.wires: list[RawServer] = []
+        self.connections: list[RawServer] = []
         self.host = "127.0.0.1"
         self.port = 0
         self.case_invariants = CaseInvariants()
@@ -249,15 +249,15 @@ class ScriptedServer:
             return
         raw = writer.get_extra_info("socket")
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        label = chr(ord("A") + len(self.wires) % 26)
+        label = chr(ord("A") + len(self.connections) % 26)
         self._log.event(label, "the client connects")
-        self.wires.append(RawServer(label, reader, writer, self._log, self._timeout, self.case_invariants))
+        self.connections.append(RawServer(label, reader, writer, self._log, self._timeout, self.case_invariants))
         self.news.set()
 
     async def accept(self, within: float, requirement: str = "") -> RawServer:
         """The next connection. Raises Failed when none comes in time, in seconds."""
         deadline = time.monotonic() + within
-        while len(self.wires) <= self._taken:
+        while len(self.connections) <= self._taken:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise Failed("the client to connect", f"nothing within {within:g} s", requirement)
@@ -265,12 +265,12 @@ class ScriptedServer:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.news.wait(), left)
         self._taken += 1
-        return self.wires[self._taken - 1]
+        return self.connections[self._taken - 1]
 
     async def close(self) -> None:
         """Ends all connections, and listens no more."""
         self._closed = True
         if self._server:
             self._server.close()
-        for wire in self.wires:
+        for wire in self.connections:
             await wire.close(abort=True)

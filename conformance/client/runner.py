@@ -7,13 +7,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from conformance.client.context import ClientContext
-from conformance.client.target import Broken, Launch
+from conformance.client.context import Context
+from conformance.client.target import Launch
 from conformance.harness.case import Case
 from conformance.harness.judge import Report, in_time, judge
 from conformance.harness.options import Options
 from conformance.harness.process import Unreachable
-from conformance.harness.verdicts import ACCEPTED, CaseEnd, Crashed, Failed, Inconclusive, Result, combine
+from conformance.harness.verdicts import (
+    ACCEPTED,
+    CaseEnd,
+    ContractBroken,
+    Crashed,
+    Failed,
+    Inconclusive,
+    Result,
+    combine,
+)
 from conformance.spec.tables import Spec
 
 _IN_A_ROW = 12  # deaths or broken contracts, after which the command is given up
@@ -51,7 +60,7 @@ class ClientRunner:
 
         One that does something wrong on its way is there, and the cases will say what.
         """
-        context = ClientContext(self._launch, self._options)
+        context = Context(self._launch, self._options)
         try:
             await context.start()
             self.greeting = context.client.greeting
@@ -87,7 +96,7 @@ class ClientRunner:
         self._failures += result.verdict not in ACCEPTED
 
     async def _try(self, case: Case) -> Result:
-        context = ClientContext(self._launch, self._options, self._gate)
+        context = Context(self._launch, self._options, self._gate)
         began = time.monotonic()
         end: Exception | None = None
         try:
@@ -101,7 +110,7 @@ class ClientRunner:
             end = exception
         finally:
             await context.close()
-        self._in_a_row = self._in_a_row + 1 if isinstance(end, Broken | Crashed) else 0
+        self._in_a_row = self._in_a_row + 1 if isinstance(end, ContractBroken | Crashed) else 0
         if self._in_a_row >= _IN_A_ROW:
             self._given_up = self._given_up or f"given up after {_IN_A_ROW} cases in a row: {end}"
         result = judge(case, self._spec, end, time.monotonic() - began, context.log, self._options)
@@ -114,7 +123,7 @@ class ClientRunner:
         return 12 * self._options.timeout + 15
 
     @staticmethod
-    async def _steps(case: Case, context: ClientContext) -> None:
+    async def _steps(case: Case, context: Context) -> None:
         await context.begin()
         try:
             await case.run(context)

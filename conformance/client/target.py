@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from conformance.harness.process import Program, Unreachable, arguments
-from conformance.harness.verdicts import Crashed, Failed
+from conformance.harness.verdicts import ContractBroken, Crashed, Failed
 from conformance.wire.log import WireLog
 
 CONTRACT = 1
@@ -39,10 +39,6 @@ _LOGGED = 8000  # characters of a line that a trace keeps
 _MOST_LINES = 20_000  # of one client in one case, after which it is not read any further
 
 Report = dict[str, Any]
-
-
-class Broken(Failed):
-    """The program does not keep the contract, so that nothing more can be said about it."""
 
 
 class Running(Protocol):
@@ -90,7 +86,7 @@ def launcher(command: str) -> Launch:
     return launch
 
 
-class DrivenClient:
+class ClientTarget:
     """A client that has said it is ready. `timeout` bounds each expectation, in seconds."""
 
     def __init__(self, program: Running, timeout: float, log: WireLog) -> None:
@@ -103,7 +99,7 @@ class DrivenClient:
         self.taken: set[int] = set()
         self.said: list[str] = []
         self.ended = False
-        self._broken: Broken | None = None
+        self._broken: ContractBroken | None = None
         self._commands = 0
         self._lines = 0
         self.news = asyncio.Event()
@@ -146,7 +142,7 @@ class DrivenClient:
         await self.program.stop(kill=True)
 
     @property
-    def broken(self) -> Broken | None:
+    def broken(self) -> ContractBroken | None:
         """How it has broken the contract, if it has."""
         return self._broken
 
@@ -167,7 +163,7 @@ class DrivenClient:
         try:
             await asyncio.wait_for(self.program.stdin.drain(), self.timeout)
         except TimeoutError:
-            raise Broken("the client to read its commands", f"nothing read for {self.timeout:g} s") from None
+            raise ContractBroken("the client to read its commands", f"nothing read for {self.timeout:g} s") from None
         except OSError:
             self.ended = True
 
@@ -187,25 +183,25 @@ class DrivenClient:
                     await asyncio.sleep(0)  # a client that never stops must not keep others from their turn
                     del self.said[:-200]
         except (ValueError, OSError) as error:
-            self._broken = Broken("a line of JSON", _short(error))
+            self._broken = ContractBroken("a line of JSON", _short(error))
         if not self._broken:
             self.ended = True
         self.news.set()
 
     def _take_in(self, line: bytes) -> None:
         if self._lines > _MOST_LINES:
-            self._broken = Broken("reports of what happens", f"more than {_MOST_LINES} lines")
+            self._broken = ContractBroken("reports of what happens", f"more than {_MOST_LINES} lines")
             return
         try:
             report = json.loads(line)
         except ValueError:
-            self._broken = Broken("a line of JSON", _short(line))
+            self._broken = ContractBroken("a line of JSON", _short(line))
             return
         known = isinstance(report, dict) and (report.get("event") in EVENTS or "unsupported" in report)
         if known:
             self.reports.append(report)
         elif not isinstance(report, dict) or "event" not in report:
-            self._broken = Broken("a report with a name in `event`", _short(line))
+            self._broken = ContractBroken("a report with a name in `event`", _short(line))
 
     async def wait(
         self, find: Callable[[], Report | None], expected: str, requirement: str = "", within: float | None = None

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
-from conformance.codec.target import CodecContext
+from conformance.codec.context import Context
 from conformance.codec.values import differences
 from conformance.files import VECTORS
-from conformance.harness.case import Case, Register
+from conformance.harness.case import Case, CaseRegistry
 from conformance.harness.verdicts import Failed
 
 _WHOLE = 192  # octets up to which a frame is cut at each place
@@ -80,20 +80,20 @@ def cuts(length: int) -> Iterable[int]:
     return sorted({1, 4, 15, 16, 17, length - 1, *range(1, length, max(1, length // _CUTS))})
 
 
-async def _decode(t: CodecContext, vector: Vector) -> None:
+async def _decode(t: Context, vector: Vector) -> None:
     op = "preface" if vector.frame.endswith("_PREFACE") else "decode"
     answer = await t.ask(op, sender=vector.sender, hex=vector.hex, limit=vector.limit)
     _same_frame(vector, answer, op)
 
 
-async def _encode(t: CodecContext, vector: Vector) -> None:
+async def _encode(t: Context, vector: Vector) -> None:
     answer = await t.ask("encode", frame=vector.frame, value=vector.value)
     found = answer.get("hex", answer)
     if not isinstance(found, str) or found.lower() != vector.hex:
         raise Failed(f'"hex": {vector.hex}', json.dumps(found))
 
 
-async def _feed(t: CodecContext, vector: Vector) -> None:
+async def _feed(t: Context, vector: Vector) -> None:
     octets = vector.octets
     for chunks in _pieces(octets):
         answer = await t.feed(vector.sender, chunks, vector.limit)
@@ -123,14 +123,14 @@ def _same_frame(vector: Vector, answer: Any, what: str) -> None:
         raise Failed(f"{vector.frame}: {wrong[0].expected} ({what})", f"{vector.frame}: {wrong[0].found}")
 
 
-async def _refuse(t: CodecContext, vector: Vector) -> None:
+async def _refuse(t: Context, vector: Vector) -> None:
     await t.control()
     answer = await t.ask("decode", sender=vector.sender, hex=vector.hex, limit=vector.limit)
     _refused(vector, answer, "decode")
     await t.alive()
 
 
-async def _refuse_fed(t: CodecContext, vector: Vector) -> None:
+async def _refuse_fed(t: Context, vector: Vector) -> None:
     await t.control()
     for chunks in _pieces(vector.octets):
         _refused(vector, await t.feed(vector.sender, chunks, vector.limit), f"feed, cut at {len(chunks[0])}")
@@ -142,7 +142,7 @@ def _refused(vector: Vector, answer: dict[str, Any], what: str) -> None:
         raise Failed(f'"error": "{vector.error}" and no frame ({what})', json.dumps(answer))
 
 
-async def _sequence(t: CodecContext, sender: str) -> None:
+async def _sequence(t: Context, sender: str) -> None:
     taken = [v for v in vectors("valid.jsonl") if v.sender == sender and not v.frame.endswith("_PREFACE")]
     octets = b"".join(vector.octets for vector in taken)
     for size in _SIZES:
@@ -155,7 +155,7 @@ async def _sequence(t: CodecContext, sender: str) -> None:
             _same_frame(vector, frame, f"{vector.id} in pieces of {size}")
 
 
-async def _refused_behind(t: CodecContext, sender: str) -> None:
+async def _refused_behind(t: Context, sender: str) -> None:
     """Frames before a bad one are given back; the bad one and what follows are not."""
     await t.control()
     first, last = t.ping(), t.ping()
@@ -171,10 +171,10 @@ async def _refused_behind(t: CodecContext, sender: str) -> None:
 @cache
 def codec_cases() -> tuple[Case, ...]:
     """All of them, in the order of the document."""
-    register = Register("codec")
+    register = CaseRegistry("codec")
 
     def add(kind: str, vector: Vector, text: str, step: Any, *requirements: str) -> None:
-        async def run(t: CodecContext) -> None:
+        async def run(t: Context) -> None:
             await step(t, vector)
 
         register.add(f"{vector.section}/{kind}/{vector.id}", requirements, f"{text}: {vector.note}.", run)
@@ -195,11 +195,11 @@ def codec_cases() -> tuple[Case, ...]:
     return tuple(sorted(register.cases.values(), key=lambda case: [int(part) for part in case.section.split(".")]))
 
 
-def _define_streams(register: Register, sender: str) -> None:
-    async def sequence(t: CodecContext) -> None:
+def _define_streams(register: CaseRegistry, sender: str) -> None:
+    async def sequence(t: Context) -> None:
         await _sequence(t, sender)
 
-    async def behind(t: CodecContext) -> None:
+    async def behind(t: Context) -> None:
         await _refused_behind(t, sender)
 
     who = {"C": "a client", "S": "a server"}[sender]

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from conformance.codec.target import Broken, CodecContext, CodecProgram
+from conformance.codec.context import Context
+from conformance.codec.target import CodecTarget
 from conformance.harness.case import Case
 from conformance.harness.judge import Report, in_time, judge
 from conformance.harness.options import Options
 from conformance.harness.process import Unreachable, Unstartable
-from conformance.harness.verdicts import ACCEPTED, Crashed, Result, combine
+from conformance.harness.verdicts import ACCEPTED, ContractBroken, Crashed, Result, combine
 from conformance.spec.tables import Spec
 from conformance.wire.log import WireLog
 
@@ -41,32 +42,32 @@ class CodecRunner:
         await asyncio.gather(*(self._work(queue, first if at == 0 else None) for at in range(workers)))
         return self.results
 
-    async def _start(self) -> CodecProgram:
-        codec = await CodecProgram.start(self._command, self._options.ready, self._options.timeout)
+    async def _start(self) -> CodecTarget:
+        codec = await CodecTarget.start(self._command, self._options.ready, self._options.timeout)
         self.greeting = codec.greeting
         return codec
 
-    async def _work(self, queue: list[Case], codec: CodecProgram | None) -> None:
+    async def _work(self, queue: list[Case], codec: CodecTarget | None) -> None:
         in_a_row = 0
         try:
             while queue and not self._enough:
                 case = queue.pop()
                 began = time.monotonic()
                 end: Exception | None = None
-                context: CodecContext | None = None
+                context: Context | None = None
                 try:
                     in_time(self._options, began - self._began)
                     if self._given_up:
                         raise Crashed(self._given_up)
                     codec = codec or await self._start()
-                    context = CodecContext(codec)
+                    context = Context(codec)
                     await case.run(context)
                 except (Unreachable, Unstartable) as reason:
                     end = Crashed(str(reason))
                 except Exception as exception:
                     end = exception
                 stderr = ""
-                in_a_row = in_a_row + 1 if isinstance(end, (Broken, Crashed)) else 0
+                in_a_row = in_a_row + 1 if isinstance(end, (ContractBroken, Crashed)) else 0
                 if in_a_row and codec:
                     await codec.stop()
                     stderr, codec = codec.stderr, None
@@ -81,9 +82,7 @@ class CodecRunner:
     def _enough(self) -> bool:
         return bool(self._options.max_failures) and self._failures >= self._options.max_failures
 
-    def _add(
-        self, case: Case, end: BaseException | None, seconds: float, context: CodecContext | None, stderr: str
-    ) -> None:
+    def _add(self, case: Case, end: BaseException | None, seconds: float, context: Context | None, stderr: str) -> None:
         log = context.log if context else WireLog()
         result = judge(case, self._spec, end, seconds, log, self._options)
         said = tuple(context.said) if context and end else ()

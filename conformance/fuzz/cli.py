@@ -18,7 +18,7 @@ from conformance.fuzz.server.fuzzer import ServerFuzz
 from conformance.fuzz.server.hosted import Hosted
 from conformance.fuzz.server.player import Player, last_frames
 from conformance.fuzz.stats import Stats
-from conformance.harness import config as declaration
+from conformance.harness.config import Config
 from conformance.harness.exit_status import CONFORMS, FAILS, UNREACHABLE
 from conformance.harness.options import DECLARATIONS
 from conformance.harness.process import CommandError, Unreachable, Unstartable, arguments
@@ -88,7 +88,7 @@ def _common(parser: argparse.ArgumentParser, seconds: Callable[[str], float], co
 
 
 def options(args: argparse.Namespace) -> Options:
-    """The options of the command line. Raises declaration.DeclarationError."""
+    """The options of the command line. Raises ConfigError."""
     said = declared(args)
     return Options(
         seed=args.seed,
@@ -105,10 +105,10 @@ def options(args: argparse.Namespace) -> Options:
     )
 
 
-def declared(args: argparse.Namespace) -> declaration.Declaration:
-    """What is said of the target by --config and --declare. Raises declaration.DeclarationError."""
+def declared(args: argparse.Namespace) -> Config:
+    """What is said of the target by --config and --declare. Raises ConfigError."""
     file = getattr(args, "config", None)
-    said = declaration.read(file) if file else declaration.Declaration()
+    said = Config.read(file) if file else Config()
     return replace(said, features=said.features | frozenset(getattr(args, "declare", ())))
 
 

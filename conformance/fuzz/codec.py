@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 
 from conformance.codec import reference as reference_codec
-from conformance.codec.target import Broken, CodecProgram
+from conformance.codec.target import CodecTarget
 from conformance.codec.values import differences
 from conformance.fuzz import strategies
 from conformance.fuzz.options import Options
@@ -24,7 +24,7 @@ from conformance.fuzz.progress import Progress
 from conformance.fuzz.stats import Stats
 from conformance.harness.exit_status import CONFORMS, FAILS
 from conformance.harness.process import arguments
-from conformance.harness.verdicts import CaseEnd
+from conformance.harness.verdicts import CaseEnd, ContractBroken
 from conformance.wire.log import WireLog
 from conformance.wire.octets import HEADER, Header
 from conformance.wire.octets import decode as declared
@@ -184,7 +184,7 @@ class CodecFuzz:
             self.found.append(differs)
 
     async def _with_program(self) -> None:
-        codec = await CodecProgram.start(self.command, 15.0, self.options.timeout)
+        codec = await CodecTarget.start(self.command, 15.0, self.options.timeout)
         log = WireLog()
         try:
             while not self.progress.over and len(self.found) < self.options.max_failures:
@@ -196,7 +196,7 @@ class CodecFuzz:
                     differs = disagree(sender, octets, expected, answer)
                     if differs is None and "frame" in expected:
                         differs = await self._written(codec, log, sender, octets, expected)
-                except Broken as end:
+                except ContractBroken as end:
                     differs = Differs(sender, octets, "the program", "an answer", str(end))
                 except CaseEnd as end:
                     differs = Differs(sender, octets, "the program", "an answer", f"{type(end).__name__}: {end}")
@@ -204,12 +204,12 @@ class CodecFuzz:
                 self.progress.show()
                 if differs and codec.died:
                     await codec.stop()
-                    codec = await CodecProgram.start(self.command, 15.0, self.options.timeout)
+                    codec = await CodecTarget.start(self.command, 15.0, self.options.timeout)
         finally:
             await codec.stop()
 
     async def _written(
-        self, codec: CodecProgram, log: WireLog, sender: Sender, octets: bytes, expected: dict[str, Any]
+        self, codec: CodecTarget, log: WireLog, sender: Sender, octets: bytes, expected: dict[str, Any]
     ) -> Differs | None:
         """Has the program write what it has read: the octets that the reference writes."""
         request = {"op": "encode", "from": sender, "frame": expected["frame"], "value": expected["value"]}

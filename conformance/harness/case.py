@@ -13,7 +13,7 @@ from conformance.harness.verdicts import HarnessFault
 from conformance.spec.tables import Spec
 
 Run = Callable[[Any], Awaitable[None]]
-"""Takes the role's context: `context.Context` or `codec_program.CodecContext`."""
+"""Takes the `Context` of its role."""
 
 TAGS = {
     "waits": "waits for a time-out of the target, side by side with all others",
@@ -43,7 +43,7 @@ class Case:
         return spec.requirements[self.requirements[0]].level
 
 
-class Register:
+class CaseRegistry:
     """The cases of one role, by id, in the order of their definition."""
 
     def __init__(self, role: str) -> None:

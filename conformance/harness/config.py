@@ -25,12 +25,12 @@ from conformance.harness.options import DECLARATIONS
 from protocol.registry import LIMITS
 
 
-class DeclarationError(ValueError):
+class ConfigError(ValueError):
     """The file cannot be read, does not have the form above, or names what does not exist."""
 
 
 @dataclass(frozen=True)
-class Declaration:
+class Config:
     """`features` are keys of options.DECLARATIONS, `limits` have the names and units of SPEC.md, section 15."""
 
     features: frozenset[str] = frozenset()
@@ -38,24 +38,24 @@ class Declaration:
     accounts: Mapping[str, str] = field(default_factory=dict)
     admins: Mapping[str, str] = field(default_factory=dict)
 
-
-def read(path: Path) -> Declaration:
-    """The declaration in a file. Raises DeclarationError."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DeclarationError(f"{path}: {error}") from None
-    features = _table(path, document, "features", bool, DECLARATIONS)
-    limits = _table(path, document, "limits", int, LIMITS)
-    accounts = _table(path, document, "accounts", str, None)
-    admins = _table(path, document, "admins", str, None)
-    if document:
-        raise DeclarationError(f"{path}: unknown table [{sorted(document)[0]}]")
-    for name, value in limits.items():
-        limit = LIMITS[name]
-        if not limit.low <= value <= limit.high:
-            raise DeclarationError(f"{path}: {name}: expected {limit.low} to {limit.high} {limit.unit}, found {value}")
-    return Declaration(frozenset(name for name, left_out in features.items() if left_out), limits, accounts, admins)
+    @classmethod
+    def read(cls, path: Path) -> "Config":
+        """Reads a file of the form above. Raises ConfigError."""
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: {error}") from None
+        features = _table(path, document, "features", bool, DECLARATIONS)
+        limits = _table(path, document, "limits", int, LIMITS)
+        accounts = _table(path, document, "accounts", str, None)
+        admins = _table(path, document, "admins", str, None)
+        if document:
+            raise ConfigError(f"{path}: unknown table [{sorted(document)[0]}]")
+        for name, value in limits.items():
+            limit = LIMITS[name]
+            if not limit.low <= value <= limit.high:
+                raise ConfigError(f"{path}: {name}: expected {limit.low} to {limit.high} {limit.unit}, found {value}")
+        return cls(frozenset(name for name, left_out in features.items() if left_out), limits, accounts, admins)
 
 
 def _table(
@@ -63,10 +63,10 @@ def _table(
 ) -> dict[str, Any]:
     table = document.pop(name, {})
     if not isinstance(table, dict):
-        raise DeclarationError(f"{path}: {name} has to be a table")
+        raise ConfigError(f"{path}: {name} has to be a table")
     for key, value in table.items():
         if known is not None and key not in known:
-            raise DeclarationError(f"{path}: [{name}] knows no {key}; it knows {', '.join(sorted(known))}")
+            raise ConfigError(f"{path}: [{name}] knows no {key}; it knows {', '.join(sorted(known))}")
         if type(value) is not kind:
-            raise DeclarationError(f"{path}: [{name}] {key}: expected {kind.__name__}, found {value!r}")
+            raise ConfigError(f"{path}: [{name}] {key}: expected {kind.__name__}, found {value!r}")
     return table

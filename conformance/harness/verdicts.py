@@ -51,6 +51,10 @@ class Failed(CaseEnd):
         self.passive = passive
 
 
+class ContractBroken(Failed):
+    """A program under test does not keep the contract of CONTRACT.md, so nothing more can be said about it."""
+
+
 class Inconclusive(CaseEnd):
     """The control failed, so that nothing can be said about the requirement."""
 

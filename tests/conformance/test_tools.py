@@ -15,8 +15,8 @@ import pytest
 from conformance.cli import main
 from conformance.commands.selftest import Expectation, judge
 from conformance.commands.selftest_server import Quirk, SmallServer, serving
-from conformance.harness import config as declaration
 from conformance.harness.case import Case
+from conformance.harness.config import Config, ConfigError
 from conformance.harness.ddmin import fewest
 from conformance.harness.exit_status import CONFORMS, FAILS, UNREACHABLE, USAGE
 from conformance.harness.options import Options
@@ -57,8 +57,8 @@ def test_declaration(tmp_path: Path) -> None:
     path.write_text(
         '[features]\nascii-names = true\nno-retention = false\n[limits]\nframe_ms = 9\n[accounts]\nada = "x"\n'
     )
-    said = declaration.read(path)
-    assert said == declaration.Declaration(frozenset({"ascii-names"}), {"frame_ms": 9}, {"ada": "x"})
+    said = Config.read(path)
+    assert said == Config(frozenset({"ascii-names"}), {"frame_ms": 9}, {"ada": "x"})
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_declaration(tmp_path: Path) -> None:
 def test_declaration_that_is_wrong(tmp_path: Path, text: str) -> None:
     path = tmp_path / "server.toml"
     path.write_text(text)
-    with pytest.raises(declaration.DeclarationError):
-        declaration.read(path)
+    with pytest.raises(ConfigError):
+        Config.read(path)
     assert main(["server", "--connect", "127.0.0.1:1", "--config", str(path)]) == USAGE
 
 

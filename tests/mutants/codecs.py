@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from conformance.codec.context import Context
 from conformance.codec.reference import answer
-from conformance.codec.target import CodecContext, CodecProgram
+from conformance.codec.target import CodecTarget
 from conformance.harness.case import Case
 from conformance.harness.verdicts import CaseEnd, Failed, Unsupported
 from conformance.wire.log import WireLog
@@ -29,7 +30,7 @@ class BrokenCodec:
     everything: bool = False
 
 
-class _InProcess(CodecProgram):
+class _InProcess(CodecTarget):
     """A codec that needs no process."""
 
     def __init__(self, change: Change) -> None:
@@ -233,10 +234,10 @@ def trial(codec: BrokenCodec, cases: Sequence[Case]) -> dict[str, str]:
 
 
 async def _trial(codec: BrokenCodec, cases: Sequence[Case]) -> dict[str, str]:
-    return {case.id: await _end(case, CodecContext(_InProcess(codec.change))) for case in cases}
+    return {case.id: await _end(case, Context(_InProcess(codec.change))) for case in cases}
 
 
-async def _end(case: Case, context: CodecContext) -> str:
+async def _end(case: Case, context: Context) -> str:
     try:
         await case.run(context)
     except Failed as failure:

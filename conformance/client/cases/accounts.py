@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from conformance.client.cases.steps import add, case
-from conformance.client.context import ClientContext
+from conformance.client.context import Context
 from conformance.client.raw_server import RawServer
 from conformance.harness.verdicts import Failed
 from conformance.wire import scram
@@ -59,14 +59,14 @@ def _read(server: RawServer, hello: Hello, password: str) -> Exchange:
     return Exchange(server, hello, found[1], found[2], password)
 
 
-async def _asked(t: ClientContext, name: str = "ada", password: str = PASSWORD) -> Exchange:
+async def _asked(t: Context, name: str = "ada", password: str = PASSWORD) -> Exchange:
     """A client that was told to log in, and has said HELLO."""
     t.needs("accounts")
     server, hello = await t.greeted(name, password=password)
     return _read(server, hello, password)
 
 
-async def _answered(t: ClientContext, name: str = "ada", password: str = PASSWORD) -> Exchange:
+async def _answered(t: Context, name: str = "ada", password: str = PASSWORD) -> Exchange:
     """A client that has answered the challenge, as who knows the password does."""
     exchange = await _asked(t, name, password)
     exchange.challenge(exchange.first())
@@ -77,7 +77,7 @@ async def _answered(t: ClientContext, name: str = "ada", password: str = PASSWOR
     return exchange
 
 
-async def _given_up(t: ClientContext, exchange: Exchange, requirement: str) -> None:
+async def _given_up(t: Context, exchange: Exchange, requirement: str) -> None:
     """GOAWAY(AUTH_FAILED), no connection, and no attempt to make another."""
     await exchange.server.expect_goaway(Code.AUTH_FAILED, requirement=requirement)
     await exchange.server.close()
@@ -87,7 +87,7 @@ async def _given_up(t: ClientContext, exchange: Exchange, requirement: str) -> N
 
 
 @case("13/scram", "RW-SCRAM-1", "RW-AUTH-1", "RW-WELCOME-3")
-async def login(t: ClientContext) -> None:
+async def login(t: Context) -> None:
     """A client with a password logs in: n,, and its name, the proof, and WELCOME with the right signature."""
     exchange = await _answered(t)
     t.require(exchange.hello.name == "ada", "the name of the account in HELLO", exchange.hello.name)
@@ -98,7 +98,7 @@ async def login(t: ClientContext) -> None:
 
 
 @case("13/scram-names", "RW-SCRAM-1")
-async def names(t: ClientContext) -> None:
+async def names(t: Context) -> None:
     """Comma and equals sign are escaped, and the name is not put through SASLprep, which would change it."""
     name = "a,b=c \u00aa"
     exchange = await _answered(t, name)
@@ -107,14 +107,14 @@ async def names(t: ClientContext) -> None:
 
 
 @case("13/scram-password-nfc", "RW-SCRAM-1")
-async def password_nfc(t: ClientContext) -> None:
+async def password_nfc(t: Context) -> None:
     """A password that was given decomposed counts in NFC; nothing else of it is changed."""
     password = unicodedata.normalize("NFD", "pässwörd \u00aa\u00a0\u2168")
     await _answered(t, password=password)
 
 
 @case("13/scram-fresh-nonce", "RW-SCRAM-1")
-async def fresh_nonce(t: ClientContext) -> None:
+async def fresh_nonce(t: Context) -> None:
     """The nonce of another connection is another one."""
     t.needs("reconnect")
     first = await _asked(t)
@@ -142,8 +142,8 @@ _CHALLENGES: dict[str, tuple[str, Callable[[Exchange], bytes]]] = {
 }
 
 
-def _challenged(requirement: str, make: Callable[[Exchange], bytes]) -> Callable[[ClientContext], Awaitable[None]]:
-    async def run(t: ClientContext) -> None:
+def _challenged(requirement: str, make: Callable[[Exchange], bytes]) -> Callable[[Context], Awaitable[None]]:
+    async def run(t: Context) -> None:
         exchange = await _asked(t)
         exchange.challenge(make(exchange), breaks=requirement)
         await _given_up(t, exchange, requirement)
@@ -167,8 +167,8 @@ _SIGNATURES: dict[str, Callable[[Exchange], bytes]] = {
 }
 
 
-def _signed(make: Callable[[Exchange], bytes]) -> Callable[[ClientContext], Awaitable[None]]:
-    async def run(t: ClientContext) -> None:
+def _signed(make: Callable[[Exchange], bytes]) -> Callable[[Context], Awaitable[None]]:
+    async def run(t: Context) -> None:
         exchange = await _answered(t)
         exchange.server.send(t.welcome(exchange.hello, auth=make(exchange)), breaks="RW-SCRAM-7")
         await _given_up(t, exchange, "RW-SCRAM-4")
@@ -182,7 +182,7 @@ for _path, _sign in _SIGNATURES.items():
 
 
 @case("7.2/welcome-without-challenge", "RW-WELCOME-3")
-async def welcome_without_challenge(t: ClientContext) -> None:
+async def welcome_without_challenge(t: Context) -> None:
     """A server that welcomes an account without having shown that it knows it is left."""
     exchange = await _asked(t)
     exchange.server.send(t.welcome(exchange.hello), breaks="RW-SCRAM-7")
@@ -190,7 +190,7 @@ async def welcome_without_challenge(t: ClientContext) -> None:
 
 
 @case("7.2/welcome-before-answer", "RW-WELCOME-3")
-async def welcome_before_answer(t: ClientContext) -> None:
+async def welcome_before_answer(t: Context) -> None:
     """So is one that welcomes it together with the challenge."""
     exchange = await _asked(t)
     octets = t.welcome(exchange.hello, auth=b"v=" + b"A" * 43 + b"=")
@@ -199,7 +199,7 @@ async def welcome_before_answer(t: ClientContext) -> None:
 
 
 @case("7.3/challenge-twice", "RW-AUTH-1")
-async def challenge_twice(t: ClientContext) -> None:
+async def challenge_twice(t: Context) -> None:
     """A challenge behind the last answer is answered with AUTH, or ends the connection with AUTH_FAILED."""
     exchange = await _answered(t)
     exchange.challenge(exchange.first())
@@ -210,7 +210,7 @@ async def challenge_twice(t: ClientContext) -> None:
 
 
 @case("8.7/wrong-password", "RW-RECONNECT-4")
-async def wrong_password(t: ClientContext) -> None:
+async def wrong_password(t: Context) -> None:
     """After ERROR(AUTH_FAILED) the client does not try again, with or without the account."""
     exchange = await _answered(t)
     refusal = Error(Code.AUTH_FAILED, 0, "no", request=exchange.hello.request)

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from conformance.client.cases.steps import PING, add, case, goaway_octets
-from conformance.client.context import RECONNECTS_WITHIN, ClientContext
+from conformance.client.context import RECONNECTS_WITHIN, Context
 from conformance.client.raw_server import SERVER_PREFACE, RawServer
 from conformance.wire.octets import encode, frame
 from protocol.frames import Error, Goaway, Join, Publish
@@ -19,7 +19,7 @@ _DELAY = 0.6  # seconds that a machine may be busy with something else
 
 
 @case("8.4/sends", "RW-HEARTBEAT-1", tags=["waits"])
-async def sends(t: ClientContext) -> None:
+async def sends(t: Context) -> None:
     """A client that has nothing to say sends something in every H all the same."""
     server = await t.open(heartbeat_ms=_H)
     async with t.control("PING and PONG"):
@@ -38,7 +38,7 @@ _IGNORED = frame(0x8021)
 
 
 @case("8.4/ends", "RW-HEARTBEAT-2", tags=["waits"])
-async def ends(t: ClientContext) -> None:
+async def ends(t: Context) -> None:
     """When nothing has come for 2 H the client ends the connection, with TIMEOUT; not before."""
     server = await t.open(heartbeat_ms=_H)
     server.answers_pings = False
@@ -53,7 +53,7 @@ async def ends(t: ClientContext) -> None:
 
 
 @case("8.4/every-octet-counts", "RW-HEARTBEAT-2", tags=["waits"])
-async def every_octet_counts(t: ClientContext) -> None:
+async def every_octet_counts(t: Context) -> None:
     """A frame that comes octet by octet keeps the connection, though none is complete for more than 2 H."""
     server, room = await t.member(heartbeat_ms=_H)
     server.answers_pings = False
@@ -68,7 +68,7 @@ async def every_octet_counts(t: ClientContext) -> None:
 
 
 @case("8.4/reads-while-it-writes", "RW-HEARTBEAT-4")
-async def reads_while_it_writes(t: ClientContext) -> None:
+async def reads_while_it_writes(t: Context) -> None:
     """A client goes on reading while the server does not take what it writes."""
     server, room = await t.member(max_body=2**21, window=1000)
     server.pause()
@@ -86,7 +86,7 @@ async def reads_while_it_writes(t: ClientContext) -> None:
 
 
 @case("8.5/quit", "RW-CLOSE-1", "RW-CLOSE-5")
-async def quit(t: ClientContext) -> None:
+async def quit(t: Context) -> None:
     """At `quit` the client says GOAWAY(NONE), nothing more, reads to the end, says `closed`, and ends with status 0."""
     server, room = await t.member()
     await t.marker(server, room)
@@ -103,7 +103,7 @@ async def quit(t: ClientContext) -> None:
 
 
 @case("8.5/linger", "RW-CLOSE-5", tags=["waits"])
-async def linger(t: ClientContext) -> None:
+async def linger(t: Context) -> None:
     """A client whose GOAWAY is not answered reads on, and closes when the linger time is over."""
     server, room = await t.member()
     await t.marker(server, room)
@@ -118,7 +118,7 @@ async def linger(t: ClientContext) -> None:
 
 for _code in (Code.NONE, Code.SHUTDOWN, Code.SLOW, Code.INTERNAL, Code.MALFORMED, 999):
 
-    async def _goaway(t: ClientContext, code: int = _code) -> None:
+    async def _goaway(t: Context, code: int = _code) -> None:
         server, room = await t.member()
         await t.marker(server, room)
         server.send_octets(goaway_octets(code, int(code in (405, 501, 504)), text=b"bye"))
@@ -132,7 +132,7 @@ for _code in (Code.NONE, Code.SHUTDOWN, Code.SLOW, Code.INTERNAL, Code.MALFORMED
 
 
 @case("8.5/goaway-before-welcome", "RW-CLOSE-4")
-async def goaway_before_welcome(t: ClientContext) -> None:
+async def goaway_before_welcome(t: Context) -> None:
     """GOAWAY in the place of WELCOME is answered with GOAWAY(NONE), and the client closes."""
     server, _ = await t.greeted()
     server.send_octets(goaway_octets(Code.SHUTDOWN, 1))
@@ -141,7 +141,7 @@ async def goaway_before_welcome(t: ClientContext) -> None:
 
 
 @case("8.5/nothing-after-fatal", "RW-CLOSE-1", "RW-CLOSE-2")
-async def nothing_after_fatal(t: ClientContext) -> None:
+async def nothing_after_fatal(t: Context) -> None:
     """After the GOAWAY to a fatal failure the client sends nothing: no PONG, no reply to commands."""
     server, room = await t.member()
     await t.marker(server, room)
@@ -159,7 +159,7 @@ async def nothing_after_fatal(t: ClientContext) -> None:
 
 
 @case("8.6/drain", "RW-DRAIN-4", "RW-DRAIN-1")
-async def drain(t: ClientContext) -> None:
+async def drain(t: Context) -> None:
     """After GOAWAY(DRAINING) the client waits for its replies, sends no request, then GOAWAY(NONE)."""
     server, room = await t.member()
     id = t.publish(room, b"before")
@@ -180,7 +180,7 @@ async def drain(t: ClientContext) -> None:
 
 
 @case("8.6/idle", "RW-DRAIN-4")
-async def drain_idle(t: ClientContext) -> None:
+async def drain_idle(t: Context) -> None:
     """A client that is owed nothing answers GOAWAY(DRAINING) with GOAWAY(NONE) at once."""
     server, room = await t.member()
     await t.marker(server, room)
@@ -191,7 +191,7 @@ async def drain_idle(t: ClientContext) -> None:
 
 
 @case("8.6/cut-short", "RW-CLOSE-4", "RW-DRAIN-1")
-async def drain_cut_short(t: ClientContext) -> None:
+async def drain_cut_short(t: Context) -> None:
     """GOAWAY(SHUTDOWN) while replies are owed ends the drain: GOAWAY(NONE), and the publish is repeated later."""
     t.needs("reconnect", "rejoin", "repeat")
     server, room = await t.member()
@@ -213,7 +213,7 @@ async def drain_cut_short(t: ClientContext) -> None:
 
 
 @case("8.7/by-itself", "RW-RECONNECT-1", tags=["waits"])
-async def by_itself(t: ClientContext) -> None:
+async def by_itself(t: Context) -> None:
     """A client whose connection was lost connects again, within the bounds of its waits: 1 s, 2 s, 4 s."""
     t.needs("reconnect")
     server = await t.dialled()
@@ -228,7 +228,7 @@ async def by_itself(t: ClientContext) -> None:
 
 
 @case("8.7/random", "RW-RECONNECT-3", tags=["waits"])
-async def random_waits(t: ClientContext) -> None:
+async def random_waits(t: Context) -> None:
     """Waits are random below 1 s; an orderly end leaves the bound as it is."""
     t.needs("reconnect")
     server = await t.open()
@@ -237,7 +237,7 @@ async def random_waits(t: ClientContext) -> None:
     t.require(max(waits) - min(waits) > _SPREAD, "waits that differ", waits)
 
 
-async def _waits(t: ClientContext, server: RawServer, goaway: bytes, count: int) -> list[float]:
+async def _waits(t: Context, server: RawServer, goaway: bytes, count: int) -> list[float]:
     waits = []
     for _ in range(count):
         began = server.now()
@@ -251,7 +251,7 @@ async def _waits(t: ClientContext, server: RawServer, goaway: bytes, count: int)
 
 
 @case("8.7/retry-and-jitter", "RW-RECONNECT-2", tags=["waits"])
-async def retry_and_jitter(t: ClientContext) -> None:
+async def retry_and_jitter(t: Context) -> None:
     """After GOAWAY with RETRY the client waits for retry_ms and a random part of jitter_ms."""
     t.needs("reconnect")
     server = await t.open()
@@ -262,7 +262,7 @@ async def retry_and_jitter(t: ClientContext) -> None:
 
 
 @case("8.7/after-draining", "RW-RECONNECT-2", tags=["waits"])
-async def after_draining(t: ClientContext) -> None:
+async def after_draining(t: Context) -> None:
     """The time of GOAWAY(DRAINING) holds where the connection ends without another word."""
     t.needs("reconnect")
     server = await t.open()
@@ -275,7 +275,7 @@ async def after_draining(t: ClientContext) -> None:
 
 
 @case("8.7/refused-hello", "RW-RECONNECT-2", tags=["waits"])
-async def refused_hello(t: ClientContext) -> None:
+async def refused_hello(t: Context) -> None:
     """After ERROR to HELLO with RETRY the client waits for its retry_ms."""
     t.needs("reconnect")
     server, hello = await t.greeted()
@@ -288,7 +288,7 @@ async def refused_hello(t: ClientContext) -> None:
 
 
 @case("8.7/backs-off", "RW-RECONNECT-3", tags=["waits"])
-async def backs_off(t: ClientContext) -> None:
+async def backs_off(t: Context) -> None:
     """A server that fails at once is not asked without a pause: of four waits, in all not next to nothing."""
     t.needs("reconnect")
     server = await t.dialled()
@@ -302,7 +302,7 @@ async def backs_off(t: ClientContext) -> None:
     t.require(server.at - began > 0.1, "a pause between attempts", f"{server.at - began:.3f} s for three")
 
 
-async def _come_back(t: ClientContext) -> RawServer:
+async def _come_back(t: Context) -> RawServer:
     """The control of what follows: this client does come back, when nothing speaks against it."""
     t.needs("reconnect")
     server = await t.open()
@@ -323,7 +323,7 @@ _FINAL = {
 }
 for _name, _code in _FINAL.items():
 
-    async def _refusal(t: ClientContext, code: Code = _code) -> None:
+    async def _refusal(t: Context, code: Code = _code) -> None:
         server = await _come_back(t)
         hello = await t.hello(server)
         server.send(Error(code, 0, "no", request=hello.request))
@@ -337,7 +337,7 @@ for _name, _code in _FINAL.items():
 
 for _name, _code in (("revoked", Code.ACCOUNT_REVOKED), ("abuse", Code.ABUSE), ("unknown-2xx", 299)):
 
-    async def _sent_away(t: ClientContext, code: int = _code) -> None:
+    async def _sent_away(t: Context, code: int = _code) -> None:
         server = await _come_back(t)
         await t.opened(server)
         await server.fence()
@@ -351,7 +351,7 @@ for _name, _code in (("revoked", Code.ACCOUNT_REVOKED), ("abuse", Code.ABUSE), (
 
 
 @case("8.7/never-version-0", "RW-RECONNECT-4", tags=["waits"])
-async def version_0(t: ClientContext) -> None:
+async def version_0(t: Context) -> None:
     """After version 0 the client does not connect again by itself."""
     server = await _come_back(t)
     server.send_preface(SERVER_PREFACE[:4] + bytes(4), breaks="RW-PREFACE-8")

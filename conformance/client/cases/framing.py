@@ -13,7 +13,7 @@ from conformance.client.cases.steps import (
     message_octets,
     refused,
 )
-from conformance.client.context import NOW_MS, ClientContext, Room
+from conformance.client.context import NOW_MS, Context, Room
 from conformance.client.raw_server import SERVER_PREFACE
 from conformance.wire.octets import HEADER, b8, b16, b32, encode, field, frame, u16, u32, u64
 from protocol.frames import Field, Frame, Goaway, Join, Presence, Publish, Roster, RosterEntry
@@ -21,7 +21,7 @@ from protocol.registry import Code, Flag, FrameType
 
 
 @case("5.2/single-octets", "RW-FRAME-4")
-async def single_octets(t: ClientContext) -> None:
+async def single_octets(t: Context) -> None:
     """A whole session in single octets is the same session."""
     server = await t.dialled()
     server.invariants.prefaced = True
@@ -49,7 +49,7 @@ async def single_octets(t: ClientContext) -> None:
 
 
 @case("5.2/cut-everywhere", "RW-FRAME-4")
-async def cut_everywhere(t: ClientContext) -> None:
+async def cut_everywhere(t: Context) -> None:
     """A message in two segments, cut at each of its octets in turn, is the same message."""
     server, room = await t.member()
     size = len(encode(room.again(1, b"cut")))
@@ -64,7 +64,7 @@ async def cut_everywhere(t: ClientContext) -> None:
 
 
 @case("5.2/many-in-one", "RW-FRAME-4")
-async def many_in_one(t: ClientContext) -> None:
+async def many_in_one(t: Context) -> None:
     """Hundreds of frames in one segment are all taken."""
     server, room = await t.member()
     server.send(*(room.message() for _ in range(300)))
@@ -73,7 +73,7 @@ async def many_in_one(t: ClientContext) -> None:
 
 
 @case("5.2/end-within-a-frame", "RW-FRAME-4")
-async def end_of_stream_in_a_frame(t: ClientContext) -> None:
+async def end_of_stream_in_a_frame(t: Context) -> None:
     """A stream that ends within a frame is the end of the connection, and nothing of the frame is shown."""
     server, room = await t.member()
     await t.marker(server, room)
@@ -84,7 +84,7 @@ async def end_of_stream_in_a_frame(t: ClientContext) -> None:
 
 
 @case("5.2/limit-before-welcome", "RW-FRAME-2", "RW-FRAME-1")
-async def limit_before_welcome(t: ClientContext) -> None:
+async def limit_before_welcome(t: Context) -> None:
     """Before WELCOME, a length of 4,097 is FRAME_TOO_LARGE as soon as the header is there."""
     server, hello = await t.waiting()
     octets = HEADER.pack(4097, FrameType.WELCOME, 0, hello.request, 0)
@@ -92,7 +92,7 @@ async def limit_before_welcome(t: ClientContext) -> None:
 
 
 @case("5.2/full-welcome", "RW-FRAME-2")
-async def full_welcome(t: ClientContext) -> None:
+async def full_welcome(t: Context) -> None:
     """A WELCOME of 4,096 octets is taken."""
     server, hello = await t.greeted()
     welcome = t.welcome(hello)
@@ -103,7 +103,7 @@ async def full_welcome(t: ClientContext) -> None:
 
 for _limit in (4096, 20_000):
 
-    async def _limits(t: ClientContext, limit: int = _limit) -> None:
+    async def _limits(t: Context, limit: int = _limit) -> None:
         server, room = await t.member(max_body=limit)
         overhead = len(encode(room.again(1, b""))) - HEADER.size
         server.send(room.message(bytes(limit - overhead)))
@@ -116,7 +116,7 @@ for _limit in (4096, 20_000):
 
 
 @case("5.2/length-of-four-gigabytes", "RW-FRAME-1")
-async def huge_length(t: ClientContext) -> None:
+async def huge_length(t: Context) -> None:
     """A length of 2^32 - 1 is refused, not waited for."""
     server, room = await t.member()
     await t.marker(server, room)
@@ -125,7 +125,7 @@ async def huge_length(t: ClientContext) -> None:
 
 
 @case("5.2/own-bodies", "RW-FRAME-3")
-async def own_bodies(t: ClientContext) -> None:
+async def own_bodies(t: Context) -> None:
     """A client does not send a body above max_body: a payload that is too long fails, and the next one goes out."""
     server, room = await t.member(max_body=4096)
     id = t.publish(room, bytes(5000))
@@ -156,7 +156,7 @@ _BODIES: dict[str, tuple[FrameType, bytes, int]] = {
 
 
 def _tried(name: str, requirement: str, code: Code, text: str, octets: Octets) -> None:
-    async def run(t: ClientContext) -> None:
+    async def run(t: Context) -> None:
         server, room = await t.member()
         await t.marker(server, room)
         await refused(t, server, octets(room), requirement, code)
@@ -186,7 +186,7 @@ _shape("presence", "with a cut field", b"\x01" + u64(5) + b8(b"bob") + u16(IGNOR
 
 
 @case("5.2/malformed-welcome", "RW-FRAME-7", "RW-CLOSE-2")
-async def malformed_welcome(t: ClientContext) -> None:
+async def malformed_welcome(t: Context) -> None:
     """A WELCOME with an octet left over is MALFORMED, and no connection."""
     server, hello = await t.waiting()
     octets = frame(FrameType.WELCOME, _welcome(tail=b"\x00"), request=hello.request)
@@ -195,7 +195,7 @@ async def malformed_welcome(t: ClientContext) -> None:
 
 
 def _reply_shape(name: str, op: str, body: bytes, type: FrameType) -> None:
-    async def run(t: ClientContext) -> None:
+    async def run(t: Context) -> None:
         server, room = await t.member()
         await t.marker(server, room)
         if op == "publish":
@@ -255,7 +255,7 @@ for _name, (_type, _body, _room) in _BODIES.items():
 
 
 @case("5.3/ignorable", "RW-FIELD-1", "RW-GREASE-2")
-async def ignorable_fields(t: ClientContext) -> None:
+async def ignorable_fields(t: Context) -> None:
     """Fields that are ignorable are ignored, in every frame: reserved, private, relayed, unassigned, repeated."""
     fields = tuple(Field(type, b"\xff") for type in (IGNORABLE, IGNORABLE, 0xF00F, 0xC001, 0x8005, 0x8002))
     server, hello = await t.greeted()
@@ -285,7 +285,7 @@ async def ignorable_fields(t: ClientContext) -> None:
 
 
 @case("5.3/repeated", "RW-FIELD-3")
-async def repeated_field(t: ClientContext) -> None:
+async def repeated_field(t: Context) -> None:
     """AGENT twice in WELCOME, where the client knows it, is MALFORMED."""
     server, hello = await t.waiting()
     octets = frame(FrameType.WELCOME, _welcome(tail=field(0x8002, b"a") * 2), request=hello.request)
@@ -298,7 +298,7 @@ for _name, _field in {
     "extension": field(0x0001, b"\x09history"),
 }.items():
 
-    async def _laid_out(t: ClientContext, octets: bytes = _field) -> None:
+    async def _laid_out(t: Context, octets: bytes = _field) -> None:
         server, hello = await t.waiting()
         welcome = frame(FrameType.WELCOME, _welcome(tail=octets), request=hello.request)
         await refused(t, server, welcome, "RW-FIELD-4", Code.MALFORMED)
@@ -308,7 +308,7 @@ for _name, _field in {
 
 
 @case("5.4/unknown-flags", "RW-FLAG-1")
-async def unknown_flags(t: ClientContext) -> None:
+async def unknown_flags(t: Context) -> None:
     """Flags that are not defined for a frame are ignored, in every frame."""
     server, hello = await t.greeted()
     odd = 0x3F40
@@ -350,7 +350,7 @@ for _name, _make in _BEYOND.items():
 
 
 @case("6.2/beyond-ack", "RW-CHECK-4")
-async def ack_beyond(t: ClientContext) -> None:
+async def ack_beyond(t: Context) -> None:
     """An ACK with a seq above 2^53 - 1 is MALFORMED."""
     server, room = await t.member()
     t.publish(room)
@@ -373,7 +373,7 @@ for _name, _make in _NAMES.items():
 
 
 @case("6.2/text-is-no-error", "RW-CHECK-5")
-async def ill_formed_text(t: ClientContext) -> None:
+async def ill_formed_text(t: Context) -> None:
     """Ill-formed UTF-8 in payloads and texts is no error; what was sent as text stays as its octets."""
     server, room = await t.member()
     server.send(room.message(b"\xff\xc0 text", ctype=0))

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from conformance.client.cases.steps import add, case
-from conformance.client.context import ClientContext
+from conformance.client.context import Context
 from conformance.client.raw_server import SERVER_PREFACE, RawServer
 from conformance.wire.octets import encode, frame
 from protocol.frames import Auth, Goaway, Hello, Join, Message, Ok, Ping, Pong, agent, extension, server_identity
@@ -12,7 +12,7 @@ from protocol.registry import Code, FrameType
 
 
 @case("5.1/waits-for-preface", "RW-PREFACE-1", "RW-HELLO-1")
-async def waits_for_preface(t: ClientContext) -> None:
+async def waits_for_preface(t: Context) -> None:
     """The client sends its preface, and HELLO only when the whole of the server's has come, octet by octet."""
     server = await t.dialled()
     t.require(server.preface[4] <= 1 <= server.preface[5], "version 1 in its range", server.preface.hex())
@@ -27,7 +27,7 @@ async def waits_for_preface(t: ClientContext) -> None:
 
 
 @case("5.1/zero-fields-ignored", "RW-PREFACE-7")
-async def zero_fields_ignored(t: ClientContext) -> None:
+async def zero_fields_ignored(t: Context) -> None:
     """Values in the zero fields of the server's preface change nothing."""
     server = await t.dialled()
     server.send_preface(SERVER_PREFACE[:5] + b"\x01\xfe\xff", breaks="RW-PREFACE-7")
@@ -36,8 +36,8 @@ async def zero_fields_ignored(t: ClientContext) -> None:
     await t.report("connected", requirement="RW-PREFACE-7")
 
 
-def _left(octets: bytes, requirement: str) -> Callable[[ClientContext], Awaitable[None]]:
-    async def run(t: ClientContext) -> None:
+def _left(octets: bytes, requirement: str) -> Callable[[Context], Awaitable[None]]:
+    async def run(t: Context) -> None:
         server = await t.dialled()
         server.send_preface(octets, breaks=requirement)
         await server.expect_end(requirement)
@@ -65,7 +65,7 @@ for _version in (0, 2, 255):
 
 
 @case("7.1/hello", "RW-HELLO-1", "RW-REQUEST-1", "RW-SASL-3")
-async def hello(t: ClientContext) -> None:
+async def hello(t: Context) -> None:
     """HELLO is first, once, with the name that was asked for, and ANONYMOUS for a client without credentials."""
     server, hello = await t.greeted("Ada Lovelace")
     t.require(hello.name == "Ada Lovelace", 'the name "Ada Lovelace"', hello.name)
@@ -78,14 +78,14 @@ async def hello(t: ClientContext) -> None:
 
 
 @case("12/name-as-given", "RW-NAME-7")
-async def hello_with_any_name(t: ClientContext) -> None:
+async def hello_with_any_name(t: Context) -> None:
     """A name outside of ASCII goes out in UTF-8; a client folds nothing."""
     _, hello = await t.greeted("Straße Ünï")
     t.require(hello.name == "Straße Ünï", "the name as it was given", hello.name, "RW-NAME-7")
 
 
 @case("8.3/waits-for-welcome", "RW-CONN-1")
-async def waits_for_welcome(t: ClientContext) -> None:
+async def waits_for_welcome(t: Context) -> None:
     """A request that the application wants before WELCOME is not sent before WELCOME."""
     server, hello = await t.greeted()
     t.client.tell("join", room="lobby")
@@ -100,7 +100,7 @@ async def waits_for_welcome(t: ClientContext) -> None:
 
 
 @case("7.2/name-granted", "RW-WELCOME-6")
-async def name_granted(t: ClientContext) -> None:
+async def name_granted(t: Context) -> None:
     """The name in WELCOME is the client's own, whatever it asked for."""
     server, hello = await t.greeted("ada")
     server.send(t.welcome(hello, name="~Ada the 2nd"))
@@ -109,7 +109,7 @@ async def name_granted(t: ClientContext) -> None:
 
 
 @case("7.2/fields", "RW-FIELD-1", "RW-EXT-3")
-async def fields_of_welcome(t: ClientContext) -> None:
+async def fields_of_welcome(t: Context) -> None:
     """WELCOME with SERVER, AGENT, and a data part of an extension that is in use is understood."""
     server, hello = await t.greeted()
     welcome = t.welcome(hello)
@@ -119,7 +119,7 @@ async def fields_of_welcome(t: ClientContext) -> None:
 
 
 @case("7.2/unknown-extension", "RW-EXT-3", "RW-GREASE-2")
-async def unknown_extension(t: ClientContext) -> None:
+async def unknown_extension(t: Context) -> None:
     """Extensions in WELCOME whose names the client does not know are ignored."""
     server, hello = await t.waiting()
     welcome = t.welcome(hello)
@@ -130,7 +130,7 @@ async def unknown_extension(t: ClientContext) -> None:
 
 
 @case("7.2/limits-at-their-ends", "RW-WELCOME-7", "RW-REQUEST-5")
-async def limits_at_their_ends(t: ClientContext) -> None:
+async def limits_at_their_ends(t: Context) -> None:
     """Limits at either end of their ranges are limits like others."""
     server = await t.open(max_body=4096, heartbeat_ms=1000, dedupe_ms=0, window=1, max_rooms=1)
     await server.fence("RW-WELCOME-7")
@@ -140,7 +140,7 @@ async def limits_at_their_ends(t: ClientContext) -> None:
 
 
 @case("7.2/limits-out-of-range", "RW-WELCOME-7")
-async def limits_out_of_range(t: ClientContext) -> None:
+async def limits_out_of_range(t: Context) -> None:
     """A WELCOME with a window of 0 is MALFORMED, or taken as it is; anything else is wrong."""
     server, hello = await t.waiting()
     server.send(t.welcome(hello, window=0), breaks="RW-WELCOME-4")
@@ -151,7 +151,7 @@ async def limits_out_of_range(t: ClientContext) -> None:
 
 
 @case("7.3/auth", "RW-AUTH-1")
-async def auth_is_answered(t: ClientContext) -> None:
+async def auth_is_answered(t: Context) -> None:
     """AUTH is answered with AUTH for the same request, or the client ends the connection; it does not go on."""
     server, hello = await t.waiting()
     server.send(Auth(b"more?", request=hello.request))
@@ -164,7 +164,7 @@ async def auth_is_answered(t: ClientContext) -> None:
     t.require(not others, "nothing else", others, "RW-CONN-1")
 
 
-async def _unexpected(t: ClientContext, server: RawServer, octets: bytes) -> None:
+async def _unexpected(t: Context, server: RawServer, octets: bytes) -> None:
     server.send_octets(octets, breaks="RW-CHECK-3")
     await server.expect_goaway(Code.UNEXPECTED, requirement="RW-CHECK-3")
     await server.close()
@@ -182,7 +182,7 @@ _BEFORE_WELCOME = {
 
 for _name, _octets in _BEFORE_WELCOME.items():
 
-    async def _before(t: ClientContext, octets: bytes = _octets) -> None:
+    async def _before(t: Context, octets: bytes = _octets) -> None:
         server, _ = await t.waiting()
         await _unexpected(t, server, octets)
 
@@ -190,7 +190,7 @@ for _name, _octets in _BEFORE_WELCOME.items():
 
 
 @case("8.1/welcome-twice", "RW-CHECK-3")
-async def welcome_twice(t: ClientContext) -> None:
+async def welcome_twice(t: Context) -> None:
     """A second WELCOME is UNEXPECTED."""
     server = await t.open()
     await server.fence()
@@ -198,7 +198,7 @@ async def welcome_twice(t: ClientContext) -> None:
 
 
 @case("8.1/auth-after-welcome", "RW-CHECK-3")
-async def auth_after_welcome(t: ClientContext) -> None:
+async def auth_after_welcome(t: Context) -> None:
     """AUTH after WELCOME is UNEXPECTED."""
     server = await t.open()
     await server.fence()

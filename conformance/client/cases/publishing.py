@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from conformance.client.cases.steps import case
-from conformance.client.context import NOW_MS, ClientContext, Room
+from conformance.client.context import NOW_MS, Context, Room
 from conformance.client.raw_server import RawServer
 from conformance.wire.octets import frame
 from protocol.frames import Evicted, Goaway, Join, Publish
@@ -13,7 +13,7 @@ _SKEW_MS = 5000  # what a client's way from WELCOME to a publish may take
 
 
 @case("7.15/content", "RW-PROMISE-5", "RW-MODEL-8")
-async def content(t: ClientContext) -> None:
+async def content(t: Context) -> None:
     """A publish goes to the ref of its room, octet for octet; an empty payload too."""
     server, room = await t.member()
     for payload in (b"", b"\x00\xff\xfe", bytes(range(256)) * 20):
@@ -22,7 +22,7 @@ async def content(t: ClientContext) -> None:
 
 
 @case("10.1/ids", "RW-ID-1")
-async def ids(t: ClientContext) -> None:
+async def ids(t: Context) -> None:
     """Ids have the time of the server's clock, and 80 bits that differ from message to message."""
     server, room = await t.member()
     for n in range(16):
@@ -40,7 +40,7 @@ async def ids(t: ClientContext) -> None:
 
 
 @case("10.1/clock-follows", "RW-ID-1")
-async def clock_follows(t: ClientContext) -> None:
+async def clock_follows(t: Context) -> None:
     """On a new connection the clock is that of its WELCOME."""
     t.needs("reconnect", "rejoin")
     server, room = await t.member()
@@ -54,7 +54,7 @@ async def clock_follows(t: ClientContext) -> None:
 
 
 @case("7.4/waits", "RW-ERROR-2", "RW-PROMISE-5", tags=["waits"])
-async def waits(t: ClientContext) -> None:
+async def waits(t: Context) -> None:
     """A publish that was refused with RETRY is not sent again before retry_ms has passed, and is the same then."""
     t.needs("repeat")
     server, room = await t.member()
@@ -73,7 +73,7 @@ async def waits(t: ClientContext) -> None:
 
 
 @case("7.4/join-waits", "RW-ERROR-2", tags=["waits"])
-async def join_waits(t: ClientContext) -> None:
+async def join_waits(t: Context) -> None:
     """A JOIN that was refused with RETRY is not sent again before retry_ms has passed."""
     server = await t.open()
     t.client.tell("join", room="lobby")
@@ -86,7 +86,7 @@ async def join_waits(t: ClientContext) -> None:
 
 
 @case("7.4/final", "RW-ERROR-3", "RW-PROMISE-6")
-async def final(t: ClientContext) -> None:
+async def final(t: Context) -> None:
     """A publish that was refused without RETRY has failed: it is not repeated, and not reported as unknown."""
     server, room = await t.member()
     for code in (Code.PAYLOAD_INVALID, Code.ID_CONFLICT, Code.FORBIDDEN, Code.ID_EXPIRED):
@@ -100,7 +100,7 @@ async def final(t: ClientContext) -> None:
     t.require(not server.left_over(Publish), "no repeat", server.left_over(Publish))
 
 
-async def _lost(t: ClientContext, payloads: tuple[bytes, ...], **limits: int) -> tuple[Room, list[int], list[Publish]]:
+async def _lost(t: Context, payloads: tuple[bytes, ...], **limits: int) -> tuple[Room, list[int], list[Publish]]:
     """Publishes that the server read and did not answer before the connection broke; the client is to come back."""
     server, room = await t.member(next=5, **limits)
     await t.marker(server, room)
@@ -111,14 +111,14 @@ async def _lost(t: ClientContext, payloads: tuple[bytes, ...], **limits: int) ->
     return room, ids, publishes
 
 
-async def _back(t: ClientContext, room: Room, **limits: int) -> tuple[RawServer, Room, Join]:
+async def _back(t: Context, room: Room, **limits: int) -> tuple[RawServer, Room, Join]:
     server = await t.reopened(**limits)
     again = t.room(room.name, next=room.next)
     return server, again, await t.rejoin(server, again)
 
 
 @case("11/cursor", "RW-RECOVER-1", "RW-MODEL-8")
-async def cursor(t: ClientContext) -> None:
+async def cursor(t: Context) -> None:
     """After a lost connection the client joins each room again with its cursor, and uses the new refs."""
     t.needs("reconnect", "rejoin")
     server, one = await t.member(next=41)
@@ -144,7 +144,7 @@ async def cursor(t: ClientContext) -> None:
 
 
 @case("11/cursor-of-unknown", "RW-RECOVER-1", "RW-TYPE-5")
-async def cursor_of_unknown(t: ClientContext) -> None:
+async def cursor_of_unknown(t: Context) -> None:
     """Unknown sequenced frames, and messages that came twice, count in the cursor as once seen."""
     t.needs("reconnect", "rejoin")
     server, room = await t.member()
@@ -159,7 +159,7 @@ async def cursor_of_unknown(t: ClientContext) -> None:
 
 
 @case("11/shown-once", "RW-RECOVER-3", "RW-MODEL-10")
-async def shown_once(t: ClientContext) -> None:
+async def shown_once(t: Context) -> None:
     """Messages that the server sends again after a reconnect are shown once; those of a new epoch are others."""
     t.needs("reconnect", "rejoin")
     server, room = await t.member()
@@ -182,7 +182,7 @@ async def shown_once(t: ClientContext) -> None:
 
 
 @case("10.3/repeats-first", "RW-ORDER-3", "RW-PROMISE-5")
-async def repeats_first(t: ClientContext) -> None:
+async def repeats_first(t: Context) -> None:
     """On a new connection what is unanswered is repeated first, with the same ids, in the order of first sending."""
     t.needs("reconnect", "rejoin", "repeat")
     room, ids, publishes = await _lost(t, (b"1", b"2", b"3"))
@@ -199,7 +199,7 @@ async def repeats_first(t: ClientContext) -> None:
 
 
 @case("10.2/duplicate", "RW-PROMISE-5")
-async def duplicate(t: ClientContext) -> None:
+async def duplicate(t: Context) -> None:
     """An ACK with DUPLICATE, and with a seq below the cursor, is the ACK of the first copy."""
     t.needs("reconnect", "rejoin", "repeat")
     room, [id], _ = await _lost(t, (b"twice",))
@@ -212,7 +212,7 @@ async def duplicate(t: ClientContext) -> None:
 
 
 @case("11/own-message-acknowledges", "RW-RECOVER-2")
-async def own_message(t: ClientContext) -> None:
+async def own_message(t: Context) -> None:
     """Finding its own id in a MESSAGE, a client takes the publish as acknowledged."""
     t.needs("reconnect", "rejoin", "repeat")
     room, [id], [publish] = await _lost(t, (b"there",))
@@ -226,7 +226,7 @@ async def own_message(t: ClientContext) -> None:
 
 
 @case("10.2/never-blindly", "RW-DEDUPE-7", "RW-PROMISE-6")
-async def never_blindly(t: ClientContext) -> None:
+async def never_blindly(t: Context) -> None:
     """With dedupe_ms 0 a publish that was not answered is not repeated; it is reported as unknown."""
     t.needs("reconnect", "rejoin")
     room, [id], _ = await _lost(t, (b"once",), dedupe_ms=0)
@@ -239,7 +239,7 @@ async def never_blindly(t: ClientContext) -> None:
 
 
 @case("10.2/not-given-up-early", "RW-DEDUPE-8", "RW-DEDUPE-7")
-async def not_given_up_early(t: ClientContext) -> None:
+async def not_given_up_early(t: Context) -> None:
     """With dedupe_ms 0 the stream up to head may still hold the message: until then it is not given up."""
     t.needs("reconnect", "rejoin")
     room, [id], [publish] = await _lost(t, (b"once",), dedupe_ms=0)
@@ -255,7 +255,7 @@ async def not_given_up_early(t: ClientContext) -> None:
 
 
 @case("4/unknown-when-given-up", "RW-PROMISE-6")
-async def unknown_when_given_up(t: ClientContext) -> None:
+async def unknown_when_given_up(t: Context) -> None:
     """A publish of which a copy was never answered is unknown, although another copy was refused for good."""
     t.needs("reconnect", "rejoin", "repeat")
     room, [id], _ = await _lost(t, (b"doubt",))
@@ -267,7 +267,7 @@ async def unknown_when_given_up(t: ClientContext) -> None:
 
 
 @case("4/unknown-at-quit", "RW-PROMISE-6")
-async def unknown_at_quit(t: ClientContext) -> None:
+async def unknown_at_quit(t: Context) -> None:
     """A publish that waits for its answer when the application quits is unknown, if anything; it has not failed."""
     server, room = await t.member()
     id = t.publish(room)
@@ -282,7 +282,7 @@ async def unknown_at_quit(t: ClientContext) -> None:
 
 
 @case("10.3/from-the-first-refused", "RW-ORDER-2")
-async def from_the_first_refused(t: ClientContext) -> None:
+async def from_the_first_refused(t: Context) -> None:
     """After an ERROR the client waits for all replies, then repeats from the first refused on, that without ORDERED."""
     t.needs("ordered", "repeat")
     server, room = await t.member()
@@ -308,7 +308,7 @@ async def from_the_first_refused(t: ClientContext) -> None:
 
 
 @case("10.3/refused-for-good", "RW-ORDER-2")
-async def refused_for_good(t: ClientContext) -> None:
+async def refused_for_good(t: Context) -> None:
     """What was refused for good is left out; what followed it is repeated, the first without ORDERED."""
     t.needs("ordered", "repeat")
     server, room = await t.member()
@@ -326,7 +326,7 @@ async def refused_for_good(t: ClientContext) -> None:
 
 
 @case("10.3/one-alone", "RW-ORDER-4")
-async def one_alone(t: ClientContext) -> None:
+async def one_alone(t: Context) -> None:
     """After RATE_LIMITED the first publish is sent alone, and the others when it is acknowledged."""
     t.needs("ordered", "repeat")
     server, room = await t.member()
@@ -343,7 +343,7 @@ async def one_alone(t: ClientContext) -> None:
 
 
 @case("9.4/evicted-keeps-ids", "RW-PROMISE-5", "RW-ORDER-3", "RW-REQUEST-7")
-async def evicted_keeps_ids(t: ClientContext) -> None:
+async def evicted_keeps_ids(t: Context) -> None:
     """An eviction changes nothing about what was published before it: its ACK still counts, once."""
     t.needs("rejoin")
     server, room = await t.member()

@@ -3,7 +3,7 @@
 import os
 
 from conformance.client.cases.steps import add, case, message_octets, refused
-from conformance.client.context import ClientContext
+from conformance.client.context import Context
 from conformance.wire.octets import b16, encode, field, frame, u16, u32, u64
 from protocol.frames import Ack, Evicted, Field, Frame, Join, Leave, Ok, Ping, Pong, Publish, Unknown
 from protocol.registry import Code, Flag, FrameType
@@ -12,7 +12,7 @@ from protocol.registry import Code, Flag, FrameType
 
 
 @case("6.1/ignored", "RW-TYPE-4", "RW-GREASE-2")
-async def ignored(t: ClientContext) -> None:
+async def ignored(t: Context) -> None:
     """Frames of unknown type with bit 15 are ignored in every state, whatever their request, room, flags and body."""
     server, hello = await t.greeted()
     odd = [
@@ -35,7 +35,7 @@ async def ignored(t: ClientContext) -> None:
 
 
 @case("17.4/reserved", "RW-GREASE-2", "RW-TYPE-4")
-async def reserved(t: ClientContext) -> None:
+async def reserved(t: Context) -> None:
     """Reserved types and fields, from the first to the last, are ignored like any other unknown ones."""
     server, room = await t.member()
     for n in (0, 1, 263, 527):
@@ -56,7 +56,7 @@ _CRITICAL = {
 }
 for _name, _octets in _CRITICAL.items():
 
-    async def _critical(t: ClientContext, octets: bytes = _octets) -> None:
+    async def _critical(t: Context, octets: bytes = _octets) -> None:
         server, room = await t.member()
         await t.marker(server, room)
         await refused(t, server, octets, "RW-TYPE-4", Code.UNKNOWN_TYPE)
@@ -66,7 +66,7 @@ for _name, _octets in _CRITICAL.items():
 
 
 @case("6.1/moves-the-cursor", "RW-TYPE-5")
-async def moves_the_cursor(t: ClientContext) -> None:
+async def moves_the_cursor(t: Context) -> None:
     """An unknown sequenced frame moves the cursor: the next message is no hole, and one below is dropped."""
     server, room = await t.member()
     await t.marker(server, room)
@@ -78,7 +78,7 @@ async def moves_the_cursor(t: ClientContext) -> None:
 
 
 @case("6.1/moves-no-cursor", "RW-TYPE-5")
-async def moves_no_cursor(t: ClientContext) -> None:
+async def moves_no_cursor(t: Context) -> None:
     """An unknown sequenced frame of a foreign room, with a request, or at or below the cursor moves nothing."""
     server, room = await t.member()
     await t.marker(server, room)
@@ -93,7 +93,7 @@ async def moves_no_cursor(t: ClientContext) -> None:
 
 
 @case("6.1/hole-of-an-unknown", "RW-STREAM-2", "RW-TYPE-5")
-async def hole_of_an_unknown(t: ClientContext) -> None:
+async def hole_of_an_unknown(t: Context) -> None:
     """An unknown sequenced frame beyond the cursor + 1 is SEQUENCE, as a MESSAGE is."""
     server, room = await t.member()
     await t.marker(server, room)
@@ -103,7 +103,7 @@ async def hole_of_an_unknown(t: ClientContext) -> None:
 
 for _name, _body in {"empty": b"", "short": bytes(7), "beyond": u64(2**53)}.items():
 
-    async def _no_seq(t: ClientContext, body: bytes = _body) -> None:
+    async def _no_seq(t: Context, body: bytes = _body) -> None:
         server, room = await t.member()
         await t.marker(server, room)
         octets = frame(0x8040, body, flags=0x8000, room=room.ref)
@@ -117,7 +117,7 @@ for _name, _body in {"empty": b"", "short": bytes(7), "beyond": u64(2**53)}.item
 
 
 @case("6/numbers", "RW-REQUEST-1")
-async def numbers(t: ClientContext) -> None:
+async def numbers(t: Context) -> None:
     """Requests that are unanswered at one time have different numbers, none of them 0."""
     server, room = await t.member()
     for n in range(20):
@@ -130,7 +130,7 @@ async def numbers(t: ClientContext) -> None:
 
 for _window in (1, 3):
 
-    async def _windowed(t: ClientContext, window: int = _window) -> None:
+    async def _windowed(t: Context, window: int = _window) -> None:
         server, room = await t.member(window=window)
         ids = [t.publish(room, bytes([n])) for n in range(8)]
         sent: list[bytes] = []
@@ -148,7 +148,7 @@ for _window in (1, 3):
 
 
 @case("6/window-of-all-kinds", "RW-REQUEST-5")
-async def window_of_all_kinds(t: ClientContext) -> None:
+async def window_of_all_kinds(t: Context) -> None:
     """JOIN, PUBLISH and LEAVE share one window."""
     server, room = await t.member(window=2)
     t.publish(room, b"1")
@@ -164,7 +164,7 @@ async def window_of_all_kinds(t: ClientContext) -> None:
 
 
 @case("6/matched", "RW-REQUEST-7")
-async def matched(t: ClientContext) -> None:
+async def matched(t: Context) -> None:
     """Each reply goes to its request, by the number alone."""
     server, room = await t.member()
     ids = [t.publish(room, bytes([n])) for n in range(3)]
@@ -185,7 +185,7 @@ async def matched(t: ClientContext) -> None:
 
 
 @case("6/reply-after-eviction", "RW-REQUEST-7")
-async def reply_after_eviction(t: ClientContext) -> None:
+async def reply_after_eviction(t: Context) -> None:
     """An ACK that comes behind EVICTED answers its PUBLISH all the same."""
     server, room = await t.member()
     id = t.publish(room)
@@ -197,7 +197,7 @@ async def reply_after_eviction(t: ClientContext) -> None:
 
 
 @case("6/nobodys-reply", "RW-REQUEST-8")
-async def nobodys_reply(t: ClientContext) -> None:
+async def nobodys_reply(t: Context) -> None:
     """A reply that answers no request is UNEXPECTED."""
     server, room = await t.member()
     await t.marker(server, room)
@@ -206,7 +206,7 @@ async def nobodys_reply(t: ClientContext) -> None:
 
 
 @case("6/reply-twice", "RW-REQUEST-8")
-async def reply_twice(t: ClientContext) -> None:
+async def reply_twice(t: Context) -> None:
     """A second reply to a request is UNEXPECTED."""
     server, room = await t.member()
     publish = await t.published(server, room)
@@ -214,7 +214,7 @@ async def reply_twice(t: ClientContext) -> None:
 
 
 @case("6/reply-of-another-kind", "RW-REQUEST-8")
-async def reply_of_another_kind(t: ClientContext) -> None:
+async def reply_of_another_kind(t: Context) -> None:
     """OK does not answer a PUBLISH: UNEXPECTED."""
     server, room = await t.member()
     t.publish(room)
@@ -224,7 +224,7 @@ async def reply_of_another_kind(t: ClientContext) -> None:
 
 
 @case("6/reply-out-of-order", "RW-REQUEST-8")
-async def reply_out_of_order(t: ClientContext) -> None:
+async def reply_out_of_order(t: Context) -> None:
     """A reply to the second of two requests before one to the first is UNEXPECTED."""
     server, room = await t.member()
     t.publish(room, b"1")
@@ -235,7 +235,7 @@ async def reply_out_of_order(t: ClientContext) -> None:
 
 
 @case("6/ref-in-use", "RW-REQUEST-9")
-async def ref_in_use(t: ClientContext) -> None:
+async def ref_in_use(t: Context) -> None:
     """A JOINED with the ref of a room that the client is in is UNEXPECTED."""
     server, room = await t.member()
     await t.marker(server, room)
@@ -245,7 +245,7 @@ async def ref_in_use(t: ClientContext) -> None:
 
 
 @case("6/message-of-no-request", "RW-REQUEST-8")
-async def message_of_no_request(t: ClientContext) -> None:
+async def message_of_no_request(t: Context) -> None:
     """A MESSAGE whose request is no HISTORY of the client is UNEXPECTED."""
     server, room = await t.member()
     await t.marker(server, room)
@@ -256,7 +256,7 @@ async def message_of_no_request(t: ClientContext) -> None:
 
 
 @case("7.4/unknown-code", "RW-CODE-2", "RW-ERROR-3")
-async def unknown_code(t: ClientContext) -> None:
+async def unknown_code(t: Context) -> None:
     """An unknown code without RETRY: the request has failed for good, and nothing else has."""
     server, room = await t.member()
     for code in (399, 0, 999, 65535):
@@ -271,7 +271,7 @@ async def unknown_code(t: ClientContext) -> None:
 
 
 @case("7.4/unknown-code-retry", "RW-ERROR-3", "RW-CODE-2")
-async def unknown_code_retry(t: ClientContext) -> None:
+async def unknown_code_retry(t: Context) -> None:
     """An unknown code with RETRY: the same may be sent again, and is the same."""
     t.needs("repeat")
     server, room = await t.member()
@@ -286,7 +286,7 @@ async def unknown_code_retry(t: ClientContext) -> None:
 
 
 @case("7.4/join-refused", "RW-CODE-2")
-async def join_refused(t: ClientContext) -> None:
+async def join_refused(t: Context) -> None:
     """An ERROR to JOIN fails the join, and the next one is a new request."""
     server = await t.open()
     id = t.client.tell("join", room="secret")
@@ -299,7 +299,7 @@ async def join_refused(t: ClientContext) -> None:
 
 
 @case("7.13/leave", "RW-MODEL-8", "RW-REQUEST-1")
-async def leave(t: ClientContext) -> None:
+async def leave(t: Context) -> None:
     """LEAVE carries the room's ref; the stream goes on until it is answered, and a late EVICTED is no error."""
     server, room = await t.member()
     await t.marker(server, room)
@@ -313,7 +313,7 @@ async def leave(t: ClientContext) -> None:
 
 
 @case("7.13/evicted-while-leaving", "RW-REQUEST-7")
-async def evicted_while_leaving(t: ClientContext) -> None:
+async def evicted_while_leaving(t: Context) -> None:
     """EVICTED that crosses LEAVE ends the membership; the NOT_JOINED behind it is no error."""
     server, room = await t.member()
     id = t.client.tell("leave", room=room.name)
@@ -330,7 +330,7 @@ async def evicted_while_leaving(t: ClientContext) -> None:
 
 
 @case("7.7/answered", "RW-PING-1")
-async def pings_answered(t: ClientContext) -> None:
+async def pings_answered(t: Context) -> None:
     """Each PING is answered with a PONG that has the same eight octets, many in one segment too."""
     server = await t.open()
     wanted = [os.urandom(8) for _ in range(25)]
@@ -340,7 +340,7 @@ async def pings_answered(t: ClientContext) -> None:
 
 
 @case("7.7/unasked", "RW-PING-3")
-async def unasked_pong(t: ClientContext) -> None:
+async def unasked_pong(t: Context) -> None:
     """A PONG that nobody asked for is ignored."""
     server, room = await t.member()
     server.send(Pong(b"unasked!"), Pong(bytes(8)))

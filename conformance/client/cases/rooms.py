@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from conformance.client.cases.steps import add, case, message_octets, refused
-from conformance.client.context import ClientContext, Room
+from conformance.client.context import Context, Room
 from conformance.client.raw_server import RawServer
 from conformance.client.target import Report
 from conformance.wire.octets import b8, encode, frame, u32, u64
@@ -22,7 +22,7 @@ from protocol.registry import Code, Flag, FrameType
 
 
 @case("9.1/cursor-is-set", "RW-CURSOR-4", "RW-STREAM-1")
-async def cursor_is_set(t: ClientContext) -> None:
+async def cursor_is_set(t: Context) -> None:
     """The stream begins with `start` of JOINED, wherever that is."""
     server, room = await t.member(next=1000)
     server.send(room.again(999, b"below"))
@@ -33,7 +33,7 @@ async def cursor_is_set(t: ClientContext) -> None:
 
 
 @case("9.1/great-numbers", "RW-CURSOR-4", "RW-MODEL-10")
-async def great_numbers(t: ClientContext) -> None:
+async def great_numbers(t: Context) -> None:
     """seq up to 2^53 - 1 and epochs up to 2^64 - 1 are kept exactly."""
     server = await t.open()
     room = t.room(next=2**53 - 2, epoch=2**64 - 1)
@@ -46,7 +46,7 @@ async def great_numbers(t: ClientContext) -> None:
 
 for _name, _epoch, _start in (("epoch", 0, 1), ("start", 7, 0)):
 
-    async def _zero(t: ClientContext, epoch: int = _epoch, start: int = _start) -> None:
+    async def _zero(t: Context, epoch: int = _epoch, start: int = _start) -> None:
         server, room = await t.member()
         await t.marker(server, room)
         t.client.tell("join", room="other")
@@ -59,7 +59,7 @@ for _name, _epoch, _start in (("epoch", 0, 1), ("start", 7, 0)):
 
 
 @case("9.1/content", "RW-MODEL-10")
-async def content(t: ClientContext) -> None:
+async def content(t: Context) -> None:
     """What is reported of a message is what the server sent: octets, ctype, name, sender, time, VERIFIED."""
     server, room = await t.member()
     message = room.message(b"\x00\xff\x1b[31m", ctype=200, name="Zoë", sender=2**63, flags=Flag.SEQ | Flag.VERIFIED)
@@ -77,7 +77,7 @@ async def content(t: ClientContext) -> None:
 
 
 @case("9.2/dropped", "RW-STREAM-1")
-async def dropped(t: ClientContext) -> None:
+async def dropped(t: Context) -> None:
     """Messages at or below the cursor are dropped without a word."""
     server, room = await t.member()
     server.send(room.message(), room.message(), room.message())
@@ -88,7 +88,7 @@ async def dropped(t: ClientContext) -> None:
 
 for _name, _ahead in (("one", 1), ("many", 1000)):
 
-    async def _hole(t: ClientContext, ahead: int = _ahead) -> None:
+    async def _hole(t: Context, ahead: int = _ahead) -> None:
         server, room = await t.member()
         await t.marker(server, room)
         await refused(t, server, message_octets(room, room.next + ahead), "RW-STREAM-2", Code.SEQUENCE)
@@ -98,7 +98,7 @@ for _name, _ahead in (("one", 1), ("many", 1000)):
 
 
 @case("9.2/rooms-apart", "RW-CURSOR-4", "RW-STREAM-1")
-async def rooms_apart(t: ClientContext) -> None:
+async def rooms_apart(t: Context) -> None:
     """Each room has its own cursor, and what comes for one is shown in that one."""
     server, one = await t.member()
     two = t.room("two", next=50)
@@ -119,7 +119,7 @@ _FOREIGN = {
 }
 for _name, _make in _FOREIGN.items():
 
-    async def _foreign(t: ClientContext, name: str = _name) -> None:
+    async def _foreign(t: Context, name: str = _name) -> None:
         server, room = await t.member()
         await t.marker(server, room)
         await refused(t, server, _FOREIGN[name](room.ref + 30), "RW-STREAM-3", Code.UNEXPECTED)
@@ -129,7 +129,7 @@ for _name, _make in _FOREIGN.items():
 
 
 @case("9.2/after-eviction", "RW-STREAM-3")
-async def after_eviction(t: ClientContext) -> None:
+async def after_eviction(t: Context) -> None:
     """After EVICTED the client is in the room no more: a MESSAGE of it is UNEXPECTED."""
     server, room = await t.member()
     await t.marker(server, room)
@@ -141,7 +141,7 @@ async def after_eviction(t: ClientContext) -> None:
 # Gaps.
 
 
-async def _rejoined(t: ClientContext, *, epoch: int, start: int, flags: int) -> tuple[RawServer, Room]:
+async def _rejoined(t: Context, *, epoch: int, start: int, flags: int) -> tuple[RawServer, Room]:
     """In a room with the cursor 5, evicted, and in again as told."""
     t.needs("rejoin")
     server, room = await t.member(next=5)
@@ -160,7 +160,7 @@ for _name, _epoch, _start, _flags in (
     ("flag-alone", 7, 3, Flag.GAP),
 ):
 
-    async def _gap(t: ClientContext, epoch: int = _epoch, start: int = _start, flags: int = _flags) -> None:
+    async def _gap(t: Context, epoch: int = _epoch, start: int = _start, flags: int = _flags) -> None:
         server, room = await _rejoined(t, epoch=epoch, start=start, flags=flags)
         await t.marker(server, room, "RW-PROMISE-10")
         gaps = t.client.of("gap")
@@ -176,7 +176,7 @@ for _name, _epoch, _start, _flags in (
 
 
 @case("4/no-gap", "RW-PROMISE-10")
-async def no_gap(t: ClientContext) -> None:
+async def no_gap(t: Context) -> None:
     """Going on at the cursor is no gap, and neither is a first join in the midst of the log."""
     server, room = await _rejoined(t, epoch=7, start=6, flags=0)
     await t.marker(server, room)
@@ -191,7 +191,7 @@ def _roster(*members: tuple[int, str], flags: int = Flag.RESET, room: Room) -> R
     return Roster(tuple(RosterEntry(member, 0, name) for member, name in members), flags=flags, room=room.ref)
 
 
-async def _known(t: ClientContext, server: RawServer, room: Room) -> set[object]:
+async def _known(t: Context, server: RawServer, room: Room) -> set[object]:
     """Who is in the room, as the client reported it last before a marker."""
     await t.marker(server, room)
     found: Report = t.client.of("presence")[-1]
@@ -200,7 +200,7 @@ async def _known(t: ClientContext, server: RawServer, room: Room) -> set[object]
     return {entry.get("name") for entry in members if isinstance(entry, dict)}
 
 
-async def _with_roster(t: ClientContext) -> tuple[RawServer, Room]:
+async def _with_roster(t: Context) -> tuple[RawServer, Room]:
     t.needs("presence")
     server = await t.open()
     room = t.room()
@@ -213,7 +213,7 @@ async def _with_roster(t: ClientContext) -> tuple[RawServer, Room]:
 
 
 @case("9.3/roster", "RW-ROSTER-5")
-async def roster(t: ClientContext) -> None:
+async def roster(t: Context) -> None:
     """A sequence of ROSTER frames takes the place of the roster before it, in as many frames as it has."""
     server, room = await _with_roster(t)
     t.require(await _known(t, server, room) == {"bob", "eve"}, "bob and eve", t.client.of("presence")[-1])
@@ -228,7 +228,7 @@ async def roster(t: ClientContext) -> None:
 
 
 @case("9.3/presence", "RW-PRESENCE-6", "RW-PRESENCE-1")
-async def presence(t: ClientContext) -> None:
+async def presence(t: Context) -> None:
     """PRESENCE of who is known or unknown already is no error; an unknown kind is ignored."""
     server, room = await _with_roster(t)
     server.send(
@@ -245,7 +245,7 @@ async def presence(t: ClientContext) -> None:
 
 
 @case("9.3/unknown-kind", "RW-PRESENCE-1")
-async def unknown_kind(t: ClientContext) -> None:
+async def unknown_kind(t: Context) -> None:
     """PRESENCE of an unknown kind changes nothing and is reported as nothing."""
     server, room = await _with_roster(t)
     before = len(t.client.of("presence"))
@@ -255,7 +255,7 @@ async def unknown_kind(t: ClientContext) -> None:
 
 
 @case("9.3/quiet", "RW-QUIET-3")
-async def quiet(t: ClientContext) -> None:
+async def quiet(t: Context) -> None:
     """When the room becomes quiet the roster is discarded."""
     server, room = await _with_roster(t)
     server.send(Presence(4, 0, "", room=room.ref))
@@ -268,7 +268,7 @@ async def quiet(t: ClientContext) -> None:
 
 
 @case("9.4/joins-again", "RW-LAG-4", "RW-RECOVER-1")
-async def joins_again(t: ClientContext) -> None:
+async def joins_again(t: Context) -> None:
     """After EVICTED with RETRY the client joins again with its cursor, when retry_ms has passed, and not before."""
     t.needs("rejoin")
     server, room = await t.member(next=5)
@@ -282,7 +282,7 @@ async def joins_again(t: ClientContext) -> None:
 
 
 @case("9.4/lagged-twice", "RW-LAG-4", "RW-PROMISE-10")
-async def lagged_twice(t: ClientContext) -> None:
+async def lagged_twice(t: Context) -> None:
     """After two EVICTED(LAGGED) between which only old messages came it joins with epoch 0, and the gap is reported."""
     t.needs("rejoin")
     server, room = await t.member(next=5)
@@ -304,7 +304,7 @@ async def lagged_twice(t: ClientContext) -> None:
 
 for _code in (Code.KICKED, Code.BANNED, 699):
 
-    async def _final(t: ClientContext, code: int = _code) -> None:
+    async def _final(t: Context, code: int = _code) -> None:
         server, room = await t.member()
         await t.marker(server, room)
         server.send(Evicted(code, room=room.ref))
@@ -319,7 +319,7 @@ for _code in (Code.KICKED, Code.BANNED, 699):
 
 
 @case("9.4/not-joined-is-repeated", "RW-LAG-6")
-async def not_joined_is_repeated(t: ClientContext) -> None:
+async def not_joined_is_repeated(t: Context) -> None:
     """A publish that crossed EVICTED and earned NOT_JOINED is repeated in the room, with its id."""
     t.needs("rejoin", "repeat")
     server, room = await t.member()
@@ -338,7 +338,7 @@ async def not_joined_is_repeated(t: ClientContext) -> None:
 
 
 @case("7.18/cursor-stays", "RW-HISTORY-3")
-async def history(t: ClientContext) -> None:
+async def history(t: Context) -> None:
     """The messages of a reply to HISTORY are the answer to the command, and leave the cursor where it was."""
     t.needs("history")
     server, room = await t.member(next=100)
@@ -360,7 +360,7 @@ async def history(t: ClientContext) -> None:
 
 
 @case("7.18/ahead-of-the-stream", "RW-HISTORY-3")
-async def history_ahead(t: ClientContext) -> None:
+async def history_ahead(t: Context) -> None:
     """A reply to HISTORY that runs ahead of the stream makes no hole, and the stream still shows its own."""
     t.needs("history")
     server, room = await t.member()
@@ -378,7 +378,7 @@ async def history_ahead(t: ClientContext) -> None:
 
 
 @case("12/no-folding", "RW-NAME-7")
-async def no_folding(t: ClientContext) -> None:
+async def no_folding(t: Context) -> None:
     """Two spellings of a room are two requests: only the server knows that they are one room, and says so."""
     server = await t.open()
     room = t.room("STRASSE")
@@ -396,7 +396,7 @@ async def no_folding(t: ClientContext) -> None:
 
 
 @case("12/server-spells", "RW-NAME-7", "RW-CHECK-3")
-async def server_spells(t: ClientContext) -> None:
+async def server_spells(t: Context) -> None:
     """JOINED may spell the room otherwise; names in a server's frames are not held to the rules of section 12."""
     server = await t.open()
     room = t.room("lobby")

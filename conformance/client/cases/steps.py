@@ -1,12 +1,12 @@
 """The register of client cases, and the steps that tables of them share."""
 
-from conformance.client.context import ClientContext, Room
+from conformance.client.context import Context, Room
 from conformance.client.raw_server import RawServer
-from conformance.harness.case import Register
+from conformance.harness.case import CaseRegistry
 from conformance.wire.octets import b8, b16, b32, frame, u16, u32, u64
 from protocol.registry import FrameType
 
-CLIENT = Register("client")
+CLIENT = CaseRegistry("client")
 case = CLIENT.case
 add = CLIENT.add
 
@@ -32,7 +32,7 @@ def goaway_octets(code: int, retry_ms: int = 0, jitter_ms: int = 0, text: bytes 
 
 
 async def refused(
-    t: ClientContext, server: RawServer, octets: bytes, requirement: str, *codes: int, breaks: str = ""
+    t: Context, server: RawServer, octets: bytes, requirement: str, *codes: int, breaks: str = ""
 ) -> None:
     """What is wrong earns GOAWAY of its code; then the client closes, says so, and lives."""
     server.send_octets(octets, breaks=breaks or requirement)

@@ -4,13 +4,13 @@ import ssl
 from collections.abc import Awaitable, Callable
 
 from conformance.client.cases.steps import add, case
-from conformance.client.context import ClientContext
+from conformance.client.context import Context
 from conformance.harness.tls import ALPN, authority
 from conformance.harness.verdicts import Failed
 
 
 @case("14/tls", "RW-TLS-1")
-async def tls(t: ClientContext) -> None:
+async def tls(t: Context) -> None:
     """TLS 1.3 and roomwire/1, with a server whose certificate is in order; then all goes as without."""
     t.needs("tls")
     await t.secure(authority().server())
@@ -20,13 +20,13 @@ async def tls(t: ClientContext) -> None:
     await t.marker(server, room)
 
 
-def _left(requirement: str, make: Callable[[], ssl.SSLContext]) -> Callable[[ClientContext], Awaitable[None]]:
-    async def run(t: ClientContext) -> None:
+def _left(requirement: str, make: Callable[[], ssl.SSLContext]) -> Callable[[Context], Awaitable[None]]:
+    async def run(t: Context) -> None:
         t.needs("tls")
         await t.secure(make())
         t.connect()
         await t.report("disconnected", requirement=requirement)
-        for server in t.server.wires:
+        for server in t.server.connections:
             await server.expect_end(requirement)
             if server.preface or server.octet_times:
                 raise Failed("nothing sent to this server", server.preface.hex(), requirement)

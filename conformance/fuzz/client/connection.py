@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from conformance.client.raw_server import RawServer, ScriptedServer
-from conformance.client.target import DrivenClient, Launch, Report
+from conformance.client.raw_server import Listener, RawServer
+from conformance.client.target import ClientTarget, Launch, Report
 from conformance.fuzz.client.model import NOW_MS, ClientRoom
 from conformance.fuzz.failure import fail
 from conformance.fuzz.stats import Stats
@@ -73,7 +73,7 @@ class ClientLink(ABC):
         self.stats = stats
         self.timeout = timeout
         self.log = WireLog()
-        self.server = ScriptedServer(self.log, timeout)
+        self.server = Listener(self.log, timeout)
         self.rooms: dict[int, ClientRoom] = {}
         self.commands: dict[int, Command] = {}
         self.at = -1
@@ -85,7 +85,7 @@ class ClientLink(ABC):
         self.over = False  # the client will not come back, or was told to quit
         self._launch = launch
         self._gate = gate
-        self._client: DrivenClient | None = None
+        self._client: ClientTarget | None = None
         self._news = asyncio.Event()
         self._taken = self._read = self._connections = self._failures = 0
         self._queue: deque[Frame] = deque()
@@ -103,7 +103,7 @@ class ClientLink(ABC):
         self._repeats: dict[str, list[bytes]] = {}  # by room: ids that this connection has to bring first
 
     @property
-    def client(self) -> DrivenClient:
+    def client(self) -> ClientTarget:
         """The client under test."""
         assert self._client, "not begun"
         return self._client
@@ -320,7 +320,7 @@ class ClientLink(ABC):
         await self.client.wait(
             lambda: self.client.find(lambda report: report.get("event") == "closed"), "closed", "RW-RECONNECT-4"
         )
-        if must and len(self.server.wires) > self._connections:
+        if must and len(self.server.connections) > self._connections:
             fail("RW-RECONNECT-4", "no connection", "a connection")
 
     async def settle(self) -> None:

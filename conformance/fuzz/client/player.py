@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 from conformance.client.raw_server import RawServer
-from conformance.client.target import DrivenClient
+from conformance.client.target import ClientTarget
 from conformance.fuzz.client.broken_frames import BROKEN, ClientBench
 from conformance.fuzz.client.connection import HASTY_MS, MEMBER, NAME, RETRY_MS, Command
 from conformance.fuzz.client.model import NOW_MS, ClientRoom
@@ -83,7 +83,7 @@ class ClientPlayer(Serving):
         try:
             async with self._gate:  # programs that start are busy: a few at a time
                 program = await self._launch(self.server.host, self.server.port)
-                self._client = DrivenClient(program, self.timeout, self.log)
+                self._client = ClientTarget(program, self.timeout, self.log)
                 self._client.news = self._news
                 await self._client.start(_READY)
         except (Unreachable, Unstartable) as error:

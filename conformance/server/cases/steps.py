@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from conformance.harness.case import Register
+from conformance.harness.case import CaseRegistry
 from conformance.harness.verdicts import Failed
 from conformance.server.context import Context
 from conformance.server.raw_client import RawClient
@@ -12,7 +12,7 @@ from conformance.wire.text import frame_line, type_name
 from protocol.frames import Error
 from protocol.registry import Code, FrameType
 
-SERVER = Register("server")
+SERVER = CaseRegistry("server")
 case = SERVER.case
 
 CRITICAL = 0x0003

@@ -1,0 +1,69 @@
+"""What a codec case is given: the codec, and the usual requests."""
+
+import json
+import os
+from typing import Any, NamedTuple
+
+from conformance.codec.target import CodecTarget, short
+from conformance.codec.values import differences
+from conformance.harness.verdicts import ContractBroken, Failed, Inconclusive
+from conformance.wire.log import WireLog
+
+
+class PingVector(NamedTuple):
+    """A PING with octets of its own, so that no constant answer fits."""
+
+    octets: bytes
+    value: dict[str, Any]
+
+
+class Context:
+    """One codec case under way."""
+
+    def __init__(self, codec: CodecTarget) -> None:
+        self._codec = codec
+        self.said: list[str] = []
+        self.log = WireLog()
+
+    async def ask(self, op: str, sender: str = "", limit: int = 0, **values: Any) -> dict[str, Any]:
+        """The answer to one request."""
+        request = {"op": op, **({"from": sender} if sender else {}), **values}
+        if limit:
+            request["limit"] = limit
+        try:
+            return await self._codec.ask(request, self.log)
+        finally:
+            self.said = [*self.said[-4:], *self._codec.said]
+
+    async def feed(self, sender: str, chunks: list[bytes], limit: int) -> dict[str, Any]:
+        """The answer to one stream in pieces."""
+        return await self.ask("feed", sender, limit, chunks=[chunk.hex() for chunk in chunks])
+
+    def ping(self) -> PingVector:
+        """A PING that was never sent before."""
+        opaque = os.urandom(8)
+        octets = bytes.fromhex("00000008 0006 0000 00000000 00000000") + opaque
+        return PingVector(octets, {"opaque": opaque.hex(), "fields": [], "flags": 0, "request": 0, "room": 0})
+
+    def same_ping(self, ping: PingVector, answer: Any) -> None:
+        """Raises Failed unless the answer is the PING."""
+        shown = short(json.dumps(answer))
+        if not isinstance(answer, dict) or answer.get("frame") != "PING":
+            raise Failed("PING decoded", shown)
+        if differences("PING", ping.value, answer.get("value")):
+            raise Failed(f"PING {ping.value['opaque']}", shown)
+
+    async def control(self) -> None:
+        """A fresh PING is decoded. Raises Inconclusive."""
+        try:
+            await self.alive()
+        except Failed as failure:
+            if isinstance(failure, ContractBroken):
+                raise
+            raise Inconclusive(f"a valid frame: {failure}") from None
+
+    async def alive(self) -> None:
+        """A fresh PING is decoded. Raises Failed."""
+        for sender in "CS":
+            ping = self.ping()
+            self.same_ping(ping, await self.ask("decode", sender, hex=ping.octets.hex()))
