@@ -150,7 +150,7 @@ class ClientConnection(Connection):
         """Send PUBLISH."""
         require(ref in self.memberships, f"not in the room {ref}")  # RW-MODEL-8
         flags = Flag.ORDERED if ordered else 0
-        return self._request(Publish(id, ctype, payload, fields, flags, self._number(), ref))
+        return self._request(Publish(id, ctype, payload, fields=fields, flags=flags, request=self._number(), room=ref))
 
     def history(self, ref: int, start: int, end: int = 0, limit: int = 0, *, newest: bool = False) -> int:
         """Send HISTORY."""

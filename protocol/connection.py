@@ -142,7 +142,7 @@ def error_frame(
     code: Code, request: int, room: int = 0, *, retry_ms: int = 0, text: str = "", fields: tuple[Field, ...] = ()
 ) -> Error:
     """The final reply ERROR to `request`, with RETRY as the code has it."""
-    return Error(code, retry_ms, text, fields, retry_flag(code), request, room)
+    return Error(code, retry_ms, text, fields=fields, flags=retry_flag(code), request=request, room=room)
 
 
 def require(condition: bool, what: str) -> None:

@@ -6,7 +6,7 @@ Layouts are declared in `wire.py`; meanings are in SPEC.md, one section a frame.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -39,6 +39,7 @@ class Hello:
     name: str
     mechanism: str
     auth: bytes
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = 0
     request: int = 0
@@ -59,6 +60,7 @@ class Welcome:
     window: int
     max_rooms: int
     auth: bytes
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = 0
     request: int = 0
@@ -71,6 +73,7 @@ class Auth:
 
     TYPE: ClassVar[FrameType] = FrameType.AUTH
     data: bytes
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = 0
     request: int = 0
@@ -85,6 +88,7 @@ class Error:
     code: int
     retry_ms: int = 0
     text: str = ""
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = 0
     request: int = 0
@@ -96,6 +100,7 @@ class Ok:
     """A request succeeded, and there is nothing to say about it."""
 
     TYPE: ClassVar[FrameType] = FrameType.OK
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = 0
     request: int = 0
@@ -108,6 +113,7 @@ class Ping:
 
     TYPE: ClassVar[FrameType] = FrameType.PING
     opaque: bytes
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = 0
     request: int = 0
@@ -120,6 +126,7 @@ class Pong:
 
     TYPE: ClassVar[FrameType] = FrameType.PONG
     opaque: bytes
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = 0
     request: int = 0
@@ -135,6 +142,7 @@ class Goaway:
     retry_ms: int = 0
     jitter_ms: int = 0
     text: str = ""
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = 0
     request: int = 0
@@ -149,6 +157,7 @@ class Join:
     name: str
     epoch: int
     since: int
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = 0
     request: int = 0
@@ -166,6 +175,7 @@ class Joined:
     oldest: int
     members: int
     name: str
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = 0
     request: int = 0
@@ -178,6 +188,7 @@ class Roster:
 
     TYPE: ClassVar[FrameType] = FrameType.ROSTER
     entries: tuple[RosterEntry, ...]
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = 0
     request: int = 0
@@ -192,6 +203,7 @@ class Presence:
     kind: int
     member: int
     name: str
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = 0
     request: int = 0
@@ -203,6 +215,7 @@ class Leave:
     """Asks to end the membership of `room`."""
 
     TYPE: ClassVar[FrameType] = FrameType.LEAVE
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = 0
     request: int = 0
@@ -217,6 +230,7 @@ class Evicted:
     code: int
     retry_ms: int = 0
     text: str = ""
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = 0
     request: int = 0
@@ -231,6 +245,7 @@ class Publish:
     id: bytes
     ctype: int
     payload: bytes
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = 0
     request: int = 0
@@ -244,6 +259,7 @@ class Ack:
     TYPE: ClassVar[FrameType] = FrameType.ACK
     seq: int
     time_ms: int
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = 0
     request: int = 0
@@ -262,6 +278,7 @@ class Message:
     ctype: int
     name: str
     payload: bytes
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = Flag.SEQ
     request: int = 0
@@ -276,6 +293,7 @@ class History:
     start: int
     end: int
     limit: int
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = 0
     request: int = 0
@@ -290,6 +308,7 @@ class HistoryEnd:
     start: int
     end: int
     oldest: int
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = 0
     request: int = 0
@@ -301,6 +320,7 @@ class Stop:
     """Asks to drain the server."""
 
     TYPE: ClassVar[FrameType] = FrameType.STOP
+    _: KW_ONLY
     fields: tuple[Field, ...] = ()
     flags: int = 0
     request: int = 0

@@ -42,7 +42,7 @@ class Attacker:
                 writer.write(MAGIC + bytes((1, 1, 0, 0)))
                 await reader.readexactly(8)
                 extension = Field(FieldType.EXTENSION, b"\x07history")
-                hello = Hello("flood", "ANONYMOUS", b"", (extension,), request=1)
+                hello = Hello("flood", "ANONYMOUS", b"", fields=(extension,), request=1)
                 writer.write(encode(hello) + encode(Join(ROOM, 0, 0, request=2)))
                 ref = 0
                 while not ref:

@@ -176,7 +176,7 @@ class Context:
         """Publishes, waiting where the server limits the rate."""
         async with self.control("PUBLISH"):
             frame = await self.patiently(
-                peer, Publish(id or self.id(peer), ctype, payload, tuple(fields), flags=flags, room=room)
+                peer, Publish(id or self.id(peer), ctype, payload, fields=tuple(fields), flags=flags, room=room)
             )
             if not isinstance(frame, Ack):
                 raise Failed("ACK", frame_line(frame))

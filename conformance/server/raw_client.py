@@ -302,7 +302,7 @@ class RawClient(RawConnection):
 
     async def hello(self, name: str, fields: tuple[Field, ...] = (), auth: bytes = b"") -> Welcome:
         """HELLO with ANONYMOUS, and its WELCOME."""
-        request = self.ask(Hello(name, "ANONYMOUS", auth, fields))
+        request = self.ask(Hello(name, "ANONYMOUS", auth, fields=fields))
         return await self.expect(request, Welcome, "RW-HELLO-2")
 
     @property

@@ -70,7 +70,7 @@ class Session:
         max_pending_octets: int = 1 << 24,
     ) -> None:
         fields = (frames.extension("history"), frames.agent(software))
-        self._hello = frames.Hello(name, "ANONYMOUS", b"", fields, request=_HELLO)
+        self._hello = frames.Hello(name, "ANONYMOUS", b"", fields=fields, request=_HELLO)
         _require_encodable(self._hello)
         self._login: Login | None = None
         if password is not None:
@@ -156,7 +156,7 @@ class Session:
         target = self._room(room)
         _require(not target.leaving, f"the room {room!r} is being left")
         _require(all(is_ignorable(field.type) for field in fields), "fields of a message are ignorable")
-        _require_encodable(frames.Publish(bytes(16), ctype, payload, fields))
+        _require_encodable(frames.Publish(bytes(16), ctype, payload, fields=fields))
         pending = Pending(self._tickets + 1, ctype, payload, fields)
         waiting, octets = self._requests.pending, self._requests.octets
         if waiting >= self._max_pending or (waiting and octets + pending.size > self._max_octets):

@@ -113,7 +113,7 @@ def pretends(code: Code) -> Says:
     }
 
     def ack(f: Error) -> Frame:
-        return Ack(1, 1, (), 0, f.request, f.room)
+        return Ack(1, 1, fields=(), flags=0, request=f.request, room=f.room)
 
     return lambda a, f: [success.get(code, ack)(f)] if isinstance(f, Error) and f.code == code else [f]
 
@@ -135,7 +135,7 @@ def minds(test: Callable[[Alteration, Publish], bool], code: Code) -> dict[str, 
             return []  # what was refused does not come back
         if isinstance(said, Ack) and said.request in a.notes.get("minded", ()):
             retry = (1, Flag.RETRY) if code.retry else (0, 0)
-            return [Error(code, retry[0], "", (), retry[1], said.request, said.room)]
+            return [Error(code, retry[0], "", fields=(), flags=retry[1], request=said.request, room=said.room)]
         return [said]
 
     return {"hears": hears, "says": says}

@@ -123,7 +123,7 @@ def _unforgiving(a: Alteration, said: Piece) -> list[Piece]:
     if isinstance(said, Error) and said.code == Code.RANGE_INVALID:
         a.notes["offended"] = True
     if isinstance(said, Joined) and a.notes.get("offended"):
-        return [Error(Code.FORBIDDEN, 0, "", (), 0, said.request, 0)]
+        return [Error(Code.FORBIDDEN, 0, "", fields=(), flags=0, request=said.request, room=0)]
     return [said]
 
 

@@ -200,7 +200,7 @@ def _refusals(shared: bool) -> dict[str, Any]:
         if isinstance(said, Message):
             return [] if said.id in a.notes.get("ids", ()) else [said]
         if isinstance(said, Ack) and said.request in a.notes.get("ordered", ()) and notes.get("refused"):
-            return [Error(Code.PRECEDED, 1, "", (), Flag.RETRY, said.request, said.room)]
+            return [Error(Code.PRECEDED, 1, "", fields=(), flags=Flag.RETRY, request=said.request, room=said.room)]
         if isinstance(said, Error):
             notes["refused"] = True
         return [said]
@@ -223,7 +223,7 @@ def _charged(a: Alteration, said: Piece) -> list[Piece]:
     if isinstance(said, Error) and said.code == Code.RATE_LIMITED:
         a.notes["limited"] = True
     if isinstance(said, Ack) and said.flags and a.notes.get("limited"):
-        return [Error(Code.RATE_LIMITED, 100, "", (), Flag.RETRY, said.request, said.room)]
+        return [Error(Code.RATE_LIMITED, 100, "", fields=(), flags=Flag.RETRY, request=said.request, room=said.room)]
     return [said]
 
 

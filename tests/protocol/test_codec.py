@@ -126,10 +126,10 @@ def test_decoded_frames_are_whole_values() -> None:
                 0,
                 "ada",
                 b"hi",
-                (f.Field(0xC001, b"\xff\x00"),),
-                Flag.SEQ | Flag.VERIFIED,
-                0,
-                5,
+                fields=(f.Field(0xC001, b"\xff\x00"),),
+                flags=Flag.SEQ | Flag.VERIFIED,
+                request=0,
+                room=5,
             ),
             "00000039 0022 8002 00000000 00000005"
             "000000000000002C 0000018BCFE56805 1122334455667788 018BCFE568000123456789ABCDEF0123"
@@ -140,12 +140,12 @@ def test_decoded_frames_are_whole_values() -> None:
             "00000018 0012 0004 00000000 00000005 0002 0000000000000001 02 02 C3A9 0000000000000002 00 00",
         ),
         (
-            f.Error(202, 0, "no", (f.mechanism("ANONYMOUS"), f.mechanism("SCRAM-SHA-256")), 0, request=1),
+            f.Error(202, 0, "no", fields=(f.mechanism("ANONYMOUS"), f.mechanism("SCRAM-SHA-256")), flags=0, request=1),
             "00000028 0004 0000 00000001 00000000 00CA 00000000 0002 6E6F"
             "8004 0009 414E4F4E594D4F5553 8004 000D 534352414D2D5348412D323536",
         ),
         (
-            f.Hello("ada", "", b"\x00", (f.extension("history"), f.agent("x/1")), request=1),
+            f.Hello("ada", "", b"\x00", fields=(f.extension("history"), f.agent("x/1")), request=1),
             "0000001B 0001 0000 00000001 00000000 03 616461 00 0001 000001 0008 07 686973746F7279 8002 0003 782F31",
         ),
         (f.Unknown(0x8021, b"\x01", 0x4000, 2, 3), "00000001 8021 4000 00000002 00000003 01"),
@@ -175,16 +175,16 @@ def test_known_fields_are_read() -> None:
 
 @given(texts, payloads, u64)
 def test_known_fields_keep_their_values(text: str, octets: bytes, number: int) -> None:
-    hello = f.Hello("", "", b"", (f.extension(text, octets), f.agent(text)))
-    welcome = f.Welcome(0, "", 0, 0, 0, 0, 0, 0, b"", (f.server_identity(number, text),))
+    hello = f.Hello("", "", b"", fields=(f.extension(text, octets), f.agent(text)))
+    welcome = f.Welcome(0, "", 0, 0, 0, 0, 0, 0, b"", fields=(f.server_identity(number, text),))
     assert f.extensions(hello) == {text: octets}
     assert f.agent_of(hello) == text
     assert f.identity_of(welcome) == (number, text)
 
 
 def test_ill_formed_text_in_a_field_is_replaced() -> None:
-    assert f.agent_of(f.Hello("", "", b"", (f.Field(FieldType.AGENT, b"a\xff"),))) == "a\ufffd"
-    assert f.extensions(f.Hello("", "", b"", (f.Field(FieldType.EXTENSION, b"\x01\xffx"),))) == {"\ufffd": b"x"}
+    assert f.agent_of(f.Hello("", "", b"", fields=(f.Field(FieldType.AGENT, b"a\xff"),))) == "a\ufffd"
+    assert f.extensions(f.Hello("", "", b"", fields=(f.Field(FieldType.EXTENSION, b"\x01\xffx"),))) == {"\ufffd": b"x"}
 
 
 @pytest.mark.parametrize(
@@ -438,8 +438,8 @@ def test_any_tail_gives_a_frame_or_an_error(frame: f.Frame, fields: list[f.Field
         (f.Hello("\u00e9" * 128, "", b""), "HELLO.name"),
         (f.Hello("", "\ud800", b""), "HELLO.mechanism"),
         (f.Hello("", "", bytes(65536)), "HELLO.auth"),
-        (f.Hello("", "", b"", (f.Field(65536),)), "HELLO"),
-        (f.Hello("", "", b"", (f.Field(1, bytes(65536)),)), "HELLO"),
+        (f.Hello("", "", b"", fields=(f.Field(65536),)), "HELLO"),
+        (f.Hello("", "", b"", fields=(f.Field(1, bytes(65536)),)), "HELLO"),
         (f.Join("", 2**64, 0), "JOIN.epoch"),
         (f.Join("", 0, MAX_SAFE + 1), "JOIN.since"),
         (f.Join("", 0, -1), "JOIN.since"),
@@ -465,7 +465,7 @@ def test_any_tail_gives_a_frame_or_an_error(frame: f.Frame, fields: list[f.Field
         (f.Roster(None), "ROSTER"),  # type: ignore[arg-type]
         (f.Roster((None,)), "ROSTER"),  # type: ignore[arg-type]
         (f.Roster(iter(())), "ROSTER"),  # type: ignore[arg-type]
-        (f.Ok((None,)), "OK"),  # type: ignore[arg-type]
+        (f.Ok(fields=(None,)), "OK"),  # type: ignore[arg-type]
         (f.Unknown(1, None), "Unknown"),  # type: ignore[arg-type]
         (None, "None"),
     ],

@@ -24,26 +24,26 @@ RELAYED = (f.Field(0xC001, b"re"),)
 EXAMPLES: dict[FrameType, f.Frame] = {
     type(frame).TYPE: frame
     for frame in (
-        f.Hello("ada", "PLAIN", b"\x00x", (f.extension("history", b"d"), f.agent("a/1"))),
-        f.Welcome(1, "ada", 5, 6, 7, 8, 9, 10, b"v", (f.server_identity(3, "h:1"), f.agent("b"))),
-        f.Auth(b"step", RELAYED),
-        f.Error(202, 50, "no", (f.mechanism("A"), f.mechanism("B"))),
-        f.Ok(RELAYED),
-        f.Ping(b"12345678", RELAYED),
-        f.Pong(b"12345678", RELAYED),
-        f.Goaway(504, 1, 2, "bye", RELAYED),
-        f.Join("lobby", 1, 2, RELAYED),
-        f.Joined(1, 2, 3, 4, 5, "lobby", RELAYED),
-        f.Roster((f.RosterEntry(1, 2, "\u00e9"), f.RosterEntry(3, 0, "bob")), RELAYED),
-        f.Presence(1, 2, "ada", RELAYED),
-        f.Leave(RELAYED),
-        f.Evicted(601, 1, "slow", RELAYED),
-        f.Publish(ID, 0, b"hi", RELAYED),
-        f.Ack(1, 2, RELAYED),
-        f.Message(1, 2, 3, ID, 0, "ada", b"hi", RELAYED),
-        f.History(1, 2, 3, RELAYED),
-        f.HistoryEnd(1, 2, 3, RELAYED),
-        f.Stop(RELAYED),
+        f.Hello("ada", "PLAIN", b"\x00x", fields=(f.extension("history", b"d"), f.agent("a/1"))),
+        f.Welcome(1, "ada", 5, 6, 7, 8, 9, 10, b"v", fields=(f.server_identity(3, "h:1"), f.agent("b"))),
+        f.Auth(b"step", fields=RELAYED),
+        f.Error(202, 50, "no", fields=(f.mechanism("A"), f.mechanism("B"))),
+        f.Ok(fields=RELAYED),
+        f.Ping(b"12345678", fields=RELAYED),
+        f.Pong(b"12345678", fields=RELAYED),
+        f.Goaway(504, 1, 2, "bye", fields=RELAYED),
+        f.Join("lobby", 1, 2, fields=RELAYED),
+        f.Joined(1, 2, 3, 4, 5, "lobby", fields=RELAYED),
+        f.Roster((f.RosterEntry(1, 2, "\u00e9"), f.RosterEntry(3, 0, "bob")), fields=RELAYED),
+        f.Presence(1, 2, "ada", fields=RELAYED),
+        f.Leave(fields=RELAYED),
+        f.Evicted(601, 1, "slow", fields=RELAYED),
+        f.Publish(ID, 0, b"hi", fields=RELAYED),
+        f.Ack(1, 2, fields=RELAYED),
+        f.Message(1, 2, 3, ID, 0, "ada", b"hi", fields=RELAYED),
+        f.History(1, 2, 3, fields=RELAYED),
+        f.HistoryEnd(1, 2, 3, fields=RELAYED),
+        f.Stop(fields=RELAYED),
     )
 }
 HEADER_MEMBERS = {"flags", "request", "room"}
@@ -90,7 +90,7 @@ def test_a_packer_is_the_encoder_without_a_frame(type: FrameType, data: st.DataO
     frame = data.draw(FRAMES[type])
     values = [getattr(frame, piece.name) for piece in compiled.PIECES[type]]
     octets = [value.encode() if isinstance(value, str) else value for value in values]
-    fields = encode(f.Ok(frame.fields))[HEADER_SIZE:]
+    fields = encode(f.Ok(fields=frame.fields))[HEADER_SIZE:]
     packed = compiled.PACKERS[type](*octets, fields, frame.flags, frame.request, frame.room)
     assert packed == encode(frame)
 
@@ -144,7 +144,7 @@ ANY_NAME = st.text(max_size=260)
         st.builds(f.Message, AROUND, AROUND, AROUND, ids, u8, ANY_NAME, payloads),
         st.builds(f.Error, AROUND, AROUND, ANY_NAME),
         st.builds(f.Roster, st.lists(st.builds(f.RosterEntry, AROUND, AROUND, ANY_NAME), max_size=3).map(tuple)),
-        st.builds(f.Leave, st.lists(st.builds(f.Field, AROUND, payloads), max_size=3).map(tuple)),
+        st.builds(f.Leave, fields=st.lists(st.builds(f.Field, AROUND, payloads), max_size=3).map(tuple)),
     )
 )
 def test_same_refusals_of_values(frame: f.Frame) -> None:

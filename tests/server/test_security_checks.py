@@ -64,7 +64,7 @@ def test_the_greatest_length_costs_no_memory(welcomed: bool) -> None:
     conn = ServerConnection(0.0, ServerTimes(5, 10, 30, 2))
     list(conn.receive_data(PREFACE + (HELLO if welcomed else b""), 0.0))
     if welcomed:
-        conn.welcome(Welcome(1, "ada", 0, 2**24, 30_000, 0, 32, 8, b"", (), 0, 1))
+        conn.welcome(Welcome(1, "ada", 0, 2**24, 30_000, 0, 32, 8, b"", fields=(), flags=0, request=1))
     portion = bytes(KIB)
     ended: list[object] = []
 

@@ -174,7 +174,7 @@ fields = st.lists(st.builds(Field, st.integers(0x8021, 0xFFFF), strategies.short
 
 @given(strategies.n64, st.booleans(), strategies.payloads, fields)
 def test_a_record_becomes_a_message(seq: int, verified: bool, payload: bytes, given_fields: tuple[Field, ...]) -> None:
-    packed = pack_fields(Publish(bytes(16), 0, b"", given_fields))
+    packed = pack_fields(Publish(bytes(16), 0, b"", fields=given_fields))
     record = Record(seq, 5, 7, bytes(16), 1, "ada", verified, payload, packed)
     reader = FrameReader(2**24)
     reader.feed(message_octets(record, 9))

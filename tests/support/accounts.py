@@ -44,7 +44,7 @@ class Login(RawClient):
         assert self.octets(PREFACE_SIZE)[4] == 1
         self.exchange = exchange = ClientExchange(name, b"0123456789abcdefghijklmn")
         fields = (extension("history"), extension("admin"))
-        self.send(Hello(hello_name or name, MECHANISM, exchange.first, fields, request=1))
+        self.send(Hello(hello_name or name, MECHANISM, exchange.first, fields=fields, request=1))
         first = self.frame()
         if isinstance(first, Auth):
             self.challenge = first.data

@@ -51,7 +51,7 @@ class RawClient:
             self.send(PREFACE)
             assert self.octets(PREFACE_SIZE)[4] == 1
             fields = (extension("history"),) if history else ()
-            self.send(Hello(name, "ANONYMOUS", b"", fields, request=1))
+            self.send(Hello(name, "ANONYMOUS", b"", fields=fields, request=1))
             self.welcome = self.expect(Welcome)
 
     def __enter__(self) -> Self:

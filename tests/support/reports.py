@@ -21,7 +21,7 @@ HOSTILE = (
 """HTML, script, template, XML, terminal and bidirectional tricks, with a lone surrogate."""
 
 SENT = HOSTILE.encode("utf-8", "replace")
-WELCOME = Welcome(7, "ada", 1, 65536, 30000, 600000, 32, 256, b"", (agent("tidy/1.0"),), request=1)
+WELCOME = Welcome(7, "ada", 1, 65536, 30000, 600000, 32, 256, b"", fields=(agent("tidy/1.0"),), request=1)
 
 
 def log(frames: int = 0) -> WireLog:

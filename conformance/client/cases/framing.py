@@ -268,8 +268,8 @@ async def ignorable_fields(t: Context) -> None:
     server.send(replace(t.joined(room, join), fields=fields))
     await t.answer(id, "joined", requirement="RW-FIELD-1")
     server.send(
-        Roster((RosterEntry(5, 0, "bob"),), fields, flags=Flag.RESET, room=room.ref),
-        Presence(1, 6, "eve", fields, room=room.ref),
+        Roster((RosterEntry(5, 0, "bob"),), fields=fields, flags=Flag.RESET, room=room.ref),
+        Presence(1, 6, "eve", fields=fields, room=room.ref),
         room.message(b"m", fields=fields),
     )
     server.send_octets(PING[:3] + b"\x0e" + PING[4:] + field(IGNORABLE, b"hi"))

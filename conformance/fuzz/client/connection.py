@@ -166,9 +166,9 @@ class ClientLink(ABC):
                 window,
                 256,
                 b"",
-                fields,
-                0,
-                hello.request,
+                fields=fields,
+                flags=0,
+                request=hello.request,
             )
         )
         self._visit("HELLO_SENT", "WELCOME")

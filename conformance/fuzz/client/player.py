@@ -195,7 +195,7 @@ class ClientPlayer(Serving):
             fields = (Field(0xC123, b"relayed"), Field(self.random.choice(GREASE), b"grease"))
             self._say(
                 Message(frame.seq, frame.time_ms, frame.sender, frame.id, frame.ctype, frame.name, frame.payload,
-                        fields, flags, 0, room.ref), cut=step.cut)  # fmt: skip
+                        fields=fields, flags=flags, request=0, room=room.ref), cut=step.cut)  # fmt: skip
             room.sent = room.reached[room.epoch] = room.head
         else:
             flags = 0x0F00 if step.what == "flags" else 0

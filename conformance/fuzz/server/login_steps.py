@@ -89,7 +89,7 @@ class Logins(Endings):
             name = f"nobody {self.fresh}"
         end.nonce = self.random.randbytes(18).hex().encode()
         fields = (extension("history"), extension("admin"))
-        hello = Hello(name, scram.MECHANISM, scram.first_message(account, end.nonce), fields, request=1)
+        hello = Hello(name, scram.MECHANISM, scram.first_message(account, end.nonce), fields=fields, request=1)
         end.ask(1, lambda reply: self._welcomed(end, reply))
         end.write(end.note(hello), step.cut)
         return end

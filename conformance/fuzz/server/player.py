@@ -118,7 +118,7 @@ class Player(Draining):
         self.stats.visit("server", "WAIT_PREFACE", "preface")
         request = end.next_request()
         flags = 0x0FFF if grease else 0
-        hello = Hello(name, "ANONYMOUS", b"ignored" if grease else b"", fields, flags, request)
+        hello = Hello(name, "ANONYMOUS", b"ignored" if grease else b"", fields=fields, flags=flags, request=request)
         before = end.note(Unknown(GREASE[3], b"before HELLO")) if grease else b""
         end.ask(request, lambda reply: self._welcome(end, name, reply))
         end.write(before + end.note(hello), step.cut)

@@ -217,7 +217,9 @@ class Requests:
         if extra:
             at = self.random.randrange(len(fields) + 1)
             fields = (*fields[:at], extra, *fields[at:])
-        publish = Publish(id, content.ctype, content.payload, fields, flags, request, room.ref)
+        publish = Publish(
+            id, content.ctype, content.payload, fields=fields, flags=flags, request=request, room=room.ref
+        )
         fate = room.fates.get(id)
         counted = content.size <= end.welcome.max_body - CONTENT_RESERVE and not (
             content.ctype == 0 and not content.is_text

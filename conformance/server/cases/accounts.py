@@ -64,7 +64,7 @@ async def _asked(t: Context, name: str, first: bytes, *names: str) -> tuple[RawC
     """A connection that has said HELLO with a first message."""
     client = await t.greet()
     fields = tuple(map(extension, names))
-    return client, client.ask(Hello(name, scram.MECHANISM, first, fields))
+    return client, client.ask(Hello(name, scram.MECHANISM, first, fields=fields))
 
 
 async def _challenged(

@@ -29,16 +29,16 @@ async def whole_session(t: Context) -> None:
     fields = tuple(Field(kind, b"\xaa" * (kind % 9)) for kind in _SOME)
     client = await t.greet()
     names = (extension("grease-0a3f"), extension("grease-"))
-    client.send_octets(grease + encode(Hello(t.name(), "ANONYMOUS", b"", (*names, *fields), request=1)) + grease)
+    client.send_octets(grease + encode(Hello(t.name(), "ANONYMOUS", b"", fields=(*names, *fields), request=1)) + grease)
     await client.expect(1, Welcome, "RW-GREASE-2")
-    reply = await t.patiently(client, Join(t.room(), 0, 0, fields))
+    reply = await t.patiently(client, Join(t.room(), 0, 0, fields=fields))
     t.require(isinstance(reply, Joined), "JOINED", reply)
-    client.send_octets(grease + encode(Ping(b"greasing", fields)) + grease)
+    client.send_octets(grease + encode(Ping(b"greasing", fields=fields)) + grease)
     await client.expect_frame(Pong, requirement="RW-GREASE-2")
-    reply = await t.patiently(client, Publish(t.id(client), 0, b"x", fields, room=reply.room))
+    reply = await t.patiently(client, Publish(t.id(client), 0, b"x", fields=fields, room=reply.room))
     t.require(isinstance(reply, Ack), "ACK", reply)
     await t.marker(client, room=reply.room)
-    await client.expect(client.ask(Leave(fields, room=reply.room)), Ok, "RW-GREASE-2")
+    await client.expect(client.ask(Leave(fields=fields, room=reply.room)), Ok, "RW-GREASE-2")
 
 
 @case("17.4/all-types", "RW-GREASE-2", "RW-TYPE-2")
@@ -53,7 +53,7 @@ async def all_types(t: Context) -> None:
 async def all_fields(t: Context) -> None:
     """All 528 reserved fields are ignored, in one frame."""
     client = await t.open()
-    client.send(Ping(b"8 octets", tuple(Field(kind) for kind in GREASE)))
+    client.send(Ping(b"8 octets", fields=tuple(Field(kind) for kind in GREASE)))
     await client.expect_frame(Pong, requirement="RW-GREASE-2")
 
 

@@ -129,10 +129,10 @@ async def largest_with_fields(t: Context) -> None:
     relayed = (Field(0xC000, bytes(100)), Field(0xC001, b""))
     payload = bytes(most - 108)
     fits = (*relayed, Field(IGNORABLE, bytes(20)))
-    reply = await t.patiently(client, Publish(t.id(client), 1, payload, fits, room=joined.room))
+    reply = await t.patiently(client, Publish(t.id(client), 1, payload, fields=fits, room=joined.room))
     t.require(isinstance(reply, Ack), "ACK: fields that are not relayed do not count", reply)
     for fields in ((*relayed, Field(0xC002, b"")), (Field(0xC000, bytes(105)),)):
-        request = client.ask(Publish(t.id(client), 1, payload, fields, room=joined.room))
+        request = client.ask(Publish(t.id(client), 1, payload, fields=fields, room=joined.room))
         await client.expect_error(request, Code.PAYLOAD_TOO_LARGE, room=joined.room)
 
 

@@ -17,7 +17,7 @@ async def _first(
     """A message that was accepted, at a server that remembers ids."""
     client, joined = await t.member()
     t.needs(client, dedupe=True)
-    frame = Publish(t.id(client), ctype, b"once", fields, room=joined.room)
+    frame = Publish(t.id(client), ctype, b"once", fields=fields, room=joined.room)
     ack = await t.publish(client, joined.room, frame.payload, id=frame.id, ctype=ctype, fields=fields)
     return client, joined, frame, ack
 
@@ -85,7 +85,7 @@ async def repeat_in_one_segment(t: Context) -> None:
 async def repeat_other_fields(t: Context) -> None:
     """Fields that are not relayed are no content: the repeat may have others."""
     client, _, frame, first = await _first(t, fields=(Field(IGNORABLE, b"a"), Field(0xC000, b"kept")))
-    again = Publish(frame.id, 0, frame.payload, (Field(0xC000, b"kept"), Field(0x8040, b"")), room=frame.room)
+    again = Publish(frame.id, 0, frame.payload, fields=(Field(0xC000, b"kept"), Field(0x8040, b"")), room=frame.room)
     await _repeated(t, client, again, first)
 
 
@@ -93,7 +93,7 @@ async def _conflict(t: Context, changed: tuple[int, bytes, tuple[Field, ...]], b
     client, joined, frame, first = await _first(t, fields=_SAME, ctype=before)
     await _repeated(t, client, frame, first)
     ctype, payload, fields = changed
-    request = client.ask(Publish(frame.id, ctype, payload, fields, room=joined.room))
+    request = client.ask(Publish(frame.id, ctype, payload, fields=fields, room=joined.room))
     await client.expect_error(request, Code.ID_CONFLICT, "RW-DEDUPE-2", joined.room)
     [seen] = await t.marker(client, room=joined.room)
     t.require(seen[-1].seq == first.seq + 1, "nothing appended", seen[-1].seq, "RW-PROMISE-4")

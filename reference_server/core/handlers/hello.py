@@ -151,9 +151,9 @@ class Handshake:
                 config.window,
                 config.max_rooms,
                 final,
-                (*fields, agent(AGENT), server_identity(hub.server_id, hub.address)),
-                (Flag.DURABLE if hub.store.durable else 0) | (Flag.VERIFIED if account else 0),  # RW-SASL-4
-                hello.request,
+                fields=(*fields, agent(AGENT), server_identity(hub.server_id, hub.address)),
+                flags=(Flag.DURABLE if hub.store.durable else 0) | (Flag.VERIFIED if account else 0),  # RW-SASL-4
+                request=hello.request,
             )
         )
         extra = {"peer": peer.address, "client": peer.name, "member": f"{peer.member:016x}"}
