@@ -12,7 +12,7 @@ from conformance.server.raw_client import RawClient
 from conformance.wire import scram
 from conformance.wire.scram import Challenge
 from conformance.wire.text import frame_line
-from protocol.frames import Auth, Error, Frame, Goaway, Hello, Ok, Stop, Welcome, extension
+from protocol.frames import Auth, Error, Frame, Hello, Welcome, extension
 from protocol.registry import Code, Flag
 
 _STEPS = 4  # RW-AUTH-3
@@ -25,7 +25,7 @@ def _accounts(t: Context) -> dict[str, str]:
     return dict(t.options.accounts)
 
 
-def _one(t: Context) -> tuple[str, str]:
+def declared_account(t: Context) -> tuple[str, str]:
     return next(iter(_accounts(t).items()))
 
 
@@ -101,7 +101,7 @@ async def _welcomed(
         await t.wait_ms(cast(Error, reply).retry_ms)
 
 
-async def _logged_in(t: Context, name: str, password: str, *names: str) -> RawClient:
+async def logged_in(t: Context, name: str, password: str, *names: str) -> RawClient:
     """A connection that is open as an account."""
     async with t.control(f"logging in as {name}"):
         exchange, _ = await _welcomed(t, name, password, *names)
@@ -134,8 +134,8 @@ async def login(t: Context) -> None:
 @case("13/scram-messages-verified", "RW-SASL-4", "RW-MESSAGE-2")
 async def messages_verified(t: Context) -> None:
     """The messages of an account are VERIFIED and have its name; those of a guest beside it are not."""
-    name, password = _one(t)
-    client = await _logged_in(t, name, password)
+    name, password = declared_account(t)
+    client = await logged_in(t, name, password)
     joined = await t.join(client, t.room())
     guest, _ = await t.member(joined.name)
     for publisher, verified in ((client, True), (guest, False)):
@@ -148,7 +148,7 @@ async def messages_verified(t: Context) -> None:
 @case("13/scram-other-spelling", "RW-SCRAM-5", "RW-SCRAM-6")
 async def other_spelling(t: Context) -> None:
     """An account is found by the key of its name, whatever the case, and keeps its own spelling."""
-    name, password = _one(t)
+    name, password = declared_account(t)
     for spelling in (name.upper(), name.lower(), name.title()):
         _, welcome = await _welcomed(t, spelling, password, hello_name=name)
         t.require(welcome.name == name, f"the name {name!r}", welcome.name, "RW-SCRAM-6")
@@ -167,8 +167,8 @@ async def escapes(t: Context) -> None:
 @case("13/scram-other-name", "RW-SCRAM-5")
 async def other_name(t: Context) -> None:
     """A HELLO whose name has another key than `n=` earns AUTH_FAILED, with the right password too."""
-    name, password = _one(t)
-    await _logged_in(t, name, password)
+    name, password = declared_account(t)
+    await logged_in(t, name, password)
     first = scram.first_message(name, _nonce())
     client, request = await _asked(t, t.name(), first)
     answer: Auth | Error = await client.wait(lambda: _next_step(client), "AUTH or ERROR", "RW-SCRAM-5")
@@ -183,8 +183,8 @@ async def other_name(t: Context) -> None:
 @case("13/scram-wrong-password", "RW-SCRAM-7", "RW-HELLO-3")
 async def wrong_password(t: Context) -> None:
     """A wrong password earns ERROR(AUTH_FAILED), then GOAWAY(AUTH_FAILED)."""
-    name, password = _one(t)
-    await _logged_in(t, name, password)
+    name, password = declared_account(t)
+    await logged_in(t, name, password)
     exchange = await _challenged(t, name)
     exchange.answer(exchange.final(password + "x"))
     await _failed(exchange.client, exchange.request, "RW-SCRAM-7")
@@ -215,8 +215,8 @@ async def unknown_account(t: Context) -> None:
 @case("13/scram-one-attempt", "RW-SASL-2")
 async def one_attempt(t: Context) -> None:
     """After a wrong answer there is no second one: the right one that follows comes too late."""
-    name, password = _one(t)
-    await _logged_in(t, name, password)
+    name, password = declared_account(t)
+    await logged_in(t, name, password)
     exchange = await _challenged(t, name)
     exchange.answer(exchange.final("not the password"))
     exchange.answer(exchange.final(password))
@@ -227,7 +227,7 @@ async def one_attempt(t: Context) -> None:
 @case("13/scram-replayed", "RW-SCRAM-7")
 async def replayed(t: Context) -> None:
     """What was right in one exchange is wrong in the next, though the client's nonce is the same."""
-    name, password = _one(t)
+    name, password = declared_account(t)
     async with t.control("logging in"):
         first, _ = await _welcomed(t, name, password)
     client, request = await _asked(t, name, b"n,," + first.bare)
@@ -262,7 +262,7 @@ async def account_full(t: Context) -> None:
 @case("13/account-full-untold", "RW-SASL-11", tags=["process"])
 async def account_full_untold(t: Context) -> None:
     """Who lacks the password of an account that has all its connections is challenged, and hears AUTH_FAILED still."""
-    name, password = _one(t)
+    name, password = declared_account(t)
     await _filled(t, name, password)
     exchange = await _challenged(t, name, requirement="RW-SASL-11")
     exchange.answer(exchange.final("not the password"))
@@ -273,7 +273,7 @@ async def _filled(t: Context, name: str, password: str) -> tuple[list[RawClient]
     """An account's connections on a server of the case's own, and the first that was refused."""
     await t.with_limits(account_connections=2)
     most = min(t.options.limits.get("account_connections", 2), 40)
-    clients = [await _logged_in(t, name, password)]
+    clients = [await logged_in(t, name, password)]
     while len(clients) <= most:
         exchange, reply = await _tried(t, name, password)
         if isinstance(reply, Error):
@@ -311,8 +311,8 @@ _FIRST: dict[str, Callable[[bytes, bytes], bytes]] = {
 
 def _define_first(path: str, change: Callable[[bytes, bytes], bytes]) -> None:
     async def run(t: Context) -> None:
-        name, password = _one(t)
-        await _logged_in(t, name, password)
+        name, password = declared_account(t)
+        await logged_in(t, name, password)
         client, request = await _asked(t, name, change(scram.escaped(name), _nonce()))
         await _failed(client, request, "RW-SCRAM-7")
 
@@ -334,8 +334,8 @@ _FINAL: dict[str, Callable[[Exchange, bytes], bytes]] = {
 
 def _define_final(path: str, change: Callable[[Exchange, bytes], bytes]) -> None:
     async def run(t: Context) -> None:
-        name, password = _one(t)
-        await _logged_in(t, name, password)
+        name, password = declared_account(t)
+        await logged_in(t, name, password)
         exchange = await _challenged(t, name)
         exchange.answer(change(exchange, exchange.final(password)))
         await _failed(exchange.client, exchange.request, "RW-SCRAM-7")
@@ -353,8 +353,8 @@ for _path, _final in _FINAL.items():
 @case("7.3/other-request", "RW-AUTH-2")
 async def other_request(t: Context) -> None:
     """AUTH with another request than HELLO's is BAD_HEADER."""
-    name, password = _one(t)
-    await _logged_in(t, name, password)
+    name, password = declared_account(t)
+    await logged_in(t, name, password)
     exchange = await _challenged(t, name)
     exchange.client.send(Auth(exchange.final(password), request=exchange.request + 1), breaks="RW-AUTH-2")
     await exchange.client.expect_goaway(Code.BAD_HEADER, "RW-AUTH-2")
@@ -364,8 +364,8 @@ async def other_request(t: Context) -> None:
 @case("7.3/auth-after-welcome", "RW-AUTH-2")
 async def auth_after_welcome(t: Context) -> None:
     """AUTH on a connection that is open, with HELLO's request, is UNEXPECTED."""
-    name, password = _one(t)
-    client = await _logged_in(t, name, password)
+    name, password = declared_account(t)
+    client = await logged_in(t, name, password)
     client.send(Auth(b"c=biws", request=1), breaks="RW-AUTH-2")
     await client.expect_goaway(Code.UNEXPECTED, "RW-AUTH-2")
     await t.alive()
@@ -374,7 +374,7 @@ async def auth_after_welcome(t: Context) -> None:
 @case("7.3/steps", "RW-AUTH-3")
 async def steps(t: Context) -> None:
     """A server that is never content asks at most four times, and then says AUTH_FAILED."""
-    name, _ = _one(t)
+    name, _ = declared_account(t)
     exchange = await _challenged(t, name)
     client, asked = exchange.client, 1
     while asked <= _STEPS:
@@ -391,7 +391,7 @@ async def steps(t: Context) -> None:
 @case("13/guest", "RW-SASL-5", "RW-SASL-4")
 async def guest(t: Context) -> None:
     """A guest has a ~ before the name, whether an account has that name or not, and is not VERIFIED."""
-    account, _ = _one(t)
+    account, _ = declared_account(t)
     for asked in (t.name(), account, f"~{t.name()}", "x" * 63):
         client = await t.greet()
         welcome = await client.hello(asked)
@@ -411,31 +411,3 @@ async def guest_too_long(t: Context) -> None:
     request = client.ask(Hello("x" * 64, "ANONYMOUS", b""))
     await client.expect_error(request, Code.NAME_INVALID, "RW-SASL-5")
     await client.expect_goaway(Code.NAME_INVALID, "RW-HELLO-3")
-
-
-@case("7.20/stop-forbidden-account", "RW-STOP-1")
-async def stop_forbidden_account(t: Context) -> None:
-    """STOP of an account that may not stop the server earns FORBIDDEN, and stops nothing."""
-    name, password = _one(t)
-    client = await _logged_in(t, name, password, "admin")
-    t.needs(client, "admin")
-    await client.expect_error(client.ask(Stop()), Code.FORBIDDEN, "RW-STOP-1", room=0)
-    await client.fence()
-    await t.alive()
-
-
-@case("7.20/stop", "RW-STOP-2", "RW-DRAIN-3", tags=["process"])
-async def stop(t: Context) -> None:
-    """STOP of an account that may stop the server is answered with OK; then every connection is drained."""
-    if not t.options.admins:
-        raise Unsupported("no account that may stop the server is declared ([admins] in the file of --config)")
-    await t.own_server(drain_ms=1_000)
-    name, password = next(iter(t.options.admins.items()))
-    client = await _logged_in(t, name, password, "admin")
-    t.needs(client, "admin")
-    other, _ = await t.member()
-    await client.expect(client.ask(Stop()), Ok, "RW-STOP-2")
-    for each in (client, other):
-        goaway = await each.wait(lambda each=each: each.find(Goaway), "GOAWAY", "RW-STOP-2")  # type: ignore[misc]
-        codes = (Code.DRAINING, Code.SHUTDOWN)
-        t.require(cast(Goaway, goaway).code in codes, "GOAWAY(DRAINING)", frame_line(goaway), "RW-STOP-2")

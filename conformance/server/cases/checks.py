@@ -3,22 +3,22 @@
 from conformance.server.cases.steps import (
     CRITICAL,
     SERVER,
-    Octets,
+    MakeOctets,
     Place,
-    accepted,
     case,
+    expect_accepted,
+    expect_fatal,
+    expect_hello_fatal,
+    expect_hello_refusal,
+    expect_refusal,
     goaway,
     hello,
-    hello_refused,
-    hello_refused_for_good,
     history,
     join,
+    joined_client,
     leave,
     ping,
     publish,
-    refused_for_good,
-    refused_once,
-    stand,
 )
 from conformance.server.context import Context
 from conformance.wire.octets import b8, field, frame, u64
@@ -28,7 +28,7 @@ from protocol.registry import MAX_SAFE, Code, FieldType, FrameType
 _CRITICAL = field(CRITICAL)
 
 
-_FATAL: list[tuple[str, str, Octets, Octets, Code]] = [
+_FATAL: list[tuple[str, str, MakeOctets, MakeOctets, Code]] = [
     (
         "type-before-header",
         "Type before header: WELCOME with a room and request 0 is UNKNOWN_TYPE",
@@ -67,9 +67,9 @@ _FATAL: list[tuple[str, str, Octets, Octets, Code]] = [
 ]
 
 
-def _define_fatal(path: str, what: str, twin: Octets, broken: Octets, code: Code) -> None:
+def _define_fatal(path: str, what: str, twin: MakeOctets, broken: MakeOctets, code: Code) -> None:
     async def run(t: Context) -> None:
-        await refused_for_good(t, "RW-CHECK-1", twin, broken, code)
+        await expect_fatal(t, "RW-CHECK-1", twin, broken, code)
 
     SERVER.add(f"6.2/{path}", ["RW-CHECK-1"], f"{what}.", run)
 
@@ -82,7 +82,7 @@ def _elsewhere(p: Place, payload: bytes = b"hi", tail: bytes = b"") -> bytes:
     return publish(p, payload, tail=tail, room=p.room + 99)
 
 
-_ONCE: list[tuple[str, str, str, Octets, Octets, Code, str]] = [
+_ONCE: list[tuple[str, str, str, MakeOctets, MakeOctets, Code, str]] = [
     (
         "field-before-name",
         "RW-CHECK-1",
@@ -212,9 +212,11 @@ _ONCE: list[tuple[str, str, str, Octets, Octets, Code, str]] = [
 ]
 
 
-def _define_once(path: str, requirement: str, what: str, twin: Octets, broken: Octets, code: Code, breaks: str) -> None:
+def _define_once(
+    path: str, requirement: str, what: str, twin: MakeOctets, broken: MakeOctets, code: Code, breaks: str
+) -> None:
     async def run(t: Context) -> None:
-        await refused_once(t, requirement, twin, broken, code, breaks=breaks)
+        await expect_refusal(t, requirement, twin, broken, code, breaks=breaks)
 
     SERVER.add(f"6.2/{path}", [requirement], f"{what}.", run)
 
@@ -228,7 +230,7 @@ async def history_range(t: Context) -> None:
     """HISTORY with a start or end of 2^53 earns RANGE_INVALID, before NOT_JOINED."""
     bodies = (u64(MAX_SAFE + 1) + u64(0) + b"\0\0", u64(1) + u64(2**63) + b"\0\0")
     for body in bodies:
-        await refused_once(
+        await expect_refusal(
             t,
             "RW-CHECK-4",
             lambda p: history(p, u64(MAX_SAFE) + u64(MAX_SAFE) + b"\0\0"),
@@ -236,7 +238,7 @@ async def history_range(t: Context) -> None:
             Code.RANGE_INVALID,
             "history",
         )
-    await refused_once(
+    await expect_refusal(
         t,
         "RW-CHECK-1",
         history,
@@ -301,34 +303,34 @@ async def text_ill_formed(t: Context) -> None:
 @case("6.2/mechanism-ill-formed", "RW-CHECK-5", "RW-SASL-1")
 async def mechanism_ill_formed(t: Context) -> None:
     """Ill-formed UTF-8 in mechanism is not MALFORMED, but a mechanism that does not exist."""
-    await hello_refused(t, "RW-CHECK-5", hello(), hello(mechanism=b"\xffNONE"), Code.UNSUPPORTED_MECHANISM)
+    await expect_hello_refusal(t, "RW-CHECK-5", hello(), hello(mechanism=b"\xffNONE"), Code.UNSUPPORTED_MECHANISM)
 
 
 @case("6.2/hello-name-ill-formed", "RW-CHECK-6", "RW-HELLO-3")
 async def hello_name_ill_formed(t: Context) -> None:
     """HELLO whose name is not UTF-8 earns ERROR(NAME_INVALID), then GOAWAY(NAME_INVALID)."""
-    await hello_refused(t, "RW-CHECK-6", hello(), hello(name=b"ad\xe9"), Code.NAME_INVALID)
+    await expect_hello_refusal(t, "RW-CHECK-6", hello(), hello(name=b"ad\xe9"), Code.NAME_INVALID)
 
 
 @case("6.2/hello-name-before-mechanism", "RW-CHECK-1")
 async def name_before_mechanism(t: Context) -> None:
     """HELLO: NAME_INVALID comes before UNSUPPORTED_MECHANISM."""
-    await hello_refused(t, "RW-CHECK-1", hello(), hello(name=b"", mechanism=b"X-NONE"), Code.NAME_INVALID)
+    await expect_hello_refusal(t, "RW-CHECK-1", hello(), hello(name=b"", mechanism=b"X-NONE"), Code.NAME_INVALID)
 
 
 @case("6.2/state-before-type", "RW-CHECK-1", "RW-HELLO-5")
 async def state_before_type(t: Context) -> None:
     """State before type: an unknown request before HELLO is UNEXPECTED, not UNKNOWN_REQUEST."""
     control = await t.greet()
-    await accepted(t, control, hello())
-    await hello_refused_for_good(t, "RW-CHECK-1", frame(0x0009, request=1), Code.UNEXPECTED, breaks="RW-HELLO-1")
+    await expect_accepted(t, control, hello())
+    await expect_hello_fatal(t, "RW-CHECK-1", frame(0x0009, request=1), Code.UNEXPECTED, breaks="RW-HELLO-1")
 
 
 @case("6.2/state-before-header", "RW-CHECK-1", "RW-HELLO-6")
 async def state_before_header(t: Context) -> None:
     """State before header and structure: a second HELLO, with request 0 and no body, is UNEXPECTED."""
-    client, _ = await stand(t, t.room())
-    await accepted(t, client, ping())
+    client, _ = await joined_client(t, t.room())
+    await expect_accepted(t, client, ping())
     client.send_octets(frame(FrameType.HELLO), breaks="RW-HELLO-1")
     await client.expect_goaway(Code.UNEXPECTED, "RW-CHECK-1")
     await t.alive()
@@ -337,7 +339,7 @@ async def state_before_header(t: Context) -> None:
 @case("6.2/refusal-is-not-fatal", "RW-CHECK-2")
 async def refusal_is_not_fatal(t: Context) -> None:
     """After many refused requests the connection serves as before."""
-    client, place = await stand(t, t.room())
+    client, place = await joined_client(t, t.room())
     for octets, code in (
         (join(b"\x00"), Code.NAME_INVALID),
         (publish(place, b"\xff"), Code.PAYLOAD_INVALID),

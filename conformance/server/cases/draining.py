@@ -4,8 +4,8 @@ from conformance.harness.verdicts import Crashed, Informative
 from conformance.server.cases.steps import case
 from conformance.server.context import Context
 from conformance.server.raw_client import RawClient
-from conformance.wire.octets import frame
-from protocol.frames import Ack, Goaway, Hello, Joined, Presence, Publish
+from conformance.wire.octets import encode, frame
+from protocol.frames import Ack, Goaway, Hello, Joined, Message, Presence, Publish
 from protocol.registry import Code
 
 
@@ -81,3 +81,41 @@ async def refuses_new(t: Context) -> None:
         other.ask(Hello(t.name(), "ANONYMOUS", b""))
         await other.wait(lambda: other.invariants.goaway or other.ended or None, "a refusal", "RW-DRAIN-6")
     await client.fence()
+
+
+@case("8.6/not-open", "RW-DRAIN-3", "RW-CLOSE-2", tags=["process"])
+async def drained_before_hello(t: Context) -> None:
+    """A connection that is not open yet when the server drains is ended, with SHUTDOWN if with a word."""
+    await t.own_server()
+    client = await t.greet()
+    t.drain()
+    await client.wait(lambda: client.invariants.goaway or client.ended or None, "the end", "RW-DRAIN-3")
+    goaway = client.invariants.goaway
+    t.require(goaway is None or goaway.code == Code.SHUTDOWN, "SHUTDOWN, or no word", goaway)
+    await client.expect_closed("RW-DRAIN-3")
+
+
+@case("8.6/stream-goes-on", "RW-DRAIN-2", "RW-DRAIN-3", "RW-CURSOR-2", tags=["process"])
+async def drained_in_full_flow(t: Context) -> None:
+    """What was asked before the drain is answered and delivered, then SHUTDOWN ends each connection."""
+    await t.own_server()
+    client, joined = await t.member()
+    reader, _ = await t.member(joined.name)
+    await t.marker(client, reader, room=joined.room)
+    count = min(client.welcome.window, 20)
+    frames = [Publish(t.id(client), 0, b"x", request=500 + n, room=joined.room) for n in range(count)]
+    client.send_octets(b"".join(map(encode, frames)), breaks="RW-DRAIN-1")
+    t.drain()
+    replies = [await client.reply(500 + n, "RW-DRAIN-2") for n in range(count)]
+    accepted = [f.id for f, reply in zip(frames, replies, strict=True) if isinstance(reply, Ack)]
+    t.require(bool(accepted), "ACK", replies, "RW-DRAIN-2")
+    await reader.until(joined.room, accepted[-1], "RW-CURSOR-2")
+    for one in (client, reader):
+        goaway = await one.wait(lambda one=one: one.invariants.goaway, "GOAWAY", "RW-DRAIN-3")  # type: ignore[misc]
+        if goaway.code == Code.SHUTDOWN:
+            raise Informative("the server ended at once: its drain time is 0")
+        one.find(Goaway)
+        one.send(Goaway(Code.NONE))
+        await one.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3")
+    numbers = [i.frame.seq for i in reader.received if isinstance(i.frame, Message)]
+    t.require(numbers == list(range(1, len(numbers) + 1)), "no hole", numbers, "RW-CURSOR-2")

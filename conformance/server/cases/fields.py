@@ -4,20 +4,20 @@ from conformance.server.cases.steps import (
     CRITICAL,
     IGNORABLE,
     SERVER,
-    Octets,
-    accepted,
+    MakeOctets,
     case,
+    expect_accepted,
+    expect_fatal,
+    expect_hello_fatal,
+    expect_hello_refusal,
+    expect_refusal,
     goaway,
     hello,
-    hello_refused,
-    hello_refused_for_good,
     join,
+    joined_client,
     leave,
     ping,
     publish,
-    refused_for_good,
-    refused_once,
-    stand,
 )
 from conformance.server.context import Context
 from conformance.wire.octets import b8, field
@@ -27,7 +27,7 @@ from protocol.registry import Code, FieldType
 _UNKNOWN = field(IGNORABLE, b"\xff\0\xff") + field(0xF00D) + field(IGNORABLE, b"again")
 _AGENT = field(FieldType.AGENT, b"suite/1")
 
-_IGNORED: list[tuple[str, str, Octets]] = [
+_IGNORED: list[tuple[str, str, MakeOctets]] = [
     ("join", "JOIN", lambda p: join(p.name, tail=_UNKNOWN)),
     ("publish", "PUBLISH", lambda p: publish(p, tail=_UNKNOWN)),
     ("leave", "LEAVE", lambda p: leave(p, tail=_UNKNOWN)),
@@ -41,9 +41,9 @@ _IGNORED: list[tuple[str, str, Octets]] = [
 ]
 
 
-def _define_ignored(path: str, what: str, octets: Octets) -> None:
+def _define_ignored(path: str, what: str, octets: MakeOctets) -> None:
     async def run(t: Context) -> None:
-        client, place = await stand(t, t.room())
+        client, place = await joined_client(t, t.room())
         sent = octets(place)
         client.send_octets(sent)
         if sent[4:6] == b"\x00\x08":
@@ -72,7 +72,7 @@ async def ignorable_hello(t: Context) -> None:
 
 _CRITICAL = field(CRITICAL, b"x")
 
-_REFUSED: list[tuple[str, str, Octets, Octets]] = [
+_REFUSED: list[tuple[str, str, MakeOctets, MakeOctets]] = [
     ("join", "JOIN", lambda p: join(p.name, tail=_UNKNOWN), lambda p: join(p.name, tail=_CRITICAL)),
     ("publish", "PUBLISH", lambda p: publish(p, tail=_UNKNOWN), lambda p: publish(p, tail=_CRITICAL)),
     ("leave", "LEAVE", lambda p: leave(p, tail=_UNKNOWN), lambda p: leave(p, tail=_CRITICAL)),
@@ -97,9 +97,9 @@ _REFUSED: list[tuple[str, str, Octets, Octets]] = [
 ]
 
 
-def _define_refused(path: str, what: str, twin: Octets, broken: Octets) -> None:
+def _define_refused(path: str, what: str, twin: MakeOctets, broken: MakeOctets) -> None:
     async def run(t: Context) -> None:
-        await refused_once(t, "RW-FIELD-2", twin, broken, Code.UNKNOWN_FIELD, breaks="RW-EXT-1")
+        await expect_refusal(t, "RW-FIELD-2", twin, broken, Code.UNKNOWN_FIELD, breaks="RW-EXT-1")
 
     summary = f"{what}: an unknown critical field earns ERROR(UNKNOWN_FIELD), and the connection goes on."
     SERVER.add(f"5.3/critical-{path}", ["RW-FIELD-2", "RW-CHECK-2"], summary, run)
@@ -113,13 +113,13 @@ for _refused in _REFUSED:
 async def critical_hello(t: Context) -> None:
     """HELLO: an unknown critical field earns ERROR(UNKNOWN_FIELD), then GOAWAY(UNKNOWN_FIELD)."""
     twin, broken = hello(tail=_UNKNOWN), hello(tail=_CRITICAL)
-    await hello_refused(t, "RW-FIELD-2", twin, broken, Code.UNKNOWN_FIELD, breaks="RW-EXT-1")
+    await expect_hello_refusal(t, "RW-FIELD-2", twin, broken, Code.UNKNOWN_FIELD, breaks="RW-EXT-1")
 
 
 @case("5.3/critical-ping", "RW-FIELD-2", "RW-CODE-1")
 async def critical_ping(t: Context) -> None:
     """PING, which is no request: an unknown critical field earns GOAWAY(UNKNOWN_FIELD)."""
-    await refused_for_good(
+    await expect_fatal(
         t, "RW-FIELD-2", lambda p: ping(tail=_UNKNOWN), lambda p: ping(tail=_CRITICAL), Code.UNKNOWN_FIELD
     )
 
@@ -127,7 +127,7 @@ async def critical_ping(t: Context) -> None:
 @case("5.3/critical-publish-appends-nothing", "RW-PROMISE-4", "RW-FIELD-2")
 async def critical_appends_nothing(t: Context) -> None:
     """A PUBLISH that was refused for a critical field has no place in the log."""
-    client, place = await stand(t, t.room())
+    client, place = await joined_client(t, t.room())
     before = await t.publish(client, place.room)
     client.send_octets(publish(place, tail=_CRITICAL), breaks="RW-EXT-1")
     await client.expect_error(700, Code.UNKNOWN_FIELD, "RW-FIELD-2")
@@ -139,8 +139,8 @@ async def critical_appends_nothing(t: Context) -> None:
 async def agent_twice(t: Context) -> None:
     """HELLO with AGENT once is accepted, with AGENT twice it is MALFORMED."""
     control = await t.greet()
-    await accepted(t, control, hello(tail=_AGENT))
-    await hello_refused_for_good(t, "RW-FIELD-3", hello(tail=_AGENT + _AGENT), Code.MALFORMED)
+    await expect_accepted(t, control, hello(tail=_AGENT))
+    await expect_hello_fatal(t, "RW-FIELD-3", hello(tail=_AGENT + _AGENT), Code.MALFORMED)
 
 
 @case("5.3/extension-repeatable", "RW-FIELD-3", "RW-EXT-3")
@@ -148,7 +148,7 @@ async def extension_repeatable(t: Context) -> None:
     """EXTENSION is repeatable: several of them are no error."""
     tail = b"".join(field(FieldType.EXTENSION, b8(name)) for name in (b"grease-1", b"org.example.x", b"grease-2"))
     control = await t.greet()
-    await accepted(t, control, hello())
+    await expect_accepted(t, control, hello())
     client = await t.greet()
     client.send_octets(hello(tail=tail))
     reply = await client.reply(1)
@@ -159,17 +159,17 @@ async def extension_repeatable(t: Context) -> None:
 async def extension_value(t: Context) -> None:
     """EXTENSION whose name is longer than the field is MALFORMED."""
     control = await t.greet()
-    await accepted(t, control, hello(tail=field(FieldType.EXTENSION, b8(b"grease-1"))))
+    await expect_accepted(t, control, hello(tail=field(FieldType.EXTENSION, b8(b"grease-1"))))
     broken = hello(tail=field(FieldType.EXTENSION, b"\x09grease-1"))
-    await hello_refused_for_good(t, "RW-FIELD-4", broken, Code.MALFORMED)
+    await expect_hello_fatal(t, "RW-FIELD-4", broken, Code.MALFORMED)
 
 
 @case("5.3/extension-empty", "RW-FIELD-4")
 async def extension_empty(t: Context) -> None:
     """EXTENSION without even the length of its name is MALFORMED."""
     control = await t.greet()
-    await accepted(t, control, hello(tail=field(FieldType.EXTENSION, b8(b""))))
-    await hello_refused_for_good(t, "RW-FIELD-4", hello(tail=field(FieldType.EXTENSION)), Code.MALFORMED)
+    await expect_accepted(t, control, hello(tail=field(FieldType.EXTENSION, b8(b""))))
+    await expect_hello_fatal(t, "RW-FIELD-4", hello(tail=field(FieldType.EXTENSION)), Code.MALFORMED)
 
 
 @case("5.3/relayed", "RW-FIELD-5", "RW-FIELD-6")
@@ -188,7 +188,7 @@ async def relayed(t: Context) -> None:
         t.require(message.fields == kept, f"the fields {kept}", message.fields, "RW-FIELD-5")
 
 
-_FLAGGED: list[tuple[str, str, Octets]] = [
+_FLAGGED: list[tuple[str, str, MakeOctets]] = [
     ("join", "JOIN", lambda p: join(p.name, flags=0x7FEF)),
     ("publish", "PUBLISH", lambda p: publish(p, flags=0x7FDF)),
     ("leave", "LEAVE", lambda p: leave(p, flags=0x7FFF)),
@@ -197,9 +197,9 @@ _FLAGGED: list[tuple[str, str, Octets]] = [
 ]
 
 
-def _define_flagged(path: str, what: str, octets: Octets) -> None:
+def _define_flagged(path: str, what: str, octets: MakeOctets) -> None:
     async def run(t: Context) -> None:
-        client, place = await stand(t, t.room())
+        client, place = await joined_client(t, t.room())
         sent = octets(place)
         client.send_octets(sent, breaks="RW-FLAG-1")
         if request := int.from_bytes(sent[8:12], "big"):

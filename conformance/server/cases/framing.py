@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 
-from conformance.server.cases.steps import IGNORABLE, accepted, case, hello, ping
+from conformance.server.cases.steps import IGNORABLE, case, expect_accepted, hello, ping
 from conformance.server.context import Context
 from conformance.server.raw_client import RawClient
 from conformance.wire.octets import HEADER, encode, field, frame
@@ -91,7 +91,7 @@ async def limit_before_welcome(t: Context) -> None:
     """A HELLO of 4,096 octets is accepted, one of 4,097 is FRAME_TOO_LARGE."""
     small = len(hello()) - HEADER.size
     control = await t.greet()
-    await accepted(t, control, hello(tail=filler(HELLO_MAX_BODY - small)))
+    await expect_accepted(t, control, hello(tail=filler(HELLO_MAX_BODY - small)))
     client = await t.greet()
     await _too_large(t, client, hello(tail=filler(HELLO_MAX_BODY + 1 - small)), "RW-FRAME-2")
 
@@ -100,7 +100,7 @@ async def limit_before_welcome(t: Context) -> None:
 async def length_alone_before_welcome(t: Context) -> None:
     """The header of a HELLO of 4,097 octets is FRAME_TOO_LARGE at once, before any of its body."""
     control = await t.greet()
-    await accepted(t, control, hello())
+    await expect_accepted(t, control, hello())
     client = await t.greet()
     await _too_large(t, client, hello(length=HELLO_MAX_BODY + 1)[: HEADER.size], "RW-FRAME-1")
 
@@ -110,7 +110,7 @@ async def limit_after_welcome(t: Context) -> None:
     """A body of exactly max_body octets is accepted, a header that promises one more is FRAME_TOO_LARGE."""
     client = await t.open()
     limit = client.welcome.max_body
-    await accepted(t, client, ping(tail=filler(limit - 8)))
+    await expect_accepted(t, client, ping(tail=filler(limit - 8)))
     client.send_octets(frame(IGNORABLE, bytes(limit)))
     await client.fence("RW-FRAME-2")
     await _too_large(t, client, frame(FrameType.PING, length=limit + 1), "RW-FRAME-2")
@@ -120,7 +120,7 @@ async def limit_after_welcome(t: Context) -> None:
 async def length_alone(t: Context) -> None:
     """A header that promises 2^32 - 1 octets is FRAME_TOO_LARGE before any of them."""
     client = await t.open()
-    await accepted(t, client, ping())
+    await expect_accepted(t, client, ping())
     await _too_large(t, client, frame(FrameType.PING, length=2**32 - 1), "RW-FRAME-1")
 
 
@@ -138,7 +138,7 @@ async def length_before_type(t: Context) -> None:
 async def length_before_state(t: Context) -> None:
     """Length is checked before state: a PING of 4,097 octets before HELLO is FRAME_TOO_LARGE."""
     control = await t.greet()
-    await accepted(t, control, hello())
+    await expect_accepted(t, control, hello())
     client = await t.greet()
     await _too_large(t, client, frame(FrameType.PING, length=HELLO_MAX_BODY + 1), "RW-CHECK-1")
 
@@ -147,7 +147,7 @@ async def length_before_state(t: Context) -> None:
 async def frame_time_out(t: Context) -> None:
     """Half a frame, and nothing more, is TIMEOUT."""
     client = await t.open()
-    await accepted(t, client, ping())
+    await expect_accepted(t, client, ping())
     client.send_octets(ping()[:20], breaks="RW-FRAME-5")
     await client.expect_goaway(Code.TIMEOUT, "RW-FRAME-5", t.time_out("frame_ms"))
     await t.alive()
@@ -157,7 +157,7 @@ async def frame_time_out(t: Context) -> None:
 async def frame_time_out_dripping(t: Context) -> None:
     """A frame that grows by an octet a second is TIMEOUT all the same, and not only when 2 H are over."""
     client = await t.open()
-    await accepted(t, client, ping())
+    await expect_accepted(t, client, ping())
     octets = frame(IGNORABLE, bytes(min(4000, client.welcome.max_body)))
     client.send_octets(octets[:20], breaks="RW-FRAME-5")
     deadline = time.monotonic() + t.time_out("frame_ms")

@@ -2,16 +2,17 @@
 
 from conformance.server.cases.steps import (
     SERVER,
-    Octets,
+    MakeOctets,
+    expect_fatal,
+    expect_hello_fatal,
     goaway,
     hello,
-    hello_refused_for_good,
     history,
     join,
     leave,
     ping,
+    pong,
     publish,
-    refused_for_good,
 )
 from conformance.server.context import Context
 from conformance.wire.octets import b16, frame
@@ -20,12 +21,7 @@ from protocol.registry import Code, Flag, FrameType
 _REQUIREMENT = "RW-FRAME-6"
 
 
-def pong(**header: int) -> bytes:
-    """PONG that nobody asked for."""
-    return frame(FrameType.PONG, b"87654321", **header)
-
-
-_OPEN: list[tuple[str, str, Octets, Octets, str]] = [
+_OPEN: list[tuple[str, str, MakeOctets, MakeOctets, str]] = [
     ("ping-request", "PING with a request", lambda p: ping(), lambda p: ping(request=5), ""),
     ("ping-room", "PING with a room", lambda p: ping(), lambda p: ping(room=p.room), ""),
     ("ping-seq", "PING with SEQ", lambda p: ping(), lambda p: ping(flags=Flag.SEQ), ""),
@@ -59,9 +55,9 @@ _OPEN: list[tuple[str, str, Octets, Octets, str]] = [
 ]
 
 
-def _define_open(path: str, what: str, twin: Octets, broken: Octets, extension: str) -> None:
+def _define_open(path: str, what: str, twin: MakeOctets, broken: MakeOctets, extension: str) -> None:
     async def run(t: Context) -> None:
-        await refused_for_good(t, _REQUIREMENT, twin, broken, Code.BAD_HEADER, extension)
+        await expect_fatal(t, _REQUIREMENT, twin, broken, Code.BAD_HEADER, extension)
 
     SERVER.add(f"5.2/bad-header-{path}", [_REQUIREMENT, "RW-CHECK-2"], f"{what} is BAD_HEADER, and fatal.", run)
 
@@ -84,7 +80,7 @@ _HELLO: list[tuple[str, str, bytes]] = [
 
 def _define_hello(path: str, what: str, broken: bytes) -> None:
     async def run(t: Context) -> None:
-        await hello_refused_for_good(t, _REQUIREMENT, broken, Code.BAD_HEADER)
+        await expect_hello_fatal(t, _REQUIREMENT, broken, Code.BAD_HEADER)
 
     SERVER.add(f"5.2/bad-header-{path}", [_REQUIREMENT, "RW-CHECK-2"], f"{what} is BAD_HEADER, and fatal.", run)
 

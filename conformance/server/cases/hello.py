@@ -3,12 +3,12 @@
 from conformance.server.cases.steps import (
     IGNORABLE,
     SERVER,
-    accepted,
     case,
+    expect_accepted,
+    expect_hello_fatal,
+    expect_hello_refusal,
     goaway,
     hello,
-    hello_refused,
-    hello_refused_for_good,
     join,
     ping,
 )
@@ -42,7 +42,7 @@ async def unsupported_mechanism(t: Context) -> None:
     """An unknown mechanism earns ERROR(UNSUPPORTED_MECHANISM) with those offered, then GOAWAY with that code."""
     for name in (b"X-NOT-A-MECHANISM", b"", b"anonymous"):
         broken = hello(mechanism=name)
-        error = await hello_refused(t, "RW-SASL-1", hello(), broken, Code.UNSUPPORTED_MECHANISM)
+        error = await expect_hello_refusal(t, "RW-SASL-1", hello(), broken, Code.UNSUPPORTED_MECHANISM)
         offered = mechanisms_of(error)
         t.require("ANONYMOUS" in offered, "ANONYMOUS among the fields MECHANISM", offered, "RW-SASL-1")
 
@@ -50,7 +50,7 @@ async def unsupported_mechanism(t: Context) -> None:
 @case("7.1/bad-name", "RW-HELLO-3", "RW-NAME-2")
 async def bad_name(t: Context) -> None:
     """A HELLO with an empty name earns ERROR(NAME_INVALID), then GOAWAY(NAME_INVALID)."""
-    await hello_refused(t, "RW-HELLO-3", hello(name=b"a"), hello(name=b""), Code.NAME_INVALID)
+    await expect_hello_refusal(t, "RW-HELLO-3", hello(name=b"a"), hello(name=b""), Code.NAME_INVALID)
 
 
 _EARLY: list[tuple[str, str, bytes]] = [
@@ -68,8 +68,8 @@ _EARLY: list[tuple[str, str, bytes]] = [
 def _define_early(path: str, what: str, octets: bytes) -> None:
     async def run(t: Context) -> None:
         control = await t.greet()
-        await accepted(t, control, hello())
-        await hello_refused_for_good(t, "RW-HELLO-5", octets, Code.UNEXPECTED, breaks="RW-HELLO-1")
+        await expect_accepted(t, control, hello())
+        await expect_hello_fatal(t, "RW-HELLO-5", octets, Code.UNEXPECTED, breaks="RW-HELLO-1")
 
     requirements = ["RW-HELLO-5", *(["RW-AUTH-2"] if path == "auth" else [])]
     SERVER.add(f"7.1/before-hello-{path}", requirements, f"{what} before HELLO is UNEXPECTED.", run)
@@ -83,7 +83,7 @@ for _row in _EARLY:
 async def second_hello(t: Context) -> None:
     """A second HELLO is UNEXPECTED."""
     client = await t.open()
-    await accepted(t, client, ping())
+    await expect_accepted(t, client, ping())
     client.ask(Hello(t.name(), "ANONYMOUS", b""), breaks="RW-HELLO-1")
     await client.expect_goaway(Code.UNEXPECTED)
     await t.alive()
@@ -93,7 +93,7 @@ async def second_hello(t: Context) -> None:
 async def auth_when_open(t: Context) -> None:
     """AUTH after WELCOME is UNEXPECTED."""
     client = await t.open()
-    await accepted(t, client, ping())
+    await expect_accepted(t, client, ping())
     client.send_octets(frame(FrameType.AUTH, b16(b"x"), request=1), breaks="RW-AUTH-1")
     await client.expect_goaway(Code.UNEXPECTED)
     await t.alive()

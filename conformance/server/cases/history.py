@@ -5,7 +5,7 @@ from conformance.server.cases.steps import SERVER, case
 from conformance.server.context import Context
 from conformance.server.raw_client import RawClient
 from conformance.wire.text import frame_line
-from protocol.frames import History, HistoryEnd, Joined, Message, Stop
+from protocol.frames import History, HistoryEnd, Joined, Message
 from protocol.registry import MAX_SAFE, Code, Flag
 
 _COUNT = 7
@@ -164,10 +164,25 @@ async def stream_goes_on(t: Context) -> None:
         await t.marker(other, client, room=joined.room)
 
 
-@case("7.20/stop-forbidden", "RW-STOP-1")
-async def stop_forbidden(t: Context) -> None:
-    """STOP of an anonymous client earns FORBIDDEN, and stops nothing."""
-    client = await t.open(extension_names=["admin"])
-    t.needs(client, "admin")
-    await client.expect_error(client.ask(Stop()), Code.FORBIDDEN, room=0)
-    await t.alive()
+@case("7.18/caps", "RW-HISTORY-5", "RW-HISTORY-2", "RW-HISTORY-1", tags=["process"])
+async def history_caps(t: Context) -> None:
+    """However little a server sends at once, reading on from `end`, or back from `start`, gives each message once."""
+    await t.with_limits(history_messages=3, history_octets=1000)
+    client, joined = await t.member(extension_names=["history"])
+    t.needs(client, "history")
+    for number in range(10):
+        await t.publish(client, joined.room, b"%d" % number * (400 if number % 2 else 1))
+    await t.marker(client, room=joined.room)
+    numbers: list[int] = []
+    start, end, more = 1, 12, True
+    while more:
+        messages, reply = await read(t, client, joined.room, start, 0, 0)
+        numbers += [message.seq for message in messages]
+        start, more = reply.end, bool(reply.flags & Flag.MORE)
+    t.require(numbers == list(range(1, 12)), "1 to 11 once each", numbers)
+    numbers, more = [], True
+    while more:
+        messages, reply = await read(t, client, joined.room, 1, end, 65535, Flag.NEWEST)
+        numbers = [message.seq for message in messages] + numbers
+        end, more = reply.start, bool(reply.flags & Flag.MORE)
+    t.require(numbers == list(range(1, 12)), "1 to 11 once each, from the newest back", numbers)

@@ -1,7 +1,7 @@
 """Section 15: servers of their own that are offered small limits; one that does not heed them is not judged."""
 
 from conformance.harness.verdicts import Failed, Informative
-from conformance.server.cases.history import read
+from conformance.server.cases.repeats import first_publish
 from conformance.server.cases.steps import case
 from conformance.server.context import Context
 from conformance.server.raw_client import RawClient
@@ -17,7 +17,6 @@ from protocol.frames import (
     Join,
     Joined,
     Leave,
-    Message,
     Ok,
     Ping,
     Pong,
@@ -235,63 +234,32 @@ async def window_of_one(t: Context) -> None:
     await client.expect(810, Ok, "RW-REQUEST-6")
 
 
-@case("7.18/caps", "RW-HISTORY-5", "RW-HISTORY-2", "RW-HISTORY-1", tags=["process"])
-async def history_caps(t: Context) -> None:
-    """However little a server sends at once, reading on from `end`, or back from `start`, gives each message once."""
-    await t.with_limits(history_messages=3, history_octets=1000)
-    client, joined = await t.member(extension_names=["history"])
-    t.needs(client, "history")
-    for number in range(10):
-        await t.publish(client, joined.room, b"%d" % number * (400 if number % 2 else 1))
-    await t.marker(client, room=joined.room)
-    numbers: list[int] = []
-    start, end, more = 1, 12, True
-    while more:
-        messages, reply = await read(t, client, joined.room, start, 0, 0)
-        numbers += [message.seq for message in messages]
-        start, more = reply.end, bool(reply.flags & Flag.MORE)
-    t.require(numbers == list(range(1, 12)), "1 to 11 once each", numbers)
-    numbers, more = [], True
-    while more:
-        messages, reply = await read(t, client, joined.room, 1, end, 65535, Flag.NEWEST)
-        numbers = [message.seq for message in messages] + numbers
-        end, more = reply.start, bool(reply.flags & Flag.MORE)
-    t.require(numbers == list(range(1, 12)), "1 to 11 once each, from the newest back", numbers)
-
-
-@case("8.6/not-open", "RW-DRAIN-3", "RW-CLOSE-2", tags=["process"])
-async def drained_before_hello(t: Context) -> None:
-    """A connection that is not open yet when the server drains is ended, with SHUTDOWN if with a word."""
-    await t.own_server()
-    client = await t.greet()
-    t.drain()
-    await client.wait(lambda: client.invariants.goaway or client.ended or None, "the end", "RW-DRAIN-3")
-    goaway = client.invariants.goaway
-    t.require(goaway is None or goaway.code == Code.SHUTDOWN, "SHUTDOWN, or no word", goaway)
-    await client.expect_closed("RW-DRAIN-3")
-
-
-@case("8.6/stream-goes-on", "RW-DRAIN-2", "RW-DRAIN-3", "RW-CURSOR-2", tags=["process"])
-async def drained_in_full_flow(t: Context) -> None:
-    """What was asked before the drain is answered and delivered, then SHUTDOWN ends each connection."""
-    await t.own_server()
+@case("15/publish-rate", "RW-LIMIT-1", "RW-ERROR-1", tags=["process"])
+async def publish_rate(t: Context) -> None:
+    """Where publishes are limited, RATE_LIMITED says after which time, and then one is accepted."""
+    await t.with_limits(publish_rate=2, publish_burst=5)
     client, joined = await t.member()
-    reader, _ = await t.member(joined.name)
-    await t.marker(client, reader, room=joined.room)
-    count = min(client.welcome.window, 20)
-    frames = [Publish(t.id(client), 0, b"x", request=500 + n, room=joined.room) for n in range(count)]
-    client.send_octets(b"".join(map(encode, frames)), breaks="RW-DRAIN-1")
-    t.drain()
-    replies = [await client.reply(500 + n, "RW-DRAIN-2") for n in range(count)]
-    accepted = [f.id for f, reply in zip(frames, replies, strict=True) if isinstance(reply, Ack)]
-    t.require(bool(accepted), "ACK", replies, "RW-DRAIN-2")
-    await reader.until(joined.room, accepted[-1], "RW-CURSOR-2")
-    for one in (client, reader):
-        goaway = await one.wait(lambda one=one: one.invariants.goaway, "GOAWAY", "RW-DRAIN-3")  # type: ignore[misc]
-        if goaway.code == Code.SHUTDOWN:
-            raise Informative("the server ended at once: its drain time is 0")
-        one.find(Goaway)
-        one.send(Goaway(Code.NONE))
-        await one.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3")
-    numbers = [i.frame.seq for i in reader.received if isinstance(i.frame, Message)]
-    t.require(numbers == list(range(1, len(numbers) + 1)), "no hole", numbers, "RW-CURSOR-2")
+    for _ in range(400):
+        reply = await client.reply(client.ask(Publish(t.id(client), 0, b"x", room=joined.room)))
+        if isinstance(reply, Error):
+            t.require(reply.code == Code.RATE_LIMITED, "RATE_LIMITED", reply)
+            t.require(reply.retry_ms > 0, "retry_ms above 0", reply.retry_ms)
+            await t.wait_ms(reply.retry_ms)
+            await t.publish(client, joined.room)
+            return
+    raise Informative("400 publishes were not limited")
+
+
+@case("15/repeat-not-charged", "RW-LIMIT-2", "RW-DEDUPE-4", tags=["process"])
+async def repeat_not_charged(t: Context) -> None:
+    """Repeats of a known id are not limited, also while new publishes are."""
+    await t.with_limits(publish_rate=1, publish_burst=5)
+    client, joined, frame, first = await first_publish(t)
+    for _ in range(300):
+        reply = await client.reply(client.ask(Publish(t.id(client), 0, b"x", room=joined.room)))
+        if isinstance(reply, Error):
+            t.require(reply.code == Code.RATE_LIMITED, "RATE_LIMITED", reply)
+            break
+    for _ in range(50):
+        ack = await client.reply(client.ask(frame))
+        t.require(isinstance(ack, Ack) and ack.seq == first.seq, "ACK of the first copy", ack)

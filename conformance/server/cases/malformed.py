@@ -1,21 +1,21 @@
 """Section 5.2: bodies that are not laid out as their tables say."""
 
-from conformance.server.cases.headers import pong
 from conformance.server.cases.steps import (
     HISTORY_BODY,
     IGNORABLE,
     SERVER,
-    Octets,
+    MakeOctets,
     Place,
+    expect_fatal,
+    expect_hello_fatal,
     goaway,
     hello,
-    hello_refused_for_good,
     history,
     join,
     leave,
     ping,
+    pong,
     publish,
-    refused_for_good,
 )
 from conformance.server.context import Context
 from conformance.wire.octets import b8, b16, frame, u16, u32, u64
@@ -32,7 +32,7 @@ def _publish(p: Place, body: bytes) -> bytes:
     return frame(FrameType.PUBLISH, body, request=700, room=p.room)
 
 
-_OPEN: list[tuple[str, str, Octets, Octets, str]] = [
+_OPEN: list[tuple[str, str, MakeOctets, MakeOctets, str]] = [
     ("ping-empty", "PING without a body", lambda p: ping(), lambda p: ping(b""), ""),
     ("ping-short", "PING of 7 octets", lambda p: ping(), lambda p: ping(b"1234567"), ""),
     ("ping-long", "PING with an octet left over", lambda p: ping(), lambda p: ping(tail=b"9"), ""),
@@ -134,9 +134,9 @@ _OPEN: list[tuple[str, str, Octets, Octets, str]] = [
 ]
 
 
-def _define_open(path: str, what: str, twin: Octets, broken: Octets, extension: str) -> None:
+def _define_open(path: str, what: str, twin: MakeOctets, broken: MakeOctets, extension: str) -> None:
     async def run(t: Context) -> None:
-        await refused_for_good(t, _REQUIREMENT, twin, broken, Code.MALFORMED, extension)
+        await expect_fatal(t, _REQUIREMENT, twin, broken, Code.MALFORMED, extension)
 
     SERVER.add(f"5.2/malformed-{path}", [_REQUIREMENT, "RW-CHECK-2"], f"{what} is MALFORMED, and fatal.", run)
 
@@ -174,7 +174,7 @@ _HELLO: list[tuple[str, str, bytes]] = [
 
 def _define_hello(path: str, what: str, broken: bytes) -> None:
     async def run(t: Context) -> None:
-        await hello_refused_for_good(t, _REQUIREMENT, broken, Code.MALFORMED)
+        await expect_hello_fatal(t, _REQUIREMENT, broken, Code.MALFORMED)
 
     SERVER.add(f"5.2/malformed-{path}", [_REQUIREMENT, "RW-CHECK-2"], f"{what} is MALFORMED, and fatal.", run)
 

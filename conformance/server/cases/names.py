@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from conformance.files import VECTORS
-from conformance.server.cases.steps import SERVER, case, hello, hello_refused
+from conformance.server.cases.steps import SERVER, case, expect_hello_refusal, hello
 from conformance.server.context import Context
 from conformance.wire.text import quoted
 from protocol.frames import Hello, Join, Joined, Leave, Ok, Welcome
@@ -104,7 +104,7 @@ async def _invalid(t: Context, vector: dict[str, Any]) -> None:
     client, name = await t.open(), vector["name"]
     await t.join(client, t.room())
     await client.expect_error(client.ask(Join(name, 0, 0)), Code.NAME_INVALID, "RW-NAME-3", 0)
-    await hello_refused(t, "RW-NAME-3", hello(), hello(name=name.encode()), Code.NAME_INVALID)
+    await expect_hello_refusal(t, "RW-NAME-3", hello(), hello(name=name.encode()), Code.NAME_INVALID)
 
 
 def _define(vector: dict[str, Any]) -> None:

@@ -1,12 +1,11 @@
 """Sections 7.15 to 7.17 and 4: publishing, acknowledging, delivering."""
 
-from conformance.harness.verdicts import Informative
 from conformance.server.cases.steps import (
     IGNORABLE,
     SERVER,
     case,
+    expect_refusal,
     publish,
-    refused_once,
 )
 from conformance.server.context import Context
 from conformance.wire.octets import encode
@@ -90,7 +89,7 @@ _INVALID: list[tuple[str, str, bytes]] = [
 
 def _define_invalid(path: str, what: str, payload: bytes) -> None:
     async def run(t: Context) -> None:
-        await refused_once(
+        await expect_refusal(
             t,
             "RW-PUBLISH-2",
             lambda p: publish(p, payload, ctype=1),
@@ -238,19 +237,3 @@ async def bystander(t: Context) -> None:
     await t.marker(client, room=joined.room)
     await stranger.fence()
     t.require(not stranger.left_over(Message), "no MESSAGE", stranger.left_over(Message))
-
-
-@case("15/publish-rate", "RW-LIMIT-1", "RW-ERROR-1", tags=["process"])
-async def publish_rate(t: Context) -> None:
-    """Where publishes are limited, RATE_LIMITED says after which time, and then one is accepted."""
-    await t.with_limits(publish_rate=2, publish_burst=5)
-    client, joined = await t.member()
-    for _ in range(400):
-        reply = await client.reply(client.ask(Publish(t.id(client), 0, b"x", room=joined.room)))
-        if isinstance(reply, Error):
-            t.require(reply.code == Code.RATE_LIMITED, "RATE_LIMITED", reply)
-            t.require(reply.retry_ms > 0, "retry_ms above 0", reply.retry_ms)
-            await t.wait_ms(reply.retry_ms)
-            await t.publish(client, joined.room)
-            return
-    raise Informative("400 publishes were not limited")

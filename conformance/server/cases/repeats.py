@@ -5,13 +5,13 @@ from conformance.server.cases.steps import IGNORABLE, case
 from conformance.server.context import Context
 from conformance.server.raw_client import RawClient
 from conformance.wire.octets import encode, field
-from protocol.frames import Ack, Error, Field, Joined, Leave, Ok, Publish
+from protocol.frames import Ack, Field, Joined, Leave, Ok, Publish
 from protocol.registry import Code, Flag
 
 _SAME = (Field(0xC000, b"a"), Field(0xC001, b"b"))
 
 
-async def _first(
+async def first_publish(
     t: Context, *, fields: tuple[Field, ...] = (), ctype: int = 0
 ) -> tuple[RawClient, Joined, Publish, Ack]:
     """A message that was accepted, at a server that remembers ids."""
@@ -32,7 +32,7 @@ async def _repeated(t: Context, client: RawClient, frame: Publish, first: Ack) -
 @case("10.2/repeat", "RW-DEDUPE-1", "RW-ACK-2")
 async def repeat(t: Context) -> None:
     """The same id with the same content is acknowledged as DUPLICATE, and appends nothing."""
-    client, joined, frame, first = await _first(t)
+    client, joined, frame, first = await first_publish(t)
     t.require(not first.flags & Flag.DUPLICATE, "DUPLICATE clear at first", hex(first.flags))
     for _ in range(3):
         await _repeated(t, client, frame, first)
@@ -44,7 +44,7 @@ async def repeat(t: Context) -> None:
 @case("10.2/repeat-elsewhere", "RW-DEDUPE-1")
 async def repeat_elsewhere(t: Context) -> None:
     """The repeat may come on another connection, after the first has ended."""
-    client, joined, frame, first = await _first(t)
+    client, joined, frame, first = await first_publish(t)
     keeper, _ = await t.member(joined.name)
     await client.close()
     again, rejoined = await t.member(joined.name)
@@ -56,7 +56,7 @@ async def repeat_elsewhere(t: Context) -> None:
 @case("10.2/repeat-after-rejoin", "RW-DEDUPE-1")
 async def repeat_after_rejoin(t: Context) -> None:
     """The repeat may come after LEAVE and JOIN; where the epoch stayed, it is a repeat."""
-    client, joined, frame, first = await _first(t)
+    client, joined, frame, first = await first_publish(t)
     await client.expect(client.ask(Leave(room=joined.room)), Ok)
     again = await t.join(client, joined.name)
     if again.epoch != joined.epoch:
@@ -84,13 +84,13 @@ async def repeat_in_one_segment(t: Context) -> None:
 @case("10.2/repeat-with-other-ignorable-fields", "RW-DEDUPE-1")
 async def repeat_other_fields(t: Context) -> None:
     """Fields that are not relayed are no content: the repeat may have others."""
-    client, _, frame, first = await _first(t, fields=(Field(IGNORABLE, b"a"), Field(0xC000, b"kept")))
+    client, _, frame, first = await first_publish(t, fields=(Field(IGNORABLE, b"a"), Field(0xC000, b"kept")))
     again = Publish(frame.id, 0, frame.payload, fields=(Field(0xC000, b"kept"), Field(0x8040, b"")), room=frame.room)
     await _repeated(t, client, again, first)
 
 
 async def _conflict(t: Context, changed: tuple[int, bytes, tuple[Field, ...]], before: int = 0) -> None:
-    client, joined, frame, first = await _first(t, fields=_SAME, ctype=before)
+    client, joined, frame, first = await first_publish(t, fields=_SAME, ctype=before)
     await _repeated(t, client, frame, first)
     ctype, payload, fields = changed
     request = client.ask(Publish(frame.id, ctype, payload, fields=fields, room=joined.room))
@@ -132,7 +132,7 @@ async def conflict_boundaries(t: Context) -> None:
 @case("10.2/another-room", "RW-DEDUPE-1")
 async def another_room(t: Context) -> None:
     """An id that was used in one room is new in another."""
-    client, _, frame, _ = await _first(t)
+    client, _, frame, _ = await first_publish(t)
     t.needs(client, rooms=2)
     other = await t.join(client, t.room())
     ack = await t.publish(client, other.room, b"other", id=frame.id)
@@ -186,18 +186,3 @@ async def no_dedupe(t: Context) -> None:
     for _ in range(2):
         reply = await t.patiently(client, Publish(bytes(16), 0, b"old", room=joined.room))
         t.require(isinstance(reply, Ack) and not reply.flags & Flag.DUPLICATE, "ACK without DUPLICATE", reply)
-
-
-@case("15/repeat-not-charged", "RW-LIMIT-2", "RW-DEDUPE-4", tags=["process"])
-async def repeat_not_charged(t: Context) -> None:
-    """Repeats of a known id are not limited, also while new publishes are."""
-    await t.with_limits(publish_rate=1, publish_burst=5)
-    client, joined, frame, first = await _first(t)
-    for _ in range(300):
-        reply = await client.reply(client.ask(Publish(t.id(client), 0, b"x", room=joined.room)))
-        if isinstance(reply, Error):
-            t.require(reply.code == Code.RATE_LIMITED, "RATE_LIMITED", reply)
-            break
-    for _ in range(50):
-        ack = await client.reply(client.ask(frame))
-        t.require(isinstance(ack, Ack) and ack.seq == first.seq, "ACK of the first copy", ack)

@@ -1,6 +1,6 @@
 """The register of server cases, and the steps that tables of them share."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import NamedTuple
 
 from conformance.harness.case import CaseRegistry
@@ -28,10 +28,9 @@ class Place(NamedTuple):
     room: int
     name: bytes
     id: bytes
-    other: bytes
 
 
-Octets = Callable[[Place], bytes]
+MakeOctets = Callable[[Place], bytes]
 
 HISTORY_BODY = u64(1) + u64(0) + b"\x00\x0a"
 
@@ -64,6 +63,11 @@ def ping(opaque: bytes = b"12345678", tail: bytes = b"", **header: int) -> bytes
     return frame(FrameType.PING, opaque + tail, **header)
 
 
+def pong(**header: int) -> bytes:
+    """PONG that nobody asked for."""
+    return frame(FrameType.PONG, b"87654321", **header)
+
+
 def goaway(text: bytes = b"", tail: bytes = b"", **header: int) -> bytes:
     """GOAWAY(NONE)."""
     return frame(FrameType.GOAWAY, bytes(10) + b16(text) + tail, **header)
@@ -74,15 +78,15 @@ def history(place: Place, body: bytes = HISTORY_BODY, tail: bytes = b"", **heade
     return frame(FrameType.HISTORY, body + tail, **{"request": 700, "room": place.room, **header})
 
 
-async def stand(t: Context, room: str, *, extension: str = "") -> tuple[RawClient, Place]:
+async def joined_client(t: Context, room: str, *, extension: str = "") -> tuple[RawClient, Place]:
     """A connection in a room, ready for a table's frame."""
     client, joined = await t.member(room, extension_names=[extension] if extension else [])
     if extension:
         t.needs(client, extension)
-    return client, Place(joined.room, t.room().encode(), t.id(client), t.id(client))
+    return client, Place(joined.room, t.room().encode(), t.id(client))
 
 
-async def accepted(t: Context, client: RawClient, octets: bytes) -> None:
+async def expect_accepted(t: Context, client: RawClient, octets: bytes) -> None:
     """The control of a negative case: these octets are fine."""
     async with t.control("the valid twin"):
         client.send_octets(octets)
@@ -97,33 +101,33 @@ async def accepted(t: Context, client: RawClient, octets: bytes) -> None:
         await client.fence()
 
 
-async def refused_for_good(
-    t: Context, requirement: str, twin: Octets, broken: Octets, code: Code, extension: str = ""
+async def expect_fatal(
+    t: Context, requirement: str, twin: MakeOctets, broken: MakeOctets, code: Code, extension: str = ""
 ) -> None:
     """The twin is accepted; the broken frame earns GOAWAY(code) and the end; the server serves others."""
     room = t.room()
-    control, place = await stand(t, room, extension=extension)
-    await accepted(t, control, twin(place))
-    client, place = await stand(t, room, extension=extension)
+    control, place = await joined_client(t, room, extension=extension)
+    await expect_accepted(t, control, twin(place))
+    client, place = await joined_client(t, room, extension=extension)
     client.send_octets(broken(place), breaks=requirement)
     await client.expect_goaway(code, requirement)
     await t.alive()
 
 
-async def refused_once(
+async def expect_refusal(
     t: Context,
     requirement: str,
-    twin: Octets,
-    broken: Octets,
+    twin: MakeOctets,
+    broken: MakeOctets,
     code: Code,
     extension: str = "",
     breaks: str = "",
 ) -> None:
     """The twin is accepted; the broken request earns ERROR(code), with its room, and the connection goes on."""
     room = t.room()
-    control, place = await stand(t, room, extension=extension)
-    await accepted(t, control, twin(place))
-    client, place = await stand(t, room, extension=extension)
+    control, place = await joined_client(t, room, extension=extension)
+    await expect_accepted(t, control, twin(place))
+    client, place = await joined_client(t, room, extension=extension)
     octets = broken(place)
     header = read_header(octets)
     client.send_octets(octets, breaks=breaks)
@@ -132,10 +136,10 @@ async def refused_once(
     await t.alive()
 
 
-async def hello_refused_for_good(t: Context, requirement: str, broken: bytes, code: Code, *, breaks: str = "") -> None:
+async def expect_hello_fatal(t: Context, requirement: str, broken: bytes, code: Code, *, breaks: str = "") -> None:
     """A well-formed HELLO is accepted; the broken one earns GOAWAY(code) and nothing else."""
     control = await t.greet()
-    await accepted(t, control, hello())
+    await expect_accepted(t, control, hello())
     client = await t.greet()
     client.send_octets(broken, breaks=breaks or requirement)
     await client.expect_goaway(code, requirement)
@@ -143,18 +147,15 @@ async def hello_refused_for_good(t: Context, requirement: str, broken: bytes, co
     await t.alive()
 
 
-async def hello_refused(
+async def expect_hello_refusal(
     t: Context, requirement: str, twin: bytes, broken: bytes, code: Code, *, breaks: str = ""
 ) -> Error:
     """The twin is accepted; the broken HELLO earns ERROR(code), then GOAWAY with the same code."""
     control = await t.greet()
-    await accepted(t, control, twin)
+    await expect_accepted(t, control, twin)
     client = await t.greet()
     client.send_octets(broken, breaks=breaks)
     error = await client.expect_error(read_header(broken).request, code, requirement)
     await client.expect_goaway(code, "RW-HELLO-3")
     await t.alive()
     return error
-
-
-Try = Callable[[Context], Awaitable[None]]

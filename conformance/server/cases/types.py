@@ -1,6 +1,6 @@
 """Section 6.1: types that a server does not know."""
 
-from conformance.server.cases.steps import IGNORABLE, SERVER, accepted, case, hello, ping, refused_for_good
+from conformance.server.cases.steps import IGNORABLE, SERVER, case, expect_accepted, expect_fatal, hello, ping
 from conformance.server.context import Context
 from conformance.wire.octets import b16, frame
 from protocol.registry import Code, Flag, FrameType
@@ -18,7 +18,7 @@ _REQUESTS: list[tuple[str, str, int]] = [
 def _define_request(path: str, what: str, kind: int) -> None:
     async def run(t: Context) -> None:
         client, joined = await t.member()
-        await accepted(t, client, ping())
+        await expect_accepted(t, client, ping())
         for room, body in ((0, b""), (joined.room, b"\x01\x02\x03"), (joined.room + 9, bytes(100))):
             request = client.next_request()
             client.send_octets(frame(kind, body, request=request, room=room), breaks="RW-EXT-1")
@@ -54,7 +54,7 @@ _SERVERS = (
 async def servers_types(t: Context) -> None:
     """Types that only servers send are unknown to a server: with a request they earn UNKNOWN_REQUEST."""
     client = await t.open()
-    await accepted(t, client, ping())
+    await expect_accepted(t, client, ping())
     for name in _SERVERS:
         request = client.next_request()
         client.send_octets(frame(FrameType[name], bytes(40), request=request), breaks="RW-EXT-1")
@@ -110,7 +110,7 @@ _FATAL: list[tuple[str, str, int]] = [
 
 def _define_fatal(path: str, what: str, kind: int) -> None:
     async def run(t: Context) -> None:
-        await refused_for_good(
+        await expect_fatal(
             t, "RW-TYPE-3", lambda p: frame(IGNORABLE, b"?"), lambda p: frame(kind, b"?"), Code.UNKNOWN_TYPE
         )
 
