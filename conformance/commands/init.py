@@ -5,8 +5,10 @@ Each can be run at once, and gives a verdict. Nothing that is there already is o
 
 from pathlib import Path
 
+from conformance.commands.arguments import Subparsers
 from conformance.files import SKELETONS
 from conformance.harness.exit_status import CONFORMS
+from conformance.harness.options import UsageError
 
 _SHARED = ("roomwire-baseline.toml", "roomwire.yml")
 _ROLES = {
@@ -14,21 +16,24 @@ _ROLES = {
     "client": ("client_adapter.py", "python3 client_adapter.py {host} {port}", ""),
     "codec": ("codec_adapter.py", "python3 codec_adapter.py", ""),
 }
-ROLES = tuple(_ROLES)
 
 
-class InitError(ValueError):
-    """A file is there already, or cannot be written."""
+def add_to(subparsers: Subparsers) -> None:
+    """Adds the command to a parser's subparsers."""
+    parser = subparsers.add_parser("init", help="write a skeleton that can be run at once")
+    parser.add_argument("role", choices=tuple(_ROLES), metavar="ROLE", help=" or ".join(_ROLES))
+    parser.add_argument("--output", type=Path, default=Path("."), metavar="DIR", help="default: here")
+    parser.set_defaults(run=lambda args: _run(args.role, args.output))
 
 
-def run(role: str, output: Path) -> int:
-    """Writes the files of a role, and says what to do with them. Raises InitError."""
+def _run(role: str, output: Path) -> int:
+    """Writes the files of a role, and prints what to do with them. Raises UsageError."""
     own, command, options = _ROLES[role]
     options = f"{options} --baseline roomwire-baseline.toml".strip()
     files = {output / name: (SKELETONS / name).read_text(encoding="utf-8") for name in (own, *_SHARED)}
     for path in files:
         if path.exists():
-            raise InitError(f"{path} is there already")
+            raise UsageError(f"{path} is there already")
     try:
         output.mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
@@ -36,7 +41,7 @@ def run(role: str, output: Path) -> int:
                 text = text.replace(mark, value)
             path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InitError(str(error)) from None
+        raise UsageError(str(error)) from None
     print("\n".join(f"wrote {path}" for path in files))
     print(f"now, in {output}: roomwire-check {role} --exec '{command}' {options}")
     return CONFORMS

@@ -9,30 +9,26 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from conformance.commands import arguments
+from conformance.commands.cases import all_cases
 from conformance.harness.case import Case
+from conformance.harness.exit_status import CONFORMS, NOTHING
 from conformance.harness.options import UsageError
-from conformance.harness.selection import Selection
 from conformance.spec.tables import Spec, load
 from conformance.wire.annotate import annotate
 from conformance.wire.text import escape, stream_lines
 from protocol.registry import MAGIC, PREFACE_SIZE
 
-Cases = Callable[[], Sequence[Case]]
 
-
-def add_to(
-    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    selection: Callable[[argparse.ArgumentParser], None],
-    cases: Cases,
-) -> None:
-    """Adds the four commands to a parser's subparsers; `cases` are those of all roles."""
+def add_to(subparsers: arguments.Subparsers) -> None:
+    """Adds the four commands to a parser's subparsers."""
     parser = subparsers.add_parser("list", help="the cases")
-    selection(parser)
+    arguments.add_selection(parser)
     parser.add_argument("--format", choices=("human", "json"), default="human")
-    parser.set_defaults(run=lambda args: _list(args, cases))
+    parser.set_defaults(run=_list)
     parser = subparsers.add_parser("explain", help="a case or a requirement, with its sentence")
     parser.add_argument("id", metavar="ID")
-    parser.set_defaults(run=lambda args: _explain(args.id, cases()))
+    parser.set_defaults(run=lambda args: _explain(args.id, all_cases()))
     parser = subparsers.add_parser("describe", help="the layout of a frame, as SPEC.md has it")
     parser.add_argument("frame", metavar="FRAME")
     parser.set_defaults(run=lambda args: _describe(args.frame))
@@ -43,9 +39,9 @@ def add_to(
     parser.set_defaults(run=lambda args: _decode(args.file, args.annotate, args.sender))
 
 
-def _list(args: argparse.Namespace, cases: Cases) -> int:
+def _list(args: argparse.Namespace) -> int:
     spec = load()
-    taken = Selection(args.cases, args.requirement, args.section, args.level, args.words).of(cases(), spec)
+    taken = arguments.selection(args).of(all_cases(), spec)
     if args.format == "json":
         rows = [
             {
@@ -63,7 +59,7 @@ def _list(args: argparse.Namespace, cases: Cases) -> int:
         width = max((len(case.id) for case in taken), default=0)
         for case in taken:
             print(f"{case.id:{width}}  {case.level(spec):8}  {case.requirements[0]:16}  {_first_line(case.summary)}")
-    return 0 if taken else 5
+    return CONFORMS if taken else NOTHING
 
 
 def _first_line(text: str) -> str:
@@ -82,7 +78,7 @@ def _explain(id: str, cases: Sequence[Case]) -> int:
             if about
             else "no case"
         )
-        return 0
+        return CONFORMS
     case = next((case for case in cases if case.id == id), None)
     if case is None:
         raise UsageError(f"neither a case nor a requirement: {id}")
@@ -93,7 +89,7 @@ def _explain(id: str, cases: Sequence[Case]) -> int:
         print(f"\ntags: {', '.join(sorted(case.tags))}")
     print(f"\nagain: roomwire-check {case.role} ... {case.id}")
     print("\n" + "\n".join(_source(case.run)))
-    return 0
+    return CONFORMS
 
 
 def _source(run: Callable[..., object]) -> list[str]:
@@ -132,7 +128,7 @@ def _describe(name: str) -> int:
     for requirement in spec.requirements.values():
         if requirement.section == section:
             print(f"  {requirement.id}: {requirement.text}")
-    return 0
+    return CONFORMS
 
 
 def _decode(file: str, annotated: bool, sender: str) -> int:
@@ -148,7 +144,7 @@ def _decode(file: str, annotated: bool, sender: str) -> int:
     ends = [sender] if sender else _senders(octets, spec)
     lines = annotate(octets, spec) if annotated else stream_lines(octets, "S" if ends == ["S"] else "C")
     print("\n".join(escape(line) for line in lines))
-    return 0
+    return CONFORMS
 
 
 def _octets(raw: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""What writes and reads reports: --report of a run, and the commands compare and report."""
+"""The commands that read the results of earlier runs: compare and report."""
 
 import argparse
 import json
@@ -12,50 +12,16 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from conformance.commands.arguments import Subparsers
 from conformance.harness.options import UsageError
-from conformance.report import results
+from conformance.report import files, results
 from conformance.report.compare import CHANGES, WORSE, Difference, compare
-from conformance.report.junit import badge, junit
-from conformance.report.results import About, ResultsError
-from conformance.report.terminal import Summary
-from conformance.spec.tables import load
 from conformance.wire.text import escape
 
 _STYLES = {"worse": "bold red", "gone": "red", "better": "green", "changed": "yellow", "new": "cyan"}
 
 
-def prepare(folder: Path) -> None:
-    """Makes the folder of a report before a run, which would be in vain without. Raises UsageError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--report {folder}: {error.strerror}") from None
-
-
-def write(summary: Summary, about: About, folder: Path) -> None:
-    """Writes results.json, junit.xml, badge.json and index.html of a run. Raises UsageError."""
-    document = results.build(summary, about, load())
-    try:
-        results.write(document, folder / "results.json")
-        (folder / "junit.xml").write_text(junit(document), encoding="utf-8")
-        (folder / "badge.json").write_text(json.dumps(badge(document), indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--report {folder}: {error.strerror}") from None
-    _write_page([document], folder)
-
-
-def _write_page(documents: Sequence[dict[str, Any]], folder: Path) -> Path:
-    from conformance.report.html import render  # what only reports need would slow every other command
-
-    path = folder / "index.html"
-    try:
-        path.write_text(render(documents), encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
-    return path
-
-
-def add_to(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_to(subparsers: Subparsers) -> None:
     """Adds the two commands to a parser's subparsers."""
     parser = subparsers.add_parser("compare", help="two runs case by case; exit status 1 if something got worse")
     parser.add_argument("before", metavar="BEFORE", type=Path, help="results.json, or the folder of a report")
@@ -71,14 +37,14 @@ def add_to(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def _read(path: Path) -> dict[str, Any]:
     try:
         return results.read(path)
-    except ResultsError as error:
+    except results.ResultsError as error:
         raise UsageError(escape(str(error))) from None
 
 
 def _report(args: argparse.Namespace) -> int:
     documents = [_read(path) for path in args.results]
-    prepare(args.output)
-    print(_write_page(documents, args.output))
+    files.prepare(args.output)
+    print(files.write_page(documents, args.output))
     return 0
 
 

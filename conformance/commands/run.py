@@ -2,11 +2,10 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conformance.commands import reports as report_commands
 from conformance.harness import baseline
 from conformance.harness.case import Case, check
 from conformance.harness.exit_status import CONFORMS, FAILS, FAULT, INTERRUPTED, NOTHING, UNREACHABLE
@@ -14,16 +13,18 @@ from conformance.harness.judge import Report
 from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.selection import Selection
 from conformance.harness.verdicts import ACCEPTED, Result, Verdict
+from conformance.report import files
 from conformance.report.results import About
 from conformance.report.terminal import Reporter, Summary
 from conformance.spec.tables import load
 
-RunCases = Callable[[Sequence[Case], Report], Awaitable[None]]
+RunCases = Callable[[Sequence[Case], Report], Coroutine[None, None, None]]
+"""Runs cases at the target, and reports each result. Raises Unreachable and Unstartable."""
 
 
 @dataclass(frozen=True)
-class Session:
-    """What a run consists of. `format` is one of report.FORMATS; `baseline_path` and `report_dir` may be None."""
+class Run:
+    """What a run consists of. `format` is one of terminal.FORMATS; `baseline_path` and `report_dir` may be None."""
 
     role: str
     target: str
@@ -34,18 +35,18 @@ class Session:
     report_dir: Path | None = None
     about: About = field(default_factory=About)
 
-    def run(self, cases: Iterable[Case], run: RunCases) -> int:
+    def execute(self, cases: Iterable[Case], run_cases: RunCases) -> int:
         """Runs what is selected of `cases`, reports it, and returns the exit status.
 
-        Raises SelectionError, BaselineError and ValueError for wrong usage, HarnessFault for a wrong case.
+        Raises SelectionError, BaselineError and UsageError for wrong usage, HarnessFault for a case that does not fit
+        SPEC.md.
         """
         spec, known = load(), list(cases)
         if self.report_dir:
-            report_commands.prepare(self.report_dir)
+            files.prepare(self.report_dir)
         check(known, spec)
         selected = self.selection.of(known, spec)
         expected = baseline.read(self.baseline_path) if self.baseline_path else {}
-        mine = [name for name in expected if name.startswith(f"{self.role}/")]
         reporter = Reporter(self.format, len(selected), verbose=self.verbose)
         results: list[Result] = []
 
@@ -56,31 +57,36 @@ class Session:
             return judged
 
         error, interrupted = "", False
-        if selected:
-            try:
-                asyncio.run(_awaited(run(selected, report)))
-            except (Unreachable, Unstartable) as reason:
-                error = str(reason)
-                for line in getattr(reason, "stderr", "").splitlines()[-15:]:
-                    print(f"stderr: {line}", file=sys.stderr)
-            except KeyboardInterrupt:
-                interrupted, error = True, f"interrupted after {len(results)} of {len(selected)} cases"
+        try:
+            if selected:
+                error = _run_until_done(run_cases(selected, report))
+        except KeyboardInterrupt:
+            interrupted, error = True, f"interrupted after {len(results)} of {len(selected)} cases"
         order = {case.id: at for at, case in enumerate(selected)}
         results.sort(key=lambda result: order[result.id])
+        mine = [name for name in expected if name.startswith(f"{self.role}/")]
         old = baseline.stale(mine, [case.id for case in known])
         summary = Summary(self.role, self.target, results, old, error, selected=len(selected), seed=self.about.seed)
         summary.status, summary.error = (INTERRUPTED, error) if interrupted else _status(summary)
         reporter.end(summary)
         if self.report_dir:
-            report_commands.write(summary, self.about, self.report_dir)
+            files.write(summary, self.about, self.report_dir)
         return summary.status
 
 
-async def _awaited(run: Awaitable[None]) -> None:
-    await run
+def _run_until_done(run: Coroutine[None, None, None]) -> str:
+    """Runs all cases. Returns why the target could not be reached or started, or ""."""
+    try:
+        asyncio.run(run)
+    except (Unreachable, Unstartable) as error:
+        for line in getattr(error, "stderr", "").splitlines()[-15:]:
+            print(f"stderr: {line}", file=sys.stderr)
+        return str(error)
+    return ""
 
 
 def _status(summary: Summary) -> tuple[int, str]:
+    """The exit status, and the error to report with it."""
     verdicts = {result.verdict for result in summary.results}
     if summary.error:
         return UNREACHABLE, summary.error

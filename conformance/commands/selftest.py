@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from conformance.codec.cases import codec_cases
 from conformance.codec.runner import CodecRunner
+from conformance.commands.arguments import Subparsers
 from conformance.commands.selftest_server import Quirk, SmallServer, serving
 from conformance.harness.case import Case
 from conformance.harness.exit_status import CONFORMS, FAULT
@@ -67,12 +68,14 @@ _OPTIONS = Options(timeout=5.0, patience=5.0, ready=15.0)
 _HASTY = Options(timeout=0.3, patience=0.3, ready=1.0, jobs=20)
 
 
-def run() -> int:
-    """Says how each of them did; returns CONFORMS if all did as they must, else FAULT."""
-    return asyncio.run(_run())
+def add_to(subparsers: Subparsers) -> None:
+    """Adds the command to a parser's subparsers."""
+    parser = subparsers.add_parser("selftest", help="whether the suite itself works on this machine")
+    parser.set_defaults(run=lambda args: asyncio.run(_run()))
 
 
 async def _run() -> int:
+    """Prints how each target did; returns CONFORMS if all did as expected, else FAULT."""
     wrong = 0
     cases = Selection(_CASES).of(server_cases(), load())
     for expected in _EXPECTED:

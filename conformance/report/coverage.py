@@ -1,4 +1,4 @@
-"""What the suite's cases are worth, requirement by requirement: `roomwire-check coverage`.
+"""What the suite's cases are worth, requirement by requirement.
 
 - proved: a case that names the requirement fails on a peer that breaks it, and passes on one that does not; or what is
   watched on every connection convicts that peer. The broken peers are in tests/ of the repository, what came of them
@@ -8,22 +8,20 @@
 - untested: no case is about it; data/gaps.toml may say why.
 """
 
-import argparse
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from conformance.files import DATA
 from conformance.harness.case import Case
 from conformance.report import gaps
-from conformance.spec.tables import Spec, load
+from conformance.spec.tables import Spec
 
 MATRIX = DATA / "kill_matrix.json"
 STATUSES = ("proved", "tested", "untestable", "untested")
-_SHOWN = 3  # names in a line
 
 
 @dataclass(frozen=True)
@@ -105,38 +103,6 @@ def problems(spec: Spec, cases: Sequence[Case], peers: Sequence[Broken]) -> list
     return found
 
 
-def add_to(
-    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", cases: Callable[[], Sequence[Case]]
-) -> None:
-    """Adds the command to a parser's subparsers; `cases` are those of all roles."""
-    parser = subparsers.add_parser("coverage", help="what the cases are worth, requirement by requirement")
-    parser.add_argument("--status", action="append", choices=STATUSES, default=[], help="only these")
-    parser.add_argument("--format", choices=("human", "json"), default="human")
-    parser.set_defaults(run=lambda args: run(args.format, args.status, cases()))
-
-
-def run(format: str, statuses: Sequence[str], cases: Sequence[Case]) -> int:
-    """Prints it; the exit status is 1 if there are ids that nobody knows."""
-    spec, peers = load(), matrix()
-    found = problems(spec, cases, peers)
-    rows = coverage(spec, cases, peers)
-    taken = [row for row in rows if not statuses or row.status in statuses]
-    if format == "json":
-        print(
-            json.dumps(
-                {"requirements": [asdict(row) for row in taken], "counts": counts(rows), "problems": found}, indent=1
-            )
-        )
-    else:
-        for row in taken:
-            print(f"{row.id:16} {row.level:10} {row.binds:7} {row.status:10} {_told(row)}")
-        print()
-        for binds, count in counts(rows).items():
-            print(f"MUST and MUST NOT that bind {binds:7} {', '.join(f'{status} {n}' for status, n in count.items())}")
-        print("\n".join(found), end="\n" if found else "")
-    return 1 if found else 0
-
-
 def counts(rows: Sequence[Coverage]) -> dict[str, dict[str, int]]:
     """How many requirements of level MUST and MUST NOT have each status, by whom they bind."""
     musts = [row for row in rows if row.level in ("MUST", "MUST NOT")]
@@ -145,12 +111,3 @@ def counts(rows: Sequence[Coverage]) -> dict[str, dict[str, int]]:
         count = Counter(row.status for row in musts if row.binds == binds)
         by[binds] = {status: count[status] for status in STATUSES}
     return by
-
-
-def _told(row: Coverage) -> str:
-    names = [*row.peers, *(f"{name} (by the watch)" for name in row.by_watch)]
-    if names:
-        more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        return f"{', '.join(names[:_SHOWN])}{more}"
-    told = f"{len(row.cases)} cases" if row.cases else ""
-    return ": ".join(filter(None, [told, row.reason]))

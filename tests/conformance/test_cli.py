@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from conformance import cli
+from conformance.commands.cases import all_cases
 from conformance.harness.baseline import BaselineError, read
 from conformance.harness.case import Case, check
 from conformance.harness.exit_status import CONFORMS, FAILS, NOTHING, UNREACHABLE, USAGE
@@ -16,7 +17,7 @@ from conformance.harness.selection import Selection, SelectionError
 from conformance.spec.tables import load
 
 _CODEC = f"{shlex.quote(sys.executable)} -m conformance.codec.reference"
-_ALL = cli.all_cases()
+_ALL = all_cases()
 
 
 def _ids(**parts: object) -> list[str]:
@@ -104,7 +105,7 @@ def test_fault_of_the_suite(monkeypatch: pytest.MonkeyPatch) -> None:
         """Never comes to run."""
 
     wrong = Case("codec/7.6/wrong", "7.6", ("RW-NOT-1",), "Names what does not exist.", run)
-    monkeypatch.setattr(cli, "codec_cases", lambda: (wrong,))
+    monkeypatch.setattr("conformance.commands.run_codec.codec_cases", lambda: (wrong,))
     assert cli.main(["codec", "--exec", _CODEC]) == 4
 
 
@@ -179,7 +180,7 @@ def test_list_and_explain(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("role", ["server", "client", "codec"])
 def test_explain_shows_what_tries_a_case(role: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for case in [case for case in cli.all_cases() if case.role == role][::25]:
+    for case in [case for case in _ALL if case.role == role][::25]:
         assert cli.main(["explain", case.id]) == 0
         out = capsys.readouterr().out
         assert "async def " in out

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance.cli import all_cases
+from conformance.commands.cases import all_cases
 from conformance.report import gaps
 from conformance.spec import tables as spec
 from tests.support.places import ROOT

@@ -4,7 +4,7 @@ import fnmatch
 import re
 from dataclasses import fields
 
-from conformance.cli import all_cases
+from conformance.commands.cases import all_cases
 from protocol.registry import LIMITS
 from reference_server.accounts import ITERATIONS, SHORTEST_PASSWORD
 from reference_server.config import Config

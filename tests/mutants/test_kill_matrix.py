@@ -9,7 +9,8 @@ import json
 
 import pytest
 
-from conformance.cli import all_cases, main
+from conformance.cli import main
+from conformance.commands.cases import all_cases
 from conformance.report import gaps
 from conformance.report.coverage import MATRIX, STATUSES, Broken, coverage, matrix, problems
 from conformance.server.cases import server_cases
@@ -100,7 +101,7 @@ def test_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     assert all(row["reason"] for row in document["requirements"])
     assert set(document["counts"]["server"]) == set(STATUSES)
     stranger = Broken("server/strange", ("RW-NONE-1",), (), ())
-    monkeypatch.setattr("conformance.report.coverage.matrix", lambda: [stranger])
+    monkeypatch.setattr("conformance.commands.coverage.matrix", lambda: [stranger])
     assert main(["coverage"]) == 1
     assert "RW-NONE-1" in capsys.readouterr().out
 

@@ -1,0 +1,129 @@
+"""The arguments that several subcommands share, and what is made of them."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from conformance.commands.run import Run
+from conformance.harness.config import Config
+from conformance.harness.options import Options, UsageError
+from conformance.harness.selection import Selection
+from conformance.report.results import About
+from conformance.report.terminal import FORMATS
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+EXAMPLES = """\
+examples:
+  roomwire-check server --connect localhost:7117
+  roomwire-check server --exec './my-server --port {port} --store {dir}/rooms.db'
+  roomwire-check server --connect localhost:7117 'server/7.9/*' -x
+  roomwire-check server --connect localhost:7117 --section 10 -k 'not waits'
+  roomwire-check client --exec 'python3 -m reference_client.adapter {host} {port}'
+  roomwire-check codec --exec 'python3 -m conformance.codec.reference' --format json
+  roomwire-check server --connect localhost:7117 --report after
+  roomwire-check compare before after
+  roomwire-check report ours theirs --output both
+  roomwire-check explain server/7.9/already-joined
+  roomwire-check explain RW-JOIN-1
+  roomwire-check describe JOIN
+  echo 'F5525750 01 01 0000' | roomwire-check decode -
+
+exit status: 0 conforms, 1 does not or stale baseline, 2 usage, 3 not reachable or did not start,
+4 a fault of the suite, 5 nothing selected"""
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that select cases; `selection` reads them."""
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="id, glob, or leading part such as server/7.9")
+    parser.add_argument("--requirement", action="append", default=[], metavar="RW-X-1")
+    parser.add_argument("--section", action="append", default=[], metavar="N", help="with those inside it")
+    parser.add_argument(
+        "--level", action="append", default=[], choices=["MUST", "MUST NOT", "SHOULD", "SHOULD NOT", "MAY"]
+    )
+    parser.add_argument("-k", dest="words", default="", metavar="WORDS", help="words with and, or, not")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that every run takes; `options` and `run_of` read them."""
+    parser.add_argument(
+        "-x", dest="max_failures", action="store_const", const=1, default=0, help="stop at the first failure"
+    )
+    parser.add_argument("--max-failures", type=count, metavar="N", default=argparse.SUPPRESS)
+    parser.add_argument("-j", "--jobs", type=count, default=8, metavar="N", help="cases side by side (default 8)")
+    parser.add_argument("--timeout", type=seconds, default=5.0, metavar="S", help="for each answer (default 5)")
+    parser.add_argument("--format", choices=FORMATS, default="human")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML: features, limits and accounts of the target")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="for inputs chosen at random (default 1)")
+    parser.add_argument("--repeat", type=count, default=1, metavar="N", help="each case; what differs is FLAKY")
+    parser.add_argument("--max-time", type=seconds, default=0.0, metavar="S", help="begin no case after this time")
+    parser.add_argument("--replay-dir", type=Path, metavar="DIR", help="write a file for each failure (see replay)")
+    parser.add_argument("--baseline", type=Path, metavar="FILE", help="TOML: cases that are expected to fail")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="write a page, results.json, junit.xml, badge.json")
+    parser.add_argument("--name", default="", metavar="TEXT", help="of the target in the report")
+    parser.add_argument("-v", "--verbose", action="store_true", help="name the cases that passed, too")
+
+
+def seconds(text: str) -> float:
+    """A time. Raises ArgumentTypeError, or ValueError for text that is no number."""
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError("has to be above 0")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number from 1. Raises ArgumentTypeError, or ValueError for text that is no number."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("has to be at least 1")
+    return value
+
+
+def address(text: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT; brackets around an IPv6 host are dropped. Raises UsageError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UsageError(f"not HOST:PORT: {text}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def selection(args: argparse.Namespace) -> Selection:
+    """The cases that the arguments of `add_selection` select."""
+    return Selection(args.cases, args.requirement, args.section, args.level, args.words)
+
+
+def options(args: argparse.Namespace, role: str, target: Sequence[str]) -> Options:
+    """The options of a run; `target` are the arguments that name its target. Raises ConfigError."""
+    said = Config.read(args.config) if args.config else Config()
+    declare = getattr(args, "declare", [])
+    tls = getattr(args, "tls", False)
+    again = [part for name in declare for part in ("--declare", name)]
+    again += ["--config", str(args.config)] if args.config else []
+    again += ["--tls"] if tls else []
+    again += ["--ca", str(args.ca)] if getattr(args, "ca", None) else []
+    again += ["--tls-insecure"] if getattr(args, "tls_insecure", False) else []
+    again += ["--seed", str(args.seed)] if args.seed != 1 else []
+    return Options(
+        timeout=args.timeout,
+        patience=getattr(args, "patience", Options.patience),
+        jobs=args.jobs,
+        max_failures=args.max_failures,
+        declared=said.features | frozenset(declare),
+        limits=said.limits,
+        accounts=said.accounts,
+        admins=said.admins,
+        tls=tls,
+        seed=args.seed,
+        repeat=args.repeat,
+        max_time=args.max_time,
+        replay_dir=args.replay_dir,
+        command=("roomwire-check", role, *target, *again),
+    )
+
+
+def run_of(args: argparse.Namespace, role: str, selected: Selection, target: str) -> Run:
+    """The run that the arguments of `add_run` describe."""
+    about = About(("roomwire-check", *args.argv), args.seed, args.name)
+    return Run(role, target, selected, args.format, args.baseline, args.verbose, args.report, about)

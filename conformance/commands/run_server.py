@@ -1,0 +1,79 @@
+"""`roomwire-check server`: the cases for servers, at one that runs already or that the suite starts."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from conformance.commands import arguments
+from conformance.harness import process
+from conformance.harness.case import Case
+from conformance.harness.judge import Report
+from conformance.harness.options import DECLARATIONS, Options
+from conformance.harness.tls import Trust, authority
+from conformance.server.cases import server_cases
+from conformance.server.runner import ServerRunner
+from conformance.server.target import OFFERED, LaunchedServer, ServerTarget, tls_values
+from conformance.spec.tables import load
+
+
+def add_to(subparsers: arguments.Subparsers) -> None:
+    """Adds the command to a parser's subparsers."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = subparsers.add_parser("server", help="check a server", epilog=arguments.EXAMPLES, formatter_class=raw)
+    add_target(parser)
+    arguments.add_selection(parser)
+    arguments.add_run(parser)
+    parser.set_defaults(run=_run)
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that say which server; `target` reads them."""
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--connect", metavar="HOST:PORT", help="a server that runs already")
+    where.add_argument("--exec", metavar="COMMAND", help="start it: {port}, {host} and {dir} are filled in")
+    parser.add_argument("--tls", action="store_true", help="speak TLS; with --exec {cert} and {key} are filled in")
+    trusted = parser.add_mutually_exclusive_group()
+    trusted.add_argument("--ca", type=Path, metavar="FILE", help="authorities to trust, where the target has its own")
+    trusted.add_argument("--tls-insecure", action="store_true", help="trust whoever answers")
+    parser.add_argument("--declare", action="append", default=[], choices=sorted(DECLARATIONS), help="leave out")
+    parser.add_argument(
+        "--patience", type=arguments.seconds, default=75.0, metavar="S", help="for time-outs of the target"
+    )
+
+
+def target(args: argparse.Namespace) -> tuple[ServerTarget, Options]:
+    """The server and the options of a run. Raises UsageError, CommandError, ConfigError and TlsError."""
+    trust = _trust(args)
+    if args.connect:
+        host, port = arguments.address(args.connect)
+        options = arguments.options(args, "server", ("--connect", args.connect))
+        return ServerTarget(host, port, options.ready, trust), options
+    process.arguments(args.exec, {"port": 0, "host": "", "dir": "", **tls_values(trust)})
+    options = arguments.options(args, "server", ("--exec", args.exec))
+    # A limit that the target was declared to have is not offered to it in another size.
+    offered = {name: value for name, value in OFFERED.items() if name not in options.limits}
+    return LaunchedServer(args.exec, options.ready, offered, trust), options
+
+
+def _trust(args: argparse.Namespace) -> Trust | None:
+    """How servers are reached over TLS; None in clear text. Raises TlsError."""
+    if not (args.tls or args.ca or args.tls_insecure):
+        return None
+    own = authority().ca if args.exec and not args.ca else args.ca
+    trust = Trust(own, verify=not args.tls_insecure)
+    trust.context()  # reports a bad file now, not in the first case
+    return trust
+
+
+def _run(args: argparse.Namespace) -> int:
+    server, options = target(args)
+
+    async def run_cases(cases: Sequence[Case], report: Report) -> None:
+        try:
+            await server.start()
+            await ServerRunner(server, load(), options, report).run(cases)
+        finally:
+            await server.stop()
+
+    run = arguments.run_of(args, "server", arguments.selection(args), args.connect or args.exec)
+    return run.execute(server_cases(), run_cases)
