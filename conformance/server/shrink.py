@@ -5,7 +5,7 @@ from dataclasses import replace
 from sys import stderr
 from typing import Any
 
-from conformance.harness.ddmin import fewest
+from conformance.harness.ddmin import fewest, smallest_async
 from conformance.harness.options import Options
 from conformance.harness.verdicts import Result, Verdict
 from conformance.server.replay import ReplayError, Script
@@ -57,7 +57,7 @@ async def _shorter(script: Script, fails: Callable[[Script], Awaitable[bool]]) -
     async def still(kept: list[int]) -> bool:
         return await fails(Script(script.header, _only(steps, needed | set(kept)), compared=False))
 
-    left = [] if await still([]) else await fewest(free, still)
+    left = await smallest_async(free, fewest, still)
     return Script(script.header, _only(steps, needed | set(left)))
 
 

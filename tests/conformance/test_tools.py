@@ -17,7 +17,7 @@ from conformance.commands.selftest import Expectation, judge
 from conformance.commands.selftest_server import Quirk, SmallServer, serving
 from conformance.harness.case import Case
 from conformance.harness.config import Config, ConfigError
-from conformance.harness.ddmin import fewest
+from conformance.harness.ddmin import fewest, smallest, smallest_async
 from conformance.harness.exit_status import CONFORMS, FAILS, UNREACHABLE, USAGE
 from conformance.harness.options import Options
 from conformance.harness.process import Unreachable
@@ -215,11 +215,31 @@ def test_nothing_to_shrink(tmp_path: Path) -> None:
 
 
 def test_fewest() -> None:
-    async def fails(items: list[int]) -> bool:
+    def fails(items: list[int]) -> bool:
         return {3, 7} <= set(items)
 
-    assert asyncio.run(fewest(range(20), fails)) == [3, 7]
-    assert asyncio.run(fewest([3, 7], fails)) == [3, 7]
+    async def fails_too(items: list[int]) -> bool:
+        return fails(items)
+
+    for items in (range(20), [3, 7]):
+        assert smallest(items, fewest, fails) == [3, 7]
+        assert asyncio.run(smallest_async(items, fewest, fails_too)) == [3, 7]
+    assert smallest([3, 7], fewest, lambda items: True) == []
+
+
+def test_search_that_is_ended_early() -> None:
+    tried: list[list[int]] = []
+
+    def fails(items: list[int]) -> bool:
+        tried.append(items)
+        return 3 in items
+
+    left = smallest(range(20), fewest, fails, lambda: len(tried) == 2)
+    assert tried == [[], list(range(10, 20))]
+    assert left == list(range(20))
+    left = smallest(range(20), fewest, fails, lambda: len(tried) == 5)
+    assert left == tried[-1]
+    assert left == list(range(10))
 
 
 def test_replay_as_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,9 +21,10 @@ from conformance.fuzz.server.fuzzer import ServerFuzz
 from conformance.fuzz.server.hosted import Hosted
 from conformance.fuzz.server.login_steps import LOGINS
 from conformance.fuzz.server.player import Player, last_frames
-from conformance.fuzz.server.shrink import shrunk
 from conformance.fuzz.server.steps import Step
+from conformance.fuzz.shrink import shortest
 from conformance.fuzz.stats import Stats
+from conformance.harness.ddmin import smallest
 from conformance.harness.verdicts import Failed
 from conformance.server.invariants import Invariants
 from conformance.wire.octets import CLIENT_PREFACE, encode, frame
@@ -110,7 +111,7 @@ def test_no_step_can_be_left_out() -> None:
             failure = Player(HubNetwork(1, broken), 1, Stats(), 5.0).play(some)
         return failure is not None and failure.requirement == "RW-DEDUPE-1"
 
-    left = shrunk(steps, fails)
+    left = smallest(steps, shortest, fails)
     assert fails(left)
     assert not any(fails(left[:at] + left[at + 1 :]) for at in range(len(left)))
     assert not any(

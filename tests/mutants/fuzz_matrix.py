@@ -22,9 +22,10 @@ from conformance.fuzz.options import Options
 from conformance.fuzz.server.fuzzer import TIGHT, ServerFuzz
 from conformance.fuzz.server.generate import Profile, script
 from conformance.fuzz.server.player import Player
-from conformance.fuzz.server.shrink import shrunk
 from conformance.fuzz.server.steps import Step
+from conformance.fuzz.shrink import shortest
 from conformance.fuzz.stats import Stats
+from conformance.harness.ddmin import smallest
 from conformance.harness.process import Unreachable
 from tests.mutants.kill_matrix import DECLARED_IN
 from tests.mutants.server_changes import SERVERS
@@ -100,7 +101,7 @@ def in_process(broken: Broken, seconds: float, first: int = 0) -> Row | None:
             failure = play(broken, seed, steps)
             if failure:
                 found = time.monotonic() - began
-                left = shortest(broken, seed, steps[: failure.at + 1], failure)
+                left = shrunk(broken, seed, steps[: failure.at + 1], failure)
                 return Row(broken.name, found, failure.requirement, tuple(left), True)
             seed += 1
     return None
@@ -118,14 +119,14 @@ def play(broken: Broken, seed: int, steps: Sequence[Step]) -> Failure | None:
     return Player(network, seed, Stats(), 5.0).play(steps)
 
 
-def shortest(broken: Broken, seed: int, steps: list[Step], failure: Failure) -> list[Step]:
+def shrunk(broken: Broken, seed: int, steps: list[Step], failure: Failure) -> list[Step]:
     """The script without the steps that its failure does not need."""
 
     def fails(shorter: Sequence[Step]) -> bool:
         other = play(broken, seed, shorter)
         return other is not None and other.requirement == failure.requirement
 
-    return shrunk(steps, fails)
+    return smallest(steps, shortest, fails)
 
 
 def main() -> int:

@@ -14,8 +14,9 @@ from conformance.fuzz.failure import Failure
 from conformance.fuzz.findings import Found, conclude
 from conformance.fuzz.options import Options
 from conformance.fuzz.progress import Progress
+from conformance.fuzz.shrink import shortest
 from conformance.fuzz.stats import Stats
-from conformance.harness.ddmin import fewest
+from conformance.harness.ddmin import smallest_async
 from conformance.harness.exit_status import CONFORMS, FAILS, FAULT
 from conformance.harness.process import Unreachable
 
@@ -104,8 +105,6 @@ class ClientFuzz:
 
         async def fails(shorter: Sequence[ClientStep]) -> bool:
             nonlocal last
-            if time.monotonic() > until:
-                return False
             self.progress.show(f"shrinking to {len(shorter)} steps")
             other = await self.player(seed, Stats()).play(shorter)
             if other is None or other.requirement != failure.requirement:
@@ -113,11 +112,5 @@ class ClientFuzz:
             last = other
             return True
 
-        left = list(steps) if not await fails([]) else []
-        left = await fewest(left, fails) if left else left
-        for at_step in range(len(left)):
-            for simpler in left[at_step].simpler():
-                if await fails([*left[:at_step], simpler, *left[at_step + 1 :]]):
-                    left[at_step] = simpler
-                    break
+        left = await smallest_async(steps, shortest, fails, lambda: time.monotonic() > until)
         self.found[at] = Found(last, left, seed, True, seconds, {})

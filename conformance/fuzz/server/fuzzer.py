@@ -19,9 +19,10 @@ from conformance.fuzz.server.hosted import Hosted
 from conformance.fuzz.server.idle import KINDS, Idle
 from conformance.fuzz.server.network import Sockets
 from conformance.fuzz.server.player import Player
-from conformance.fuzz.server.shrink import shrunk
 from conformance.fuzz.server.steps import Step
+from conformance.fuzz.shrink import shortest
 from conformance.fuzz.stats import Stats
+from conformance.harness.ddmin import smallest
 from conformance.harness.exit_status import CONFORMS, FAILS, FAULT
 from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.verdicts import Crashed, Failed
@@ -250,7 +251,7 @@ class ServerFuzz:
             last = other
             return True
 
-        return shrunk(steps, fails, lambda: time.monotonic() > until), last
+        return smallest(steps, shortest, fails, lambda: time.monotonic() > until), last
 
     def _mutate(self, place: Place, number: int) -> None:
         """One burst of mutated octets, with a connection beside it that has to be served all the same."""
