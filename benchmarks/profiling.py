@@ -65,7 +65,7 @@ STAGES = (
         r"\b(_write_out|write_out|data_to_send|_steer_reading|wants_data) |PeerProtocol\.write ",
     ),
     ("what else clients ask", r"/peer\.py"),
-    ("event loop", r"\(asyncio|/listener\.py|/hub\.py|/context\.py"),
+    ("event loop", r"\(asyncio|/(listener|transport)\.py|/hub\.py|/context\.py"),
 )
 """Where a frame belongs, by "function (file:line)"; the innermost frame of a stack that belongs anywhere decides."""
 

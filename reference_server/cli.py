@@ -21,7 +21,8 @@ from reference_server.commands import store as maintenance
 from reference_server.commands import user as user_commands
 from reference_server.config import Config, ConfigError, default_data_directory, load
 from reference_server.metrics.http import Monitor
-from reference_server.net.listener import Listener, ListenError, allow_connections
+from reference_server.net.listener import Listener
+from reference_server.net.sockets import ListenError, allow_connections
 from reference_server.net.tls import TlsError, require_secrecy
 from reference_server.store.base import Retention, Store, StoreError
 from reference_server.store.memory import MemoryStore

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from protocol.names import UNICODE_VERSION
 from reference_server.config import Config, default_data_directory
-from reference_server.net.listener import RESERVED_DESCRIPTORS, port_is_free
+from reference_server.net.sockets import RESERVED_DESCRIPTORS, port_is_free
 from reference_server.store.base import Retention, StoreError, StoreLocked
 from reference_server.store.sqlite import SqliteStore
 

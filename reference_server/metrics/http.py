@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from reference_server.core.hub import Hub
 from reference_server.metrics import families as metrics
-from reference_server.net.listener import ListenError, reason_not_to_listen
+from reference_server.net.sockets import ListenError, reason_not_to_listen
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment

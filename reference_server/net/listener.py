@@ -1,15 +1,12 @@
-"""The hub on asyncio: sockets, the end of a tick, time, and signals."""
+"""The hub on asyncio: the listening socket, the end of a tick, time, and signals."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
-import resource
 import secrets
 import signal
-import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -17,17 +14,12 @@ from collections.abc import Callable, Iterator
 from reference_server.accounts import AccountsError, AccountsFile, accounts_path
 from reference_server.config import Config
 from reference_server.core.hub import REFUSED_AT_ONCE, TURN_SECONDS, Hub
-from reference_server.core.peer import Peer
-from reference_server.net.tls import ALPN, TlsError, agreed, server_context
+from reference_server.net.sockets import ListenError, reason_not_to_listen
+from reference_server.net.tls import TlsError, server_context
+from reference_server.net.transport import PeerProtocol, TlsGate
 from reference_server.store.base import Store
 
 log = logging.getLogger("roomwire.server")
-
-HIGH_WATER = 256 * 1024
-"""A peer with more octets than this waiting in user space is not written to, nor read."""
-
-RESERVED_DESCRIPTORS = 128
-"""Kept for the store, the listener, and connections that are accepted only to be refused."""
 
 BACKLOG = 1024
 """How many connections may wait in the kernel to be accepted."""
@@ -35,180 +27,8 @@ BACKLOG = 1024
 ACCEPT_AT_ONCE = 8
 """How many are accepted before anything else is done, which counts for the reserve of descriptors."""
 
-
 ACCOUNTS_SECONDS = 1.0
 """How often the file of accounts is looked at."""
-
-
-class ListenError(Exception):
-    """The address cannot be listened on. `str()` is one line."""
-
-
-class PeerProtocol(asyncio.Protocol):
-    """One socket: a `peer.Link` whose other side is the transport."""
-
-    __slots__ = ("_hub", "_listener", "_peer", "_transport")
-
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
-        self._hub = listener.hub
-        self._peer: Peer | None = None
-        self._transport: asyncio.Transport | None = None
-
-    # --- asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._listener.open += 1
-        if self._listener.open > self._listener.most:  # with those that are closed, but not yet taken by their peer
-            transport.abort()
-            return
-        transport.set_write_buffer_limits(HIGH_WATER)
-        address = transport.get_extra_info("peername")
-        self._transport = transport
-        self._peer = self._hub.accept(self, address[0] if isinstance(address, tuple) else "")
-
-    def data_received(self, data: bytes) -> None:
-        if self._peer is not None:
-            self._peer.receive(data, self._hub.now)
-
-    def eof_received(self) -> bool:
-        if self._peer is not None:
-            self._peer.lost(self._hub.now)
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._listener.open -= 1
-        if self._peer is not None:
-            self._peer.lost(self._hub.now)
-        if self._transport is not None:
-            self._listener.closing.discard(self._transport)
-            _untie(self._transport)
-        self._peer = self._transport = None
-
-    def pause_writing(self) -> None:
-        if self._peer is not None:
-            self._peer.blocked(self._hub.now)
-
-    def resume_writing(self) -> None:
-        if self._peer is not None:
-            self._peer.unblocked(self._hub.now)
-
-    # --- peer.Link
-
-    def write(self, octets: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(octets)
-
-    def pause_reading(self) -> None:
-        if self._transport is not None:
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if self._transport is not None:
-            self._transport.resume_reading()
-
-    def close(self) -> None:
-        transport = self._transport
-        if transport is not None:
-            transport.close()
-            self._listener.closing.add(transport)
-            if transport.get_write_buffer_size():
-                # A peer that does not read would keep its buffer for ever.
-                asyncio.get_running_loop().call_later(self._hub.times.linger, transport.abort)
-
-    def waiting(self) -> int:
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
-
-
-class TlsGate(asyncio.Protocol):
-    """One socket whose TLS handshake is under way. It counts like any other, and has as long as the preface has."""
-
-    __slots__ = ("_address", "_listener", "_opening")
-
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
-        self._address = ""
-        self._opening: asyncio.Task[None] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        listener = self._listener
-        listener.open += 1
-        address = transport.get_extra_info("peername")
-        self._address = address[0] if isinstance(address, tuple) else ""
-        if listener.open > listener.most or not listener.hub.addresses.begin_handshake(self._address):
-            transport.abort()
-            return
-        self._opening = asyncio.get_running_loop().create_task(self._open(transport, listener.now()))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is lost before its handshake has begun: from then on the transport is no longer ours."""
-        self._listener.open -= 1
-        if self._opening is not None:
-            self._opening.cancel()
-            self._listener.hub.addresses.end_handshake(self._address)
-
-    async def _open(self, transport: asyncio.Transport, since: float) -> None:
-        listener = self._listener
-        times, context = listener.hub.times, listener.tls
-        assert context is not None
-        protocol = TlsProtocol(listener)
-        try:
-            tls = await asyncio.get_running_loop().start_tls(
-                transport, protocol, context, server_side=True,
-                ssl_handshake_timeout=min(times.preface, times.handshake), ssl_shutdown_timeout=times.linger,
-            )  # fmt: skip
-        except OSError as error:  # ssl.SSLError and time-outs are such
-            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-            log.info("no TLS", extra={"peer": self._address, "reason": reason})
-            return
-        finally:
-            self._opening = None
-            listener.open -= 1
-            listener.hub.addresses.end_handshake(self._address)
-        if tls is None or tls.is_closing():
-            return
-        if agreed(tls.get_extra_info("ssl_object")):
-            protocol.begin(tls, since)
-        else:  # RW-TLS-4
-            log.info("no TLS", extra={"peer": self._address, "reason": f"{ALPN} was not agreed on"})
-            tls.abort()
-
-
-class TlsProtocol(PeerProtocol):
-    """A socket with TLS. The first octets, and the end, may come before anybody is told that the handshake is over."""
-
-    __slots__ = ("_early",)
-
-    def __init__(self, listener: Listener) -> None:
-        super().__init__(listener)
-        self._early: bytes | None = b""
-
-    def begin(self, transport: asyncio.Transport, since: float) -> None:
-        """The handshake is over; the socket was accepted at `since`."""
-        early, self._early = self._early, None
-        self.connection_made(transport)
-        if self._peer is not None:
-            self._peer.conn.accepted_at(since)
-            if early:
-                self.data_received(early)
-
-    def data_received(self, data: bytes) -> None:
-        if self._early is None:
-            super().data_received(data)
-        else:
-            self._early += data
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._early is None:
-            super().connection_lost(exc)
-
-
-def _untie(transport: asyncio.Transport) -> None:
-    """Let a closed transport be freed at once. CPython's refers to itself by the method that reads, so it would stay
-    until the collector comes, which is seldom here (`cli`): thousands of connections that come and go would add up."""
-    getattr(transport, "__dict__", {}).pop("_read_ready_cb", None)
 
 
 class Listener:
@@ -401,32 +221,3 @@ class Listener:
             peer.lost(self.hub.now)
         for transport in tuple(self.closing):
             transport.abort()
-
-
-def allow_connections(wanted: int) -> int:
-    """Raise the limit of open descriptors as far as is allowed; how many connections fit below it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + RESERVED_DESCRIPTORS
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - RESERVED_DESCRIPTORS))
-
-
-def reason_not_to_listen(error: Exception) -> str:
-    """Why an address cannot be listened on, in a few words."""
-    if isinstance(error, OSError):
-        return "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-    return str(error)
-
-
-def port_is_free(host: str, port: int) -> str:
-    """ "" if the port can be listened on, else the reason why not."""
-    try:
-        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, number) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        return error.strerror or str(error)
-    return ""

@@ -10,7 +10,8 @@ from reference_server.accounts import ITERATIONS, SHORTEST_PASSWORD
 from reference_server.config import Config
 from reference_server.core.hub import REFUSED_AT_ONCE, TURN_FRAMES
 from reference_server.core.peer import TALK
-from reference_server.net.listener import HIGH_WATER, RESERVED_DESCRIPTORS
+from reference_server.net.sockets import RESERVED_DESCRIPTORS
+from reference_server.net.transport import HIGH_WATER
 from tests.support.places import ROOT
 
 TEXT = (ROOT / "SECURITY.md").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from reference_server.core.handlers.hello import Handshake
 from reference_server.core.handlers.stop import Stopper
 from reference_server.core.hub import Hub
 from reference_server.core.peer import Peer
-from reference_server.net import listener, tls
+from reference_server.net import listener, tls, transport
 from tests.mutants.server_changes import broken, of, recoded
 from tests.mutants.servers import Alteration, Heard, Piece
 
@@ -341,7 +341,7 @@ def _no_protocol(patch: Patch) -> None:
         return silent
 
     patch.setattr(listener, "server_context", context)
-    patch.setattr(listener, "agreed", lambda found: True)
+    patch.setattr(transport, "agreed", lambda found: True)
 
 
 broken("agrees on no protocol", "RW-TLS-1", tls=True, patch=_no_protocol, only=("server/14/tls",))
@@ -349,8 +349,8 @@ _broken(
     "calls an AUTH that comes too late malformed", "RW-AUTH-2", only=("server/7.3/auth-after-welcome",),
     says=recoded({Code.UNEXPECTED: Code.MALFORMED}),
 )  # fmt: skip
-broken("does not mind what ALPN says", "RW-TLS-4", tls=True, patch=_patches(listener, "agreed", lambda found: True))
+broken("does not mind what ALPN says", "RW-TLS-4", tls=True, patch=_patches(transport, "agreed", lambda found: True))
 broken(
     "waits for stalled handshakes", "RW-HELLO-4", tls=True, only=("server/14/tls-stalled",),
-    patch=lambda patch: patch.setattr(listener, "min", lambda *values: 60.0, raising=False),
+    patch=lambda patch: patch.setattr(transport, "min", lambda *values: 60.0, raising=False),
 )  # fmt: skip

@@ -24,7 +24,7 @@ from reference_server.core.handlers import cursor
 from reference_server.core.handlers import join as joiner
 from reference_server.core.limits import AddressBook, Spent
 from reference_server.core.room import Room
-from reference_server.net.listener import PeerProtocol
+from reference_server.net.transport import PeerProtocol
 from reference_server.store.memory import MemoryLog
 from tests.mutants.server_changes import broken, fatal_if, of, recoded, without
 from tests.mutants.servers import Alteration, Piece

@@ -32,7 +32,7 @@ from protocol.framing import FrameReader
 from protocol.registry import Code, Flag, PresenceKind
 from reference_server.core.hub import REFUSED_AT_ONCE
 from reference_server.core.peer import Peer
-from reference_server.net.listener import HIGH_WATER
+from reference_server.net.transport import HIGH_WATER
 from tests.support.raw_client import PATIENCE, PREFACE, RawClient
 from tests.support.server_in_process import KIB, UNLIMITED, held_for, peer_of, serving
 

@@ -25,7 +25,7 @@ from protocol.frames import (
     Unknown,
 )
 from protocol.registry import Code, Flag, PresenceKind
-from reference_server.net.listener import HIGH_WATER
+from reference_server.net.transport import HIGH_WATER
 from tests.support.raw_client import RawClient
 from tests.support.server_in_process import KIB, UNLIMITED, HeldStore, block, fill, held_for, peer_of, serving
 

@@ -12,7 +12,7 @@ import pytest
 from reference_server.cli import parser
 from reference_server.config import Config
 from reference_server.core.hub import REFUSED_AT_ONCE
-from reference_server.net.listener import RESERVED_DESCRIPTORS
+from reference_server.net.sockets import RESERVED_DESCRIPTORS
 from tests.support.places import ROOT
 
 UNIT = ROOT / "examples" / "roomwire-server.service"

@@ -275,7 +275,7 @@ def test_a_sample_belongs_to_the_innermost_stage() -> None:
     stack = [
         "MainThread;main (reference_server/cli.py:1);_run_once (asyncio/base_events.py:1922)",
         "flush (reference_server/core/hub.py:110);Hub._write_out (reference_server/core/hub.py:141)",
-        "write (reference_server/net/listener.py:99);_SelectorSocketTransport.write (asyncio/selector_events.py:1071)",
+        "write (reference_server/net/transport.py:99);_SelectorSocketTransport.write (asyncio/selector_events.py:1071)",
     ]
     idle = "store-reader;run (threading.py:982);SqliteStore._read (reference_server/store/sqlite.py:409) 99"
     samples = profiling.parse([f"{';'.join(stack)} 30", f"{';'.join(stack[:2])} 9", "no_idea (x.py:1) 1", idle, ""])

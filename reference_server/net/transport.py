@@ -1,0 +1,200 @@
+"""Sockets of clients on asyncio, in clear text or with TLS: each is the `peer.Link` of one peer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from typing import Protocol
+
+from reference_server.core.hub import Hub
+from reference_server.core.peer import Peer
+from reference_server.net.tls import ALPN, agreed
+
+log = logging.getLogger("roomwire.server")
+
+HIGH_WATER = 256 * 1024
+"""A peer with more octets than this waiting in user space is not written to, nor read."""
+
+
+class Acceptor(Protocol):
+    """The listener, as far as a socket that it accepted needs it."""
+
+    hub: Hub
+    open: int
+    """Sockets of clients."""
+    most: int
+    """How many of these there may be."""
+    closing: set[asyncio.Transport]
+    """Transports of ended connections that still hold octets to be written."""
+    tls: ssl.SSLContext | None
+
+    def now(self) -> float:
+        """Seconds of the loop's clock."""
+
+
+class PeerProtocol(asyncio.Protocol):
+    """One socket: a `peer.Link` whose other side is the transport."""
+
+    __slots__ = ("_acceptor", "_hub", "_peer", "_transport")
+
+    def __init__(self, acceptor: Acceptor) -> None:
+        self._acceptor = acceptor
+        self._hub = acceptor.hub
+        self._peer: Peer | None = None
+        self._transport: asyncio.Transport | None = None
+
+    # --- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._acceptor.open += 1
+        if self._acceptor.open > self._acceptor.most:  # with those that are closed, but not yet taken by their peer
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(HIGH_WATER)
+        address = transport.get_extra_info("peername")
+        self._transport = transport
+        self._peer = self._hub.accept(self, address[0] if isinstance(address, tuple) else "")
+
+    def data_received(self, data: bytes) -> None:
+        if self._peer is not None:
+            self._peer.receive(data, self._hub.now)
+
+    def eof_received(self) -> bool:
+        if self._peer is not None:
+            self._peer.lost(self._hub.now)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._acceptor.open -= 1
+        if self._peer is not None:
+            self._peer.lost(self._hub.now)
+        if self._transport is not None:
+            self._acceptor.closing.discard(self._transport)
+            _untie(self._transport)
+        self._peer = self._transport = None
+
+    def pause_writing(self) -> None:
+        if self._peer is not None:
+            self._peer.blocked(self._hub.now)
+
+    def resume_writing(self) -> None:
+        if self._peer is not None:
+            self._peer.unblocked(self._hub.now)
+
+    # --- peer.Link
+
+    def write(self, octets: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(octets)
+
+    def pause_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        transport = self._transport
+        if transport is not None:
+            transport.close()
+            self._acceptor.closing.add(transport)
+            if transport.get_write_buffer_size():
+                # A peer that does not read would keep its buffer for ever.
+                asyncio.get_running_loop().call_later(self._hub.times.linger, transport.abort)
+
+    def waiting(self) -> int:
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+
+class TlsGate(asyncio.Protocol):
+    """One socket whose TLS handshake is under way. It counts like any other, and has as long as the preface has."""
+
+    __slots__ = ("_acceptor", "_address", "_opening")
+
+    def __init__(self, acceptor: Acceptor) -> None:
+        self._acceptor = acceptor
+        self._address = ""
+        self._opening: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        acceptor = self._acceptor
+        acceptor.open += 1
+        address = transport.get_extra_info("peername")
+        self._address = address[0] if isinstance(address, tuple) else ""
+        if acceptor.open > acceptor.most or not acceptor.hub.addresses.begin_handshake(self._address):
+            transport.abort()
+            return
+        self._opening = asyncio.get_running_loop().create_task(self._open(transport, acceptor.now()))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is lost before its handshake has begun: from then on the transport is no longer ours."""
+        self._acceptor.open -= 1
+        if self._opening is not None:
+            self._opening.cancel()
+            self._acceptor.hub.addresses.end_handshake(self._address)
+
+    async def _open(self, transport: asyncio.Transport, since: float) -> None:
+        acceptor = self._acceptor
+        times, context = acceptor.hub.times, acceptor.tls
+        assert context is not None
+        protocol = TlsProtocol(acceptor)
+        try:
+            tls = await asyncio.get_running_loop().start_tls(
+                transport, protocol, context, server_side=True,
+                ssl_handshake_timeout=min(times.preface, times.handshake), ssl_shutdown_timeout=times.linger,
+            )  # fmt: skip
+        except OSError as error:  # ssl.SSLError and time-outs are such
+            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+            log.info("no TLS", extra={"peer": self._address, "reason": reason})
+            return
+        finally:
+            self._opening = None
+            acceptor.open -= 1
+            acceptor.hub.addresses.end_handshake(self._address)
+        if tls is None or tls.is_closing():
+            return
+        if agreed(tls.get_extra_info("ssl_object")):
+            protocol.begin(tls, since)
+        else:  # RW-TLS-4
+            log.info("no TLS", extra={"peer": self._address, "reason": f"{ALPN} was not agreed on"})
+            tls.abort()
+
+
+class TlsProtocol(PeerProtocol):
+    """A socket with TLS. The first octets, and the end, may come before anybody is told that the handshake is over."""
+
+    __slots__ = ("_early",)
+
+    def __init__(self, acceptor: Acceptor) -> None:
+        super().__init__(acceptor)
+        self._early: bytes | None = b""
+
+    def begin(self, transport: asyncio.Transport, since: float) -> None:
+        """The handshake is over; the socket was accepted at `since`."""
+        early, self._early = self._early, None
+        self.connection_made(transport)
+        if self._peer is not None:
+            self._peer.conn.accepted_at(since)
+            if early:
+                self.data_received(early)
+
+    def data_received(self, data: bytes) -> None:
+        if self._early is None:
+            super().data_received(data)
+        else:
+            self._early += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._early is None:
+            super().connection_lost(exc)
+
+
+def _untie(transport: asyncio.Transport) -> None:
+    """Let a closed transport be freed at once. CPython's refers to itself by the method that reads, so it would stay
+    until the collector comes, which is seldom here (`cli`): thousands of connections that come and go would add up."""
+    getattr(transport, "__dict__", {}).pop("_read_ready_cb", None)
