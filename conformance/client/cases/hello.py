@@ -1,67 +1,28 @@
-"""Sections 5.1, 7.1 to 7.3 and 8.3: prefaces, HELLO and WELCOME."""
+"""Sections 7.1, 7.2, 7.3, 8.1 and 8.3: the handshake."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from conformance.client.cases.steps import add, case
+from conformance.client.cases.steps import (
+    add,
+    case,
+)
 from conformance.client.context import Context
-from conformance.client.raw_server import SERVER_PREFACE, RawServer
+from conformance.client.raw_server import RawServer
 from conformance.wire.octets import encode, frame
-from protocol.frames import Auth, Goaway, Hello, Join, Message, Ok, Ping, Pong, agent, extension, server_identity
+from protocol.frames import (
+    Auth,
+    Goaway,
+    Hello,
+    Join,
+    Message,
+    Ok,
+    Ping,
+    Pong,
+    agent,
+    extension,
+    server_identity,
+)
 from protocol.registry import Code, FrameType
-
-
-@case("5.1/waits-for-preface", "RW-PREFACE-1", "RW-HELLO-1")
-async def waits_for_preface(t: Context) -> None:
-    """The client sends its preface, and HELLO only when the whole of the server's has come, octet by octet."""
-    server = await t.dialled()
-    t.require(server.preface[4] <= 1 <= server.preface[5], "version 1 in its range", server.preface.hex())
-    for octet in SERVER_PREFACE[:-1]:
-        server.write(bytes([octet]))
-        await server.flush()
-        await t.alive()
-        t.require(not server.received, "nothing before the whole preface", server.received)
-    server.invariants.prefaced = True
-    server.write(SERVER_PREFACE[-1:])
-    await server.expect(Hello, "RW-HELLO-1")
-
-
-@case("5.1/zero-fields-ignored", "RW-PREFACE-7")
-async def zero_fields_ignored(t: Context) -> None:
-    """Values in the zero fields of the server's preface change nothing."""
-    server = await t.dialled()
-    server.send_preface(SERVER_PREFACE[:5] + b"\x01\xfe\xff", breaks="RW-PREFACE-7")
-    hello = await server.expect(Hello, "RW-PREFACE-7")
-    server.send(t.welcome(hello))
-    await t.report("connected", requirement="RW-PREFACE-7")
-
-
-def _left(octets: bytes, requirement: str) -> Callable[[Context], Awaitable[None]]:
-    async def run(t: Context) -> None:
-        server = await t.dialled()
-        server.send_preface(octets, breaks=requirement)
-        await server.expect_end(requirement)
-        t.require(not server.received, "nothing sent after that", [i.frame for i in server.received], requirement)
-        await t.report("disconnected", requirement=requirement)
-        await t.alive()
-
-    return run
-
-
-for _name, _octets in {
-    "http": b"HTTP/1.1 400 Bad Request\r\n\r\n",
-    "first-octet": b"\x16",
-    "second-octet": b"\xf5\x00",
-    "last-octet": bytes.fromhex("F5525751"),
-    "zeros": bytes(8),
-}.items():
-    _text = "A server with another magic is left as soon as an octet differs, without a word."
-    add(f"5.1/wrong-magic-{_name}", ["RW-PREFACE-5"], _text, _left(_octets, "RW-PREFACE-5"))
-
-for _version in (0, 2, 255):
-    _text = "A server that chose a version which the client does not speak is left without a word."
-    _octets = SERVER_PREFACE[:4] + bytes([_version, 0, 0, 0])
-    add(f"5.1/version-{_version}", ["RW-PREFACE-8"], _text, _left(_octets, "RW-PREFACE-8"))
 
 
 @case("7.1/hello", "RW-HELLO-1", "RW-REQUEST-1", "RW-SASL-3")
@@ -75,13 +36,6 @@ async def hello(t: Context) -> None:
     await t.report("connected")
     await server.fence()
     t.require(not server.left_over(Hello), "one HELLO", server.left_over(Hello))
-
-
-@case("12/name-as-given", "RW-NAME-7")
-async def hello_with_any_name(t: Context) -> None:
-    """A name outside of ASCII goes out in UTF-8; a client folds nothing."""
-    _, hello = await t.greeted("Straße Ünï")
-    t.require(hello.name == "Straße Ünï", "the name as it was given", hello.name, "RW-NAME-7")
 
 
 @case("8.3/waits-for-welcome", "RW-CONN-1")

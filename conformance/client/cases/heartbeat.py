@@ -1,0 +1,98 @@
+"""Sections 7.7 and 8.4: PING, PONG and the heartbeat."""
+
+import os
+from itertools import pairwise
+
+from conformance.client.cases.steps import (
+    SLACK,
+    case,
+)
+from conformance.client.context import Context
+from conformance.wire.octets import encode, frame
+from protocol.frames import Goaway, Ping, Pong, Publish
+from protocol.registry import Code
+
+_H = 1000  # ms, the shortest heartbeat there is
+
+
+@case("7.7/answered", "RW-PING-1")
+async def pings_answered(t: Context) -> None:
+    """Each PING is answered with a PONG that has the same eight octets, many in one segment too."""
+    server = await t.open()
+    wanted = [os.urandom(8) for _ in range(25)]
+    server.send(*(Ping(opaque) for opaque in wanted))
+    pongs = [(await server.expect(Pong, "RW-PING-1")).opaque for _ in wanted]
+    t.require(pongs == wanted, "the octets of the PINGs", [pong.hex() for pong in pongs])
+
+
+@case("7.7/unasked", "RW-PING-3")
+async def unasked_pong(t: Context) -> None:
+    """A PONG that nobody asked for is ignored."""
+    server, room = await t.member()
+    server.send(Pong(b"unasked!"), Pong(bytes(8)))
+    await t.marker(server, room, "RW-PING-3")
+    await server.fence("RW-PING-3")
+
+
+@case("8.4/sends", "RW-HEARTBEAT-1", tags=["waits"])
+async def sends(t: Context) -> None:
+    """A client that has nothing to say sends something in every H all the same."""
+    server = await t.open(heartbeat_ms=_H)
+    async with t.control("PING and PONG"):
+        await server.fence()
+    began, seen = server.now(), len(server.octet_times)
+    while server.now() - began < 3.2:
+        server.send_octets(_IGNORED)
+        await t.idle(server, 0.3)
+    times = [began, *server.octet_times[seen:], server.now()]
+    longest = max(after - before for before, after in pairwise(times))
+    t.require(not server.ended, "a connection that lasts", server.last_words(), "RW-HEARTBEAT-2")
+    t.require(longest <= _H / 1000 + SLACK, "an octet in every second", f"nothing for {longest:.2f} s")
+
+
+_IGNORED = frame(0x8021)
+
+
+@case("8.4/ends", "RW-HEARTBEAT-2", tags=["waits"])
+async def ends(t: Context) -> None:
+    """When nothing has come for 2 H the client ends the connection, with TIMEOUT; not before."""
+    server = await t.open(heartbeat_ms=_H)
+    server.answers_pings = False
+    server.send_octets(_IGNORED)
+    began = server.now()
+    goaway = await server.wait(
+        lambda: server.find(Goaway), "the end of the connection", "RW-HEARTBEAT-2", 2 * _H / 1000 + 3
+    )
+    waited = server.now() - began
+    t.require(goaway.code == Code.TIMEOUT, "TIMEOUT", goaway, "RW-CLOSE-2")
+    t.require(waited >= 2 * _H / 1000 - 0.05, "at least 2 s", f"{waited:.2f} s")
+
+
+@case("8.4/every-octet-counts", "RW-HEARTBEAT-2", tags=["waits"])
+async def every_octet_counts(t: Context) -> None:
+    """A frame that comes octet by octet keeps the connection, though none is complete for more than 2 H."""
+    server, room = await t.member(heartbeat_ms=_H)
+    server.answers_pings = False
+    octets = encode(room.message(b"slowly"))
+    server.send_octets(octets[:1], breaks="RW-FRAME-7")
+    for at in range(1, 8):
+        await t.idle(server, 0.4)
+        server.write(octets[at : at + 1])
+    server.write(octets[8:])
+    await t.report("message", requirement="RW-HEARTBEAT-2")
+    t.require(not server.invariants.goaway, "no GOAWAY", server.last_words())
+
+
+@case("8.4/reads-while-it-writes", "RW-HEARTBEAT-4")
+async def reads_while_it_writes(t: Context) -> None:
+    """A client goes on reading while the server does not take what it writes."""
+    server, room = await t.member(max_body=2**21, window=1000)
+    server.pause()
+    for _ in range(8):
+        t.publish(room, bytes(2**20))
+    await t.client.flush()
+    for _ in range(3):
+        await t.marker(server, room, "RW-HEARTBEAT-4")
+    server.pause(False)
+    for _ in range(8):
+        await server.expect(Publish, "RW-HEARTBEAT-4")
