@@ -1,7 +1,7 @@
 """A server made of octets: what a case lets a client talk to.
 
-It says what it is told and knows no states: a case writes each frame, well-formed or literal. It keeps all that
-the client sends until the case takes it, and a `Invariants` sees everything.
+It sends what it is told and has no states: a case chooses each frame, well-formed or literal. It keeps every frame of
+the client until the case takes it, and the invariants see them all.
 """
 
 import asyncio
@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable, Iterable
 
 from conformance.client.invariants import CaseInvariants, Invariants
-from conformance.harness.connection import F, RawConnection, reset
-from conformance.harness.verdicts import Failed, HarnessFault
+from conformance.harness.connection import F, RawConnection, Sent, reset
+from conformance.harness.verdicts import Failed
 from conformance.wire.log import WireLog
-from conformance.wire.octets import HEADER, decode, encode, read_header, split_frames
+from conformance.wire.octets import split_frames
 from conformance.wire.text import code_name, frame_line
-from protocol.errors import LocalProtocolError, RemoteProtocolError
-from protocol.frames import Frame, Goaway, Ping, Pong, Unknown, Welcome
-from protocol.registry import MAGIC, PREFACE_SIZE, Code
+from protocol.frames import Goaway, Ping, Pong, Unknown, Welcome
+from protocol.registry import MAGIC, PREFACE_SIZE, Code, is_ignorable
 
 SERVER_PREFACE = bytes.fromhex("F5525750 01 00 0000")
 
@@ -28,6 +27,7 @@ SERVER_PREFACE = bytes.fromhex("F5525750 01 00 0000")
 class RawServer(RawConnection):
     """One connection that the client made."""
 
+    OWN = "S"
     OTHER = "C"
     MOST = 50_000
 
@@ -56,44 +56,19 @@ class RawServer(RawConnection):
     # Sending.
 
     def send_preface(self, octets: bytes = SERVER_PREFACE, *, breaks: str = "") -> None:
-        """Sends octets in the place of the preface."""
+        """Sends octets in place of the preface."""
         self._declared(breaks)
         self._log.add(self.label, "S", octets, f"breaks {breaks}" if breaks else "preface", framed=False)
         self.invariants.prefaced = True
         self.write(octets)
 
-    def send(self, *frames: Frame | Unknown, breaks: str = "") -> None:
-        """Sends frames that are valid, or that declare the requirement that they break."""
-        try:
-            octets = b"".join(map(encode, frames))
-        except LocalProtocolError as error:
-            raise HarnessFault(f"cannot encode {frames}: {error}") from error
-        self.send_octets(octets, breaks=breaks)
-
-    def send_octets(self, octets: bytes, *, breaks: str = "") -> None:
-        """Sends octets as they are: valid frames, or such as declare what they break."""
-        self._declared(breaks)
-        frames, rest = split_frames(octets)
-        if not breaks:
-            self._hold_valid(frames, rest)
-        self._log.add(self.label, "S", octets, f"breaks {breaks}" if breaks else "")
-        self._note(frames)
-        self._half_sent = self._half_sent or bool(rest)
-        self.write(octets)
-
     def note_valid(self, octets: bytes) -> None:
-        """Takes note of valid frames that `write` sends in pieces."""
-        frames, rest = split_frames(octets)
-        self._hold_valid(frames, rest)
-        self._log.add(self.label, "S", octets, "in pieces")
-        self._note(frames)
+        """Remembers valid frames that the case sends in pieces by `write`. Raises HarnessFault."""
+        self._account(*split_frames(octets), "", "in pieces")
 
     async def send_cut(self, octets: bytes, pieces: Iterable[bytes]) -> None:
-        """Sends valid frames in pieces, each a segment of its own as far as the kernel allows."""
-        frames, rest = split_frames(octets)
-        self._hold_valid(frames, rest)
-        self._log.add(self.label, "S", octets, "in pieces")
-        self._note(frames)
+        """Sends valid frames in pieces, each in a segment of its own as far as the kernel allows."""
+        self.note_valid(octets)
         for piece in pieces:
             self.write(piece)
             await self.flush()
@@ -104,25 +79,21 @@ class RawServer(RawConnection):
         with contextlib.suppress(OSError, TimeoutError):
             await asyncio.wait_for(self._writer.drain(), self.timeout)
 
-    def _hold_valid(self, frames: list[bytes], rest: bytes) -> None:
-        if rest:
-            raise HarnessFault(f"sends half a frame that breaks nothing: {rest.hex()}")
-        for octets in frames:
-            try:
-                frame = decode(read_header(octets), octets[HEADER.size :], "S")
-            except RemoteProtocolError as error:
-                raise HarnessFault(f"sends a frame that breaks something: {error}") from error
-            if isinstance(frame, Unknown) and frame.type < 0x8000:
-                raise HarnessFault(f"sends an unknown frame that may not be ignored: {frame_line(frame)}")
+    def _fault(self, sent: Sent) -> str:
+        if sent.error:
+            return f"a frame that is {sent.error}"
+        if isinstance(sent.frame, Unknown) and not is_ignorable(sent.frame.type):
+            return f"an unknown frame that the client must not ignore: {frame_line(sent.frame)}"
+        return ""
 
-    def _note(self, frames: list[bytes]) -> None:
-        for octets in frames:
-            with contextlib.suppress(RemoteProtocolError):
-                frame = decode(read_header(octets), octets[HEADER.size :], "S")
-                self._said_goaway = self._said_goaway or (isinstance(frame, Goaway) and frame.code != Code.DRAINING)
-                self.invariants.sent(frame)
-                if isinstance(frame, Ping):
-                    self._pings.add(frame.opaque)
+    def _note(self, sent: Sent) -> None:
+        if sent.error:
+            return
+        frame = sent.frame
+        self._said_goaway = self._said_goaway or (isinstance(frame, Goaway) and frame.code != Code.DRAINING)
+        self.invariants.sent(frame)
+        if isinstance(frame, Ping):
+            self._pings.add(frame.opaque)
 
     # Receiving.
 
@@ -132,7 +103,7 @@ class RawServer(RawConnection):
         return time.monotonic()
 
     def pause(self, paused: bool = True) -> None:
-        """Stops reading what the client sends, or goes on."""
+        """Stops or resumes reading."""
         if paused:
             self._may_read.clear()
             self._writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -157,11 +128,11 @@ class RawServer(RawConnection):
             self._log.add(self.label, "C", self.preface, "preface", framed=False)
             self.invariants.preface(self.preface)
         if self._buffer and not self.invariants.prefaced:
-            self._breach("RW-PREFACE-1", "nothing behind the preface before the server's", self._buffer.hex())
+            self._breach("RW-PREFACE-1", "no octet after the preface before the server's", self._buffer.hex())
         self._frames()
 
     def _may_answer(self, ping: Ping) -> bool:
-        # A PING of the suite that comes back as it was is an echo, and its PONG would come back too.
+        # A PING of the suite that comes back is an echo, and its PONG would come back as well.
         return ping.opaque not in self._pings and not (self._said_goaway or self._half_sent)
 
     async def expect(
@@ -171,21 +142,21 @@ class RawServer(RawConnection):
         test: Callable[[F], bool] = lambda frame: True,
         within: float | None = None,
     ) -> F:
-        """The first frame of a kind that was not taken yet. Raises Failed."""
+        """Takes the first frame of a kind that passes a test. Raises Failed."""
         return await self.wait(lambda: self.find(kind, test), kind.__name__.upper(), requirement, within)
 
     async def expect_preface(self) -> bytes:
-        """The client's preface."""
+        """Waits for the client's preface. Raises Failed."""
         return await self.wait(lambda: self.preface or None, "the client's preface", "RW-PREFACE-1")
 
     async def fence(self, requirement: str = "RW-PING-1") -> None:
-        """PING, and the PONG to it: the client has read all that was sent before."""
+        """Sends a PING and waits for its PONG: then the client has read all earlier frames. Raises Failed."""
         opaque = os.urandom(8)
         self.send(Ping(opaque))
         await self.expect(Pong, requirement, lambda pong: pong.opaque == opaque)
 
     async def expect_goaway(self, *codes: int, requirement: str = "RW-CLOSE-2") -> Goaway:
-        """The client's GOAWAY. Raises Failed if it has another code."""
+        """Takes the client's GOAWAY with one of these codes. Raises Failed."""
         wanted = " or ".join(map(code_name, codes))
         goaway = await self.wait(lambda: self.find(Goaway), f"GOAWAY({wanted})", requirement)
         if goaway.code not in codes:
@@ -193,11 +164,11 @@ class RawServer(RawConnection):
         return goaway
 
     async def expect_end(self, requirement: str, within: float | None = None) -> None:
-        """The end of the client's stream."""
+        """Waits for the end of the client's stream. Raises Failed."""
         await self.wait(lambda: self.ended or None, "the client to close the connection", requirement, within)
 
     async def close(self, *, abort: bool = False) -> None:
-        """Ends the connection from this side; with `abort` by a reset."""
+        """Ends the connection; with `abort` by a reset of the transport."""
         if abort:
             reset(self._writer.transport)
         else:
@@ -212,13 +183,13 @@ class RawServer(RawConnection):
 
     @property
     def welcome(self) -> Welcome:
-        """The WELCOME that was sent on this connection."""
-        assert self.invariants.welcome, "no WELCOME was sent"
+        """The WELCOME that the suite sent on this connection."""
+        assert self.invariants.welcome, "the case has sent no WELCOME"
         return self.invariants.welcome
 
 
 class Listener:
-    """Listens on a port of its own for one case. `wires` are the connections, in the order in which they came."""
+    """Listens on a port of its own for one case. `connections` are in the order in which the client made them."""
 
     def __init__(self, log: WireLog, timeout: float) -> None:
         self.connections: list[RawServer] = []
@@ -231,20 +202,20 @@ class Listener:
         self.news = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._closed = False
-        self.tls: ssl.SSLContext | None = None  # of `start`; None: clear text
+        self.tls: ssl.SSLContext | None = None  # for `start`; None stands for clear text
 
     async def start(self) -> None:
-        """Begins to listen; `port` is known from then on."""
+        """Listens, and sets `port` the first time."""
         self._server = await asyncio.start_server(self._connected, self.host, self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop_listening(self) -> None:
-        """Refuses connections from now on; `start` listens again at the same port."""
+        """Refuses connections; `start` listens again on the same port."""
         assert self._server
         self._server.close()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._closed:  # it was accepted while the case ended
+        if self._closed:  # the connection was accepted while the case ended
             writer.transport.abort()
             return
         raw = writer.get_extra_info("socket")
@@ -255,7 +226,7 @@ class Listener:
         self.news.set()
 
     async def accept(self, within: float, requirement: str = "") -> RawServer:
-        """The next connection. Raises Failed when none comes in time, in seconds."""
+        """The client's next connection. Raises Failed if there is none `within` so many seconds."""
         deadline = time.monotonic() + within
         while len(self.connections) <= self._taken:
             left = deadline - time.monotonic()
@@ -268,7 +239,7 @@ class Listener:
         return self.connections[self._taken - 1]
 
     async def close(self) -> None:
-        """Ends all connections, and listens no more."""
+        """Ends all connections and stops listening."""
         self._closed = True
         if self._server:
             self._server.close()

@@ -1,7 +1,7 @@
-"""One connection of the suite, as far as it is the same on both sides: octets in, frames kept, expectations.
+"""One connection of the suite, as far as both roles need the same: octets out and in, frames kept, expectations.
 
-It keeps all that comes until a case takes it, so that legal interleavings need no thought, and a watch sees everything.
-`server.raw_client.RawClient` is a client of it, `client.raw_server.RawServer` a server.
+It keeps every received frame until a case takes it, so cases need not think of legal interleavings. The role's
+invariants see every frame. `server.raw_client.RawClient` and `client.raw_server.RawServer` are the two ends.
 """
 
 import asyncio
@@ -12,16 +12,16 @@ import ssl
 import struct
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from conformance.harness.verdicts import Failed, HarnessFault
 from conformance.spec.tables import load
 from conformance.wire.log import WireLog
-from conformance.wire.octets import HEADER, Header, decode, read_header
+from conformance.wire.octets import HEADER, Header, decode, encode, read_header, split_frames
 from conformance.wire.text import code_name, frame_line, quoted
-from protocol.errors import RemoteProtocolError
+from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.frames import Frame, Goaway, Ping, Pong, Unknown, Welcome
 from protocol.registry import HELLO_MAX_BODY, Code, Sender
 
@@ -33,12 +33,23 @@ _BROKEN_BY = {Code.MALFORMED: "RW-FRAME-7", Code.BAD_HEADER: "RW-FRAME-6", Code.
 
 @dataclass(slots=True)
 class Received:
-    """A frame of the other end; `taken` once a case has used it. `at` is a time of time.monotonic()."""
+    """A frame of the other end. `taken` is set once a case has used it; `at` is a time of time.monotonic()."""
 
     frame: Frame | Unknown
     at: float
     size: int
     taken: bool = False
+
+
+class Sent(NamedTuple):
+    """A frame that the suite sends, read back once from its octets.
+
+    `error` says why a receiver has to refuse it; `frame` is then an Unknown with its header and no body.
+    """
+
+    header: Header
+    frame: Frame | Unknown
+    error: RemoteProtocolError | None
 
 
 class Observer(Protocol):
@@ -52,11 +63,14 @@ class Observer(Protocol):
 
 
 class RawConnection(ABC):
-    """`label` names it in logs, `timeout` bounds each expectation, in seconds; `OTHER` is whose octets come in."""
+    """One end of a connection. `label` names it in logs; `timeout` bounds each expectation, in seconds."""
 
+    OWN: Sender
+    """The role that the suite plays."""
     OTHER: Sender
+    """The role of the program under test."""
     MOST: int
-    """Frames after which no more are read."""
+    """The number of received frames after which the connection reads no more."""
 
     def __init__(
         self,
@@ -96,12 +110,52 @@ class RawConnection(ABC):
 
     # Sending.
 
+    def send(self, *frames: Frame | Unknown, breaks: str = "") -> None:
+        """Sends frames. They are valid, or `breaks` names the requirement that they break.
+
+        Raises HarnessFault for frames that cannot be encoded or break something else than they declare.
+        """
+        self._send([_encoded(frame) for frame in frames], b"", breaks)
+
+    def send_octets(self, octets: bytes, *, breaks: str = "", slices: Iterable[bytes] = ()) -> None:
+        """Sends octets as they are, in one write or in `slices`.
+
+        They are whole valid frames, or `breaks` names the requirement that they break. Raises HarnessFault as `send`.
+        """
+        self._send(*split_frames(octets), breaks, slices)
+
+    def _send(self, frames: Sequence[bytes], rest: bytes, breaks: str, slices: Iterable[bytes] = ()) -> None:
+        """Sends whole frames and the octets behind them; every frame of a case goes through here."""
+        octets = b"".join((*frames, rest))
+        self._account(frames, rest, breaks, f"breaks {breaks}" if breaks else "")
+        for piece in slices or (octets,):
+            self.write(piece)
+
+    def _account(self, frames: Sequence[bytes], rest: bytes, breaks: str, note: str) -> None:
+        """Checks, logs and remembers what is about to be sent. Raises HarnessFault."""
+        self._declared(breaks)
+        sent = [_read_back(octets, self.OWN) for octets in frames]
+        if not breaks:
+            if rest:
+                raise HarnessFault(f"sends half a frame but declares nothing: {rest.hex()}")
+            for item in sent:
+                if fault := self._fault(item):
+                    raise HarnessFault(f"sends {fault} but declares nothing")
+        self._log.add(self.label, self.OWN, b"".join((*frames, rest)), note)
+        for item in sent:
+            self._note(item)
+        self._half_sent = self._half_sent or bool(rest)
+
     @abstractmethod
-    def send(self, frame: Frame | Unknown, *, breaks: str = "") -> None:
-        """Sends a frame that is valid, or that declares the requirement that it breaks."""
+    def _fault(self, sent: Sent) -> str:
+        """What is wrong with a frame that declares nothing; "" if it is valid."""
+
+    @abstractmethod
+    def _note(self, sent: Sent) -> None:
+        """Remembers a frame, since later frames of the other end are judged by it."""
 
     def write(self, octets: bytes) -> None:
-        """Writes octets past all checks and the log: parts of what was declared before."""
+        """Writes octets without checks and without the log: parts of frames that were declared before."""
         if not self.ended and not self._writer.is_closing():
             self._writer.write(octets)
 
@@ -114,11 +168,11 @@ class RawConnection(ABC):
 
     @abstractmethod
     def _came(self, data: bytes) -> None:
-        """Takes in what came: the preface, then `_frames`."""
+        """Handles received octets: the preface, then `_frames`."""
 
     @abstractmethod
     async def _hold(self) -> None:
-        """Waits until there is room for more."""
+        """Waits until the connection may read more."""
 
     async def _read(self) -> None:
         who = {"S": "server", "C": "client"}[self.OTHER]
@@ -128,18 +182,18 @@ class RawConnection(ABC):
                 self._came(data)
                 self.news.set()
                 if self.breaches or len(self.received) > self.MOST:
-                    return  # what is wrong is known, and more of it says nothing new
-                await asyncio.sleep(0)  # one that never stops must not keep others from their turn
+                    return  # the breach is known, and more octets say nothing new
+                await asyncio.sleep(0)  # other cases run even if this program never stops sending
             self.ended = self.ended or "closed"
         except OSError:
             self.ended = self.ended or "reset"
         if self._buffer:
-            self._log.add(self.label, self.OTHER, bytes(self._buffer), "and no more", framed=False)
+            self._log.add(self.label, self.OTHER, bytes(self._buffer), "the stream ends here", framed=False)
         self._log.event(self.label, f"connection {self.ended} by the {who}")
         self.news.set()
 
     def _frames(self) -> None:
-        """Takes whole frames out of the buffer."""
+        """Takes the whole frames out of the buffer."""
         while len(self._buffer) >= HEADER.size and not self.ended and not self.breaches:
             header = read_header(self._buffer)
             if header.length > self.limit:
@@ -169,7 +223,7 @@ class RawConnection(ABC):
 
     @abstractmethod
     def _may_answer(self, ping: Ping) -> bool:
-        """Whether a PONG may be sent now."""
+        """Whether the suite may send a PONG now."""
 
     # Judging.
 
@@ -177,14 +231,14 @@ class RawConnection(ABC):
         self.breaches.append(Failed(expected, got, requirement, passive=True))
 
     def raise_breach(self) -> None:
-        """Raises Failed for the first thing that the other end did wrong unasked."""
+        """Raises Failed for the first breach of the role's invariants."""
         if self.breaches:
             raise self.breaches[0]
 
     async def wait(
         self, find: Callable[[], T | None], expected: str, requirement: str = "", within: float | None = None
     ) -> T:
-        """Waits until `find` finds something. Raises Failed when the time is over or the stream has ended."""
+        """Waits until `find` finds something. Raises Failed after a breach, at the end of the stream or of the time."""
         seconds = self.timeout if within is None else within
         deadline = time.monotonic() + seconds
         while True:
@@ -202,7 +256,7 @@ class RawConnection(ABC):
                 await asyncio.wait_for(self.news.wait(), left)
 
     def last_words(self) -> str:
-        """How the connection ended, with the GOAWAY if there was one."""
+        """How the connection ended, with its GOAWAY if one came."""
         goaway = self.observer.goaway
         said = f"GOAWAY({code_name(goaway.code)}) {quoted(goaway.text)}, then " if goaway else ""
         return f"{said}connection {self.ended or 'open'}"
@@ -212,7 +266,7 @@ class RawConnection(ABC):
         return f", but {'; '.join(others)}" if others else ""
 
     def find(self, kind: type[F], test: Callable[[F], bool] = lambda frame: True) -> F | None:
-        """Takes the first frame of a kind that nobody has taken, if it is there."""
+        """Takes the first frame of a kind that passes the test and was not taken; None if there is none yet."""
         while self._first < len(self.received) and self.received[self._first].taken:
             self._first += 1
         for item in itertools.islice(self.received, self._first, None):
@@ -225,13 +279,28 @@ class RawConnection(ABC):
         item.taken = True
 
     def left_over(self, *kinds: type[F]) -> list[F]:
-        """Frames of some kinds that nobody has taken."""
+        """The frames of these kinds that were not taken."""
         return [item.frame for item in self.received if not item.taken and isinstance(item.frame, kinds)]
 
 
 def reset(transport: asyncio.WriteTransport) -> None:
     """Closes with RST instead of FIN."""
-    with contextlib.suppress(OSError, AttributeError):  # it may be closed, and without a socket or TLS
+    with contextlib.suppress(OSError, AttributeError):  # a closed transport may have no socket any more
         socket_: socket.socket = transport.get_extra_info("socket")
         socket_.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
+
+
+def _encoded(frame: Frame | Unknown) -> bytes:
+    try:
+        return encode(frame)
+    except LocalProtocolError as error:
+        raise HarnessFault(f"cannot encode {frame_line(frame)}: {error}") from error
+
+
+def _read_back(octets: bytes, sender: Sender) -> Sent:
+    header = read_header(octets)
+    try:
+        return Sent(header, decode(header, octets[HEADER.size :], sender), None)
+    except RemoteProtocolError as error:
+        return Sent(header, Unknown(header.type, b"", header.flags, header.request, header.room), error)

@@ -1,25 +1,25 @@
 """A client made of octets: what a case drives against a server.
 
-It sends what it is told, checks nothing that a case does not ask for, and keeps all that comes back until a
-case takes it. So legal interleavings need no thought: a case waits for its reply, another for its room's
-stream, and neither minds the frames between. The `Invariants` sees everything all the same.
+It sends what it is told, checks nothing that a case does not ask for, and keeps every frame of the server until a
+case takes it. So a case may wait for its reply and another for its room's stream, whatever frames come in between.
+The invariants see every frame all the same.
 """
 
 import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
-from conformance.harness.connection import F, RawConnection, Received, reset
+from conformance.harness.connection import F, RawConnection, Received, Sent, reset
 from conformance.harness.verdicts import Failed, HarnessFault
 from conformance.server.invariants import Invariants
 from conformance.wire.log import WireLog
-from conformance.wire.octets import CLIENT_PREFACE, HEADER, Header, decode, encode, read_header, split_frames
+from conformance.wire.octets import CLIENT_PREFACE, HEADER, Header
 from conformance.wire.text import frame_line
-from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.errors import RemoteProtocolError
 from protocol.frames import (
     Auth,
     Error,
@@ -34,14 +34,15 @@ from protocol.frames import (
     Unknown,
     Welcome,
 )
-from protocol.registry import MAGIC, PREFACE_SIZE, Code, PresenceKind
+from protocol.registry import MAGIC, PREFACE_SIZE, Code, PresenceKind, is_ignorable
 
-_UNREAD = 32 * 2**20  # octets of frames that nobody took, after which a peer stops reading
+_UNREAD = 32 * 2**20  # octets of frames that were not taken, beyond which a client stops reading
 
 
 class RawClient(RawConnection):
     """One connection to a server."""
 
+    OWN = "C"
     OTHER = "S"
     MOST = 200_000
 
@@ -69,50 +70,32 @@ class RawClient(RawConnection):
 
     # Sending.
 
-    def send(self, frame: Frame | Unknown, *, breaks: str = "") -> None:
-        """Sends a frame that is valid, or that declares the requirement that it breaks."""
-        try:
-            octets = encode(frame)
-        except LocalProtocolError as error:
-            raise HarnessFault(f"cannot encode {frame_line(frame)}: {error}") from error
-        self.send_octets(octets, breaks=breaks)
+    def _fault(self, sent: Sent) -> str:
+        if sent.error:
+            # A name or a number out of range is refused by an ERROR, so a request with one breaks nothing.
+            return "" if sent.error.code in (Code.NAME_INVALID, Code.RANGE_INVALID) else f"a frame that is {sent.error}"
+        if isinstance(sent.frame, Unknown) and (sent.frame.request or not is_ignorable(sent.frame.type)):
+            return f"an unknown frame that the server must not ignore: {frame_line(sent.frame)}"
+        return f"a body above {self.limit} octets" if sent.header.length > self.limit else ""
 
-    def send_octets(self, octets: bytes, *, breaks: str = "", slices: Iterable[bytes] = ()) -> None:
-        """Sends octets as they are: valid frames, or such as declare what they break; in `slices` if given."""
-        frames, rest = split_frames(octets)
-        self._declared(breaks)
-        if not breaks:
-            self._hold_valid(frames, rest)
-        self._log.add(self.label, "C", octets, f"breaks {breaks}" if breaks else "")
-        for frame in frames:
-            self._note(read_header(frame), frame[HEADER.size :])
-        self._half_sent = self._half_sent or bool(rest)
-        for piece in slices or (octets,):
-            self.write(piece)
-
-    def _note(self, header: Header, body: bytes) -> None:
-        """Remembers what the server may answer, whether it can read the frame or not."""
-        try:
-            frame = decode(header, body, "C")
-        except RemoteProtocolError:
-            frame = Unknown(header.type, b"", header.flags, header.request, header.room)
-        self.invariants.sent(frame)
-        self.said_goaway = self.said_goaway or isinstance(frame, Goaway)
-        self._half_sent = self._half_sent or header.length > self.limit
+    def _note(self, sent: Sent) -> None:
+        self.invariants.sent(sent.frame)
+        self.said_goaway = self.said_goaway or isinstance(sent.frame, Goaway)
+        self._half_sent = self._half_sent or sent.header.length > self.limit
 
     def send_preface(self, octets: bytes = CLIENT_PREFACE, *, breaks: str = "") -> None:
-        """Sends octets in the place of the preface."""
+        """Sends octets in place of the preface."""
         self._declared(breaks)
         self._log.add(self.label, "C", octets, "preface" if not breaks else f"breaks {breaks}", framed=False)
         self.write(octets)
 
     def next_request(self) -> int:
-        """A request number that was not used on this connection."""
+        """A request number that is new on this connection."""
         self._request += 1
         return self._request
 
     def ask(self, frame: F, *, breaks: str = "") -> int:
-        """Sends a request, and gives back its number."""
+        """Sends a request and returns its number."""
         request = self.next_request()
         self.send(cast(Frame, replace(frame, request=request)), breaks=breaks)
         return request
@@ -129,23 +112,8 @@ class RawClient(RawConnection):
 
     @property
     def unsent(self) -> int:
-        """Octets that wait for the transport, since the server does not read."""
+        """The number of octets that wait because the server does not read."""
         return self._writer.transport.get_write_buffer_size()
-
-    def _hold_valid(self, frames: list[bytes], rest: bytes) -> None:
-        if rest:
-            raise HarnessFault(f"sends half a frame that breaks nothing: {rest.hex()}")
-        for octets in frames:
-            try:
-                frame = decode(read_header(octets), octets[HEADER.size :], "C")
-            except RemoteProtocolError as error:
-                if error.code not in (Code.NAME_INVALID, Code.RANGE_INVALID):
-                    raise HarnessFault(f"sends a frame that breaks something: {error}") from error
-                continue
-            if isinstance(frame, Unknown) and (frame.request or frame.type < 0x8000):
-                raise HarnessFault(f"sends an unknown frame that may not be ignored: {frame_line(frame)}")
-            if len(octets) - HEADER.size > self.limit:
-                raise HarnessFault(f"sends a body above {self.limit} octets that breaks nothing")
 
     # Receiving.
 
@@ -192,7 +160,7 @@ class RawClient(RawConnection):
         self.news.set()
 
     async def expect_preface(self, requirement: str = "RW-PREFACE-2") -> bytes:
-        """The server's 8 octets, with the right magic."""
+        """Takes the server's 8 octets with the right magic. Raises Failed."""
         preface = await self.wait(lambda: self.preface or None, "the server's preface", requirement)
         if not preface.startswith(MAGIC):
             raise Failed("a preface that begins with f5525750", preface.hex(), requirement)
@@ -206,12 +174,12 @@ class RawClient(RawConnection):
         requirement: str = "",
         within: float | None = None,
     ) -> F:
-        """The first frame of a kind that passes a test and that nobody has taken."""
+        """Takes the first frame of a kind that passes a test. Raises Failed."""
         name = kind.TYPE.name
         return await self.wait(lambda: self.find(kind, test), what or name, requirement, within)
 
     async def reply(self, request: int, requirement: str = "", within: float | None = None) -> Frame:
-        """The final reply to a request, whatever it is."""
+        """Takes the final reply to a request, of any kind. Raises Failed."""
 
         def find() -> Frame | None:
             for item in itertools.islice(self.received, self._first, None):
@@ -225,14 +193,14 @@ class RawClient(RawConnection):
         return await self.wait(find, f"a reply to request {request}", requirement, within)
 
     async def expect(self, request: int, kind: type[F], requirement: str = "") -> F:
-        """The final reply to a request, of that kind."""
+        """Takes the final reply to a request, which is of this kind. Raises Failed."""
         frame = await self.reply(request, requirement)
         if not isinstance(frame, kind):
             raise Failed(f"{kind.TYPE.name} for request {request}", frame_line(frame), requirement)
         return frame
 
     async def expect_error(self, request: int, code: Code, requirement: str = "", room: int | None = None) -> Error:
-        """ERROR with this code in reply to a request, and with this `room` if given."""
+        """Takes the ERROR with this code in reply to a request, with this `room` if given. Raises Failed."""
         frame = await self.reply(request, requirement)
         if not isinstance(frame, Error) or frame.code != code:
             raise Failed(f"ERROR({code.name}) for request {request}", frame_line(frame), requirement)
@@ -243,7 +211,7 @@ class RawClient(RawConnection):
     async def expect_goaway(
         self, code: Code, requirement: str = "", within: float | None = None, *, closed: bool = True
     ) -> Goaway:
-        """GOAWAY with this code, after which the server closes unless `closed` is False."""
+        """Takes a GOAWAY with this code; then the server closes, unless `closed` is False. Raises Failed."""
         expected = f"GOAWAY({code.name})"
         frame = await self.wait(lambda: self.find(Goaway), expected, requirement, within)
         if frame.code != code:
@@ -253,27 +221,27 @@ class RawClient(RawConnection):
         return frame
 
     async def expect_closed(self, requirement: str = "", within: float | None = None) -> None:
-        """The end of the server's stream; the suite answers a GOAWAY as a client must."""
+        """Waits for the end of the server's stream, and answers its GOAWAY as a client must. Raises Failed."""
         if self._half_sent:
-            self.send_eof()  # a GOAWAY would be read as the rest of a body
+            self.send_eof()  # the server would read a GOAWAY as the rest of a body
         elif self.invariants.goaway and not self.said_goaway:
             self.send(Goaway(Code.NONE))
         await self.wait(lambda: self.ended or None, "the server to close", requirement, within)
 
     async def expect_silent_close(self, requirement: str, within: float | None = None) -> None:
-        """The end of the stream, and not one octet before it."""
+        """Waits for the end of the stream, with no octet before it. Raises Failed."""
         await self.wait(lambda: self.ended or None, "the connection closed", requirement, within)
         if self.octets:
             raise Failed("no octet before the end", f"{self.octets} octets", requirement)
 
     async def fence(self, requirement: str = "RW-PING-1") -> None:
-        """A PING and its PONG: all requests before are answered now."""
+        """Sends a PING and waits for its PONG: then the server has answered all earlier requests. Raises Failed."""
         opaque = bytes(f"{self.next_request():08d}", "ascii")[:8]
         self.send(Ping(opaque))
         await self.expect_frame(Pong, lambda pong: pong.opaque == opaque, "the PONG to a PING", requirement)
 
     async def until(self, room: int, id: bytes, requirement: str = "") -> list[Message]:
-        """The room's stream up to the message with this id, which is the last of what comes back."""
+        """Takes the room's stream up to the message with this id, which is the last one returned. Raises Failed."""
         seen: list[Message] = []
 
         def find() -> bool | None:
@@ -289,7 +257,7 @@ class RawClient(RawConnection):
     async def expect_presence(
         self, room: int, member: int, kinds: tuple[int, ...], requirement: str = "RW-PRESENCE-2"
     ) -> Presence:
-        """The next PRESENCE of a member in a room that is of one of the kinds."""
+        """Takes the next PRESENCE of a member in a room that is of one of these kinds. Raises Failed."""
         names = " or ".join(PresenceKind(kind).name.lower() for kind in kinds)
         return await self.expect_frame(
             Presence,
@@ -301,36 +269,36 @@ class RawClient(RawConnection):
     # The connection.
 
     async def hello(self, name: str, fields: tuple[Field, ...] = (), auth: bytes = b"") -> Welcome:
-        """HELLO with ANONYMOUS, and its WELCOME."""
+        """Sends HELLO with ANONYMOUS and takes its WELCOME. Raises Failed."""
         request = self.ask(Hello(name, "ANONYMOUS", auth, fields=fields))
         return await self.expect(request, Welcome, "RW-HELLO-2")
 
     @property
     def welcome(self) -> Welcome:
-        """The server's WELCOME, which has come."""
+        """The server's WELCOME. Raises HarnessFault before it has come."""
         if self.invariants.welcome is None:
-            raise HarnessFault("asked for WELCOME before it has come")
+            raise HarnessFault("reads WELCOME before it has come")
         return self.invariants.welcome
 
     def now_ms(self) -> int:
-        """The server's clock, as far as WELCOME told it."""
+        """The server's clock in milliseconds, as WELCOME told it."""
         came = next((item.at for item in self.received if isinstance(item.frame, Welcome)), self._opened)
         return self.welcome.now_ms + int((time.monotonic() - came) * 1000)
 
     def pause(self, paused: bool = True) -> None:
-        """Stops reading, or goes on."""
+        """Stops or resumes reading."""
         transport = cast(asyncio.ReadTransport, self._writer.transport)
         with contextlib.suppress(RuntimeError):
             transport.pause_reading() if paused else transport.resume_reading()
 
     def send_eof(self) -> None:
-        """Ends this side's stream, and goes on reading."""
+        """Ends this side's stream and goes on reading."""
         with contextlib.suppress(OSError, RuntimeError):
             if not self._writer.is_closing():
                 self._writer.write_eof()
 
     async def close(self, *, abort: bool = False) -> None:
-        """Ends the connection without a word; with `abort` by a reset of the transport."""
+        """Ends the connection without a GOAWAY; with `abort` by a reset of the transport."""
         self._reading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._reading

@@ -20,7 +20,7 @@ WHAT is one of "preface", "reply" (a request, with "frame" or "code" and perhaps
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from typing import Any
 from conformance.harness.connection import F
 from conformance.harness.verdicts import Result
 from conformance.server.raw_client import RawClient
-from conformance.wire.octets import HEADER, Header, read_header, split_frames
+from conformance.wire.octets import HEADER, Header, read_header
 from protocol.frames import Error, Frame, Goaway, Message
 from protocol.registry import Code, FrameType
 
@@ -93,13 +93,13 @@ class RecordingClient(RawClient):
         finally:
             self._depth -= 1
 
-    def send_octets(self, octets: bytes, *, breaks: str = "", slices: Iterable[bytes] = ()) -> None:
-        if any(read_header(frame).type == FrameType.AUTH for frame in split_frames(octets)[0]):
+    def _send(self, frames: Sequence[bytes], rest: bytes, breaks: str, slices: Iterable[bytes] = ()) -> None:
+        if any(read_header(frame).type == FrameType.AUTH for frame in frames):
             self.recording.give_up()  # a proof is for the nonce that the server gave this time
         pieces = list(slices)
         lengths = [len(piece) for piece in pieces]
-        with self._outermost("send", hex=octets.hex(), breaks=breaks, slices=lengths):
-            super().send_octets(octets, breaks=breaks, slices=pieces)
+        with self._outermost("send", hex=b"".join((*frames, rest)).hex(), breaks=breaks, slices=lengths):
+            super()._send(frames, rest, breaks, pieces)
 
     def send_preface(self, octets: bytes = b"", *, breaks: str = "") -> None:
         values = {"octets": octets} if octets else {}
