@@ -19,7 +19,7 @@ from protocol.errors import NameInvalid
 from protocol.names import key as key_of
 from protocol.names import normalise
 from protocol.scram import KEY_SIZE, MAX_ITERATIONS, MIN_ITERATIONS, StoredKeys, stored_keys
-from reference_server.config import Config, default_data_directory
+from reference_server.config import Config, data_directory
 
 ITERATIONS = 600_000
 """Of PBKDF2-HMAC-SHA-256, unless the first account of a file is made with another number."""
@@ -123,7 +123,7 @@ def accounts_path(config: Config) -> Path | None:
         return Path(config.accounts)
     if config.memory:
         return None
-    return (Path(config.data) if config.data else default_data_directory()) / ACCOUNTS
+    return data_directory(config) / ACCOUNTS
 
 
 class AccountsFile:

@@ -15,18 +15,14 @@ import shtab
 
 from reference_server import VERSION, logs
 from reference_server.accounts import AccountsError
-from reference_server.commands import cert as cert_command
-from reference_server.commands import doctor
-from reference_server.commands import store as maintenance
-from reference_server.commands import user as user_commands
-from reference_server.config import Config, ConfigError, default_data_directory, load
+from reference_server.commands import cert, doctor, store, user
+from reference_server.config import Config, ConfigError, data_directory, load
 from reference_server.metrics.http import Monitor
 from reference_server.net.listener import Listener
 from reference_server.net.sockets import ListenError, allow_connections
 from reference_server.net.tls import TlsError, require_secrecy
-from reference_server.store.base import Retention, Store, StoreError
-from reference_server.store.memory import MemoryStore
-from reference_server.store.sqlite import SqliteStore
+from reference_server.store.base import StoreError
+from reference_server.store.open import open_store
 
 EXAMPLES = """\
 examples:
@@ -59,14 +55,6 @@ SWITCH_SECONDS = 0.00005
 """How long one thread may run while another wants to. The threads of the store want to for a moment, many times for one
 commit; by default each time would cost a busy server 5 ms. With this, durable publishes are no slower."""
 
-DOCTOR = """\
-examples:
-  roomwire-server doctor                     would the server run that is started without options?
-  roomwire-server doctor --config server.toml --port 7200
-
-exit status: 0 it would run, 1 it would not, and FAIL says why, 2 wrong usage or settings
-"""
-
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -80,28 +68,29 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"roomwire-server {VERSION}, Roomwire/1")
     _add_settings(top)
     commands = top.add_subparsers(metavar="COMMAND", title="commands")
-    for name, what, text in (
-        ("run", "run a server: the default", EXAMPLES),
-        ("doctor", "say what would keep a server with these settings from running here", DOCTOR),
+    top.set_defaults(command=_run)
+    for name, run, what, text in (
+        ("run", _run, "run a server: the default", EXAMPLES),
+        ("doctor", _doctor, "say what would keep a server with these settings from running here", doctor.EXAMPLES),
     ):
         command = commands.add_parser(
             name, help=what, description=what, epilog=text, argument_default=argparse.SUPPRESS,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
-        command.set_defaults(command=name)
+        command.set_defaults(command=run)
         _add_settings(command)
-    user_commands.add_to(commands)
-    cert_command.add_to(commands)
-    maintenance.add_commands(commands)
+    user.add_to(commands)
+    cert.add_to(commands)
+    store.add_to(commands)
     return top
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (7117); 0 takes a free one")
-    store = parser.add_mutually_exclusive_group()
-    store.add_argument("--data", metavar="DIR", help="directory that holds the rooms (~/.local/share/roomwire)")
-    store.add_argument("--memory", action="store_const", const=True, help="keep rooms in memory only")
+    rooms = parser.add_mutually_exclusive_group()
+    rooms.add_argument("--data", metavar="DIR", help="directory that holds the rooms (~/.local/share/roomwire)")
+    rooms.add_argument("--memory", action="store_const", const=True, help="keep rooms in memory only")
     parser.add_argument("--accounts", metavar="FILE", help="accounts (accounts.sqlite3 in DIR); see: user --help")
     parser.add_argument(
         "--no-anonymous", dest="anonymous", action="store_const", const=False, help="let in nobody without an account"
@@ -123,22 +112,29 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
-    arguments = vars(parser().parse_args(argv))
-    command = arguments.pop("command", "run")
-    if not isinstance(command, str):
-        return int(command(argparse.Namespace(**arguments)))  # one that needs no settings of a server
-    file = arguments.pop("config")
-    if arguments["data"] is not None:
-        arguments["memory"] = False
+    arguments = parser().parse_args(argv)
+    return int(arguments.command(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    return _with_settings(arguments, _serve)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    return _with_settings(arguments, doctor.run)
+
+
+def _with_settings(arguments: argparse.Namespace, command: Callable[[Config], int]) -> int:
+    """Load the settings and run a command with them; the exit status."""
+    options = dict(vars(arguments))
+    del options["command"]
+    file = options.pop("config")
+    if options["data"] is not None:
+        options["memory"] = False
     config = None
     try:
-        config = load(arguments, os.environ, file)
-        if command == "doctor":
-            return doctor.run(config)
-        require_secrecy(config)
-        logs.configure(config.log_format, config.log_level)
-        config = dataclasses.replace(config, max_connections=allow_connections(config.max_connections))
-        return asyncio.run(_serve(config))
+        config = load(options, os.environ, file)
+        return command(config)
     except (ConfigError, ListenError, StoreError, AccountsError, TlsError) as error:
         _report(error, config)
         return 2 if isinstance(error, ConfigError) else 1
@@ -154,29 +150,21 @@ def _report(error: Exception, config: Config | None) -> None:
         print(f"roomwire-server: {error}", file=sys.stderr)
 
 
-def data_directory(config: Config) -> Path:
-    """Where the rooms are kept."""
-    return Path(config.data) if config.data else default_data_directory()
-
-
 def for_people(path: Path) -> str:
     """The path, with ~ for the home directory."""
     path, home = path.absolute(), Path(os.path.expanduser("~"))
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
-def retention(config: Config) -> Retention:
-    """How much of each room is kept."""
-    return Retention(config.retention_messages, config.retention_octets, config.retention_ms, bool(config.dedupe_ms))
+def _serve(config: Config) -> int:
+    """Run a server until it has drained; the exit status."""
+    require_secrecy(config)
+    logs.configure(config.log_format, config.log_level)
+    config = dataclasses.replace(config, max_connections=allow_connections(config.max_connections))
+    return asyncio.run(_run_server(config))
 
 
-def _open_store(config: Config, post: Callable[..., None], failed: Callable[[Exception], None]) -> Store:
-    if config.memory:
-        return MemoryStore(retention(config))
-    return SqliteStore(data_directory(config), retention(config), post, failed)
-
-
-async def _serve(config: Config) -> int:
+async def _run_server(config: Config) -> int:
     # Messages that are kept are objects that are kept: looking through all of them for garbage every 700 would cost a
     # tenth of the time, and there is next to none that only the collector can find.
     gc.collect()
@@ -184,7 +172,7 @@ async def _serve(config: Config) -> int:
     gc.set_threshold(50_000, 20, 50)
     sys.setswitchinterval(SWITCH_SECONDS)
     asyncio.get_running_loop().set_exception_handler(logs.log_fault)
-    listener = Listener(config, lambda post, failed: _open_store(config, post, failed))
+    listener = Listener(config, lambda post, failed: open_store(config, post, failed))
     monitor = None
     try:
         host, port = await listener.start()

@@ -157,6 +157,11 @@ def _parse(name: str, text: str, kind: type) -> object:
     return text
 
 
+def data_directory(config: Config) -> Path:
+    """The directory that holds the rooms. Raises ConfigError if none is set and there is no home."""
+    return Path(config.data) if config.data else default_data_directory()
+
+
 def default_data_directory(environ: Mapping[str, str] = os.environ) -> Path:
     """$XDG_DATA_HOME/roomwire, by default ~/.local/share/roomwire. Raises ConfigError if there is no home."""
     base = environ.get("XDG_DATA_HOME")

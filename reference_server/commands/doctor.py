@@ -6,14 +6,21 @@ import resource
 import sqlite3
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from protocol.names import UNICODE_VERSION
-from reference_server.config import Config, default_data_directory
+from reference_server.config import Config, data_directory
 from reference_server.net.sockets import RESERVED_DESCRIPTORS, port_is_free
 from reference_server.store.base import Retention, StoreError, StoreLocked
 from reference_server.store.sqlite import SqliteStore
+
+EXAMPLES = """\
+examples:
+  roomwire-server doctor                     would the server run that is started without options?
+  roomwire-server doctor --config server.toml --port 7200
+
+exit status: 0 it would run, 1 it would not, and FAIL says why, 2 wrong usage or settings
+"""
 
 
 class Finding(NamedTuple):
@@ -44,7 +51,7 @@ def examine(config: Config) -> Iterator[Finding]:
     if config.memory:
         yield Finding("rooms", "in memory only")
         return
-    path = Path(config.data) if config.data else default_data_directory()
+    path = data_directory(config)
     if not path.exists():
         above = next(folder for folder in path.absolute().parents if folder.exists())
         usable = above.is_dir() and os.access(above, os.W_OK | os.X_OK)

@@ -6,16 +6,12 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from reference_server.config import ConfigError, default_data_directory
 from reference_server.store.backup import backup
 from reference_server.store.base import StoreError
 from reference_server.store.sqlite_files import renew_incarnation
 from reference_server.store.verify import Report, verify
-
-if TYPE_CHECKING:
-    from argparse import _SubParsersAction
 
 VERIFY = """\
 Checks everything that is stored, and changes nothing: the database's own pages, every row against its checksum, that
@@ -53,8 +49,8 @@ exit status: 0 done, 1 not
 """
 
 
-def add_commands(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parsers of these commands; `command` of their arguments is the function that runs it."""
+def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add these commands to the subparsers of roomwire-server."""
     directory = "data directory of a server (~/.local/share/roomwire)"
 
     def add(name: str, run: Callable[[argparse.Namespace], int], what: str, text: str) -> argparse.ArgumentParser:

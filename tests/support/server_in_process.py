@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from protocol.frames import Ack
-from reference_server.cli import retention
 from reference_server.config import Config
 from reference_server.core.hub import Hub
 from reference_server.core.peer import Peer
 from reference_server.net.listener import Listener
 from reference_server.store.base import Log, Store
 from reference_server.store.memory import MemoryStore
+from reference_server.store.open import retention
 from reference_server.store.sqlite import SqliteStore
 from tests.support.raw_client import PATIENCE, RawClient
 

@@ -21,7 +21,7 @@ from reference_client.client import Client
 from reference_client.errors import Refused, Unreachable
 from reference_client.tls import TlsError, client_context
 from reference_server import cli
-from reference_server.commands import cert as cert_command
+from reference_server.commands import cert
 from reference_server.config import Config, ConfigError
 from reference_server.net.tls import TlsError as ServerTlsError
 from reference_server.net.tls import require_secrecy, server_context
@@ -223,7 +223,7 @@ def test_cert_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert cli.main(["cert", *arguments]) == status
         assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "c").exists()
-    assert sorted(os.listdir(tmp_path / "a b")) == sorted(cert_command.FILES)
+    assert sorted(os.listdir(tmp_path / "a b")) == sorted(cert.FILES)
 
 
 # --- the client

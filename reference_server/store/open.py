@@ -1,0 +1,25 @@
+"""Opens the store that a server's settings ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from reference_server.config import Config, data_directory
+from reference_server.store.base import Retention, Store
+from reference_server.store.memory import MemoryStore
+from reference_server.store.sqlite import SqliteStore
+
+
+def retention(config: Config) -> Retention:
+    """How much of each room's log is kept."""
+    return Retention(config.retention_messages, config.retention_octets, config.retention_ms, bool(config.dedupe_ms))
+
+
+def open_store(config: Config, post: Callable[..., None], failed: Callable[[Exception], None]) -> Store:
+    """Open the store. Raises StoreError and ConfigError.
+
+    `post` runs a callback on the server's thread, `failed` is told of the error if the store fails later.
+    """
+    if config.memory:
+        return MemoryStore(retention(config))
+    return SqliteStore(data_directory(config), retention(config), post, failed)
