@@ -17,7 +17,7 @@ from reference_server import VERSION, logs
 from reference_server.accounts import AccountsError
 from reference_server.commands import cert, doctor, store, user
 from reference_server.config import Config, ConfigError, data_directory, load
-from reference_server.metrics.http import Monitor
+from reference_server.metrics.http import MetricsServer
 from reference_server.net.listener import Listener
 from reference_server.net.sockets import ListenError, allow_connections
 from reference_server.net.tls import TlsError, require_secrecy
@@ -173,23 +173,23 @@ async def _run_server(config: Config) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     asyncio.get_running_loop().set_exception_handler(logs.log_fault)
     listener = Listener(config, lambda post, failed: open_store(config, post, failed))
-    monitor = None
+    metrics = None
     try:
         host, port = await listener.start()
         if config.metrics_port >= 0:
             loop = asyncio.get_running_loop()
-            monitor = Monitor(listener.hub, loop, config.metrics_host, config.metrics_port)
+            metrics = MetricsServer(listener.hub, loop, config.metrics_host, config.metrics_port)
     except (ListenError, AccountsError):
         listener.hub.store.close()
         raise
     listener.handle_signals()
     where = "in memory only: gone when the server ends" if config.memory else f"in {for_people(data_directory(config))}"
     print(f"roomwire-server: listening on {host}:{port}; rooms are kept {where}", flush=True)
-    if monitor is not None:
-        print(f"roomwire-server: metrics on http://{monitor.address}/metrics", flush=True)
+    if metrics is not None:
+        print(f"roomwire-server: metrics on http://{metrics.address}/metrics", flush=True)
     failure = await listener.run()
-    if monitor is not None:
-        monitor.close()
+    if metrics is not None:
+        metrics.close()
     if failure is not None:
         _report(failure, config)
         return 1

@@ -31,7 +31,7 @@ class Histogram:
         self.total += value
 
 
-class Tally:
+class Counters:
     """The counts of one server since it began."""
 
     __slots__ = (

@@ -16,7 +16,7 @@ from reference_server.config import Config
 from reference_server.core.handlers import Requests
 from reference_server.core.limits import Spent
 from reference_server.core.peer import TALK, Link, Peer
-from reference_server.core.retention import Caretaker
+from reference_server.core.retention import RetentionSweeper
 from reference_server.core.state import Context, Host
 from reference_server.store.base import Store
 
@@ -47,7 +47,7 @@ class Hub(Context):
     ) -> None:
         super().__init__(config, store, host, wall_ms, random_number, address)
         self.requests = Requests(self)
-        self.caretaker = Caretaker(self)
+        self.retention = RetentionSweeper(self)
         self.peers: set[Peer] = set()
         self._refused = 0  # peers that are here only to be told that there is no room for them
         self.failed: Exception | None = None
@@ -64,7 +64,7 @@ class Hub(Context):
         allowed = allowed and not self.draining  # RW-DRAIN-6: accepted just before the listener was closed
         peer = Peer(self, self.requests, self.peer_gone, link, address, full=not allowed)
         self.peers.add(peer)
-        self.tally.accepted += 1
+        self.counters.accepted += 1
         if allowed:
             peer.publish_bucket, peer.join_bucket, peer.history_bucket = self.addresses.take_over(address)
         self._refused += peer.full
@@ -107,7 +107,7 @@ class Hub(Context):
             return
         if self._appended:
             appended, self._appended = self._appended, set()
-            count, begun = self.tally.appended, self.now
+            count, begun = self.counters.appended, self.now
             self.store.commit(lambda: self._committed(appended, count, begun))
         if self.waiting:
             self._settle()
@@ -126,7 +126,7 @@ class Hub(Context):
 
     def _committed(self, appended: set[str], count: int, begun: float) -> None:
         """What was appended up to some tick is stable now: ACKs first (RW-PROMISE-11), then the streams."""
-        self.tally.committed(count, self.now - begun)
+        self.counters.committed(count, self.now - begun)
         self._changed.update(self.rooms[key] for key in appended if key in self.rooms)
         self._settle()
         self._schedule()
@@ -171,7 +171,7 @@ class Hub(Context):
                 yield
                 now = self.now
         if self.failed is None:
-            yield from self.caretaker.sweep(now)
+            yield from self.retention.sweep(now)
 
     # --- the end
 

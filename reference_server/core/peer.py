@@ -121,10 +121,10 @@ class Peer:
         "member",
         "memberships",
         "name",
+        "output_full",
+        "output_pending",
         "publish_bucket",
         "reads",
-        "sated",
-        "starved",
         "writable",
     )
 
@@ -149,8 +149,8 @@ class Peer:
         self.history_bucket: TokenBucket | None = None
         self.writable = True
         self.reads = 0  # portions of rooms' streams that the store is reading for it
-        self.sated = False  # it is handed no more messages in this tick
-        self.starved = False  # because of that some room has more for it
+        self.output_full = False  # it is handed no more messages in this tick
+        self.output_pending = False  # because of that some room has more for it
         self._stream_octets = 0  # handed to it in this tick
         self._executing = False  # a request that is no PUBLISH goes on in a callback
         self.gone = False
@@ -174,7 +174,7 @@ class Peer:
         """The end of the stream, or its failure."""
         if not self.gone:
             if self.conn.state in ("OPEN", "DRAINING"):
-                self.hub.tally.lost += 1
+                self.hub.counters.lost += 1
                 log.info("client lost", extra={"peer": self.address, "client": self.name})
             self._leave_all(self._parting or PresenceKind.LOST)
             if self.conn.state != "CLOSED":
@@ -204,7 +204,7 @@ class Peer:
         """Frames of a room's stream."""
         self._stream_octets += len(octets)
         if self._stream_octets >= STREAM_OCTETS:
-            self.sated = True
+            self.output_full = True
         self.conn.send_encoded(octets)
         self.hub.touched(self)
 
@@ -223,11 +223,11 @@ class Peer:
             self._end()
             return
         self._stream_octets = 0
-        self.sated = self.reads >= READS_AT_ONCE
+        self.output_full = self.reads >= READS_AT_ONCE
         if not self.writable:
             return
-        if self.starved:
-            self.starved = False
+        if self.output_pending:
+            self.output_pending = False
             self._rooms_changed()
         if self._when_taken is not None and self.conn.allowance > 0:
             taken, self._when_taken = self._when_taken, None
@@ -368,7 +368,7 @@ class Peer:
                 member = self.memberships.get(event.room)
                 if member is not None and event.type == FrameType.PUBLISH:
                     member.refused = True  # RW-ORDER-1
-                self.hub.tally.error(event.type, event.code)
+                self.hub.counters.error(event.type, event.code)
                 self.conn.send(error_frame(event.code, event.request, event.room, text=event.text))
             case Join():
                 self._handlers.join(self, event)
@@ -383,7 +383,7 @@ class Peer:
         self, request: Join | Leave | History | Stop, code: Code, text: str, retry_ms: int = 0, room: int | None = None
     ) -> None:
         """Answer a request with ERROR, about its own `room` (RW-ERROR-4) unless another is given."""
-        self.hub.tally.error(request.TYPE, code)
+        self.hub.counters.error(request.TYPE, code)
         about = request.room if room is None else room
         self.conn.send(error_frame(code, request.request, about, retry_ms=retry_ms, text=text))
 
@@ -412,7 +412,7 @@ class Peer:
     def evicted(self, member: Member, octets: bytes) -> None:
         """The room ended the membership."""
         del self.memberships[member.room.ref]
-        self.hub.tally.evictions += 1
+        self.hub.counters.evictions += 1
         self.write_stream(octets)
         self.hub.room_left(member.room)
 
@@ -425,7 +425,7 @@ class Peer:
             self._leave_all(self._parting)
         extra = {"peer": self.address, "client": self.name, "by_peer": event.by_peer}
         if event.code is not None:
-            self.hub.tally.goaway("client" if event.by_peer else "server", event.code)
+            self.hub.counters.goaway("client" if event.by_peer else "server", event.code)
             extra["code"] = Code(event.code).name if event.code in set(Code) else str(event.code)
         if event.text:
             extra["text"] = event.text[:200]
@@ -435,7 +435,7 @@ class Peer:
         """End the connection by the server's will."""
         if self.conn.state in ("WAIT_HELLO", "AUTHENTICATING", "OPEN", "DRAINING"):
             jitter_ms = self.hub.config.jitter_ms if code.retry else 0
-            self.hub.tally.goaway("server", code)
+            self.hub.counters.goaway("server", code)
             self.conn.goaway(code, now, retry_ms=retry_ms, jitter_ms=jitter_ms, text=text, event=event)
             self._leave_all(PresenceKind.LOST)
             self.hub.touched(self)

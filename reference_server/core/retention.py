@@ -19,7 +19,7 @@ VISIT_SECONDS = 1.0
 """How often. Rooms that come and go faster than this would be kept for longer than they are to be."""
 
 
-class Caretaker:
+class RetentionSweeper:
     """Applies the retention that is set, also to rooms that nobody visits."""
 
     def __init__(self, hub: Context) -> None:

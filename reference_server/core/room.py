@@ -40,9 +40,9 @@ class Subscriber(Protocol):
     writable: bool
     reads: int
     """Portions that the store is reading for it."""
-    sated: bool
+    output_full: bool
     """It is handed no more messages in this tick."""
-    starved: bool
+    output_pending: bool
     """Because of that some room has more for it."""
 
     def write_stream(self, octets: bytes) -> None:
@@ -202,8 +202,8 @@ class Room:
                 member.presence_from = 0
                 continue
             cursor = member.cursor
-            if cursor < head and not member.reading and peer.sated:
-                peer.starved = True
+            if cursor < head and not member.reading and peer.output_full:
+                peer.output_pending = True
             elif cursor < head and not member.reading:
                 portion = portions.get(cursor)
                 if portion is None:
@@ -252,7 +252,7 @@ class Room:
         peer, cursor = member.peer, member.cursor
         member.reading = True
         peer.reads += 1
-        peer.sated = peer.sated or peer.reads >= READS_AT_ONCE
+        peer.output_full = peer.output_full or peer.reads >= READS_AT_ONCE
 
         def done(records: list[Record]) -> None:
             member.reading = False

@@ -9,7 +9,7 @@ from typing import Protocol
 from reference_server.accounts import Accounts
 from reference_server.config import Config
 from reference_server.core.clock import ServerClock
-from reference_server.core.counters import Tally
+from reference_server.core.counters import Counters
 from reference_server.core.limits import AddressBook, Rates
 from reference_server.core.room import Room
 from reference_server.store.base import Log, Store
@@ -69,7 +69,7 @@ class Context:
         )
         self.accounts: Accounts | None = None  # None: this server has no accounts
         self.draining = False
-        self.tally = Tally()
+        self.counters = Counters()
         self.rooms: dict[str, Room] = {}
         self.waiting: set[Writer] = set()  # peers whose next reply waits for a commit, or for its turn
         self.turns: dict[Writer, None] = {}  # peers that had enough of a tick, in the order of their next turns
@@ -114,7 +114,7 @@ class Context:
         elif self.rooms.get(room.key) is room:
             del self.rooms[room.key]
             self._changed.discard(room)
-            self.tally.deliveries += room.delivered
+            self.counters.deliveries += room.delivered
             self.store.release(room.log)
 
     # --- the tick
@@ -137,7 +137,7 @@ class Context:
 
     def appended(self, room: Room) -> None:
         """A message was appended to the room's log: it is committed at the end of the tick."""
-        self.tally.appended += 1
+        self.counters.appended += 1
         self._appended.add(room.key)
         if not self._scheduled:
             self._schedule()

@@ -17,7 +17,7 @@ from prometheus_client.core import (
 )
 
 from reference_server import VERSION
-from reference_server.core.counters import Histogram, Tally
+from reference_server.core.counters import Counters, Histogram
 from reference_server.core.hub import Hub
 
 AT_ONCE = 2_000
@@ -26,7 +26,7 @@ AT_ONCE = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was found at every member. The rest is read off `hub` and its tally, which go on changing."""
+    """What was found at every member. The rest is read off `hub` and its counters, which go on changing."""
 
     hub: Hub
     members: int
@@ -40,7 +40,7 @@ class Survey:
 async def survey(hub: Hub) -> Survey:
     """Look at every member of every room, some at a time: clients are served in between."""
     members = behind = farthest = looked = 0
-    deliveries = hub.tally.deliveries
+    deliveries = hub.counters.deliveries
     for room in tuple(hub.rooms.values()):
         head = room.log.head
         for member in tuple(room.members.values()):
@@ -59,7 +59,7 @@ async def survey(hub: Hub) -> Survey:
 
 def families(state: Survey) -> Iterator[Metric]:
     """The metrics. Units are in the names; `seconds` and `octets` as everywhere in Prometheus are base units."""
-    hub, tally = state.hub, state.hub.tally
+    hub, counters = state.hub, state.hub.counters
     yield InfoMetricFamily("roomwire_server", "This server", {"version": VERSION, "id": f"{hub.server_id:016x}"})
     yield _gauge("serving", "1 while new clients are served, 0 while draining or failed", int(hub.health == "serving"))
     yield _gauge("connections", "Connections that are open", len(hub.peers))
@@ -69,21 +69,21 @@ def families(state: Survey) -> Iterator[Metric]:
     yield _gauge("members", "Memberships of connections in rooms", state.members)
     yield _gauge("members_behind", "Members that have not been handed all that is stable", state.behind)
     yield _gauge("lag_messages_max", "Messages that the member farthest behind has not been handed", state.farthest)
-    yield _counter("connections_accepted", "Connections that were accepted", tally.accepted)
-    yield _counter("connections_lost", "Connections of clients that ended without a word", tally.lost)
-    yield _counter("joins", "JOINs that were accepted", tally.joins)
-    yield _counter("evictions", "Memberships that the server ended because their cursor lagged", tally.evictions)
-    yield _counter("publishes", "PUBLISHes that were accepted, and are stable", tally.stable)
-    yield _counter("publishes_repeated", "PUBLISHes that were accepted before: ACK with DUPLICATE", tally.repeats)
+    yield _counter("connections_accepted", "Connections that were accepted", counters.accepted)
+    yield _counter("connections_lost", "Connections of clients that ended without a word", counters.lost)
+    yield _counter("joins", "JOINs that were accepted", counters.joins)
+    yield _counter("evictions", "Memberships that the server ended because their cursor lagged", counters.evictions)
+    yield _counter("publishes", "PUBLISHes that were accepted, and are stable", counters.stable)
+    yield _counter("publishes_repeated", "PUBLISHes that were accepted before: ACK with DUPLICATE", counters.repeats)
     yield _counter("deliveries", "MESSAGEs handed to members", state.deliveries)
-    yield _by("errors", "Requests refused", ("request", "code"), tally.errors.items())
+    yield _by("errors", "Requests refused", ("request", "code"), counters.errors.items())
     yield _by(
         "goaways",
         "GOAWAYs by who sent them, without those after a refused HELLO",
         ("by", "code"),
-        tally.goaways.items(),
+        counters.goaways.items(),
     )
-    yield from _histograms(tally)
+    yield from _histograms(counters)
     files = GaugeMetricFamily("roomwire_store_bytes", "Size of the store's files", labels=("file",))
     for path in hub.store.files():
         with suppress(OSError):  # SQLite's log comes and goes
@@ -91,12 +91,12 @@ def families(state: Survey) -> Iterator[Metric]:
     yield files
 
 
-def _histograms(tally: Tally) -> Iterator[Metric]:
+def _histograms(counters: Counters) -> Iterator[Metric]:
     for name, what, histogram in (
-        ("commit_seconds", "From the end of a tick until what it appended is stable", tally.commit_seconds),
-        ("commit_messages", "Messages that became stable at once", tally.commit_messages),
-        ("tick_seconds", "Work at the end of a tick: commit, reply, deliver", tally.tick_seconds),
-        ("late_seconds", "How late the event loop comes to a timer: what everybody waits", tally.late_seconds),
+        ("commit_seconds", "From the end of a tick until what it appended is stable", counters.commit_seconds),
+        ("commit_messages", "Messages that became stable at once", counters.commit_messages),
+        ("tick_seconds", "Work at the end of a tick: commit, reply, deliver", counters.tick_seconds),
+        ("late_seconds", "How late the event loop comes to a timer: what everybody waits", counters.late_seconds),
     ):
         yield _histogram(f"roomwire_{name}", what, histogram)
 

@@ -19,7 +19,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from reference_server.core.hub import Hub
-from reference_server.metrics import families as metrics
+from reference_server.metrics import families
 from reference_server.net.sockets import ListenError, reason_not_to_listen
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ AT_ONCE = 8
 """How many questions are answered at once: each holds a descriptor, and somebody else needs those."""
 
 
-class Monitor(Collector):
+class MetricsServer(Collector):
     """Answers questions about the server that `loop` runs. Raises ListenError."""
 
     def __init__(self, hub: Hub, loop: asyncio.AbstractEventLoop, host: str, port: int) -> None:
@@ -52,7 +52,7 @@ class Monitor(Collector):
         except (OSError, OverflowError, UnicodeError) as error:
             raise ListenError(f"cannot listen on {host}:{port}: {reason_not_to_listen(error)}") from None
         self.address = "{}:{}".format(*self._server.server_address[:2])
-        Thread(target=self._server.serve_forever, name="monitor", daemon=True).start()
+        Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 
     def close(self) -> None:
         """Listen no more."""
@@ -63,7 +63,7 @@ class Monitor(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """`prometheus_client` asks. Raises TimeoutError if the event loop is stuck."""
-        return metrics.families(self._ask(metrics.survey(self._hub)))
+        return families.families(self._ask(families.survey(self._hub)))
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: `prometheus_client` would ask the loop when this collector is registered."""

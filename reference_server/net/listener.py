@@ -76,7 +76,7 @@ class Listener:
     def _timed_flush(self) -> None:
         begun = time.perf_counter()
         self.hub.flush()
-        self.hub.tally.tick_seconds.observe(time.perf_counter() - begun)
+        self.hub.counters.tick_seconds.observe(time.perf_counter() - begun)
 
     def _post(self, callback: Callable[[], None]) -> None:
         try:
@@ -139,7 +139,7 @@ class Listener:
         now, due = self._loop.time(), self._sweep_at
         self._sweep_at = now + self._sweep_seconds
         self._loop.call_at(self._sweep_at, self._sweep)  # first: there is no time-out without it
-        self.hub.tally.late_seconds.observe(max(0.0, now - due))
+        self.hub.counters.late_seconds.observe(max(0.0, now - due))
         if not self._sweeping:
             self._go_on(self.hub.sweep())
 

@@ -29,7 +29,7 @@ from protocol.frames import Frame, Unknown
 from protocol.registry import MAGIC, PREFACE_SIZE
 from protocol.server import ServerConnection
 from reference_server.config import Config
-from reference_server.core import retention as caretaker
+from reference_server.core import retention
 from reference_server.net.listener import Listener
 from reference_server.store.base import Retention
 from reference_server.store.memory import MemoryStore
@@ -243,7 +243,7 @@ def altered(broken: Broken) -> Iterator[None]:
         return of(conn).say(send(conn, now))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(caretaker, "INTERVAL_SECONDS", 0.1)
+        patch.setattr(retention, "INTERVAL_SECONDS", 0.1)
         if broken.says or broken.hears or broken.batch or broken.preface or broken.make is not Alteration:
             patch.setattr(ServerConnection, "receive_data", receive_data)
             patch.setattr(ServerConnection, "data_to_send", data_to_send)

@@ -124,7 +124,7 @@ def test_a_client_that_is_refused_comes_back(monkeypatch: pytest.MonkeyPatch) ->
     async def test(server: Server, ada: RawClient) -> None:
         client = Client("127.0.0.1", server.port, name="Ada", password=PASSWORDS["Ada"], patient=True)
         coming_in = asyncio.create_task(client.__aenter__())
-        await asyncio.to_thread(server.until, lambda: bool(server.hub.tally.errors["HELLO", "SERVER_FULL"]))
+        await asyncio.to_thread(server.until, lambda: bool(server.hub.counters.errors["HELLO", "SERVER_FULL"]))
         assert not coming_in.done()
         ada.socket.close()
         async with asyncio.timeout(60):  # not a measure of anything: a hanging test has to end

@@ -304,11 +304,11 @@ def test_time_goes_on_after_a_fault() -> None:
     with serving(preface_ms=300) as server, RawClient(server.port, hello=False) as silent:
 
         def fault(now: float) -> None:
-            server.hub.caretaker.sweep = sweep  # type: ignore[method-assign]
+            server.hub.retention.sweep = sweep  # type: ignore[method-assign]
             raise ZeroDivisionError
 
-        sweep = server.hub.caretaker.sweep
-        server.run(lambda: setattr(server.hub.caretaker, "sweep", fault))
+        sweep = server.hub.retention.sweep
+        server.run(lambda: setattr(server.hub.retention, "sweep", fault))
         assert silent.octets(1) == b""
         assert server.faults
         assert "ZeroDivisionError" in server.faults.pop()

@@ -16,10 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from protocol.frames import Ack, Error, Goaway, Message
 from protocol.registry import Code
-from reference_server.core.counters import Histogram, Tally
+from reference_server.core.counters import Counters, Histogram
 from reference_server.core.hub import Hub
-from reference_server.metrics import families as metrics
-from reference_server.metrics import http as monitor
+from reference_server.metrics import families, http
 from tests.server.test_process import Child, command, refused, running
 from tests.support.raw_client import PATIENCE, RawClient
 
@@ -123,9 +122,9 @@ def hub_like(**values: object) -> Hub:
 
 
 def test_health_of_a_server_that_failed_or_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(monitor, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(http, "PATIENCE_SECONDS", 0.05)
     loop = asyncio.new_event_loop()
-    watcher = monitor.Monitor(hub_like(health="failed"), loop, "127.0.0.1", 0)
+    watcher = http.MetricsServer(hub_like(health="failed"), loop, "127.0.0.1", 0)
     try:
         assert get(watcher.address, "/healthz") == (503, "stuck\n")
         assert get(watcher.address, "/metrics") == (503, "stuck\n")
@@ -154,7 +153,7 @@ def test_other_paths_methods_and_rubbish() -> None:
 def test_whoever_holds_many_questions_open_holds_few_descriptors() -> None:
     with watched("--memory") as (_, address):
         host, port = address.split(":")
-        held = [socket.create_connection((host, int(port)), timeout=PATIENCE) for _ in range(monitor.AT_ONCE + 1)]
+        held = [socket.create_connection((host, int(port)), timeout=PATIENCE) for _ in range(http.AT_ONCE + 1)]
         try:
             assert held[-1].recv(1) == b""
         finally:
@@ -181,7 +180,7 @@ def test_nobody_listens_unless_it_was_asked_for() -> None:
 
 
 def test_a_survey_of_many_members_lets_others_work_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "AT_ONCE", 10)
+    monkeypatch.setattr(families, "AT_ONCE", 10)
     rooms = {
         str(n): SimpleNamespace(
             log=SimpleNamespace(head=5), delivered=1, members={m: SimpleNamespace(cursor=m) for m in range(4)}
@@ -189,9 +188,9 @@ def test_a_survey_of_many_members_lets_others_work_in_between(monkeypatch: pytes
         for n in range(10)
     }
 
-    async def run() -> tuple[metrics.Survey, int]:
+    async def run() -> tuple[families.Survey, int]:
         turns = 0
-        task = asyncio.ensure_future(metrics.survey(hub_like(rooms=rooms, tally=Tally())))
+        task = asyncio.ensure_future(families.survey(hub_like(rooms=rooms, counters=Counters())))
         while not task.done():
             turns += 1
             await asyncio.sleep(0)
@@ -211,9 +210,9 @@ def test_a_histogram_counts_up_to_its_bounds() -> None:
 
 
 def test_a_peers_own_numbers_are_one_label() -> None:
-    tally = Tally()
+    counters = Counters()
     for code in range(1000, 2000):
-        tally.goaway("client", code)
-        tally.error(code, Code.UNKNOWN_REQUEST)
-    assert tally.goaways == {("client", "UNKNOWN"): 1000}
-    assert tally.errors == {("UNKNOWN", "UNKNOWN_REQUEST"): 1000}
+        counters.goaway("client", code)
+        counters.error(code, Code.UNKNOWN_REQUEST)
+    assert counters.goaways == {("client", "UNKNOWN"): 1000}
+    assert counters.errors == {("UNKNOWN", "UNKNOWN_REQUEST"): 1000}

@@ -279,7 +279,7 @@ def test_client_trusts_no_other_certificate(files: Path, tmp_path: Path) -> None
         with serving(**_served_by(tmp_path, authority, leaf)) as server:
             with pytest.raises(Unreachable, match=said):
                 asyncio.run(_connected(server.port, tls=client_context(tmp_path / "ca.pem")))
-            assert not server.run(lambda: server.hub.tally.accepted)
+            assert not server.run(lambda: server.hub.counters.accepted)
     with serving(**settings(files)) as server, pytest.raises(Unreachable, match="not to be trusted"):
         asyncio.run(_connected(server.port, tls=client_context(tmp_path / "ca.pem")))
 

@@ -160,6 +160,6 @@ class Handshake:
         log.info("client connected", extra=extra)
 
     def _refuse(self, peer: Peer, code: Code, text: str, retry_ms: int = 0, fields: tuple[Field, ...] = ()) -> None:
-        self._hub.tally.error(FrameType.HELLO, code)
+        self._hub.counters.error(FrameType.HELLO, code)
         peer.conn.refuse(code, self._hub.now, retry_ms=retry_ms, text=text, fields=fields)
         log.info("client refused", extra={"peer": peer.address, "code": code.name, "text": text})

@@ -104,5 +104,5 @@ class Joiner:
         )  # fmt: skip
         if wants_roster and not room.quiet:
             peer.write_stream(room.roster())
-        self._hub.tally.joins += 1
+        self._hub.counters.joins += 1
         self._hub.room_changed(room)

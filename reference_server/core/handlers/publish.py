@@ -58,7 +58,7 @@ class Publisher:
                 if known.digest != digest:
                     return self._error(publish, Code.ID_CONFLICT, "the id belongs to another message")  # RW-DEDUPE-2
                 member.refused = False
-                hub.tally.repeats += 1
+                hub.counters.repeats += 1
                 return Pending(publish.request, member, known.seq, known.time_ms, Flag.DUPLICATE, None)
             age_ms = now_ms - int.from_bytes(publish.id[:6], "big")
             if age_ms > config.dedupe_ms or age_ms < -AHEAD_MS:  # RW-ID-2
@@ -92,5 +92,5 @@ class Publisher:
         return _new(Pending, (publish.request, member, seq, time_ms, 0, None))
 
     def _error(self, publish: Publish, code: Code, text: str, retry_ms: int = 0) -> Error:
-        self._hub.tally.error(FrameType.PUBLISH, code)
+        self._hub.counters.error(FrameType.PUBLISH, code)
         return error_frame(code, publish.request, publish.room, retry_ms=retry_ms, text=text)
