@@ -48,7 +48,7 @@ class ServerConnection(Connection):
     final reply through `send`, in the order of the events. `events` yields no further request while `window` of them
     are unanswered; call `events` again after answering.
 
-    `allowance` is how many more frames are looked at: PING, PONG and what is ignored take 1 from it each, and so do
+    `credit` is how many more frames are looked at: PING, PONG and what is ignored take 1 from it each, and so do
     DROPPED of those that follow a GOAWAY. Whoever has others to serve sets it, takes from it what an event is worth,
     and calls `events` again when he has raised it.
     `unread` is whether `events` stopped before it had looked at all octets: until it has, no more of them are wanted,
@@ -68,7 +68,7 @@ class ServerConnection(Connection):
         "_reading",
         "_step_due",
         "_times",
-        "allowance",
+        "credit",
         "unread",
         "window",
     )
@@ -88,7 +88,7 @@ class ServerConnection(Connection):
         self._comeback = (0, 0)  # retry_ms and jitter_ms of a drain
         self._peer_left = False
         self.window = 0
-        self.allowance = sys.maxsize
+        self.credit = sys.maxsize
         self.unread = False
 
     # --- receiving
@@ -145,20 +145,20 @@ class ServerConnection(Connection):
                 yield ConnectionTerminated(error.code, False, str(error))
                 break
             if event is None:
-                self.allowance -= 1
+                self.credit -= 1
             else:
                 yield event
         self.unread = True
         if self.state == "CLOSING" and not self._deaf:
-            dropped = self._drop_input(DROPPED * self.allowance)
-            self.allowance -= -(-dropped // DROPPED)
+            dropped = self._drop_input(DROPPED * self.credit)
+            self.credit -= -(-dropped // DROPPED)
 
     @property
     def wants_data(self) -> bool:
         """Whether octets that arrive now would be looked at."""
         # RW-CLOSE-5: in CLOSING also what is dropped is read, or the transport is reset and the GOAWAY lost with it.
         if self.state == "CLOSING":
-            return not self._peer_left and self.allowance > 0
+            return not self._peer_left and self.credit > 0
         return self._may_read() and not self.unread
 
     def _may_read(self) -> bool:
@@ -167,9 +167,9 @@ class ServerConnection(Connection):
         if self._preface is not None:
             return True
         if self.state in ("OPEN", "DRAINING"):
-            return len(self._outstanding) < self.window and self.allowance > 0  # RW-REQUEST-6, RW-PING-4
+            return len(self._outstanding) < self.window and self.credit > 0  # RW-REQUEST-6, RW-PING-4
         # HELLO and AUTH are answered before what follows them is read: slicing makes no difference (RW-FRAME-4).
-        return self.state in ("WAIT_HELLO", "AUTHENTICATING") and not self._step_due and self.allowance > 0
+        return self.state in ("WAIT_HELLO", "AUTHENTICATING") and not self._step_due and self.credit > 0
 
     def _interpret(self, raw: RawFrame) -> ServerEvent | None:
         # RW-CHECK-1: length (the reader), state, type, header, structure, fields, values (decode).

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from itertools import islice
 
 from protocol.registry import Code
 from reference_server.accounts import Accounts
 from reference_server.config import Config
 from reference_server.core.handlers import Requests
 from reference_server.core.limits import Spent
-from reference_server.core.peer import TALK, Link, Peer
+from reference_server.core.peer import Link, Peer
 from reference_server.core.retention import RetentionSweeper
 from reference_server.core.state import Context, Host
 from reference_server.store.base import Store
@@ -26,14 +25,6 @@ REFUSED_AT_ONCE = 32
 """How many connections beyond the caps may be there to be told so."""
 
 DRAIN_RETRY_MS = 1_000
-
-TURN_SECONDS = 0.001
-"""How long those that had enough of a tick wait until they go on. So a flood leaves some of the processor to others and
-to the thread that commits."""
-
-TURN_FRAMES = 256
-"""How many frames are taken up then, of all of them. A publish waits for some three ticks, and this must not make them
-long: it is worth less than a millisecond."""
 
 SWEPT_AT_ONCE = 256
 """How many peers are looked at without a pause: a fraction of a millisecond."""
@@ -77,7 +68,7 @@ class Hub(Context):
         self.peers.discard(peer)
         self._refused -= peer.full
         self.waiting.discard(peer)
-        self.turns.pop(peer, None)
+        self.ready_queue.discard(peer)
         self.requests.gone(peer)
         spent = Spent(peer.publish_bucket, peer.join_bucket, peer.history_bucket)
         self.addresses.disconnect(peer.address, spent, self.now)
@@ -114,15 +105,9 @@ class Hub(Context):
         self._flush_rooms()
         self._write_out()
 
-    def give_turns(self) -> None:
-        """Let some of those go on that had enough of an earlier tick, the longest waiting first."""
-        self._turns_scheduled = False
-        served = tuple(islice(self.turns, TURN_FRAMES // TALK))
-        for peer in served:
-            del self.turns[peer]
-            peer.take_turn(TURN_FRAMES // len(served))
-        if self.turns:
-            self._schedule_turns()
+    def give_credit(self) -> None:
+        """Let some of the peers go on that used up their credit in an earlier tick."""
+        self.ready_queue.give_credit()
 
     def _committed(self, appended: set[str], count: int, begun: float) -> None:
         """What was appended up to some tick is stable now: ACKs first (RW-PROMISE-11), then the streams."""

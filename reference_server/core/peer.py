@@ -18,6 +18,7 @@ from protocol.events import ConnectionTerminated, RequestRefused, ServerEvent
 from protocol.frames import Auth, Error, Hello, History, Join, Leave, Ok, Publish, Stop
 from protocol.registry import Code, Flag, FrameType, PresenceKind
 from protocol.server import ServerConnection
+from reference_server.core.credit import FRAMES_PER_TICK, REPEAT_COST, REQUEST_COST
 from reference_server.core.limits import TokenBucket
 from reference_server.core.room import READS_AT_ONCE, Member, Room
 from reference_server.core.state import Context
@@ -26,12 +27,6 @@ log = logging.getLogger("roomwire.server")
 
 NO_EXTENSIONS: frozenset[str] = frozenset()
 """One empty set for all connections."""
-
-TALK = 8
-"""How many frames that are no requests are taken up of one client in a tick: then it waits for its turn."""
-
-REQUEST = 4
-"""For how many of those a request counts, accepted publishes aside."""
 
 STREAM_OCTETS = 256 * 1024
 """How much of all its rooms' streams one client is handed in a tick, about."""
@@ -137,7 +132,7 @@ class Peer:
         self.link = link
         self.address = address
         self.conn = ServerConnection(hub.now, hub.times)
-        self.conn.allowance = TALK
+        self.conn.credit = FRAMES_PER_TICK
         self.full = full  # the server has no room for this connection (RW-CONN-3)
         self.name = ""
         self.account = ""  # the key of a verified name
@@ -229,17 +224,17 @@ class Peer:
         if self.output_pending:
             self.output_pending = False
             self._rooms_changed()
-        if self._when_taken is not None and self.conn.allowance > 0:
+        if self._when_taken is not None and self.conn.credit > 0:
             taken, self._when_taken = self._when_taken, None
             taken()
-        if self.conn.allowance > 0:
-            self.conn.allowance = TALK
+        if self.conn.credit > 0:
+            self.conn.credit = FRAMES_PER_TICK
         else:
-            self.hub.wait_for_turn(self)
+            self.hub.ready_queue.add(self)
 
-    def take_turn(self, frames: int) -> None:
-        """Take up what it said beyond what one client may in a tick, or go on with what it is told."""
-        self.conn.allowance = frames
+    def give_credit(self, frames: int) -> None:
+        """Go on with what exceeded the credit of a tick, of what the client said or of what it is told."""
+        self.conn.credit = frames
         self.hub.waiting.add(self)
         self.hub.touched(self)
 
@@ -305,7 +300,7 @@ class Peer:
         member = self.memberships.get(publish.room)
         outcome = self._handlers.publish(self, member, publish, now)
         if isinstance(outcome, Error):
-            self.conn.allowance -= REQUEST
+            self.conn.credit -= REQUEST_COST
             if member is not None:
                 member.refused = True
             if not self._pending:
@@ -313,7 +308,7 @@ class Peer:
                 return
             outcome = Pending(publish.request, None, 0, 0, 0, outcome)
         elif outcome.flags & Flag.DUPLICATE:
-            self.conn.allowance -= 1  # no rate bounds repeats
+            self.conn.credit -= REPEAT_COST
         if self._pending is None:
             self._pending = deque()
         self._pending.append(outcome)
@@ -350,7 +345,7 @@ class Peer:
         backlog, now = self._backlog, self.hub.now
         if backlog and self.closing:
             backlog.clear()
-        while backlog and not self._executing and not self.gone and self.conn.allowance > 0:
+        while backlog and not self._executing and not self.gone and self.conn.credit > 0:
             if isinstance(backlog[0], Publish):
                 self._publish(backlog.popleft(), now)  # type: ignore[arg-type]
             elif self._pending:
@@ -362,7 +357,7 @@ class Peer:
         self.hub.touched(self)
 
     def _execute(self, event: ServerEvent) -> None:
-        self.conn.allowance -= REQUEST
+        self.conn.credit -= REQUEST_COST
         match event:
             case RequestRefused():
                 member = self.memberships.get(event.room)

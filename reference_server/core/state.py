@@ -10,6 +10,7 @@ from reference_server.accounts import Accounts
 from reference_server.config import Config
 from reference_server.core.clock import ServerClock
 from reference_server.core.counters import Counters
+from reference_server.core.credit import ReadyQueue
 from reference_server.core.limits import AddressBook, Rates
 from reference_server.core.room import Room
 from reference_server.store.base import Log, Store
@@ -24,8 +25,8 @@ class Host(Protocol):
     def schedule_flush(self) -> None:
         """Have `Hub.flush` called at the end of this tick."""
 
-    def schedule_turns(self) -> None:
-        """Have `Hub.give_turns` called in TURN_SECONDS."""
+    def schedule_credit(self) -> None:
+        """Have `Hub.give_credit` called in `credit.ROUND_SECONDS`."""
 
     def drain(self) -> None:
         """Begin to end (section 8.6)."""
@@ -40,8 +41,8 @@ class Writer(Protocol):
     def write_out(self, now: float) -> None:
         """Hand the transport what this tick made."""
 
-    def take_turn(self, frames: int) -> None:
-        """Go on with what was too much for one tick."""
+    def give_credit(self, frames: int) -> None:
+        """Go on with what exceeded the credit of a tick, up to this many frames."""
 
 
 class Context:
@@ -72,12 +73,11 @@ class Context:
         self.counters = Counters()
         self.rooms: dict[str, Room] = {}
         self.waiting: set[Writer] = set()  # peers whose next reply waits for a commit, or for its turn
-        self.turns: dict[Writer, None] = {}  # peers that had enough of a tick, in the order of their next turns
+        self.ready_queue = ReadyQueue(host.schedule_credit)
         self._touched: set[Writer] = set()
         self._changed: set[Room] = set()
         self._appended: set[str] = set()  # keys, for a room may be let go and loaded again before the commit is done
         self._scheduled = False
-        self._turns_scheduled = False
         self._next_ref = 0
 
     # --- time and numbers
@@ -125,11 +125,6 @@ class Context:
         if not self._scheduled:
             self._schedule()
 
-    def wait_for_turn(self, peer: Writer) -> None:
-        """The peer has had as much of a tick as one client may."""
-        self.turns[peer] = None
-        self._schedule_turns()
-
     def room_changed(self, room: Room) -> None:
         """Some member of the room may have something to receive."""
         self._changed.add(room)
@@ -141,11 +136,6 @@ class Context:
         self._appended.add(room.key)
         if not self._scheduled:
             self._schedule()
-
-    def _schedule_turns(self) -> None:
-        if not self._turns_scheduled:
-            self._turns_scheduled = True
-            self.host.schedule_turns()
 
     def _schedule(self) -> None:
         if not self._scheduled:

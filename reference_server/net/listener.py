@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 
 from reference_server.accounts import AccountsError, AccountsFile, accounts_path
 from reference_server.config import Config
-from reference_server.core.hub import REFUSED_AT_ONCE, TURN_SECONDS, Hub
+from reference_server.core.credit import ROUND_SECONDS
+from reference_server.core.hub import REFUSED_AT_ONCE, Hub
 from reference_server.net.sockets import ListenError, reason_not_to_listen
 from reference_server.net.tls import TlsError, server_context
 from reference_server.net.transport import PeerProtocol, TlsGate
@@ -70,8 +71,8 @@ class Listener:
         # Runs after the callbacks of all sockets that were readable in this turn of the loop.
         self._loop.call_soon(self._flush)
 
-    def schedule_turns(self) -> None:
-        self._loop.call_later(TURN_SECONDS, self.hub.give_turns)
+    def schedule_credit(self) -> None:
+        self._loop.call_later(ROUND_SECONDS, self.hub.give_credit)
 
     def _timed_flush(self) -> None:
         begun = time.perf_counter()

@@ -8,8 +8,8 @@ from conformance.commands.cases import all_cases
 from protocol.registry import LIMITS
 from reference_server.accounts import ITERATIONS, SHORTEST_PASSWORD
 from reference_server.config import Config
-from reference_server.core.hub import REFUSED_AT_ONCE, TURN_FRAMES
-from reference_server.core.peer import TALK
+from reference_server.core.credit import FRAMES_PER_ROUND, FRAMES_PER_TICK
+from reference_server.core.hub import REFUSED_AT_ONCE
 from reference_server.net.sockets import RESERVED_DESCRIPTORS
 from reference_server.net.transport import HIGH_WATER
 from tests.support.places import ROOT
@@ -18,8 +18,8 @@ TEXT = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 FIXED = {
     "refused at once": REFUSED_AT_ONCE,
     "reserved descriptors": RESERVED_DESCRIPTORS,
-    "talk at once": TALK,
-    "turn": TURN_FRAMES,
+    "talk at once": FRAMES_PER_TICK,
+    "turn": FRAMES_PER_ROUND,
     "high water": HIGH_WATER,
     "password": SHORTEST_PASSWORD,
     "iterations": ITERATIONS,

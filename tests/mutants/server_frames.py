@@ -217,7 +217,12 @@ broken(
 broken("does not say OK", "RW-REQUEST-2", says=of(Ok, never))
 broken("answers twice", "RW-REQUEST-2", says=lambda a, f: [f, f] if isinstance(f, Ack) else [f])
 broken("answers LEAVE first", "RW-REQUEST-3", batch=lambda a, said: sorted(said, key=lambda f: not isinstance(f, Ok)))
-broken("mixes replies", "RW-REQUEST-4", batch=_later(Message, Ack), patch=lambda p: p.setattr(peer, "TALK", 10_000))
+broken(
+    "mixes replies",
+    "RW-REQUEST-4",
+    batch=_later(Message, Ack),
+    patch=lambda p: p.setattr(peer, "FRAMES_PER_TICK", 10_000),
+)
 broken("punishes many requests", "RW-REQUEST-6", "RW-REQUEST-2", hears=_overrun)
 broken("forbids unknown requests", "RW-TYPE-1", "RW-EXT-1", says=recoded({Code.UNKNOWN_REQUEST: Code.FORBIDDEN}))
 broken(

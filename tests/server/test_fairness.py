@@ -22,8 +22,8 @@ from protocol.frames import (
 from protocol.framing import FrameReader
 from protocol.registry import Code
 from protocol.server import DROPPED
-from reference_server.core.handlers.history import MESSAGE, READ_AT_ONCE, _Reading
-from reference_server.core.peer import REQUEST, TALK
+from reference_server.core.credit import FRAMES_PER_ROUND, FRAMES_PER_TICK, MESSAGE_COST, REQUEST_COST, ReadyQueue
+from reference_server.core.handlers.history import READ_AT_ONCE, _Reading
 from reference_server.store.base import Log, Record, Retention
 from reference_server.store.memory import MemoryStore
 from tests.support.raw_client import PREFACE, RawClient
@@ -56,35 +56,74 @@ def test_a_flood_is_taken_up_in_turns_with_the_others(frame: Frame | Unknown) ->
                 peer.receive(octets, server.hub.now)
             return [peer.conn._reader.buffered for peer in peers]
 
-        at_most = TALK // (REQUEST if frame.request else 1)
+        at_most = FRAMES_PER_TICK // (REQUEST_COST if frame.request else 1)
         assert server.run(at_once) == [(count - at_most) * len(encode(frame)), 0]
         other.expect(Pong)
         flooder.send(Ping(b"the last"))
         flooder.expect(Pong, lambda pong: pong.opaque == b"the last")
 
 
-def test_turns_are_due_once_whoever_comes_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else those who flood, leave and come back would make time go faster."""
+class Client:
+    """A peer that counts the credit it is given, and uses it up at once while it has more to say."""
+
+    def __init__(self, queue: ReadyQueue, rounds: int) -> None:
+        self.queue, self.rounds, self.given = queue, rounds, list[int]()
+
+    def give_credit(self, frames: int) -> None:
+        self.given.append(frames)
+        if len(self.given) < self.rounds:
+            self.queue.add(self)
+
+
+def test_one_round_is_due_whoever_comes_and_goes() -> None:
+    """Otherwise clients that flood, leave and come back would make time go faster."""
+    due: list[int] = []
+    queue = ReadyQueue(lambda: due.append(1))
+    client = Client(queue, 1)
+    for _ in range(3):
+        queue.add(client)
+        queue.discard(client)
+    queue.add(client)
+    assert len(due) == 1
+    queue.give_credit()
+    assert client.given == [FRAMES_PER_ROUND]
+    queue.add(client)
+    assert len(due) == 2
+
+
+def test_a_round_goes_to_those_that_waited_longest() -> None:
+    due: list[int] = []
+    queue = ReadyQueue(lambda: due.append(1))
+    share = FRAMES_PER_ROUND // FRAMES_PER_TICK
+    clients = [Client(queue, 2) for _ in range(share + 1)]
+    for client in clients:
+        queue.add(client)
+    queue.give_credit()
+    assert [client.given for client in clients] == [[FRAMES_PER_TICK]] * share + [[]]
+    queue.give_credit()
+    assert [len(client.given) for client in clients] == [2] * (share - 1) + [1, 1]
+    queue.give_credit()
+    assert [len(client.given) for client in clients] == [2] * (share + 1)
+    assert len(due) == 3  # one when the first peer came, one after each round that left peers waiting
+
+
+def test_a_peer_that_is_gone_gets_no_credit() -> None:
     with serving() as server, RawClient(server.port) as raw:
-        peer, hub, due = peer_of(server, raw), server.hub, []
+        peer = peer_of(server, raw)
 
-        def waits_and_goes() -> tuple[int, int]:
-            monkeypatch.setattr(hub.host, "schedule_turns", lambda: due.append(1))
-            for _ in range(3):
-                hub.wait_for_turn(peer)
-                hub.turns.pop(peer)
-            hub.wait_for_turn(peer)
-            first = len(due)
-            hub.give_turns()
-            hub.wait_for_turn(peer)
-            return first, len(due)
+        def leaves_while_it_waits() -> int:
+            server.hub.ready_queue.add(peer)
+            peer.lost(server.hub.now)
+            before = peer.conn.credit = 0
+            server.hub.give_credit()
+            return peer.conn.credit - before
 
-        assert server.run(waits_and_goes) == (1, 2)
+        assert server.run(leaves_while_it_waits) == 0
 
 
 def test_a_long_answer_is_told_in_turns_with_the_others() -> None:
     """RW-LAG-1, RW-REQUEST-4: whoever asks for many messages has a few of them in each turn."""
-    count = 5 * TALK
+    count = 5 * FRAMES_PER_TICK
     with serving(**UNLIMITED) as server, RawClient(server.port) as reader, RawClient(server.port) as other:
         fill(server, "hall", count, 100)
         ref = reader.join("hall").room
@@ -96,7 +135,7 @@ def test_a_long_answer_is_told_in_turns_with_the_others() -> None:
             made.feed(b"".join(peer.conn._out))
             return sum(1 for _ in iter(made.next_frame, None))
 
-        assert server.run(at_once) == (TALK - REQUEST) // MESSAGE
+        assert server.run(at_once) == (FRAMES_PER_TICK - REQUEST_COST) // MESSAGE_COST
         other.send(Ping(bytes(8)))
         other.expect(Pong)
         seqs = [reader.expect(Message, lambda message: message.request == history.request).seq for _ in range(count)]
@@ -117,7 +156,7 @@ def test_a_flood_before_hello_is_taken_up_in_turns() -> None:
             peer.receive(PREFACE + IGNORED * 1_000, server.hub.now)
             return peer.conn._reader.buffered
 
-        assert server.run(at_once) == (1_000 - TALK) * len(IGNORED)
+        assert server.run(at_once) == (1_000 - FRAMES_PER_TICK) * len(IGNORED)
         raw.octets(8)
         raw.send(Hello("ada", "ANONYMOUS", b"", request=1))
         raw.expect(Welcome)
@@ -130,12 +169,12 @@ def test_what_is_dropped_after_goaway_is_dropped_in_turns() -> None:
 
         def at_once() -> int:
             peer.receive(b"\xff\xff\xff\xff" + bytes(12), server.hub.now)
-            return peer.conn.allowance
+            return peer.conn.credit
 
         def then() -> int:
             peer.conn._reader = FrameReader(2**16)  # as if the failure had left it in step
             peer.conn._deaf = False
-            left = peer.conn.allowance
+            left = peer.conn.credit
             peer.receive(IGNORED * 1_000, server.hub.now)
             return 1_000 - peer.conn._reader.buffered // len(IGNORED) - DROPPED * left
 
@@ -155,7 +194,7 @@ def test_repeats_are_taken_up_in_turns() -> None:
             peer.receive(octets * 100, server.hub.now)
             return peer.conn._reader.buffered
 
-        assert server.run(at_once) == (100 - TALK) * len(octets)
+        assert server.run(at_once) == (100 - FRAMES_PER_TICK) * len(octets)
         for _ in range(100):
             raw.expect(Ack)
 

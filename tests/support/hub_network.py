@@ -159,8 +159,8 @@ class _Host:
     def schedule_flush(self) -> None:
         self._network.schedule_flush()
 
-    def schedule_turns(self) -> None:
-        self._network.schedule_turns()
+    def schedule_credit(self) -> None:
+        self._network.schedule_credit()
 
     def drain(self) -> None:
         self._network.drain()
@@ -191,7 +191,7 @@ class HubNetwork:
         self.wires: set[HubWire] = set()
         self.resumed: list[HubWire] = []
         self.hub: Hub | None = None
-        self._due = self._turns_due = False
+        self._due = self._credit_due = False
         self._drained_at = 0.0
         self._random = Random(seed)
         self._store: MemoryStore | None = None
@@ -215,17 +215,17 @@ class HubNetwork:
         """Has `tick` end a tick."""
         self._due = True
 
-    def schedule_turns(self) -> None:
-        """Has `tick` give turns."""
-        self._turns_due = True
+    def schedule_credit(self) -> None:
+        """Has `tick` give credit."""
+        self._credit_due = True
 
     def tick(self) -> None:
         """Ends ticks until nothing is left to be done."""
         assert self.hub is not None
-        while self._due or self._turns_due or self.resumed:
-            if self._turns_due:
-                self._turns_due = False
-                self.hub.give_turns()
+        while self._due or self._credit_due or self.resumed:
+            if self._credit_due:
+                self._credit_due = False
+                self.hub.give_credit()
             if self._due:
                 self._due = False
                 self.hub.flush()
@@ -271,7 +271,7 @@ class HubNetwork:
                 wire._closed = True
                 wire.peer.lost(self.time)
         self.wires.clear()
-        self._due = self._turns_due = False
+        self._due = self._credit_due = False
 
     def drain(self) -> bool:
         assert self.hub is not None

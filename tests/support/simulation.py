@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from reference_client import events
 from reference_client.session.session import Session
 from reference_server.config import Config
-from reference_server.core.hub import TURN_SECONDS, Hub
+from reference_server.core.credit import ROUND_SECONDS
+from reference_server.core.hub import Hub
 from reference_server.core.peer import Peer
 from reference_server.store.base import Entry, Known, Log, Record, Retention, epoch_of
 from reference_server.store.id_index import IdIndex
@@ -355,9 +356,9 @@ class World:
         hub = self.hub
         self.after(0.0, lambda: hub.flush() if hub is not None and hub is self.hub else None)
 
-    def schedule_turns(self) -> None:
+    def schedule_credit(self) -> None:
         hub = self.hub
-        self.after(TURN_SECONDS, lambda: hub.give_turns() if hub is not None and hub is self.hub else None)
+        self.after(ROUND_SECONDS, lambda: hub.give_credit() if hub is not None and hub is self.hub else None)
 
     def at(self, time: float, call: Callable[[], None]) -> None:
         self._count += 1
@@ -452,8 +453,8 @@ class _Clock:
     def schedule_flush(self) -> None:
         self._world.schedule_flush()
 
-    def schedule_turns(self) -> None:
-        self._world.schedule_turns()
+    def schedule_credit(self) -> None:
+        self._world.schedule_credit()
 
     def drain(self) -> None:
         self._world.drain()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from protocol.frames import History, HistoryEnd
 from protocol.registry import Code, Flag
+from reference_server.core.credit import MESSAGE_COST
 from reference_server.core.limits import TokenBucket
 from reference_server.core.messages import message_octets
 from reference_server.core.peer import Peer
@@ -15,9 +16,6 @@ from reference_server.store.base import Log, Record
 
 READ_AT_ONCE = 128
 """How many messages are read at once: the store's thread and ours share one interpreter."""
-
-MESSAGE = 2
-"""For how many frames of a client's turn a message counts: it is read from the store as well."""
 
 
 class Historian:
@@ -82,8 +80,8 @@ class _Answer:
         peer, records = self._peer, self._records
         if not peer.closing:
             conn, ref, request = peer.conn, self._history.room, self._history.request
-            count = min(len(records), max(1, conn.allowance // MESSAGE))
-            conn.allowance -= count * MESSAGE
+            count = min(len(records), max(1, conn.credit // MESSAGE_COST))
+            conn.credit -= count * MESSAGE_COST
             if count:
                 octets = [message_octets(records.popleft(), ref, request) for _ in range(count)]
                 conn.send_part(request, b"".join(octets))
