@@ -10,10 +10,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import compare, page, peers, profiling, report, runs
-from benchmarks.bars import judge
+from benchmarks import profiling, runs
 from benchmarks.figures import Figure, Results
-from benchmarks.generator import LoadFailed
+from benchmarks.loadgen.generator import LoadFailed
+from benchmarks.report import compare, page, tables
+from benchmarks.report.bars import judge
+from benchmarks.servers import peers
 from benchmarks.settings import environment
 
 EXAMPLES = """\
@@ -98,10 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine: dict[str, str] = {}
     status = 0
     try:
-        before = report.read(options.compare, old) if options.compare else {}
+        before = tables.read(options.compare, old) if options.compare else {}
         for file in options.earlier or ():
-            machine |= report.read(file, results)
-    except report.Unreadable as error:
+            machine |= tables.read(file, results)
+    except tables.Unreadable as error:
         top.error(str(error))
     if not options.earlier:
         machine = environment(options.directory) | peers.versions()
@@ -138,13 +140,13 @@ def _tell(options: argparse.Namespace, results: Results, machine: dict[str, str]
     console = Console()
     changes = None if old is None else list(compare.changes(old, results))
     if options.json:
-        report.write(results, machine, options.json)
+        tables.write(results, machine, options.json)
     if options.report:
         options.report.write_text(page.html(results, machine, changes), encoding="utf-8")
     if options.plot and (svg := page.ratios(results)):
         options.plot.write_text(svg, encoding="utf-8")
     print(", ".join(f"{name}: {value}" for name, value in machine.items()))
-    report.show(results, console)
-    report.show_bars(judge(results), console)
+    tables.show(results, console)
+    tables.show_bars(judge(results), console)
     if changes is not None:
-        report.show_changes(changes, console)
+        tables.show_changes(changes, console)

@@ -18,10 +18,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import generator, traffic
-from benchmarks.generator import Generator, Load, LoadFailed
-from benchmarks.settings import Settings
-from benchmarks.targets import MEMORY, SQLITE, Running, ServerFailed, Target, serve
+from benchmarks.loadgen.generator import Generator, Load, LoadFailed
+from benchmarks.servers.targets import MEMORY, SQLITE, Running, ServerFailed, Target, serve
+from benchmarks.settings import Settings, compiler
+from benchmarks.workloads import traffic
 
 SHAPES = {shape.name: shape for shape in (traffic.BURST, traffic.ROOMS, traffic.CROWD, traffic.SINGLE, traffic.DURABLE)}
 TARGETS = {"memory": MEMORY, "sqlite": SQLITE}
@@ -168,7 +168,7 @@ def main(argv: Sequence[str]) -> int:
     settings = Settings(options.seconds, 1, 1_000, Path(tempfile.gettempdir()))
     console = Console()
     try:
-        if generator.compiler() is None:
+        if compiler() is None:
             raise LoadFailed("no C compiler (cc, or $CC, on Linux)")
         with Console(stderr=True).status(f"{shape.text}: without, then with samples"):
             load, samples = profile(shape, target, settings)

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from benchmarks import codec, durable, generator, growth, idle, latency, peers, stalled, traffic
 from benchmarks.figures import Figure
-from benchmarks.generator import Generator, LoadFailed
-from benchmarks.settings import Settings, cores, possible
-from benchmarks.targets import ServerFailed
+from benchmarks.loadgen.generator import Generator, LoadFailed
+from benchmarks.servers import peers
+from benchmarks.servers.targets import ServerFailed
+from benchmarks.settings import Settings, compiler, cores, possible
+from benchmarks.workloads import codec, durable, growth, idle, latency, stalled, traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def run(names: Sequence[str], settings: Settings, progress: Callable[[str], None
     Raises LoadFailed if the load generator cannot be made.
     """
     loaded = [benchmark for benchmark in LOADED if benchmark.name in names]
-    if loaded and generator.compiler() is None:
+    if loaded and compiler() is None:
         print(f"skipped, no C compiler (cc, or $CC, on Linux): {' '.join(b.name for b in loaded)}", file=sys.stderr)
     elif loaded:
         yield from _run_loaded(loaded, settings, progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,11 @@ def cores() -> Cores:
     """The first and the last core that this process may use."""
     allowed = sorted(os.sched_getaffinity(0))
     return Cores(allowed[0], allowed[-1])
+
+
+def compiler() -> str | None:
+    """The C compiler: $CC, or cc. None if there is none, or this is no Linux, whose epoll the generator needs."""
+    return shutil.which(os.environ.get("CC") or "cc") if sys.platform == "linux" else None
 
 
 SPARE_DESCRIPTORS = 200

@@ -16,10 +16,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.faults import clock, crash, damage, disk, lazyfs, load, network, storm
-from benchmarks.faults.results import INVARIANTS, Outcome
+from benchmarks.faults.families import clock, crash, damage, disk, lazyfs, load, network, storm
 from benchmarks.faults.soak import CHECKED, Sample, plot, soak
-from benchmarks.faults.stage import Family, Missing, Run
+from benchmarks.faults.stage.results import INVARIANTS, Outcome
+from benchmarks.faults.stage.scene import Family, Missing, Run
 
 _MODULES = (crash, disk, lazyfs, damage, network, clock, load, storm)
 FAMILIES: dict[str, Family] = {family.name: family for module in _MODULES for family in module.FAMILIES}

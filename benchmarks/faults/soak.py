@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.faults.attack import KINDS, attack
-from benchmarks.faults.ledger import Stored, read
-from benchmarks.faults.member import Member
-from benchmarks.faults.network import Plan, Proxy
-from benchmarks.faults.process import Server
-from benchmarks.faults.results import Outcome
-from benchmarks.faults.stage import STORE, Run, Scene
+from benchmarks.faults.stage.attack import KINDS, attack
+from benchmarks.faults.stage.ledger import Stored, read
+from benchmarks.faults.stage.member import Member
+from benchmarks.faults.stage.process import Server
+from benchmarks.faults.stage.proxy import Plan, Proxy
+from benchmarks.faults.stage.results import Outcome
+from benchmarks.faults.stage.scene import STORE, Run, Scene
 
 CHECKED = (*STORE, "memory", "recovery")
 RETAINED = 20_000

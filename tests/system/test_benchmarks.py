@@ -10,32 +10,17 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from benchmarks import (
-    bars,
-    cli,
-    codec,
-    compare,
-    durable,
-    figures,
-    generator,
-    growth,
-    latency,
-    page,
-    peers,
-    plots,
-    profiling,
-    report,
-    runs,
-    stalled,
-    traffic,
-)
+from benchmarks import cli, figures, profiling, runs
 from benchmarks.figures import Figure, Results
-from benchmarks.generator import Generator, LoadFailed
-from benchmarks.settings import Settings
-from benchmarks.targets import MEMORY, SQLITE, Target, serve
+from benchmarks.loadgen.generator import Generator, LoadFailed
+from benchmarks.report import bars, compare, page, plots, tables
+from benchmarks.servers import peers
+from benchmarks.servers.targets import MEMORY, SQLITE, Target, serve
+from benchmarks.settings import Settings, compiler
+from benchmarks.workloads import codec, durable, growth, latency, stalled, traffic
 from protocol.frames import Ack, Message, Publish
 
-needs_compiler = pytest.mark.skipif(generator.compiler() is None, reason="no C compiler for benchmarks/loadgen")
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler for benchmarks/loadgen")
 
 SVG = "{http://www.w3.org/2000/svg}"
 SHAPE = traffic.Shape("tiny", "2 rooms x 5", 2, 5, 2, 4, (MEMORY,))
@@ -121,7 +106,7 @@ def test_a_room_that_is_not_new_is_a_failure(program: Generator, settings: Setti
 def test_without_a_compiler_one_line_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], settings: Settings
 ) -> None:
-    monkeypatch.setattr(generator, "compiler", lambda: None)
+    monkeypatch.setattr(runs, "compiler", lambda: None)
     assert not list(runs.run(["burst", "idle"], settings, lambda _: None))
     assert capsys.readouterr().err == "skipped, no C compiler (cc, or $CC, on Linux): burst idle\n"
 
@@ -145,9 +130,9 @@ def test_report_tells_medians_with_ranges(tmp_path: Path) -> None:
     for value in (3.0, 1.0, 2.0):
         results.add(Figure("group", "workload", "server", figures.CPU, value))
     text = StringIO()
-    report.show(results, Console(file=text))
+    tables.show(results, Console(file=text))
     assert "workload  server  2.000 (1.000 - 3.000)" in text.getvalue()
-    report.write(results, {"python": "3"}, tmp_path / "results.json")
+    tables.write(results, {"python": "3"}, tmp_path / "results.json")
     [series] = json.loads((tmp_path / "results.json").read_text())["series"]
     assert series["values"] == [3.0, 1.0, 2.0]
 
@@ -196,9 +181,9 @@ def test_a_bar_for_a_curve_holds_at_its_worst_point() -> None:
 
 def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
     results = results_of(*against("NATS", 1.0, 3.0, 2.0))
-    report.write(results, {"python": "3"}, tmp_path / "results.json")
+    tables.write(results, {"python": "3"}, tmp_path / "results.json")
     again = Results()
-    assert report.read(tmp_path / "results.json", again) == {"python": "3"}
+    assert tables.read(tmp_path / "results.json", again) == {"python": "3"}
     assert again.groups == results.groups
 
 
@@ -236,7 +221,7 @@ def test_a_page_of_an_earlier_run(tmp_path: Path, capsys: pytest.CaptureFixture[
     hostile = ("<b>group", "<i>workload", "<u>subject", figures.MEMORY, 1.0)
     sizes = ((growth.GROUP, growth.SIZES.text, at, figures.CPU, 2.0) for at in ("16", "65,536"))
     results = results_of(*against("NATS", 1.0), *sizes, hostile)
-    report.write(results, {"python": "3"}, tmp_path / "a.json")
+    tables.write(results, {"python": "3"}, tmp_path / "a.json")
     options = [
         "--report",
         str(tmp_path / "a.html"),

@@ -9,14 +9,16 @@ from random import Random
 
 import pytest
 
-from benchmarks.faults import cli, disk, lazyfs, ledger, soak
-from benchmarks.faults.ledger import Stored
-from benchmarks.faults.member import Acknowledged, Member, Segment, check
-from benchmarks.faults.results import INVARIANTS, Outcome
-from benchmarks.faults.stage import Missing
-from benchmarks.generator import compiler
+from benchmarks.faults import cli, soak
+from benchmarks.faults.families import disk, lazyfs
+from benchmarks.faults.stage import ledger
+from benchmarks.faults.stage.ledger import Stored
+from benchmarks.faults.stage.member import Acknowledged, Member, Segment, check
+from benchmarks.faults.stage.results import INVARIANTS, Outcome
+from benchmarks.faults.stage.scene import Missing
+from benchmarks.settings import compiler
 
-needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler for benchmarks/faults/faultlib.c")
+needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler for benchmarks/faults/stage/faultlib.c")
 NEEDS_LIBRARY = {"power", "full", "clock"}
 
 

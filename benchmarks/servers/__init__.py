@@ -1,0 +1,1 @@
+"""The servers that are measured: Roomwire, and the peers beside it."""

@@ -1,0 +1,89 @@
+"""What a delivery costs as something else grows: members, rooms, connections, messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from benchmarks import figures
+from benchmarks.figures import Figure, Results
+from benchmarks.loadgen.generator import Generator
+from benchmarks.servers.targets import MEMORY, serve
+from benchmarks.settings import Settings, possible
+from benchmarks.workloads.traffic import PAYLOAD, WARMUP_MS
+
+GROUP = "Growth, in memory"
+BASE = 10
+"""Costs are held against those at this point of a curve."""
+
+TEN_TALK = {"rooms": 10, "members": 10, "publishers": 1, "window": 16, "payload": PAYLOAD}
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """`options` of loadgen/main.c, and how many connections there are, at each of `points`."""
+
+    text: str
+    points: tuple[int, ...]
+    options: Callable[[int], dict[str, int]]
+    connections: Callable[[int], int]
+
+
+MEMBERS = Curve(
+    "members of 1 room, 4 publish, window 16",
+    (10, 100, 1_000, 10_000),
+    lambda count: {"rooms": 1, "members": count, "publishers": 4, "window": 16, "payload": PAYLOAD},
+    lambda count: count,
+)
+TALKING = Curve(
+    "rooms x 10, 1 publisher each, window 16",
+    (1, 10, 100, 1_000),
+    lambda count: TEN_TALK | {"rooms": count},
+    lambda count: 10 * count,
+)
+SILENT = Curve(
+    "silent rooms of 1, beside 10 that talk",
+    (10, 100, 1_000, 10_000),
+    lambda count: TEN_TALK | {"extra": count, "extra_rooms": 1},
+    lambda count: count,
+)
+IDLE = Curve(
+    "connections that are idle, beside 10 rooms that talk",
+    (10, 100, 1_000, 10_000),
+    lambda count: TEN_TALK | {"extra": count},
+    lambda count: count,
+)
+SIZES = Curve(
+    "octets of a message, 1 room x 10, 400 publishes/s",
+    (16, 64, 256, 1_024, 4_096, 16_384, 65_536),
+    lambda size: {"rooms": 1, "members": 10, "publishers": 4, "rate": 400, "payload": size},
+    lambda _: 10,
+)
+CURVES = (MEMBERS, TALKING, SILENT, IDLE, SIZES)
+
+
+def run(generator: Generator, settings: Settings) -> Iterator[Figure]:
+    """One pass of each curve, as far as the run and the system allow so many connections."""
+    times = {"warmup_ms": WARMUP_MS, "measure_ms": int(settings.seconds * 1000)}
+    for curve in CURVES:
+        costs = {}
+        for point in curve.points:
+            if curve.connections(point) > settings.connections or not possible(curve.connections(point)):
+                continue
+            with serve(MEMORY, settings) as server:
+                load = generator.load(server, curve.options(point) | times)
+            costs[point] = load.server_cpu / max(load.deliveries, 1) * 1e6
+            yield Figure(GROUP, curve.text, f"{point:,}", figures.CPU, costs[point])
+            yield Figure(GROUP, curve.text, f"{point:,}", figures.DELIVERIES, load.deliveries / load.seconds)
+            yield Figure(GROUP, curve.text, f"{point:,}", figures.WAITED, load.server_waited / load.seconds)
+        for point, cost in costs.items():
+            if BASE in costs:
+                yield Figure(GROUP, curve.text, f"{point:,}", figures.TO_TEN, cost / costs[BASE])
+
+
+def costs(results: Results, curve: Curve) -> dict[int, figures.Series]:
+    """What was measured of a curve: CPU s a million deliveries (so us a delivery), by point."""
+    rows = results.rows(GROUP, curve.text)
+    return {
+        int(subject.replace(",", "")): cells[figures.CPU] for subject, cells in rows.items() if figures.CPU in cells
+    }
