@@ -1,8 +1,4 @@
-"""The command `roomwire-check`.
-
-Exit status: 0 conforms, 1 does not or the baseline is stale, 2 usage, 3 the target cannot be reached or did
-not start, 4 a fault of the suite, 5 nothing was selected or nothing of it applies.
-"""
+"""The command `roomwire-check`: assembles its subcommands. `harness/exit_status.py` has its exit statuses."""
 
 import argparse
 import signal
@@ -42,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status. Raises SystemExit for arguments that argparse refuses."""
     options = _parser().parse_args(argv)
     options.argv = sys.argv[1:] if argv is None else list(argv)
-    if argv is None:  # a job that is cancelled in CI ends as with Ctrl-C, and leaves no target behind
+    if argv is None:  # a cancelled CI job ends as with Ctrl-C, and leaves no target behind
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         status: int = options.run(options)
@@ -53,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"roomwire-check: a fault of the suite: {error}", file=sys.stderr)
         return FAULT
     except BrokenPipeError:
-        sys.stderr.close()  # nobody reads any more, and that is nobody's mistake
+        sys.stderr.close()  # the reader has closed the pipe, which is not an error to report
         return FAILS
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -1,4 +1,4 @@
-"""Where the files are that the suite carries with it."""
+"""The places of the files that the suite carries with it."""
 
 from pathlib import Path
 
@@ -11,6 +11,6 @@ SKELETONS = _HERE / "skeletons"
 
 
 def document() -> Path:
-    """SPEC.md: the copy of an installed suite, or the one beside the package in a checkout."""
+    """The path of SPEC.md: the copy in an installed suite, or the one beside the package in a checkout."""
     packaged = _HERE / "SPEC.md"
     return packaged if packaged.exists() else _HERE.parent / "SPEC.md"

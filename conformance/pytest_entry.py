@@ -1,6 +1,6 @@
-"""What pytest loads wherever this distribution is installed: options, and no more until one of them names a target.
+"""The plugin that pytest loads wherever this distribution is installed: options only, until one names a target.
 
-So the suite is not imported into test runs that have nothing to do with it. See pytest_plugin.py.
+So test runs that have nothing to do with Roomwire do not import the suite. See pytest_plugin.py.
 """
 
 from pathlib import Path
@@ -11,19 +11,21 @@ _SUITE = Path(__file__).resolve().with_name("pytest_plugin.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The target, and what is known of it."""
+    """Adds the options that name and describe the target."""
     group = parser.getgroup("roomwire", "Roomwire conformance suite: --pyargs conformance")
-    group.addoption("--roomwire-server", metavar="HOST:PORT", help="a server that runs already")
+    group.addoption("--roomwire-server", metavar="HOST:PORT", help="a running server")
     group.addoption("--roomwire-exec", metavar="COMMAND", help="start it: {port}, {host} and {dir} are filled in")
     group.addoption("--roomwire-config", metavar="FILE", help="TOML: features, limits and accounts of the target")
     group.addoption("--roomwire-baseline", metavar="FILE", help="TOML: cases that are expected to fail")
     group.addoption("--roomwire-timeout", metavar="S", type=float, default=5.0, help="for each answer (default 5)")
-    group.addoption("--roomwire-patience", metavar="S", type=float, default=75.0, help="for time-outs of the target")
-    group.addoption("--roomwire-seed", metavar="N", type=int, default=1, help="for inputs chosen at random")
+    group.addoption(
+        "--roomwire-patience", metavar="S", type=float, default=75.0, help="for the target's time-outs (default 75)"
+    )
+    group.addoption("--roomwire-seed", metavar="N", type=int, default=1, help="for random inputs (default 1)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Loads the suite if a target is named."""
+    """Loads the suite if an option names a target."""
     if config.getoption("--roomwire-server") or config.getoption("--roomwire-exec"):
         from conformance import pytest_plugin
 
@@ -31,6 +33,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> None:
-    """Says what is missing, where the suite is collected without a target."""
+    """Stops a run that collects the suite without a target. Raises UsageError."""
     if file_path.resolve() == _SUITE and not parent.config.pluginmanager.has_plugin("roomwire-suite"):
         raise pytest.UsageError("give --roomwire-server HOST:PORT or --roomwire-exec COMMAND")

@@ -1,10 +1,10 @@
-"""The cases for servers as test items, for who has pytest already:
+"""The cases for servers as test items, for projects that use pytest:
 
     pytest --pyargs conformance --roomwire-server localhost:7117
     pytest --pyargs conformance --roomwire-exec './my-server --port {port}' -k '7.9 and not spelling'
 
--k looks at ids, requirements and tags. A server that cannot be reached ends the run with an error: no item is skipped
-for it. What the target says that it does not offer is skipped; with --roomwire-baseline, expected failures are xfailed.
+-k matches ids, requirements and tags. A server that cannot be reached ends the run with an error; it skips no item.
+Cases that the target declares as unsupported are skipped; with --roomwire-baseline, expected failures are xfailed.
 """
 
 import asyncio
@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from conformance.harness import baseline
+from conformance.commands import arguments
+from conformance.harness import baseline, process
 from conformance.harness.case import Case, check
 from conformance.harness.config import Config, ConfigError
-from conformance.harness.options import Options
-from conformance.harness.process import CommandError, Unreachable, Unstartable, arguments
+from conformance.harness.options import Options, UsageError
+from conformance.harness.process import CommandError, Unreachable, Unstartable
 from conformance.harness.verdicts import Result, Verdict
 from conformance.report.terminal import failure_lines
 from conformance.server.cases import server_cases
@@ -31,7 +32,7 @@ _HERE = Path(__file__).resolve()
 
 
 class CaseFailed(Exception):
-    """A case ended with a verdict that does not pass."""
+    """A case ended with a verdict that fails the run."""
 
     def __init__(self, result: Result) -> None:
         super().__init__(f"{result.verdict} {result.id}")
@@ -39,7 +40,7 @@ class CaseFailed(Exception):
 
 
 class Run:
-    """The target, which stays the same for all items, and the loop that it lives in."""
+    """The target, which all items share, and its event loop."""
 
     def __init__(self, config: pytest.Config) -> None:
         option = config.getoption
@@ -50,7 +51,7 @@ class Run:
         said = Config.read(Path(path)) if path else Config()
         path = option("--roomwire-baseline")
         if command:
-            arguments(command, {"port": 0, "host": "", "dir": ""})
+            process.arguments(command, {"port": 0, "host": "", "dir": ""})
         self.expected = baseline.read(Path(path)) if path else {}
         self.options = Options(
             timeout=option("--roomwire-timeout"),
@@ -63,12 +64,13 @@ class Run:
             jobs=1,
             command=("roomwire-check", "server", *(("--connect", address) if address else ("--exec", command))),
         )
-        self.target = LaunchedServer(command, self.options.ready) if command else _running(address, self.options.ready)
+        ready = self.options.ready
+        self.target = LaunchedServer(command, ready) if command else ServerTarget(*arguments.address(address), ready)
         self.loop = asyncio.new_event_loop()
         self._started = False
 
     def case(self, case: Case) -> Result:
-        """Runs one case; the target is started first. Raises Unreachable or Unstartable."""
+        """Runs one case, and starts the target before the first. Raises Unreachable or Unstartable."""
         return self.loop.run_until_complete(self._case(case))
 
     async def _case(self, case: Case) -> Result:
@@ -78,7 +80,7 @@ class Run:
             self._started = True
         runner = ServerRunner(self.target, load(), self.options, lambda result: result)
         [result] = await runner.run([case])
-        self._started = self._started and not own  # the runner has stopped it
+        self._started = self._started and not own  # if so, the runner has stopped it
         return baseline.apply(result, self.expected)
 
     def end(self) -> None:
@@ -88,19 +90,12 @@ class Run:
         self.loop.close()
 
 
-def _running(address: str, ready: float) -> ServerTarget:
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise pytest.UsageError(f"--roomwire-server: not HOST:PORT: {address}")
-    return ServerTarget(host.removeprefix("[").removesuffix("]"), int(port), ready)
-
-
 def make(config: pytest.Config) -> "Plugin":
-    """The plugin for the target that the options name. Raises pytest.UsageError."""
+    """Makes the plugin for the target that the options name. Raises pytest.UsageError."""
     try:
         check(server_cases(), load())
         return Plugin(Run(config))
-    except (ConfigError, baseline.BaselineError, CommandError) as error:
+    except (ConfigError, baseline.BaselineError, CommandError, UsageError) as error:
         raise pytest.UsageError(str(error)) from None
 
 
@@ -111,7 +106,7 @@ class Plugin:
         self.run = run
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> "Suite | None":
-        """The plugin's own file stands for the whole suite."""
+        """Collects the whole suite in the place of this file."""
         if file_path.resolve() != _HERE:
             return None
         suite: Suite = Suite.from_parent(parent, path=file_path)
@@ -129,7 +124,7 @@ class Suite(pytest.File):
     run: Run
 
     def collect(self) -> Iterator[pytest.Item]:
-        """One item a case."""
+        """One item for each case."""
         for case in server_cases():
             item: CaseItem = CaseItem.from_parent(self, name=case.id)
             item.case, item.run = case, self.run
@@ -138,7 +133,7 @@ class Suite(pytest.File):
 
 
 class CaseItem(pytest.Item):
-    """One case; -k finds it by its requirements and tags, too."""
+    """One case; -k finds it by id, requirements and tags."""
 
     case: Case
     run: Run
@@ -166,5 +161,5 @@ class CaseItem(pytest.Item):
         return "\n".join(failure_lines(excinfo.value.result))
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """Where it stands, and its id."""
+        """The file, no line, and the case's id."""
         return self.path, None, self.case.id

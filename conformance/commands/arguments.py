@@ -1,4 +1,4 @@
-"""The arguments that several subcommands share, and what is made of them."""
+"""Arguments that several subcommands share, and the values that are made from them."""
 
 import argparse
 from collections.abc import Sequence
@@ -36,13 +36,18 @@ exit status: 0 conforms, 1 does not or stale baseline, 2 usage, 3 not reachable 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that select cases; `selection` reads them."""
-    parser.add_argument("cases", nargs="*", metavar="CASE", help="id, glob, or leading part such as server/7.9")
-    parser.add_argument("--requirement", action="append", default=[], metavar="RW-X-1")
-    parser.add_argument("--section", action="append", default=[], metavar="N", help="with those inside it")
     parser.add_argument(
-        "--level", action="append", default=[], choices=["MUST", "MUST NOT", "SHOULD", "SHOULD NOT", "MAY"]
+        "cases", nargs="*", metavar="CASE", help="id, glob, or the start of an id, for example server/7.9"
     )
-    parser.add_argument("-k", dest="words", default="", metavar="WORDS", help="words with and, or, not")
+    parser.add_argument(
+        "--requirement", action="append", default=[], metavar="RW-X-1", help="cases about this requirement"
+    )
+    parser.add_argument(
+        "--section", action="append", default=[], metavar="N", help="cases of this section and its subsections"
+    )
+    levels = ["MUST", "MUST NOT", "SHOULD", "SHOULD NOT", "MAY"]
+    parser.add_argument("--level", action="append", default=[], choices=levels, help="cases about such requirements")
+    parser.add_argument("-k", dest="words", default="", metavar="WORDS", help="words of a case, with and, or, not")
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -50,39 +55,43 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-x", dest="max_failures", action="store_const", const=1, default=0, help="stop at the first failure"
     )
-    parser.add_argument("--max-failures", type=count, metavar="N", default=argparse.SUPPRESS)
-    parser.add_argument("-j", "--jobs", type=count, default=8, metavar="N", help="cases side by side (default 8)")
+    parser.add_argument(
+        "--max-failures", type=count, metavar="N", default=argparse.SUPPRESS, help="stop after N failures"
+    )
+    parser.add_argument("-j", "--jobs", type=count, default=8, metavar="N", help="cases at the same time (default 8)")
     parser.add_argument("--timeout", type=seconds, default=5.0, metavar="S", help="for each answer (default 5)")
     parser.add_argument("--format", choices=FORMATS, default="human")
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML: features, limits and accounts of the target")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="for inputs chosen at random (default 1)")
-    parser.add_argument("--repeat", type=count, default=1, metavar="N", help="each case; what differs is FLAKY")
-    parser.add_argument("--max-time", type=seconds, default=0.0, metavar="S", help="begin no case after this time")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="for random inputs (default 1)")
+    parser.add_argument(
+        "--repeat", type=count, default=1, metavar="N", help="run each case N times; FLAKY if verdicts differ"
+    )
+    parser.add_argument("--max-time", type=seconds, default=0.0, metavar="S", help="start no case after this time")
     parser.add_argument("--replay-dir", type=Path, metavar="DIR", help="write a file for each failure (see replay)")
     parser.add_argument("--baseline", type=Path, metavar="FILE", help="TOML: cases that are expected to fail")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write a page, results.json, junit.xml, badge.json")
-    parser.add_argument("--name", default="", metavar="TEXT", help="of the target in the report")
-    parser.add_argument("-v", "--verbose", action="store_true", help="name the cases that passed, too")
+    parser.add_argument("--name", default="", metavar="TEXT", help="name of the target in the report")
+    parser.add_argument("-v", "--verbose", action="store_true", help="list the cases that passed, too")
 
 
 def seconds(text: str) -> float:
-    """A time. Raises ArgumentTypeError, or ValueError for text that is no number."""
+    """A time in seconds, above 0. Raises ArgumentTypeError, or ValueError for text that is not a number."""
     value = float(text)
     if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError("has to be above 0")
+        raise argparse.ArgumentTypeError("must be above 0")
     return value
 
 
 def count(text: str) -> int:
-    """A whole number from 1. Raises ArgumentTypeError, or ValueError for text that is no number."""
+    """A whole number of at least 1. Raises ArgumentTypeError, or ValueError for text that is not a number."""
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError("has to be at least 1")
+        raise argparse.ArgumentTypeError("must be at least 1")
     return value
 
 
 def address(text: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT; brackets around an IPv6 host are dropped. Raises UsageError."""
+    """The host and port of HOST:PORT, an IPv6 host without its brackets. Raises UsageError."""
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise UsageError(f"not HOST:PORT: {text}")
@@ -95,7 +104,7 @@ def selection(args: argparse.Namespace) -> Selection:
 
 
 def options(args: argparse.Namespace, role: str, target: Sequence[str]) -> Options:
-    """The options of a run; `target` are the arguments that name its target. Raises ConfigError."""
+    """The options of a run; `target` holds the arguments that name its target. Raises ConfigError."""
     said = Config.read(args.config) if args.config else Config()
     declare = getattr(args, "declare", [])
     tls = getattr(args, "tls", False)

@@ -1,4 +1,4 @@
-"""`roomwire-check coverage`: what the suite's cases are worth, requirement by requirement."""
+"""`roomwire-check coverage`: prints what the suite's cases prove, requirement by requirement."""
 
 import argparse
 import json
@@ -15,14 +15,16 @@ _SHOWN = 3  # names in a line
 
 def add_to(subparsers: Subparsers) -> None:
     """Adds the command to a parser's subparsers."""
-    parser = subparsers.add_parser("coverage", help="what the cases are worth, requirement by requirement")
-    parser.add_argument("--status", action="append", choices=STATUSES, default=[], help="only these")
+    parser = subparsers.add_parser("coverage", help="show what the cases prove, requirement by requirement")
+    parser.add_argument(
+        "--status", action="append", choices=STATUSES, default=[], help="only requirements of this status"
+    )
     parser.add_argument("--format", choices=("human", "json"), default="human")
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Prints the table; the exit status is FAILS if something names an id that does not exist."""
+    """Prints the table. Returns FAILS if a list or a case names an id that does not exist."""
     spec, cases, peers = load(), all_cases(), matrix()
     found = problems(spec, cases, peers)
     rows = coverage(spec, cases, peers)

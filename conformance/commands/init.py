@@ -1,6 +1,6 @@
-"""Writes a skeleton for one role: an adapter or a declaration, a baseline, and a snippet for CI.
+"""`roomwire-check init`: writes a skeleton for one role: an adapter or a config file, a baseline, a CI workflow.
 
-Each can be run at once, and gives a verdict. Nothing that is there already is overwritten.
+Each skeleton runs at once and gets a verdict. Existing files are not overwritten.
 """
 
 from pathlib import Path
@@ -20,20 +20,20 @@ _ROLES = {
 
 def add_to(subparsers: Subparsers) -> None:
     """Adds the command to a parser's subparsers."""
-    parser = subparsers.add_parser("init", help="write a skeleton that can be run at once")
+    parser = subparsers.add_parser("init", help="write a skeleton that runs at once")
     parser.add_argument("role", choices=tuple(_ROLES), metavar="ROLE", help=" or ".join(_ROLES))
-    parser.add_argument("--output", type=Path, default=Path("."), metavar="DIR", help="default: here")
+    parser.add_argument("--output", type=Path, default=Path("."), metavar="DIR", help="default: the current directory")
     parser.set_defaults(run=lambda args: _run(args.role, args.output))
 
 
 def _run(role: str, output: Path) -> int:
-    """Writes the files of a role, and prints what to do with them. Raises UsageError."""
+    """Writes the files of a role, and prints the command that uses them. Raises UsageError."""
     own, command, options = _ROLES[role]
     options = f"{options} --baseline roomwire-baseline.toml".strip()
     files = {output / name: (SKELETONS / name).read_text(encoding="utf-8") for name in (own, *_SHARED)}
     for path in files:
         if path.exists():
-            raise UsageError(f"{path} is there already")
+            raise UsageError(f"{path} already exists")
     try:
         output.mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
@@ -43,5 +43,5 @@ def _run(role: str, output: Path) -> int:
     except OSError as error:
         raise UsageError(str(error)) from None
     print("\n".join(f"wrote {path}" for path in files))
-    print(f"now, in {output}: roomwire-check {role} --exec '{command}' {options}")
+    print(f"next, in {output}: roomwire-check {role} --exec '{command}' {options}")
     return CONFORMS

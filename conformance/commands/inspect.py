@@ -1,4 +1,4 @@
-"""The commands that look at the suite and at octets, and run nothing: list, explain, describe, decode."""
+"""The commands that inspect the suite or octets and run nothing: list, explain, describe, decode."""
 
 import argparse
 import inspect
@@ -22,20 +22,22 @@ from protocol.registry import MAGIC, PREFACE_SIZE
 
 def add_to(subparsers: arguments.Subparsers) -> None:
     """Adds the four commands to a parser's subparsers."""
-    parser = subparsers.add_parser("list", help="the cases")
+    parser = subparsers.add_parser("list", help="list the cases")
     arguments.add_selection(parser)
     parser.add_argument("--format", choices=("human", "json"), default="human")
     parser.set_defaults(run=_list)
-    parser = subparsers.add_parser("explain", help="a case or a requirement, with its sentence")
+    parser = subparsers.add_parser("explain", help="explain a case or a requirement, with its sentence")
     parser.add_argument("id", metavar="ID")
     parser.set_defaults(run=lambda args: _explain(args.id, all_cases()))
-    parser = subparsers.add_parser("describe", help="the layout of a frame, as SPEC.md has it")
+    parser = subparsers.add_parser("describe", help="show the layout of a frame, as SPEC.md has it")
     parser.add_argument("frame", metavar="FRAME")
     parser.set_defaults(run=lambda args: _describe(args.frame))
-    parser = subparsers.add_parser("decode", help="octets or hexadecimal to frames")
+    parser = subparsers.add_parser("decode", help="decode octets or hexadecimal into frames")
     parser.add_argument("file", metavar="FILE", help="- for standard input")
-    parser.add_argument("--annotate", action="store_true", help="each field with its octets")
-    parser.add_argument("--from", dest="sender", choices=("C", "S"), default="", help="who sent it (default: guessed)")
+    parser.add_argument("--annotate", action="store_true", help="show each field with its octets")
+    parser.add_argument(
+        "--from", dest="sender", choices=("C", "S"), default="", help="the end that sent it (default: guessed)"
+    )
     parser.set_defaults(run=lambda args: _decode(args.file, args.annotate, args.sender))
 
 
@@ -93,7 +95,7 @@ def _explain(id: str, cases: Sequence[Case]) -> int:
 
 
 def _source(run: Callable[..., object]) -> list[str]:
-    """What tries a case, and what it was made with where a table made it: functions by their source as well."""
+    """The source of a case's function, and of the values that a table bound in it."""
     values = inspect.getclosurevars(run).nonlocals
     parts = [textwrap.dedent(inspect.getsource(run)).rstrip()]
     parts += [escape(f"with {name} = {value!r}") for name, value in values.items() if not inspect.isfunction(value)]
@@ -107,7 +109,7 @@ def _describe(name: str) -> int:
     spec = load()
     frame = spec.frames.get(name.upper())
     if frame is None:
-        raise UsageError(f"no frame {name}; there are {', '.join(spec.frames)}")
+        raise UsageError(f"no frame {name}; the frames are {', '.join(spec.frames)}")
     section = next(heading.section for heading in spec.document.headings if heading.title == frame.name)
     print(f"{frame.name}  type {frame.type:#06x}, section {section}")
     print(f"  sent by  {' and '.join({'C': 'clients', 'S': 'servers'}[end] for end in frame.sender)}")
@@ -148,7 +150,7 @@ def _decode(file: str, annotated: bool, sender: str) -> int:
 
 
 def _octets(raw: bytes) -> bytes:
-    """What a file holds: hexadecimal with spaces and comments behind #, or octets as they are."""
+    """The octets in a file: hexadecimal with white space and # comments, or the octets themselves."""
     try:
         text = re.sub(r"#.*", "", raw.decode("ascii"))
         return bytes.fromhex("".join(text.split()))
@@ -157,6 +159,6 @@ def _octets(raw: bytes) -> bytes:
 
 
 def _senders(octets: bytes, spec: Spec) -> list[str]:
-    """Who may have sent the first frame."""
+    """The ends that may have sent the first frame."""
     kind = int.from_bytes(octets[4:6], "big")
     return next((list(row.sender) for row in spec.frames.values() if row.type == kind), ["C"])

@@ -1,4 +1,4 @@
-"""`roomwire-check replay`: runs the steps of a replay file again, of a case or of the fuzzer."""
+"""`roomwire-check replay`: runs a replay file again, of a case or of a fuzzer."""
 
 import argparse
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ from conformance.spec.tables import load
 
 def add_to(subparsers: arguments.Subparsers) -> None:
     """Adds the command to a parser's subparsers."""
-    parser = subparsers.add_parser("replay", help="do again what a file of --replay-dir says, at any server")
+    parser = subparsers.add_parser("replay", help="run a replay file again (of --replay-dir, or of fuzz --save)")
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.add_argument(
         "--shrink",
         type=Path,
         metavar="DIR",
-        help="leave out what the failure does not need, and write a file of the rest",
+        help="drop the steps that the failure does not need, and write the rest as a file",
     )
     run_server.add_target(parser)
     arguments.add_run(parser)

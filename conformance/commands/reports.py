@@ -23,12 +23,14 @@ _STYLES = {"worse": "bold red", "gone": "red", "better": "green", "changed": "ye
 
 def add_to(subparsers: Subparsers) -> None:
     """Adds the two commands to a parser's subparsers."""
-    parser = subparsers.add_parser("compare", help="two runs case by case; exit status 1 if something got worse")
-    parser.add_argument("before", metavar="BEFORE", type=Path, help="results.json, or the folder of a report")
+    parser = subparsers.add_parser(
+        "compare", help="compare two runs case by case; exit status 1 if something got worse"
+    )
+    parser.add_argument("before", metavar="BEFORE", type=Path, help="results.json, or a report's folder")
     parser.add_argument("after", metavar="AFTER", type=Path)
     parser.add_argument("--format", choices=("human", "json"), default="human")
     parser.set_defaults(run=_compare)
-    parser = subparsers.add_parser("report", help="one page of several runs side by side")
+    parser = subparsers.add_parser("report", help="write one page of several runs side by side")
     parser.add_argument("results", metavar="RESULTS", type=Path, nargs="+", help="results.json, or a report's folder")
     parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="where index.html is written")
     parser.set_defaults(run=_report)
@@ -51,7 +53,7 @@ def _report(args: argparse.Namespace) -> int:
 def _compare(args: argparse.Namespace) -> int:
     before, after = _read(args.before), _read(args.after)
     if before["role"] != after["role"]:
-        raise UsageError(f"results of a {before['role']} and of a {after['role']} have no case in common")
+        raise UsageError(f"results of a {before['role']} and of a {after['role']} have no cases in common")
     found = compare(before, after)
     if args.format == "json":
         print(json.dumps([asdict(difference) for difference in found], indent=1))

@@ -14,17 +14,17 @@ from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.selection import Selection
 from conformance.harness.verdicts import ACCEPTED, Result, Verdict
 from conformance.report import files
-from conformance.report.results import About
-from conformance.report.terminal import Reporter, Summary
+from conformance.report.results import About, Summary
+from conformance.report.terminal import Reporter
 from conformance.spec.tables import load
 
 RunCases = Callable[[Sequence[Case], Report], Coroutine[None, None, None]]
-"""Runs cases at the target, and reports each result. Raises Unreachable and Unstartable."""
+"""Runs cases against the target and reports each result. Raises Unreachable or Unstartable."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run consists of. `format` is one of terminal.FORMATS; `baseline_path` and `report_dir` may be None."""
+    """One run: its role, its target, its cases and what it writes. `format` is one of terminal.FORMATS."""
 
     role: str
     target: str
@@ -36,10 +36,10 @@ class Run:
     about: About = field(default_factory=About)
 
     def execute(self, cases: Iterable[Case], run_cases: RunCases) -> int:
-        """Runs what is selected of `cases`, reports it, and returns the exit status.
+        """Runs the selected ones of `cases`, reports them, and returns the exit status.
 
-        Raises SelectionError, BaselineError and UsageError for wrong usage, HarnessFault for a case that does not fit
-        SPEC.md.
+        Raises SelectionError, BaselineError or UsageError for wrong usage, and HarnessFault for a case that does not
+        fit SPEC.md.
         """
         spec, known = load(), list(cases)
         if self.report_dir:
@@ -97,5 +97,5 @@ def _status(summary: Summary) -> tuple[int, str]:
     if verdicts - ACCEPTED or summary.stale:
         return FAILS, ""
     if not verdicts & {Verdict.PASS, Verdict.XFAIL, Verdict.WARN}:
-        return NOTHING, "nothing of what was selected applies to the target"
+        return NOTHING, "no selected case applies to the target"
     return CONFORMS, ""

@@ -1,4 +1,4 @@
-"""`roomwire-check client`: the cases for clients, each of which the suite starts and serves."""
+"""`roomwire-check client`: runs the cases for clients; the suite starts a client for each and is its server."""
 
 import argparse
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`roomwire-check codec`: the cases for codecs, at one process that the suite starts."""
+"""`roomwire-check codec`: runs the cases for codecs, against one process that the suite starts."""
 
 import argparse
 from collections.abc import Sequence

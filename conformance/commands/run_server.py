@@ -1,4 +1,4 @@
-"""`roomwire-check server`: the cases for servers, at one that runs already or that the suite starts."""
+"""`roomwire-check server`: runs the cases for servers, against a running server or one that the suite starts."""
 
 import argparse
 from collections.abc import Sequence
@@ -27,22 +27,26 @@ def add_to(subparsers: arguments.Subparsers) -> None:
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that say which server; `target` reads them."""
+    """Adds the arguments that name the server; `target` reads them."""
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--connect", metavar="HOST:PORT", help="a server that runs already")
+    where.add_argument("--connect", metavar="HOST:PORT", help="a running server")
     where.add_argument("--exec", metavar="COMMAND", help="start it: {port}, {host} and {dir} are filled in")
     parser.add_argument("--tls", action="store_true", help="speak TLS; with --exec {cert} and {key} are filled in")
     trusted = parser.add_mutually_exclusive_group()
-    trusted.add_argument("--ca", type=Path, metavar="FILE", help="authorities to trust, where the target has its own")
-    trusted.add_argument("--tls-insecure", action="store_true", help="trust whoever answers")
-    parser.add_argument("--declare", action="append", default=[], choices=sorted(DECLARATIONS), help="leave out")
+    trusted.add_argument(
+        "--ca", type=Path, metavar="FILE", help="the only authorities to trust (default: the system's)"
+    )
+    trusted.add_argument("--tls-insecure", action="store_true", help="accept any certificate")
     parser.add_argument(
-        "--patience", type=arguments.seconds, default=75.0, metavar="S", help="for time-outs of the target"
+        "--declare", action="append", default=[], choices=sorted(DECLARATIONS), help="what it leaves out"
+    )
+    parser.add_argument(
+        "--patience", type=arguments.seconds, default=75.0, metavar="S", help="for the target's time-outs (default 75)"
     )
 
 
 def target(args: argparse.Namespace) -> tuple[ServerTarget, Options]:
-    """The server and the options of a run. Raises UsageError, CommandError, ConfigError and TlsError."""
+    """The server and the options of a run. Raises UsageError, CommandError, ConfigError or TlsError."""
     trust = _trust(args)
     if args.connect:
         host, port = arguments.address(args.connect)
@@ -50,13 +54,13 @@ def target(args: argparse.Namespace) -> tuple[ServerTarget, Options]:
         return ServerTarget(host, port, options.ready, trust), options
     process.arguments(args.exec, {"port": 0, "host": "", "dir": "", **tls_values(trust)})
     options = arguments.options(args, "server", ("--exec", args.exec))
-    # A limit that the target was declared to have is not offered to it in another size.
+    # A limit that --config declares is not offered with another value.
     offered = {name: value for name, value in OFFERED.items() if name not in options.limits}
     return LaunchedServer(args.exec, options.ready, offered, trust), options
 
 
 def _trust(args: argparse.Namespace) -> Trust | None:
-    """How servers are reached over TLS; None in clear text. Raises TlsError."""
+    """The certificates to accept over TLS, or None for clear text. Raises TlsError."""
     if not (args.tls or args.ca or args.tls_insecure):
         return None
     own = authority().ca if args.exec and not args.ca else args.ca

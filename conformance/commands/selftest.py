@@ -1,4 +1,4 @@
-"""Whether the suite itself works on this machine: it is run against programs of which it is known how they do."""
+"""`roomwire-check selftest`: runs the suite against programs whose results are known."""
 
 import asyncio
 import shlex
@@ -39,7 +39,7 @@ _CODEC = "codec/7.6"
 
 @dataclass(frozen=True)
 class Expectation:
-    """What is expected of a target: what passes, and whether anything else has to fail."""
+    """What a target must do: `fails` holds cases that fail, none for a correct target, None where all may fail."""
 
     title: str
     quirk: Quirk
@@ -62,7 +62,7 @@ _EXPECTED = (
     Expectation("one that echoes before it acknowledges", "echo-before-ack", frozenset({"server/3/seq-from-one"})),
     Expectation("one that closes at once", "closes", None),
     Expectation("one that says nothing", "silent", None),
-    Expectation("one that talks rubbish", "rubbish", None),
+    Expectation("one that sends random octets", "rubbish", None),
 )
 _OPTIONS = Options(timeout=5.0, patience=5.0, ready=15.0)
 _HASTY = Options(timeout=0.3, patience=0.3, ready=1.0, jobs=20)
@@ -70,12 +70,12 @@ _HASTY = Options(timeout=0.3, patience=0.3, ready=1.0, jobs=20)
 
 def add_to(subparsers: Subparsers) -> None:
     """Adds the command to a parser's subparsers."""
-    parser = subparsers.add_parser("selftest", help="whether the suite itself works on this machine")
+    parser = subparsers.add_parser("selftest", help="check that the suite itself works on this machine")
     parser.set_defaults(run=lambda args: asyncio.run(_run()))
 
 
 async def _run() -> int:
-    """Prints how each target did; returns CONFORMS if all did as expected, else FAULT."""
+    """Prints how each target did. Returns CONFORMS if all did as expected, else FAULT."""
     wrong = 0
     cases = Selection(_CASES).of(server_cases(), load())
     for expected in _EXPECTED:
@@ -88,7 +88,7 @@ async def _run() -> int:
     results = await CodecRunner(command, load(), _OPTIONS, lambda result: result).run(codec)
     complaint = judge(Expectation("", "", _HOLDS), results, len(codec))
     wrong += bool(complaint)
-    _say("a codec, as a program of its own", results, complaint)
+    _say("a codec in a process of its own", results, complaint)
     print("the suite works on this machine" if not wrong else "the suite does not work on this machine")
     return CONFORMS if not wrong else FAULT
 
@@ -101,9 +101,9 @@ async def _server(quirk: Quirk, cases: Sequence[Case]) -> list[Result]:
 
 
 def judge(expected: Expectation, results: Sequence[Result], count: int) -> str:
-    """What is not as expected, or ""."""
+    """What differs from the expectation, or ""."""
     if len(results) != count:
-        return f"{len(results)} results in the place of {count}"
+        return f"{len(results)} results instead of {count}"
     passed = {result.id for result in results if result.verdict is Verdict.PASS}
     failed = {result.id for result in results if result.verdict in (Verdict.FAIL, Verdict.CRASH)}
     if any(result.verdict is Verdict.HARNESS_ERROR for result in results):

@@ -1,6 +1,6 @@
-"""A small server, good enough for the cases of `selftest`, and the ways in which it can be made to misbehave.
+"""A small server for the cases of `selftest`, which can be made to misbehave in several ways.
 
-It is written from SPEC.md, 17.5 (a small server): everybody is let in, nothing survives, nothing is limited.
+It follows SPEC.md, 17.5 (a small server): it accepts every client, keeps nothing on disk and limits nothing.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from protocol.frames import (
 from protocol.registry import CODES, HELLO_MAX_BODY, MAGIC, PREFACE_SIZE, Code, Flag, PresenceKind, is_ignorable
 
 Quirk = Literal["", "wrong-code", "loses-messages", "echo-before-ack", "closes", "silent", "rubbish"]
-"""What is wrong with a server: nothing, one rule, or everything."""
+"""What a server does wrong: nothing, one rule, or everything."""
 
 _MAX_BODY = 65_536
 _TO_ERROR = (Code.NAME_INVALID, Code.RANGE_INVALID, Code.UNKNOWN_FIELD)
@@ -50,7 +50,7 @@ class _Room:
 
 
 class _Connection:
-    """One client."""
+    """A connection to one client."""
 
     def __init__(self, server: "SmallServer", reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.server = server
@@ -64,7 +64,7 @@ class _Connection:
         self.writer.write(encode(frame))
 
     async def serve(self) -> None:
-        """Serves until the end of the stream, a GOAWAY, or something fatal."""
+        """Serves until the end of the stream, a GOAWAY, or a fatal error."""
         preface = b""
         while len(preface) < PREFACE_SIZE:
             preface += await self.reader.readexactly(1)
@@ -91,12 +91,12 @@ class _Connection:
                 self._left(PresenceKind.LEFT)
                 self._end(Code.NONE)
                 return
-            if not self._take(frame):
+            if not self._handle(frame):
                 return
             await self.writer.drain()
 
-    def _take(self, frame: Frame | Unknown) -> bool:
-        """Deals with a frame; False if the connection has to end."""
+    def _handle(self, frame: Frame | Unknown) -> bool:
+        """Handles a frame. Returns False if the connection must end."""
         room = next(
             (room for room in self.server.rooms.values() if room.ref == frame.room and self in room.members), None
         )
@@ -187,7 +187,7 @@ class _Connection:
                     member.send(Presence(kind, self.member, self.name, room=room.ref))
 
     def lost(self) -> None:
-        """The connection has ended, in whatever way."""
+        """Removes the client from its rooms once the connection has ended."""
         self._left(PresenceKind.LOST)
 
 
@@ -216,12 +216,12 @@ class SmallServer:
         self.rooms: dict[str, _Room] = {}
 
     def room(self, name: str) -> _Room:
-        """The room of that name, which comes into being if need be."""
+        """The room of that name, created on first use."""
         epoch = int.from_bytes(os.urandom(8), "big") | 1
         return self.rooms.setdefault(name.casefold(), _Room(len(self.rooms) + 1, name, epoch))
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serves a connection as the quirk has it."""
+        """Serves a connection, as the quirk demands."""
         if self.quirk == "silent":
             await reader.read()
         elif self.quirk == "rubbish":
@@ -235,19 +235,19 @@ class SmallServer:
                 connection.lost()
 
 
-Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def serving(handle: Handle) -> AsyncIterator[int]:
-    """Listens on a free local port, which is given; all connections end with it."""
+async def serving(handler: Handler) -> AsyncIterator[int]:
+    """Listens on a free local port and yields it. Leaving the context ends all connections."""
     tasks: set[asyncio.Task[None]] = set()
     writers: set[asyncio.StreamWriter] = set()
 
     async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                await handle(reader, writer)
+                await handler(reader, writer)
                 writer.write_eof()
                 await asyncio.wait_for(reader.read(), 2)
         except TimeoutError:
@@ -267,10 +267,10 @@ async def serving(handle: Handle) -> AsyncIterator[int]:
     finally:
         server.close()
         for _ in range(5):
-            await asyncio.sleep(0)  # what is being accepted comes to its handler
+            await asyncio.sleep(0)  # connections that are being accepted reach their handler
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for writer in writers:
-            writer.transport.abort()  # a task that was cancelled before it began has closed nothing
+            writer.transport.abort()  # a task that was cancelled before it started has closed nothing
         await asyncio.sleep(0)

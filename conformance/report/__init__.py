@@ -1,1 +1,1 @@
-"""What a run leaves behind: the terminal, results.json, JUnit, HTML, comparison, coverage."""
+"""What a run leaves behind: terminal output, results.json, JUnit, HTML, comparison, coverage."""

@@ -1,7 +1,7 @@
-"""Two runs case by case: what got worse, better, or otherwise different.
+"""Compares two runs case by case: what got worse, better, or otherwise different.
 
-It compares what an implementation did, not what its baseline says of it: an expected failure counts as a
-failure. A case that passed and is gone counts as worse, since a run that stopped early must not look good.
+It compares what an implementation did, not what its baseline expects: an expected failure counts as a failure. A case
+that passed and is gone counts as worse, because a run that stopped early must not look good.
 """
 
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ _RANKS = {
     Verdict.CRASH: 5,
     Verdict.HARNESS_ERROR: 5,
 }
-_UNKNOWN = 3  # the rank of a verdict that a later version may have
+_UNKNOWN = 3  # the rank of a verdict of a later version
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A case whose verdict is not the same; `before` or `after` is "" where it is new or gone."""
+    """A case whose verdicts differ; `before` is "" for a new case, `after` for one that is gone."""
 
     case: str
     change: Change
@@ -42,12 +42,12 @@ class Difference:
 
 
 def rank(verdict: str) -> int:
-    """How bad a verdict is: 0 is best."""
+    """How bad a verdict is; 0 is best."""
     return _RANKS[Verdict(verdict)] if verdict in _RANKS else _UNKNOWN
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> list[Difference]:
-    """The differences of two results.json of one role, the worst first, in the order of the cases."""
+    """The differences between two results.json of one role, the worst first, then in the order of the cases."""
     old = {result["id"]: result for result in before["results"]}
     new = {result["id"]: result for result in after["results"]}
     found = []

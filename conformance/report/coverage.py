@@ -1,9 +1,9 @@
-"""What the suite's cases are worth, requirement by requirement.
+"""What the suite's cases prove, requirement by requirement.
 
-- proved: a case that names the requirement fails on a peer that breaks it, and passes on one that does not; or what is
-  watched on every connection convicts that peer. The broken peers are in tests/ of the repository, what came of them
-  in data/kill_matrix.json.
-- tested: there are cases, and no such proof.
+- proved: a case that names the requirement fails on a peer that breaks it, and passes on one that does not; or an
+  invariant that is watched on every connection convicts that peer. The broken peers are in tests/ of the repository,
+  their results in data/kill_matrix.json.
+- tested: there are cases, but no such proof.
 - untestable: no peer could tell; data/gaps.toml says why.
 - untested: no case is about it; data/gaps.toml may say why.
 """
@@ -26,7 +26,7 @@ STATUSES = ("proved", "tested", "untestable", "untested")
 
 @dataclass(frozen=True)
 class Broken:
-    """A broken peer, as the matrix has it: `kills` are ids of cases, `watch` of requirements."""
+    """A row of the kill matrix: `kills` are the cases that fail on the peer, `watch` the invariants that convict it."""
 
     name: str
     breaks: tuple[str, ...]
@@ -36,7 +36,7 @@ class Broken:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What is known of one requirement. `by_watch` are the peers that only the watch convicts."""
+    """What is known about one requirement. `by_watch` are the broken peers that only an invariant convicts."""
 
     id: str
     section: str
@@ -50,7 +50,7 @@ class Coverage:
 
 
 def matrix(path: Path = MATRIX) -> list[Broken]:
-    """The broken peers and what came of them. Raises OSError or ValueError where there is none."""
+    """The rows of the kill matrix. Raises OSError or ValueError for a file that cannot be read."""
     peers = json.loads(path.read_text(encoding="utf-8"))["peers"]
     return [
         Broken(name, tuple(peer["breaks"]), tuple(peer["kills"]), tuple(peer["watch"])) for name, peer in peers.items()
@@ -58,7 +58,7 @@ def matrix(path: Path = MATRIX) -> list[Broken]:
 
 
 def coverage(spec: Spec, cases: Sequence[Case], peers: Sequence[Broken]) -> list[Coverage]:
-    """All requirements, in the order of the document."""
+    """The coverage of all requirements, in the order of SPEC.md."""
     naming: dict[str, list[str]] = {name: [] for name in spec.requirements}
     for case in cases:
         for name in case.requirements:
@@ -83,7 +83,7 @@ def coverage(spec: Spec, cases: Sequence[Case], peers: Sequence[Broken]) -> list
 
 
 def problems(spec: Spec, cases: Sequence[Case], peers: Sequence[Broken]) -> list[str]:
-    """Ids that nobody knows: of requirements that the document does not have, and of cases that there are not."""
+    """Ids that do not exist: of requirements that SPEC.md lacks, and of cases that the suite lacks."""
     ids = {case.id for case in cases}
     named = {
         "the kill matrix": {name for peer in peers for name in (*peer.breaks, *peer.watch)},
@@ -99,12 +99,12 @@ def problems(spec: Spec, cases: Sequence[Case], peers: Sequence[Broken]) -> list
         "the kill matrix": {id for peer in peers for id in peer.kills},
         "gaps.toml": set(gaps.load().cases),
     }
-    found += [f"{where} names {id}, which is no case" for where in tried for id in sorted(tried[where] - ids)]
+    found += [f"{where} names {id}, which is not a case" for where in tried for id in sorted(tried[where] - ids)]
     return found
 
 
 def counts(rows: Sequence[Coverage]) -> dict[str, dict[str, int]]:
-    """How many requirements of level MUST and MUST NOT have each status, by whom they bind."""
+    """How many requirements of level MUST and MUST NOT have each status, by the end that they bind."""
     musts = [row for row in rows if row.level in ("MUST", "MUST NOT")]
     by: dict[str, Any] = {}
     for binds in ("server", "client", "both"):

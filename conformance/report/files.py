@@ -8,8 +8,7 @@ from typing import Any
 from conformance.harness.options import UsageError
 from conformance.report import results
 from conformance.report.junit import badge, junit
-from conformance.report.results import About
-from conformance.report.terminal import Summary
+from conformance.report.results import About, Summary
 from conformance.spec.tables import load
 
 

@@ -1,9 +1,9 @@
-"""The report as one HTML page that needs nothing from outside, for one run or several side by side.
+"""The report as one self-contained HTML page, for one run or several side by side.
 
-The page is made from results.json alone, by the template data/page.html with its style and script. Every string
-is escaped before the template sees it, and the template escapes for HTML. A trace is data in the page, which the
-script unfolds when it is asked for: so a page of many cases stays quick. A content security policy admits the
-page's own style and script, by their hashes, and no request.
+The page is made from results.json alone, with the template data/page.html, its style and its script. Every string is
+escaped before the template sees it, and the template escapes for HTML. Traces are data in the page and are drawn when
+the reader unfolds them, so that a page of many cases stays fast. A content security policy admits the page's own style
+and script, by their hashes, and no request.
 """
 
 import json
@@ -32,7 +32,7 @@ _TRACE_KEYS = ("at", "peer", "by", "kind", "name", "text", "note", "hex", "lengt
 
 
 def render(documents: Sequence[dict[str, Any]]) -> str:
-    """The page for results.json of one run or of several. Raises ValueError for none."""
+    """The page for the results of one run or more. Raises ValueError for none."""
     if not documents:
         raise ValueError("a page needs at least one run")
     runs = [clean(document) for document in documents]
@@ -62,7 +62,7 @@ def render(documents: Sequence[dict[str, Any]]) -> str:
 
 
 def clean(value: Any) -> Any:
-    """A copy in which control, format and bidirectional characters of all strings are escapes; lines stay lines."""
+    """A copy of a value whose strings have control and bidirectional characters escaped, but not line feeds."""
     if isinstance(value, str):
         return value if value.isprintable() else "\n".join(map(escape, value.split("\n")))
     if isinstance(value, list):
@@ -74,7 +74,7 @@ def clean(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Run:
-    """What stands at the head of the page about one run; `share` are x, width (of 100) and verdict of a bar."""
+    """The summary of one run at the top of the page. `share` holds the bar's parts: x, width (of 100), verdict."""
 
     name: str
     role: str
@@ -124,14 +124,14 @@ def _counted(runs: Iterable[dict[str, Any]]) -> list[tuple[str, int]]:
 
 
 def _totals(runs: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
-    """For each verdict the number of cases that have it in any run."""
+    """For each verdict, the number of cases that have it in any run."""
     cases = {(result["id"], result["verdict"]) for run in runs for result in run["results"]}
     counts = Counter(verdict for _, verdict in cases)
     return [(verdict, counts[verdict]) for verdict, _ in _counted(runs)]
 
 
 def _cases(runs: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-    """The cases of all runs in the order of sections, each with what came of it in each run, or None."""
+    """The cases of all runs by section, each with its outcome in each run, or None."""
     results = [{result["id"]: result for result in run["results"]} for run in runs]
     every = {id: result for found in reversed(results) for id, result in found.items()}
     known = {name: item for run in runs for name, item in run["requirements"].items()}
@@ -150,7 +150,7 @@ def _cases(runs: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
 
 
 def _of_role(id: str, runs: Sequence[dict[str, Any]], results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The results of those runs that could have this case: those of its role."""
+    """The results of the runs of this case's role."""
     return [found for run, found in zip(runs, results, strict=True) if run["role"] == id.split("/", 1)[0]]
 
 
@@ -174,13 +174,13 @@ def _outcome(result: dict[str, Any] | None, trace: str) -> dict[str, Any] | None
 
 
 def _matrix(runs: Sequence[dict[str, Any]], sections: dict[str, str]) -> list[dict[str, Any]]:
-    """The requirements by section, each with its worst verdict in every run."""
+    """The requirements by section, each with its worst verdict in each run."""
     cells: list[dict[str, list[str]]] = []
     for run in runs:
         cells.append({})
         for result in run["results"]:
             for name in result["requirements"]:
-                # What a case judged is the one requirement; the others it only touches when it passes.
+                # A case that fails judges one requirement; one that passes covers all that it names.
                 if result["verdict"] == Verdict.PASS or name == result["requirement"]:
                     cells[-1].setdefault(name, []).append(result["verdict"])
     known = {name: item for run in reversed(runs) for name, item in run["requirements"].items()}
@@ -193,7 +193,7 @@ def _matrix(runs: Sequence[dict[str, Any]], sections: dict[str, str]) -> list[di
 
 
 def _cell(verdicts: list[str]) -> tuple[str, int, int] | None:
-    """The worst verdict, how many cases passed, and how many there are."""
+    """The worst verdict, the number of cases that passed, and the number of cases."""
     if not verdicts:
         return None
     return max(verdicts, key=rank), verdicts.count(Verdict.PASS), len(verdicts)
@@ -204,12 +204,12 @@ def _by_section(section: str) -> list[tuple[int, str]]:
 
 
 def _sentence(text: str) -> Markup:
-    """A sentence of SPEC.md as HTML, what stands between backticks as code."""
+    """A sentence of SPEC.md as HTML, with text between backticks as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(markup_escape(text))))
 
 
 def _data(items: Iterable[dict[str, Any]]) -> Markup:
-    """A trace as JSON that may stand inside of a script element: rows in the order of _TRACE_KEYS."""
+    """A trace as JSON that is safe inside a script element: rows in the order of _TRACE_KEYS."""
     rows = [[item.get(key, "") for key in _TRACE_KEYS] for item in items]
     text = json.dumps(rows, separators=(",", ":"))
     for character in "<>&":
@@ -218,5 +218,5 @@ def _data(items: Iterable[dict[str, Any]]) -> Markup:
 
 
 def _hash(text: str) -> str:
-    """A source of a content security policy that admits this text inline."""
+    """The source expression of a content security policy that admits this text inline."""
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"

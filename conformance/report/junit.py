@@ -1,6 +1,6 @@
-"""A run in the forms of other programs: junit.xml for CI, badge.json for shields.
+"""A run in the formats of other programs: junit.xml for CI, badge.json for shields.io.
 
-Text is escaped, so that the XML holds no character that XML does not have.
+Text is escaped, so that it holds no character that XML forbids.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ _FAILURES = {Verdict.FAIL, Verdict.XPASS}
 
 
 def junit(document: dict[str, Any]) -> str:
-    """The XML; what is no case but fails the run, such as a stale baseline, is a test case of its own."""
+    """The XML. A problem of the run itself, for example a stale baseline, is a test case of its own."""
     suite = ElementTree.Element("testsuite", name=escape(f"roomwire-check {document['role']}"))
     for result in document["results"]:
         _case(suite, result)
@@ -40,7 +40,7 @@ def junit(document: dict[str, Any]) -> str:
 
 def _case(suite: ElementTree.Element, result: dict[str, Any]) -> None:
     verdict = result["verdict"]
-    path = f"roomwire.{document_role(result)}.{result['section']}"
+    path = f"roomwire.{_role(result)}.{result['section']}"
     attributes = {"classname": escape(path), "name": escape(result["id"]), "time": str(result["seconds"])}
     case = ElementTree.SubElement(suite, "testcase", attributes)
     reason = result["reason"].strip()
@@ -56,8 +56,8 @@ def _case(suite: ElementTree.Element, result: dict[str, Any]) -> None:
         said.text = _lines(f"{verdict} {result['requirement']}", result["expected"], result["got"], reason)
 
 
-def document_role(result: dict[str, Any]) -> str:
-    """The role that a case's id begins with."""
+def _role(result: dict[str, Any]) -> str:
+    """The role in a case's id."""
     return str(result["id"]).split("/", 1)[0]
 
 
@@ -66,7 +66,7 @@ def _lines(*texts: str) -> str:
 
 
 def badge(document: dict[str, Any]) -> dict[str, Any]:
-    """The form of the endpoint badge of shields.io."""
+    """An endpoint badge of shields.io."""
     verdicts = [result["verdict"] for result in document["results"]]
     wrong = sum(verdict not in ACCEPTED for verdict in verdicts)
     if document["exit"] == 0:

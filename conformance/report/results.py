@@ -1,14 +1,15 @@
-"""results.json: one run as a document, which the page and the comparison are made from.
+"""The results of a run, and results.json, from which the page and the comparison are made.
 
-Its form is data/results.schema.json, and `format` is the version of that: a reader takes its own version and
-no other. All strings are as they came; who shows them escapes them. Beside what standard output has with
-`--format json` there are the sentences of SPEC.md, the traces, and how and with what the run was made.
+data/results.schema.json describes the file, and `format` is its version: a reader accepts its own version only.
+Strings are stored unescaped; what shows them escapes them. In addition to the output of `--format json` the file has
+the sentences of SPEC.md, the traces, and how the run was made.
 """
 
 import json
 import platform
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib import metadata
@@ -18,23 +19,63 @@ from typing import Any, cast
 from conformance.files import DATA, document
 from conformance.harness.verdicts import Result
 from conformance.report import gaps, trace
-from conformance.report.terminal import RESULTS_VERSION, Summary, as_json
 from conformance.spec.tables import Spec
 from conformance.wire.octets import HEADER, decode, read_header, split_frames
 from protocol.errors import RemoteProtocolError
 from protocol.frames import Hello, Welcome, agent_of
 from protocol.registry import FrameType
 
-_SEARCHED = 30  # entries of a trace in which a program may say its name
+RESULTS_VERSION = 1
+_SEARCHED = 30  # entries of a trace that may hold the name of the program
 
 
 class ResultsError(ValueError):
-    """A file that cannot be read, or is no results.json of this version."""
+    """A file that cannot be read, or is not a results.json of this version."""
+
+
+@dataclass
+class Summary:
+    """A whole run: its results, its stale baseline entries, and its exit status."""
+
+    role: str
+    target: str
+    results: Sequence[Result]
+    stale: Sequence[str] = ()
+    error: str = ""
+    status: int = 0
+    selected: int = 0
+    seed: int | None = None
+    counts: Counter[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.counts = Counter(result.verdict.value for result in self.results)
+
+    def as_json(self) -> dict[str, Any]:
+        """The summary as plain values, without the results."""
+        return {
+            "format": RESULTS_VERSION,
+            "role": self.role,
+            "target": self.target,
+            "selected": self.selected,
+            "seed": self.seed,
+            "counts": dict(sorted(self.counts.items())),
+            "stale": list(self.stale),
+            "error": self.error,
+            "exit": self.status,
+        }
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """A result as plain values, without its trace."""
+    values = asdict(replace(result, trace=()))
+    del values["trace"]
+    values["verdict"] = result.verdict.value
+    return values
 
 
 @dataclass
 class About:
-    """What a run was, besides its results. `name` and `version` of the implementation may come while it runs."""
+    """How a run was made. `name` and `version` are the implementation's, and may become known during the run."""
 
     command: tuple[str, ...] = ("roomwire-check",)
     seed: int | None = None
@@ -43,7 +84,7 @@ class About:
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def greet(self, greeting: Mapping[str, Any]) -> None:
-        """Takes name and version from the first line of a program, where nobody said them otherwise."""
+        """Takes name and version from the first line of a program, unless --name gives a name."""
         name, version = greeting.get("name"), greeting.get("version")
         if not self.name and isinstance(name, str):
             self.name = name
@@ -51,7 +92,7 @@ class About:
 
 
 def build(summary: Summary, about: About, spec: Spec) -> dict[str, Any]:
-    """The document of a run that has just ended."""
+    """results.json of a run that has just ended."""
     name = about.name or _agent(summary.results, summary.role) or summary.target
     kills = read_kills()
     return {
@@ -77,13 +118,13 @@ def build(summary: Summary, about: About, spec: Spec) -> dict[str, Any]:
 
 def _result(result: Result, role: str, spec: Spec, kills: dict[str, list[str]]) -> dict[str, Any]:
     values = as_json(result)
-    del values["wire"]  # the trace says the same, and more
+    del values["wire"]  # the trace holds all of it
     values["requirements"] = list(result.requirements)
     return {**values, "kills": kills.get(result.id, []), "trace": trace.items(result.trace, role, spec)}
 
 
 def _requirements(spec: Spec, summary: Summary) -> dict[str, Any]:
-    """Those that the role is bound by, or that a case names; `untested` says why nothing checks one."""
+    """The requirements that bind the role or that a case names; `untested` says why nothing checks one."""
     named = {name for result in summary.results for name in (*result.requirements, result.requirement)}
     untestable = gaps.load().untestable
     return {
@@ -100,7 +141,7 @@ def _requirements(spec: Spec, summary: Summary) -> dict[str, Any]:
 
 
 def _agent(results: Iterable[Result], role: str) -> str:
-    """What the program calls itself on the wire."""
+    """The name that the program gives itself on the wire, or ""."""
     sender, kind, name = ("C", FrameType.HELLO, "") if role == "client" else ("S", FrameType.WELCOME, "")
     for entry in (entry for result in results for entry in result.trace[:_SEARCHED]):
         if not name and entry.framed and entry.sender == sender:
@@ -119,7 +160,7 @@ def _agent_of(octets: bytes, role: str) -> str:
 
 
 def read_kills(path: Path = DATA / "kill_matrix.json") -> dict[str, list[str]]:
-    """The broken peers that each case fails on, by case; empty where the matrix was not made."""
+    """For each case the broken peers that it fails on; empty if there is no matrix."""
     if not path.exists():
         return {}
     kills: dict[str, list[str]] = {}
@@ -130,7 +171,7 @@ def read_kills(path: Path = DATA / "kill_matrix.json") -> dict[str, list[str]]:
 
 
 def suite_version() -> str:
-    """The version of the distribution, "unknown" where it is not installed."""
+    """The version of the distribution, or "unknown" if it is not installed."""
     try:
         return metadata.version("roomwire")
     except metadata.PackageNotFoundError:
@@ -138,19 +179,19 @@ def suite_version() -> str:
 
 
 def write(document: dict[str, Any], path: Path) -> None:
-    """Writes a document, in ASCII. Raises OSError."""
+    """Writes results.json in ASCII. Raises OSError."""
     path.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="ascii")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The document in a file, or in results.json of a folder. Raises ResultsError."""
+    """Reads a results.json, given as a file or by its folder. Raises ResultsError."""
     path = path / "results.json" if path.is_dir() else path
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ResultsError(f"{path}: {error}") from None
     if not isinstance(document, dict) or "format" not in document:
-        raise ResultsError(f"{path}: no results of roomwire-check")
+        raise ResultsError(f"{path}: not results of roomwire-check")
     if document["format"] != RESULTS_VERSION:
         raise ResultsError(f"{path}: format {document['format']!r}, this program reads {RESULTS_VERSION}")
     wrong = mismatches(document, json.loads((DATA / "results.schema.json").read_text(encoding="utf-8")))
@@ -170,7 +211,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def mismatches(value: Any, schema: dict[str, Any], place: str = "results") -> list[str]:
-    """Where a value does not fit a schema, of which only the key words that results.schema.json uses are known."""
+    """The places where a value does not fit a schema that uses only the key words of results.schema.json."""
     kinds = schema.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds
     allowed = tuple(kind for name in kinds for kind in _TYPES[name])
@@ -192,6 +233,6 @@ def mismatches(value: Any, schema: dict[str, Any], place: str = "results") -> li
 
 
 def names(documents: Sequence[dict[str, Any]]) -> list[str]:
-    """What to call the implementations: name and version."""
+    """The names of the implementations, with their versions."""
     about = [document["implementation"] for document in documents]
     return [" ".join(part for part in (item["name"], item["version"]) if part) for item in about]

@@ -1,20 +1,17 @@
-"""Results for people and for programs. What a peer sent is escaped wherever it is shown."""
+"""Results on standard output, for people and for programs. What a peer sent is escaped for people."""
 
 import json
 import sys
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.text import Text
 
 from conformance.harness.verdicts import ACCEPTED, Result, Verdict
+from conformance.report.results import Summary, as_json
 from conformance.wire.text import escape
 
 FORMATS = ("human", "json", "ndjson")
-RESULTS_VERSION = 1
 
 _STYLES = {
     Verdict.PASS: "green",
@@ -31,40 +28,8 @@ _STYLES = {
 }
 
 
-@dataclass
-class Summary:
-    """A whole run: its results, what is wrong with its baseline, and with which status it ends."""
-
-    role: str
-    target: str
-    results: Sequence[Result]
-    stale: Sequence[str] = ()
-    error: str = ""
-    status: int = 0
-    selected: int = 0
-    seed: int | None = None
-    counts: Counter[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.counts = Counter(result.verdict.value for result in self.results)
-
-    def as_json(self) -> dict[str, Any]:
-        """All but the results."""
-        return {
-            "format": RESULTS_VERSION,
-            "role": self.role,
-            "target": self.target,
-            "selected": self.selected,
-            "seed": self.seed,
-            "counts": dict(sorted(self.counts.items())),
-            "stale": list(self.stale),
-            "error": self.error,
-            "exit": self.status,
-        }
-
-
 class Reporter:
-    """Writes results to `out` as `format` says; progress goes to standard error, if that is a terminal."""
+    """Writes results to `out` in one of FORMATS, and progress to standard error if that is a terminal."""
 
     def __init__(self, format: str, total: int, *, verbose: bool = False, out: TextIO | None = None) -> None:
         self._format = format
@@ -76,7 +41,7 @@ class Reporter:
         self._progress = Console(stderr=True, highlight=False, markup=False)
 
     def result(self, result: Result) -> None:
-        """One case has ended."""
+        """Reports a case that has ended."""
         self._done += 1
         if self._progress.is_terminal:
             self._progress.print(f"{self._done}/{self._total} {result.id}", end="\r", overflow="crop", no_wrap=True)
@@ -85,7 +50,7 @@ class Reporter:
             self._out.flush()
 
     def end(self, summary: Summary) -> None:
-        """The run has ended: everything else, failures last but for the summary."""
+        """Reports the end of the run: for people the cases, the failures, then the summary."""
         if self._progress.is_terminal:
             self._progress.control()
             self._progress.print(" " * (self._progress.width - 1), end="\r")
@@ -135,7 +100,7 @@ class Reporter:
 
 
 def failure_lines(result: Result) -> list[str]:
-    """All there is to say about a case that did not pass; what a peer sent is escaped."""
+    """The account of a case that did not pass. What a peer sent is escaped."""
     lines = [f"{result.verdict} {result.id}: {result.summary}", f"  {result.requirement}: {result.sentence}"]
     if result.expected:
         lines += [f"  expected {escape(result.expected)}", f"  got      {escape(result.got)}"]
@@ -148,11 +113,3 @@ def failure_lines(result: Result) -> list[str]:
     if result.replay:
         lines.append(f"  or:    roomwire-check replay {escape(result.replay)}, with the target")
     return lines
-
-
-def as_json(result: Result) -> dict[str, Any]:
-    """A result as plain values, without its trace."""
-    values = asdict(replace(result, trace=()))
-    del values["trace"]
-    values["verdict"] = result.verdict.value
-    return values

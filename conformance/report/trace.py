@@ -1,14 +1,14 @@
 """What went over the wire in a case, as plain values for results.json.
 
-An item is one frame, preface, line of a program's contract, or event. It has these keys, which stand only where
-there is something to say but for the first four:
+An item is one frame, preface, line of JSON, or event. It has these keys; all but the first four are left out when they
+are empty:
 
-    at      seconds since the case began           peer    the connection, such as "A"
-    by      "suite", "peer", or "" of an event     kind    "frame", "preface", "octets", "line", "event"
-    name    a few words, such as "JOIN"            text    all of it in one line, escaped
-    note    which rule the suite breaks on purpose
-    hex     the first octets                       length  of all octets
-    fields  [offset, octets, name, value] in the order of the wire; without octets a remark
+    at      seconds since the case began           peer    the connection, for example "A"
+    by      "suite", "peer", or "" for an event    kind    "frame", "preface", "octets", "line", "event"
+    name    a few words, for example "JOIN"        text    the whole item in one line, escaped
+    note    the rule that the suite breaks on purpose
+    hex     the first octets                       length  the number of all octets
+    fields  [offset, octets, name, value] in the order of the wire; a remark has no octets
 """
 
 import json
@@ -22,16 +22,16 @@ from conformance.wire.octets import HEADER, read_header, split_frames
 from conformance.wire.text import code_name, escape, octets_line, type_name
 from protocol.registry import PREFACE_SIZE, FrameType
 
-_OCTETS = 512  # of a frame that are kept
-_FIELDS = 120  # of a frame that are kept
-_TEXT = 400  # characters of a text that are kept
-_LINES = 24  # of a codec's contract that are kept: one case may say hundreds of alike ones
+_OCTETS = 512  # kept of a frame
+_FIELDS = 120  # kept of a frame
+_TEXT = 400  # characters kept of a text
+_LINES = 24  # kept of a codec's case, which may have hundreds of similar ones
 _SUITE = {"server": "C", "client": "S", "codec": "C"}
 _CODED = {FrameType.ERROR, FrameType.GOAWAY, FrameType.EVICTED}
 
 
 def items(entries: Sequence[Entry], role: str, spec: Spec) -> list[dict[str, Any]]:
-    """The entries of a case of this role, oldest first."""
+    """The items of a case of this role, oldest first."""
     lines = [entry for entry in entries if entry.line]
     left_out = {id(entry) for entry in lines[:-_LINES]} if role == "codec" else set()
     found = []
@@ -58,12 +58,12 @@ def _items(entry: Entry, suite: str, spec: Spec) -> Iterator[dict[str, Any]]:
             described = {"name": _name(octets), "text": _cut(octets_line(octets, entry.sender))}
             yield {**base, "kind": "frame", **described, "note": entry.note, **_octets(octets, parts(octets, spec))}
         if rest:
-            name = f"{len(rest)} octets that are no whole frame"
+            name = f"{len(rest)} octets that are not a whole frame"
             yield {**base, "kind": "octets", "name": name, "note": entry.note, **_octets(rest, parts(rest, spec))}
 
 
 def _name(octets: bytes) -> str:
-    """The frame's type, with its code where it has one: the code comes first in the body."""
+    """The name of the frame's type, followed by its code if the body begins with one."""
     kind = read_header(octets).type
     body = octets[HEADER.size :]
     if kind in _CODED and len(body) >= 2:
@@ -72,7 +72,7 @@ def _name(octets: bytes) -> str:
 
 
 def _line(line: str, spec: Spec) -> dict[str, Any]:
-    """A line of JSON; octets that it speaks of are those of frames, mostly."""
+    """A line of JSON; the octets in it are those of frames, except for the operation `preface`."""
     said = {"name": _cut(escape(line.strip()), 160), "text": _cut(escape(line.strip()), 1500)}
     try:
         value = json.loads(line)
@@ -86,7 +86,7 @@ def _octets(octets: bytes, known: Iterable[Part]) -> dict[str, Any]:
     fields: list[list[Any]] = []
     for part in known:
         if part.at < 0:
-            continue  # the frame's name, which the item has already
+            continue  # the frame's name, which the item already has
         if len(fields) == _FIELDS:
             fields.append([part.at, 0, "and more", ""])
             break

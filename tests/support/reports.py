@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conformance.harness.verdicts import Result, Verdict
-from conformance.report.results import About, build
-from conformance.report.terminal import Summary
+from conformance.report.results import About, Summary, build
 from conformance.server.cases import server_cases
 from conformance.spec.tables import load
 from conformance.wire.log import WireLog
