@@ -198,7 +198,7 @@ def test_several_rooms(server: Server, terminals: Terminals) -> None:
     assert ada.end() == 130
 
 
-def test_talk_goes_on_after_a_crash_of_the_server(tmp_path: Path, terminals: Terminals) -> None:
+def test_chat_resumes_after_server_crash(tmp_path: Path, terminals: Terminals) -> None:
     server = Server("--data", str(tmp_path))
     ada = terminals("--name", "ada", server.address, "lobby", NO_COLOR="1")
     ada.expect("you are in lobby")
@@ -284,7 +284,7 @@ def test_too_few_messages(server: Server) -> None:
         assert done.stdout.decode().endswith("one\n")
 
 
-def test_what_peers_send_is_harmless(server: Server) -> None:
+def test_peer_text_is_harmless(server: Server) -> None:
     chat("send", "evil", "\x1b[2J\u202egnp.exe\nnext", ROOMWIRE_SERVER=server.address)
     for options in ((), ("--json",)):
         shown = chat("tail", "evil", "--history", "1", "-n", "1", *options, ROOMWIRE_SERVER=server.address).stdout
@@ -308,7 +308,7 @@ def test_refused(server: Server) -> None:
         assert b"\x01" not in done.stderr
 
 
-def test_server_out_of_reach() -> None:
+def test_unreachable_server() -> None:
     with_nobody = Server("--memory")
     with_nobody.kill()
     for words in (("send", "x", "hi"), ("tail", "x"), ()):
@@ -370,7 +370,7 @@ def test_interrupted(server: Server) -> None:
         assert (tail.returncode, out, errors) == (130, b"", b"")
 
 
-def test_nobody_reads_on(server: Server) -> None:
+def test_closed_output_pipe(server: Server) -> None:
     chat("send", "head", "-", text="a\nb\nc\n", ROOMWIRE_SERVER=server.address)
     tail = f"{shlex.quote(sys.executable)} -m reference_client tail head --history 3 -n 3 --server {server.address}"
     done = subprocess.run(
@@ -414,7 +414,7 @@ def test_help() -> None:
     assert b"_shtab" in chat("--print-completion", "bash").stdout
 
 
-def test_library_and_command_understand_each_other(server: Server) -> None:
+def test_library_and_command_interoperate(server: Server) -> None:
     async def talk() -> list[str]:
         async with Client("127.0.0.1", server.port, name="lib") as client:
             room = await client.join("library")

@@ -105,7 +105,7 @@ def test_order_of_submissions() -> None:
     run(test())
 
 
-def test_joining_twice_is_joining_once() -> None:
+def test_join_twice_gives_the_same_room() -> None:
     async def test() -> None:
         async with TinyServer() as server, client_of(server) as client:
             first_room, second_room = await asyncio.gather(client.join("lobby"), client.join("lobby"))
@@ -117,7 +117,7 @@ def test_joining_twice_is_joining_once() -> None:
 # --- things go wrong
 
 
-def test_nobody_listens() -> None:
+def test_unreachable_server() -> None:
     async def test() -> None:
         with socket.socket() as bound:
             bound.bind(("127.0.0.1", 0))
@@ -128,7 +128,7 @@ def test_nobody_listens() -> None:
     run(test())
 
 
-def test_somebody_listens_and_says_nothing() -> None:
+def test_silent_server_at_connect() -> None:
     async def test() -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             client = Client("127.0.0.1", silent.getsockname()[1], name="ada", connect_timeout=0.1)
@@ -138,7 +138,7 @@ def test_somebody_listens_and_says_nothing() -> None:
     run(test())
 
 
-def test_patience() -> None:
+def test_patient_connect_retries() -> None:
     async def test() -> None:
         async with TinyServer() as server:
             attempts = 0
@@ -157,7 +157,7 @@ def test_patience() -> None:
     run(test())
 
 
-def test_refused_at_the_door() -> None:
+def test_connect_refused() -> None:
     async def test() -> None:
         async with TinyServer() as server:
 
@@ -173,7 +173,7 @@ def test_refused_at_the_door() -> None:
     run(test())
 
 
-def test_publish_survives_the_connection() -> None:
+def test_publish_across_a_lost_connection() -> None:
     """The first copy is appended, and its ACK is lost with the connection."""
 
     async def test() -> None:
@@ -304,7 +304,7 @@ def test_cancelled_calls_leave_nothing_behind() -> None:
     run(test())
 
 
-def test_unread_events_stop_the_reading() -> None:
+def test_unread_events_pause_reading() -> None:
     async def test() -> None:
         async with TinyServer() as server, client_of(server, max_events=10) as client:
             room = await client.join("lobby")
@@ -328,7 +328,7 @@ def test_unread_events_stop_the_reading() -> None:
     run(test())
 
 
-def test_server_goes_silent_while_closing() -> None:
+def test_close_with_silent_server() -> None:
     """close() ends, whatever the other end does."""
 
     async def test() -> None:
@@ -344,7 +344,7 @@ def test_server_goes_silent_while_closing() -> None:
 # --- against the reference server
 
 
-def test_two_at_the_reference_server() -> None:
+def test_two_clients_at_reference_server() -> None:
     async def test() -> None:
         async with (
             reference_server() as port,
@@ -384,7 +384,7 @@ def test_two_at_the_reference_server() -> None:
     run(test())
 
 
-def test_rate_limits_are_waited_for() -> None:
+def test_rate_limited_requests_are_retried() -> None:
     async def test() -> None:
         async with (
             reference_server(publish_rate=200, publish_burst=5, join_rate=50, join_burst=2, room_rate=60000) as port,

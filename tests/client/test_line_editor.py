@@ -39,14 +39,14 @@ def test_keys(keys: str, text: str, cursor: int) -> None:
     assert (editor.text, editor.cursor) == (text, cursor)
 
 
-def test_what_is_done() -> None:
+def test_entered_and_ended() -> None:
     editor = LineEditor()
     assert editor.feed(b"one\rtwo\nthree") == [Entered("one"), Entered("two")]
     assert editor.feed(b"\x04") == []  # deletes, since there is text
     assert editor.feed(b"\x15\x04") == [Ended()]
 
 
-def test_characters_may_come_in_pieces() -> None:
+def test_characters_split_between_reads() -> None:
     editor = LineEditor()
     for octet in "\u00e4\x1b[D\U0001f600".encode():
         editor.feed(bytes((octet,)))
@@ -81,7 +81,7 @@ def test_picture_fits(keys: bytes, prompt: str, columns: int) -> None:
 
 
 @given(st.lists(st.binary(max_size=8)))
-def test_slices_make_no_difference(pieces: list[bytes]) -> None:
+def test_input_split_anywhere(pieces: list[bytes]) -> None:
     editor = LineEditor()
     done = [event for piece in pieces for event in editor.feed(piece)]
     whole = LineEditor()

@@ -103,14 +103,14 @@ def test_nothing_unsafe_is_left(text: str) -> None:
 
 
 @given(texts)
-def test_line_ends_are_all_that_lines_add(text: str) -> None:
+def test_multiline_keeps_only_line_ends(text: str) -> None:
     shown = harmless(text, multiline=True)
     assert shown.split("\n") == [harmless(line) for line in shown.split("\n")]
     assert shown.count("\n") == text.count("\n")
 
 
 @given(texts)
-def test_what_is_harmless_stays_as_it_is(text: str) -> None:
+def test_harmless_text_is_unchanged(text: str) -> None:
     assert harmless(harmless(text)) == harmless(text)
 
 

@@ -43,7 +43,7 @@ def sent(client: ClientConnection, skip: int = 0) -> list[Frame | Unknown]:
     return [decode(raw, "C") for raw in iter(reader.next_frame, None)]
 
 
-def test_numbers_of_requests_wrap_and_skip_zero() -> None:
+def test_request_numbers_wrap_and_skip_zero() -> None:
     """RW-REQUEST-1"""
     client = waiting_client()
     list(client.receive_data(encode(WELCOME), 0.0))
@@ -61,7 +61,7 @@ def test_no_request_before_welcome() -> None:
     assert [type(frame) for frame in sent(client)] == [Join]
 
 
-def test_only_refs_of_rooms_that_the_client_is_in_are_used() -> None:
+def test_requests_with_unknown_ref() -> None:
     """RW-MODEL-8"""
     client = waiting_client()
     list(client.receive_data(encode(WELCOME), 0.0))
@@ -106,7 +106,7 @@ def test_goaway_is_answered_with_goaway(state: str, code: int) -> None:
 
 
 @pytest.mark.parametrize(("code", "retry"), [(199, False), (399, False), (399, True), (599, True), (999, False)])
-def test_refusal_with_an_unknown_code_is_repeated_where_retry_is_set(code: int, retry: bool) -> None:
+def test_refusal_with_unknown_code_follows_retry(code: int, retry: bool) -> None:
     """RW-ERROR-3, RW-CODE-2: whatever the number and the text say, and the connection goes on."""
     bench = in_the_lobby()
     bench.publish("a")
@@ -124,7 +124,7 @@ def test_refusal_with_an_unknown_code_is_repeated_where_retry_is_set(code: int, 
     assert bench.wire.state == "OPEN"
 
 
-def test_name_is_the_one_that_was_granted() -> None:
+def test_granted_name() -> None:
     """RW-WELCOME-6"""
     bench = Bench()
     bench.dial()
@@ -133,7 +133,7 @@ def test_name_is_the_one_that_was_granted() -> None:
     assert bench.saw(events.Connected).name == "~ada"
 
 
-def test_roster_begins_anew_at_reset() -> None:
+def test_roster_reset() -> None:
     """RW-ROSTER-5"""
     bench = in_the_lobby()
     for member in (11, 12):

@@ -80,7 +80,7 @@ def test_leave_without_connection() -> None:
     assert bench.session.next_event() == events.Left("lobby")
 
 
-def test_joined_anew_after_leaving_it_is_a_new_beginning(bench: Bench) -> None:
+def test_rejoin_after_leave_starts_afresh(bench: Bench) -> None:
     bench.send(message(1, "one"))
     bench.session.leave("lobby", bench.now)
     bench.exchange()
@@ -157,7 +157,7 @@ def test_memory_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("field", [frames.Field(0x7001), frames.Field(0xC001, bytes(70_000))])
-def test_what_cannot_be_sent_is_refused_at_once(bench: Bench, field: frames.Field) -> None:
+def test_unsendable_requests_are_refused_at_once(bench: Bench, field: frames.Field) -> None:
     with pytest.raises(LocalProtocolError):
         bench.session.publish("lobby", b"", bench.now, fields=(field,))
     with pytest.raises(LocalProtocolError):
@@ -171,7 +171,7 @@ def test_what_cannot_be_sent_is_refused_at_once(bench: Bench, field: frames.Fiel
     assert bench.session.pending == 0
 
 
-def test_too_large_for_this_server(bench: Bench) -> None:
+def test_publish_larger_than_max_body(bench: Bench) -> None:
     tickets = bench.publish("x" * (65536 - 255), "small")
     assert bench.saw(events.PublishFailed) == events.PublishFailed(
         tickets[0], "lobby", Code.PAYLOAD_TOO_LARGE, "65281 octets", False
@@ -195,7 +195,7 @@ def test_history(bench: Bench) -> None:
     assert bench.session.cursor("lobby") == (EPOCH, 0)  # RW-HISTORY-3
 
 
-def test_history_is_asked_again(bench: Bench) -> None:
+def test_history_is_repeated(bench: Bench) -> None:
     bench.session.history("lobby", bench.now)
     bench.exchange()
     asked = bench.asked(frames.History)
@@ -213,7 +213,7 @@ def test_history_is_asked_again(bench: Bench) -> None:
     assert len(bench.saw(events.HistoryPage).messages) == 1
 
 
-def test_history_that_cannot_be_had() -> None:
+def test_history_without_extension() -> None:
     bench = Bench()
     bench.connect(history=False)
     bench.enter()
@@ -224,7 +224,7 @@ def test_history_that_cannot_be_had() -> None:
     assert not bench.requests
 
 
-def test_history_of_a_room_that_is_given_up(bench: Bench) -> None:
+def test_history_of_dropped_room(bench: Bench) -> None:
     bench.session.history("lobby", bench.now)
     bench.exchange()
     asked = bench.asked(frames.History)
@@ -236,7 +236,7 @@ def test_history_of_a_room_that_is_given_up(bench: Bench) -> None:
 # --- reading with pauses
 
 
-def test_time_without_reading_does_not_count(bench: Bench) -> None:
+def test_paused_reading_is_not_silence(bench: Bench) -> None:
     """RW-HEARTBEAT-3."""
     bench.session.pause_reading()
     for _ in range(10):

@@ -96,7 +96,7 @@ class Log:
 
 
 @given(st.lists(st.sampled_from(STEPS), max_size=60))
-def test_once_in_order_and_nothing_lost(steps: list[str]) -> None:
+def test_publishes_arrive_once_and_in_order(steps: list[str]) -> None:
     bench = Bench()
     log = Log(bench)
     bench.session.join("lobby", bench.now)

@@ -62,7 +62,7 @@ def test_cursor_set_back_in_the_same_epoch(bench: Bench, flags: int, shown: list
     assert [event.seq for event in bench.seen if isinstance(event, events.MessageReceived)] == shown
 
 
-def test_nothing_is_shown_twice_though_an_old_epoch_comes_back(bench: Bench) -> None:
+def test_old_epoch_is_not_shown_twice(bench: Bench) -> None:
     bench.send(message(1), message(2))
     for epoch in (8, EPOCH):
         bench.cut()
@@ -85,7 +85,7 @@ def test_nothing_is_shown_twice_though_an_old_epoch_comes_back(bench: Bench) -> 
         (EPOCH, 5, 0, events.Gap("lobby", EPOCH, 2, EPOCH, 5)),
     ],
 )
-def test_gaps_are_told(bench: Bench, epoch: int, start: int, flags: int, gap: events.Gap | None) -> None:
+def test_gaps_are_reported(bench: Bench, epoch: int, start: int, flags: int, gap: events.Gap | None) -> None:
     bench.send(message(1), message(2))
     bench.cut()
     bench.connect()
@@ -123,7 +123,7 @@ def test_no_blind_repeat() -> None:
     assert third
 
 
-def test_closing_says_what_is_unknown(bench: Bench) -> None:
+def test_close_reports_unknown_outcomes(bench: Bench) -> None:
     (sent,) = bench.publish("a")
     bench.cut()
     (unsent,) = bench.publish("b")
@@ -134,7 +134,7 @@ def test_closing_says_what_is_unknown(bench: Bench) -> None:
     assert isinstance(bench.seen[-1], events.Closed)
 
 
-def test_closing_with_an_unanswered_publish(bench: Bench) -> None:
+def test_close_with_unanswered_publish(bench: Bench) -> None:
     bench.publish("a")
     bench.session.close(bench.now)
     bench.exchange()
@@ -158,7 +158,7 @@ def test_refused_after_an_unanswered_copy_is_unknown(bench: Bench, code: Code) -
     ]
 
 
-def test_goaway_says_when_to_come_back(bench: Bench) -> None:
+def test_goaway_sets_the_wait(bench: Bench) -> None:
     bench.wire.goaway(Code.SHUTDOWN, bench.now, retry_ms=20_000, jitter_ms=10_000)
     bench.exchange()
     disconnected = bench.saw(events.Disconnected)
@@ -168,7 +168,7 @@ def test_goaway_says_when_to_come_back(bench: Bench) -> None:
     assert bench.session.reconnect_at == bench.now + disconnected.retry_in
 
 
-def test_no_wait_is_longer_than_five_minutes(bench: Bench) -> None:
+def test_wait_is_at_most_five_minutes(bench: Bench) -> None:
     bench.wire.goaway(Code.SHUTDOWN, bench.now, retry_ms=2**32 - 1, jitter_ms=2**32 - 1)
     bench.exchange()
     assert bench.saw(events.Disconnected).retry_in == 300
@@ -221,7 +221,7 @@ def longest_waits_after(end: Callable[[Bench], None]) -> tuple[float, float]:
     return first, second
 
 
-def test_bound_after_a_connection() -> None:
+def test_backoff_after_a_connection() -> None:
     """RW-RECONNECT-3."""
 
     def soon(bench: Bench) -> None:
@@ -241,7 +241,7 @@ def test_bound_after_a_connection() -> None:
             assert 0.8 * bound < wait <= bound
 
 
-def test_longer_wait_counts(bench: Bench) -> None:
+def test_goaway_without_wait_still_backs_off(bench: Bench) -> None:
     bench.wire.goaway(Code.INTERNAL, bench.now)  # RETRY, but at once
     bench.exchange()
     assert bench.saw(events.Disconnected).retry_in != 0
@@ -282,7 +282,7 @@ def test_account_revoked(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("preface", "final"), [("F5525750 00 000000", True), ("F5525750 02 000000", False), ("48", False)]
 )
-def test_other_end_speaks_something_else(preface: str, final: bool) -> None:
+def test_foreign_preface(preface: str, final: bool) -> None:
     bench = Bench()
     bench.session.connect(bench.now)
     bench.session.receive_data(bytes.fromhex(preface), bench.now)

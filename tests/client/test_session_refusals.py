@@ -39,7 +39,7 @@ def test_refused_publishes_are_repeated_in_order(bench: Bench) -> None:
     assert [event.ticket for event in bench.seen if isinstance(event, events.Published)] == tickets
 
 
-def test_after_a_failure_the_next_is_sent_without_ordered(bench: Bench) -> None:
+def test_publish_after_failure_is_not_ordered(bench: Bench) -> None:
     bench.publish("a", "b")
     first, second = bench.asked(frames.Publish), bench.asked(frames.Publish)
     bench.refuse(first, Code.FORBIDDEN)
@@ -52,7 +52,7 @@ def test_after_a_failure_the_next_is_sent_without_ordered(bench: Bench) -> None:
     assert bench.asked(frames.Publish).flags == 0
 
 
-def test_server_that_names_no_time_is_not_asked_in_a_loop(bench: Bench) -> None:
+def test_refusal_without_time_backs_off(bench: Bench) -> None:
     bench.publish("a")
     waits = []
     for _ in range(4):
@@ -64,7 +64,7 @@ def test_server_that_names_no_time_is_not_asked_in_a_loop(bench: Bench) -> None:
     assert waits == [0.1, 0.2, 0.4, 0.8]
 
 
-def test_joins_wait_too() -> None:
+def test_joins_wait_after_refusal() -> None:
     bench = Bench()
     bench.connect()
     for room in "abc":
@@ -93,7 +93,7 @@ def test_join_refused(code: Code) -> None:
     assert bench.session.rooms() == []
 
 
-def test_full_room_is_waited_for_by_who_was_in_it(bench: Bench) -> None:
+def test_member_waits_for_full_room(bench: Bench) -> None:
     bench.cut()
     bench.connect()
     bench.seen.clear()
@@ -134,7 +134,7 @@ def test_lagged(bench: Bench) -> None:
     assert bench.asked(frames.Join).epoch == EPOCH
 
 
-def test_evicted_in_the_midst_of_publishing(bench: Bench) -> None:
+def test_evicted_while_publishing(bench: Bench) -> None:
     tickets = bench.publish("a", "b")
     first, second = bench.asked(frames.Publish), bench.asked(frames.Publish)
     bench.send(evicted(Code.LOG_RESET, 3000))

@@ -37,7 +37,7 @@ def test_message(values: dict[str, Any], room: str | None, shown: str) -> None:
     assert PLAIN.message(message(**values), room=room).endswith(shown)
 
 
-def test_nothing_that_peers_sent_is_shown_as_it_is() -> None:
+def test_peer_text_is_escaped() -> None:
     lines = [
         PLAIN.message(message(name=EVIL, payload=EVIL.encode()), room=EVIL),
         PLAIN.roster(EVIL, [Member(1, EVIL, True)], 1),
@@ -64,7 +64,7 @@ def test_nothing_that_peers_sent_is_shown_as_it_is() -> None:
         assert line.isprintable(), line
 
 
-def test_colours_are_of_our_making() -> None:
+def test_colours_only_where_enabled() -> None:
     assert Show(colour=True).message(message(), room=None).count("\x1b[") == 4
     assert "\x1b" not in PLAIN.message(message(), room=None)
 

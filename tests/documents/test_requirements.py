@@ -26,9 +26,9 @@ NO_EVIDENCE = {"documents/test_requirements.py", "documents/test_spec.py", "docu
 
 # Tests whose subject is a requirement, and whose words do not say which.
 TESTED_BY = {
-    "RW-MODEL-10": "client/test_session_recovery.py::test_nothing_is_shown_twice_though_an_old_epoch_comes_back",
+    "RW-MODEL-10": "client/test_session_recovery.py::test_old_epoch_is_not_shown_twice",
     "RW-PREFACE-1": "documents/test_spec.py::test_prefaces_are_those_that_connections_send",
-    "RW-PREFACE-8": "client/test_session_recovery.py::test_other_end_speaks_something_else",
+    "RW-PREFACE-8": "client/test_session_recovery.py::test_foreign_preface",
     "RW-REQUEST-5": "client/test_session.py::test_window_is_respected",
     "RW-REQUEST-8": "protocol/test_connections.py::test_what_the_state_does_not_allow_ends_the_connection",
     "RW-TYPE-5": "protocol/test_connections.py::test_an_unknown_sequenced_frame_moves_the_cursor",
@@ -37,8 +37,8 @@ TESTED_BY = {
     "RW-HELLO-1": "documents/test_spec.py::test_prefaces_are_those_that_connections_send",
     "RW-AUTH-1": "client/test_session_recovery.py::test_challenge_is_declined",
     "RW-DRAIN-4": "client/test_session_recovery.py::test_draining",
-    "RW-RECONNECT-1": "client/test_client.py::test_publish_survives_the_connection",
-    "RW-RECONNECT-2": "client/test_session_recovery.py::test_goaway_says_when_to_come_back",
+    "RW-RECONNECT-1": "client/test_client.py::test_publish_across_a_lost_connection",
+    "RW-RECONNECT-2": "client/test_session_recovery.py::test_goaway_sets_the_wait",
     "RW-RECONNECT-3": "client/test_session_recovery.py::test_backoff_doubles",
     "RW-CURSOR-4": "protocol/test_connections.py::test_the_stream_moves_the_cursor_once",
     "RW-STREAM-1": "protocol/test_connections.py::test_the_stream_moves_the_cursor_once",
@@ -46,7 +46,7 @@ TESTED_BY = {
     "RW-STREAM-3": "protocol/test_connections.py::test_what_the_state_does_not_allow_ends_the_connection",
     "RW-QUIET-3": "client/test_session.py::test_roster_and_presence",
     "RW-LAG-5": "client/test_session_refusals.py::test_kicked",
-    "RW-LAG-6": "client/test_session_refusals.py::test_evicted_in_the_midst_of_publishing",
+    "RW-LAG-6": "client/test_session_refusals.py::test_evicted_while_publishing",
     "RW-ID-1": "client/test_session.py::test_ids_hold_the_time_of_the_server",
     "RW-DEDUPE-8": "client/test_session_recovery.py::test_no_blind_repeat",
     "RW-ORDER-4": "client/test_session_refusals.py::test_refused_publishes_are_repeated_in_order",

@@ -67,7 +67,7 @@ def test_latency_is_measured_at_a_fixed_rate(program: Generator, settings: Setti
 
 
 @needs_compiler
-def test_a_member_that_never_reads_is_not_waited_for(program: Generator, settings: Settings) -> None:
+def test_load_with_stalled_member(program: Generator, settings: Settings) -> None:
     with serve(MEMORY, settings) as server:
         load = program.load(server, SHAPE.options() | {"deaf": 1, "warmup_ms": 10, "measure_ms": 50})
     assert load.all_publishes > 0
@@ -87,7 +87,7 @@ def test_connections_are_held(program: Generator, settings: Settings) -> None:
 
 
 @needs_compiler
-def test_a_refusal_is_a_failure(program: Generator, settings: Settings) -> None:
+def test_refused_publish_fails_the_load(program: Generator, settings: Settings) -> None:
     limited = replace(MEMORY, environment=MEMORY.environment | {"ROOMWIRE_PUBLISH_BURST": "1"})
     limited.environment["ROOMWIRE_PUBLISH_RATE"] = "1"
     with pytest.raises(LoadFailed, match="frame 0x0004 with code 401"):  # ERROR(RATE_LIMITED)
@@ -95,7 +95,7 @@ def test_a_refusal_is_a_failure(program: Generator, settings: Settings) -> None:
 
 
 @needs_compiler
-def test_a_room_that_is_not_new_is_a_failure(program: Generator, settings: Settings) -> None:
+def test_used_room_fails_the_load(program: Generator, settings: Settings) -> None:
     options = SHAPE.options() | {"warmup_ms": 0, "measure_ms": 1}
     with serve(MEMORY, settings) as server:
         program.load(server, options)
@@ -103,7 +103,7 @@ def test_a_room_that_is_not_new_is_a_failure(program: Generator, settings: Setti
             program.load(server, options)
 
 
-def test_without_a_compiler_one_line_says_so(
+def test_missing_compiler_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], settings: Settings
 ) -> None:
     monkeypatch.setattr(runs, "compiler", lambda: None)
@@ -116,7 +116,7 @@ def test_sqlite_alone_is_measured(tmp_path: Path) -> None:
     assert rate > 0
 
 
-def test_codec_by_hand_is_right() -> None:
+def test_hand_written_codec_agrees() -> None:
     for case in codec.cases():  # encoders are compared when the cases are made
         made, by_hand = case.codec(), case.hand()
         if isinstance(made, Publish | Message | Ack):
@@ -161,17 +161,17 @@ def outcome(results: Results, text: str) -> bars.Outcome:
 
 
 @pytest.mark.parametrize(("ratios", "verdict"), [((1.5, 1.4, 1.6), "met"), ((1.6, 1.4, 1.4), "missed")])
-def test_a_bar_is_judged_by_the_median(ratios: tuple[float, ...], verdict: str) -> None:
+def test_bar_is_judged_by_median(ratios: tuple[float, ...], verdict: str) -> None:
     found = outcome(results_of(*against(peers.NATS.name, *ratios)), f"{traffic.ROOMS.text}: against NATS")
     assert found.verdict == verdict
     assert found.beside == "deliveries/CPU s: Roomwire, memory 3,000,000, NATS 2,000,000"
 
 
-def test_a_bar_of_which_nothing_was_measured_is_neither_met_nor_missed() -> None:
+def test_bar_without_measurements() -> None:
     assert {found.verdict for found in bars.judge(Results())} == {"not measured"}
 
 
-def test_a_bar_for_a_curve_holds_at_its_worst_point() -> None:
+def test_curve_bar_is_judged_at_worst_point() -> None:
     text = growth.SILENT.text
     points = {"10": 9.0, "100": 1.1, "1,000": 1.4, "10,000": 1.2}  # what is at 10 is what others are held against
     results = results_of(*((growth.GROUP, text, at, figures.TO_TEN, value) for at, value in points.items()))
@@ -179,7 +179,7 @@ def test_a_bar_for_a_curve_holds_at_its_worst_point() -> None:
     assert (found.verdict, found.found) == ("missed", "1.40 at 1,000")
 
 
-def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
+def test_results_round_trip(tmp_path: Path) -> None:
     results = results_of(*against("NATS", 1.0, 3.0, 2.0))
     tables.write(results, {"python": "3"}, tmp_path / "results.json")
     again = Results()
@@ -188,7 +188,7 @@ def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 7}', '{"format": 1, "series": [{}]}'])
-def test_what_holds_no_results_is_refused_in_a_line(tmp_path: Path, text: str) -> None:
+def test_unreadable_results_are_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "old.json"
     file.write_text(text)
     with pytest.raises(SystemExit) as ended:
@@ -207,7 +207,7 @@ def test_what_holds_no_results_is_refused_in_a_line(tmp_path: Path, text: str) -
         (figures.GROWN_MORE, (0.0,), (0.0,), ""),
     ],
 )
-def test_two_runs_are_compared(
+def test_comparison_of_two_runs(
     quantity: figures.Quantity, old: tuple[float, ...], new: tuple[float, ...], verdict: str
 ) -> None:
     before = results_of(*(("g", "w", "s", quantity, value) for value in old))
@@ -216,7 +216,7 @@ def test_two_runs_are_compared(
     assert change.verdict == verdict
 
 
-def test_a_page_of_an_earlier_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_page_of_earlier_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Hostile names, too: they come from files."""
     hostile = ("<b>group", "<i>workload", "<u>subject", figures.MEMORY, 1.0)
     sizes = ((growth.GROUP, growth.SIZES.text, at, figures.CPU, 2.0) for at in ("16", "65,536"))
@@ -251,12 +251,12 @@ def test_plots_show_every_point_at_its_place() -> None:
     assert len([dot for dot in root.iter(f"{SVG}circle") if dot.find(f"{SVG}title") is not None]) == 2
 
 
-def test_nothing_measured_makes_a_page_without_plots() -> None:
+def test_page_without_measurements() -> None:
     assert page.ratios(Results()) == ""
     assert "<svg" not in page.html(Results(), {}, None)
 
 
-def test_a_sample_belongs_to_the_innermost_stage() -> None:
+def test_sample_belongs_to_innermost_stage() -> None:
     stack = [
         "MainThread;main (reference_server/cli.py:1);_run_once (asyncio/base_events.py:1922)",
         "flush (reference_server/core/hub.py:110);Hub._write_out (reference_server/core/hub.py:141)",
@@ -275,7 +275,7 @@ def test_a_sample_belongs_to_the_innermost_stage() -> None:
 
 
 @needs_compiler
-def test_fixed_rates_growth_and_a_stalled_member_are_measured(
+def test_latency_growth_and_stalled_are_measured(
     program: Generator, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(latency, "PACES", (latency.Pace("tiny", 1, 5, 2, 200, (MEMORY,)),))
@@ -292,7 +292,7 @@ def test_fixed_rates_growth_and_a_stalled_member_are_measured(
     assert results.rows(growth.GROUP, small.text)["10"][figures.TO_TEN].median == 1
 
 
-def test_a_pass_that_fails_is_told_and_the_others_go_on(
+def test_failed_pass_is_reported_and_others_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], settings: Settings, tmp_path: Path
 ) -> None:
     figure = Figure("group", "workload", "server", figures.MEMORY, 1.0)
@@ -303,7 +303,7 @@ def test_a_pass_that_fails_is_told_and_the_others_go_on(
     assert series["values"] == [1.0, 1.0]
 
 
-def test_what_was_measured_before_an_interruption_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_interrupted_run_keeps_its_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def interrupted(*_: object) -> Iterator[Figure]:
         yield Figure("group", "workload", "server", figures.MEMORY, 1.0)
         raise KeyboardInterrupt

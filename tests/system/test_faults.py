@@ -37,17 +37,17 @@ needs_lazyfs = pytest.mark.skipif(bool(lacking()), reason=lacking())
 @pytest.mark.parametrize(
     "families", [("kill", "damage"), ("drain", "reset"), ("repeat", "slow"), ("floods", "storm")], ids=" ".join
 )
-def test_nothing_is_broken_by_faults(families: tuple[str, ...], tmp_path: Path) -> None:
+def test_short_runs_break_nothing(families: tuple[str, ...], tmp_path: Path) -> None:
     run(families, tmp_path)
 
 
 @needs_compiler
-def test_nothing_is_broken_by_a_machine_that_fails(tmp_path: Path) -> None:
+def test_machine_faults_break_nothing(tmp_path: Path) -> None:
     run(("power", "full", "clock"), tmp_path)
 
 
 @needs_lazyfs
-def test_nothing_is_broken_by_a_file_system_that_forgets(tmp_path: Path) -> None:
+def test_forgetful_file_system_breaks_nothing(tmp_path: Path) -> None:
     run(("lazyfs",), tmp_path)
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
 
@@ -65,14 +65,14 @@ def run(families: tuple[str, ...], directory: Path) -> None:
     assert status == 0
 
 
-def test_all_families_are_tried_here() -> None:
+def test_every_family_is_tried() -> None:
     tried = {"kill", "damage", "drain", "reset", "repeat", "slow", "floods", "storm", "lazyfs", *NEEDS_LIBRARY}
     assert tried == set(cli.FAMILIES)
     assert {name for family in cli.FAMILIES.values() for name in family.checked} == set(INVARIANTS)
 
 
 @needs_compiler
-def test_a_disk_that_lies_about_its_syncs_is_noticed(
+def test_disk_that_skips_syncs_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FAULTS_LIE", "1")
@@ -94,7 +94,7 @@ sqlite3.connect = lambda *names, **options: connect(*names, **options, factory=C
 
 
 @needs_lazyfs
-def test_a_server_that_does_not_sync_is_noticed(
+def test_server_that_does_not_sync_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(CARELESS)
@@ -105,7 +105,7 @@ def test_a_server_that_does_not_sync_is_noticed(
     assert "lazyfs: lost: " in capsys.readouterr().out
 
 
-def test_without_lazyfs_its_family_is_not_run_and_says_why(
+def test_missing_lazyfs_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LAZYFS", "no-such-lazyfs")
@@ -113,7 +113,7 @@ def test_without_lazyfs_its_family_is_not_run_and_says_why(
     assert "lazyfs: not run: no program no-such-lazyfs" in capsys.readouterr().out
 
 
-def test_lazyfs_is_told_what_it_understands() -> None:
+def test_lazyfs_commands() -> None:
     said = tomllib.loads(lazyfs.config(Path('/a "place"/commands'), Path("/done")))
     assert said["faults"] == {"fifo_path": '/a "place"/commands', "fifo_path_completed": "/done"}
     crashes = rb"lazyfs::crash::timing=(before|after)::op=(write|fsync)::from_rgx=rooms\.sqlite3(-wal|\$)\n"
@@ -148,7 +148,7 @@ def audited(log: Stored, each: Member) -> set[str]:
     return set(outcome.broken)
 
 
-def test_a_sound_log_is_sound() -> None:
+def test_audit_of_sound_log() -> None:
     assert audited(stored([7, 8, 9]), member()) == set()
 
 
@@ -164,7 +164,7 @@ def test_a_sound_log_is_sound() -> None:
         (stored([7, 8, -1]), {"order"}),
     ],
 )
-def test_a_log_that_differs_is_a_breach(log: Stored, broken: set[str]) -> None:
+def test_audit_of_differing_log(log: Stored, broken: set[str]) -> None:
     assert audited(log, member()) - {"gap"} | (broken & {"gap"}) == broken
 
 
@@ -177,7 +177,7 @@ def refused(each: Member) -> None:
 
 
 @pytest.mark.parametrize(("change", "broken"), [(fault_seen, "order"), (refused, "lost")])
-def test_what_a_member_says_is_counted(change: Callable[[Member], None], broken: str) -> None:
+def test_member_reports_are_counted(change: Callable[[Member], None], broken: str) -> None:
     each = member()
     change(each)
     assert audited(stored([7, 8, 9]), each) == {broken}
@@ -190,7 +190,7 @@ def journal(*records: tuple[int, str, int, bytes]) -> bytes:
     )
 
 
-def test_what_was_synced_survives_a_loss_of_power_and_the_rest_may_not(tmp_path: Path) -> None:
+def test_synced_writes_survive_power_loss(tmp_path: Path) -> None:
     (tmp_path / "journal").write_bytes(
         journal(
             (disk.CREATE, "a", 0, b""),
@@ -215,18 +215,18 @@ def test_what_was_synced_survives_a_loss_of_power_and_the_rest_may_not(tmp_path:
     assert any(left[512:] == b"x" * 512 + b"y" * 512 for left, _ in seen)  # torn
 
 
-def test_payloads_prove_themselves() -> None:
+def test_payload_checks_are_distinct() -> None:
     assert len({check(number) for number in range(1_000)}) == 1_000
 
 
-def test_a_plot_shows_every_sample() -> None:
+def test_plot_shows_every_sample() -> None:
     samples = [soak.Sample(second, 50.0 + second, 20, 100 * second) for second in range(10)]
     text = soak.plot(samples)
     assert text.count("<polyline") == 2
     assert "59.0" in text
 
 
-def test_a_soak_is_checked_as_it_goes_on() -> None:
+def test_soak_is_checked_as_it_runs() -> None:
     outcome = Outcome("soak", tuple(INVARIANTS))
     seen, ada, bob = soak.Seen(), member(), member()
     seen.take([ada, bob], outcome)
