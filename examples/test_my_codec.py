@@ -4,7 +4,7 @@ from hypothesis import given
 
 from conformance.fuzz.strategies import frames
 from protocol.codec import RawFrame, decode, encode
-from protocol.registry import RULES
+from protocol.frames import RULES
 
 
 @given(frames())

@@ -17,6 +17,8 @@ from protocol.events import (
     Replied,
 )
 from protocol.frames import (
+    REPLIES,
+    RULES,
     Auth,
     Error,
     Evicted,
@@ -40,10 +42,9 @@ from protocol.frames import (
 )
 from protocol.framing import RawFrame, frame_name
 from protocol.registry import LIMITS, MAGIC, PREFACE_SIZE, VERSION, Code, Flag, FrameType, is_ignorable
-from protocol.state import CLIENT_MACHINE, MEMBERSHIP_MACHINE, REPLIES, advance
+from protocol.state import CLIENT_ACCEPTS, CLIENT_MACHINE, CLIENT_REFUSES, MEMBERSHIP_MACHINE, advance
 
 _PREFACE = MAGIC + bytes((VERSION, VERSION, 0, 0))
-_HANDSHAKE = frozenset({FrameType.WELCOME, FrameType.AUTH})
 
 
 @dataclass(slots=True)
@@ -255,7 +256,7 @@ class ClientConnection(Connection):
         return rest
 
     def _interpret(self, raw: RawFrame) -> ClientEvent | None:
-        if self.state == "HELLO_SENT" and raw.type not in _BEFORE_WELCOME and not is_ignorable(raw.type):
+        if self.state == "HELLO_SENT" and raw.type not in CLIENT_ACCEPTS and not is_ignorable(raw.type):
             raise Unexpected(frame_name(raw.type), expected="WELCOME, AUTH, ERROR or GOAWAY")
         frame = decode(raw, "S")
         if isinstance(frame, Unknown):
@@ -267,7 +268,7 @@ class ClientConnection(Connection):
             return self._goaway_received(frame)
         if self.state == "HELLO_SENT":
             return self._handshake_step(frame)
-        if frame.TYPE in _HANDSHAKE:
+        if frame.TYPE in CLIENT_REFUSES:
             raise Unexpected(frame.TYPE.name, expected="no handshake after WELCOME")
         if isinstance(frame, Ping):
             self._out.append(encode(Pong(frame.opaque)))  # RW-PING-1
@@ -337,9 +338,7 @@ class ClientConnection(Connection):
             due = str(self._outstanding[0][0]) if self._outstanding else "no reply"
             raise Unexpected(frame.TYPE.name, "request", due, str(frame.request))
         _, request, membership = self._outstanding[0]
-        if isinstance(frame, Message):
-            if not isinstance(request, History):
-                raise Unexpected("MESSAGE", "request", "that of a HISTORY", str(frame.request))
+        if frame.TYPE is RULES[request.TYPE].part:
             return Received(frame)  # RW-HISTORY-3: the cursor stays
         if frame.TYPE not in REPLIES[request.TYPE]:
             raise Unexpected(frame.TYPE.name, expected=f"a reply to {request.TYPE.name}")
@@ -421,6 +420,3 @@ class ClientConnection(Connection):
     def _time_out(self, now: float, text: str) -> ConnectionTerminated:
         self.goaway(Code.TIMEOUT, now, text=text, event="time-out")
         return ConnectionTerminated(Code.TIMEOUT, False, text)
-
-
-_BEFORE_WELCOME = frozenset({FrameType.WELCOME, FrameType.AUTH, FrameType.ERROR, FrameType.GOAWAY})

@@ -11,10 +11,11 @@ from typing import Any
 
 from protocol.compiled import DECODERS, ENCODERS, PACKERS
 from protocol.errors import LocalProtocolError, Malformed
-from protocol.frames import Frame, Unknown
+from protocol.frames import FRAMES, Frame, Unknown
 from protocol.framing import RawFrame, check_header, frame_name
-from protocol.registry import MAX_SAFE, RULES, Flag, FrameType, Sender, is_ignorable
-from protocol.wire import HEADER, plain_format, truncated
+from protocol.layout import HEADER, plain_format
+from protocol.registry import MAX_SAFE, Flag, FrameType, Sender, is_ignorable
+from protocol.wire import truncated
 
 __all__ = ["RawFrame", "check_header", "decode", "encode", "pack_ack", "pack_message"]
 
@@ -39,7 +40,7 @@ _ENCODERS: dict[type, Callable[[Any], bytes]] = {**ENCODERS, Unknown: _encode_un
 
 # What each end sends, by number: a frame's header holds a plain one.
 _DECODERS = {
-    sender: {int(type): DECODERS[type] for type, rule in RULES.items() if sender in rule.sender}
+    sender: {int(type): DECODERS[type] for type, cls in FRAMES.items() if sender in cls.RULE.sender}
     for sender in ("C", "S")
 }
 

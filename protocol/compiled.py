@@ -1,4 +1,4 @@
-"""Fast encoders and decoders, made at import from the declarations in `wire.py`.
+"""Fast encoders and decoders, made at import from the declarations of the frames.
 
 A small walk over each construct tree writes plain Python around `struct.Struct` and slices; `source()` shows
 it. A node that the walk does not know is a TypeError at import, so nothing is ever skipped in silence.
@@ -17,17 +17,11 @@ from typing import Any
 
 import construct
 
-from protocol import wire
+from protocol import layout, wire
 from protocol.errors import LocalProtocolError, Malformed
-from protocol.frames import FRAMES, Field, Frame, RosterEntry
+from protocol.frames import FRAMES, HEADER_MEMBERS, RULES, Field, Frame, Rule
 from protocol.framing import RawFrame, check_header
-from protocol.registry import MAX_SAFE, RULES, Flag, FrameType, Rule
-
-ITEMS: dict[str, type] = {"entries": RosterEntry}
-"""The class of the items of a counted member, by the member's name."""
-
-HEADER_MEMBERS = ("fields", "flags", "request", "room")
-"""What every frame has after the members of its body."""
+from protocol.registry import MAX_SAFE, Flag, FrameType
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +29,7 @@ class Piece:
     """One member of a declaration, as the walk understood it.
 
     `kind` is "number", "octets" (a fixed number of them), "prefixed" (octets behind their length) or
-    "counted" (items behind their number). `format` is struct's, for it or for what stands before it.
+    "counted" (items of the class `cls` behind their number). `format` is struct's, for it or for what stands before it.
     """
 
     name: str
@@ -43,6 +37,7 @@ class Piece:
     format: str
     mark: type | None = None
     items: tuple["Piece", ...] = ()
+    cls: type = object
 
     @property
     def size(self) -> int:
@@ -75,9 +70,9 @@ def walk_body(declaration: construct.Struct) -> tuple[Piece, ...]:
 
 def _piece(name: str, node: Any) -> Piece:
     match node:
-        case wire.Text() | wire.Name() | wire.Safe():
+        case layout.Text() | layout.Name() | layout.Safe():
             inner = _piece(name, node.subcon)
-            if not inner.mark and inner.kind == ("number" if isinstance(node, wire.Safe) else "prefixed"):
+            if not inner.mark and inner.kind == ("number" if isinstance(node, layout.Safe) else "prefixed"):
                 return Piece(name, inner.kind, inner.format, type(node))
         case construct.FormatField() if node.fmtstr in (">B", ">H", ">L", ">Q"):
             return Piece(name, "number", node.fmtstr[1])
@@ -85,8 +80,10 @@ def _piece(name: str, node: Any) -> Piece:
             return Piece(name, "octets", f"{node.length}s")
         case construct.Prefixed() if node.subcon is construct.GreedyBytes and not node.includelength:
             return Piece(name, "prefixed", _number(name, node.lengthfield))
-        case wire.Counted():
-            return Piece(name, "counted", _number(name, node.count), items=walk(node.item))
+        case layout.Counted():
+            return Piece(name, "counted", _number(name, node.count), items=walk(node.item), cls=node.cls)
+        case layout.Enumerated():
+            return _piece(name, node.subcon)
     raise TypeError(f"{name}: {node!r} can't be compiled")
 
 
@@ -218,15 +215,15 @@ def _open(frame: str, pieces: Iterable[Piece], prefix: str = "") -> list[str]:
     for piece in pieces:
         name = piece.name
         arguments = f'{frame}, "{prefix}{name}", {name}'
-        if piece.mark is wire.Name:
+        if piece.mark is layout.Name:
             lines += ["try:", f"    {name} = {name}.decode()", "except UnicodeDecodeError:"]
             lines += [f"    raise ill_formed({arguments}) from None"]
-        elif piece.mark is wire.Text:
+        elif piece.mark is layout.Text:
             lines += [f'{name} = {name}.decode("utf-8", "replace")']
-        elif piece.mark is wire.Safe:
+        elif piece.mark is layout.Safe:
             lines += [f"if {name} > MAX_SAFE:", f"    raise out_of_range({arguments})"]
         elif piece.kind == "counted":
-            item = _open(frame, piece.items, f"{name}.") + _make(ITEMS[name], piece.items)
+            item = _open(frame, piece.items, f"{name}.") + _make(piece.cls, piece.items)
             lines += ["_items = []", f"for {_tuple(piece.items)} in {name}:"]
             lines += [*_indent([*item, "_items.append(_made)"]), f"{name} = tuple(_items)"]
     return lines
@@ -263,7 +260,7 @@ def _write(pieces: Iterable[Piece], source: str, format: str = "", *arguments: s
         lines.append(f"{name} = {source}.{name}")
         if piece.kind in ("number", "octets"):
             wrong = f"len({name}) != {piece.size}" if piece.kind == "octets" else f"{name} > MAX_SAFE"
-            if piece.kind == "octets" or piece.mark is wire.Safe:  # struct itself cuts and pads octets
+            if piece.kind == "octets" or piece.mark is layout.Safe:  # struct itself cuts and pads octets
                 lines += [f"if {wrong}:", f"    raise ValueError({name})"]
             values.append(name)
             continue
@@ -314,7 +311,7 @@ def _whole(type: FrameType, pieces: tuple[Piece, ...], source: str) -> tuple[lis
         lengths += ["sum(map(len, _items))"] if piece.kind == "counted" else []
     lengths.append("len(_fields)")
     header = [" + ".join(lengths), f"{type:#06x}", f"{source}flags", f"{source}request", f"{source}room"]
-    format = "".join(piece.format for piece in walk(wire.HEADER))
+    format = "".join(piece.format for piece in walk(layout.HEADER))
     prepare, parts = _write(pieces, "frame", format, *header)
     return prepare, f"{parts[0]} + _fields" if len(parts) == 1 else f'b"".join(({", ".join(parts)}, _fields))'
 
@@ -377,18 +374,23 @@ def unfit(frame: Frame, error: Exception) -> LocalProtocolError:
     return LocalProtocolError(f"{frame.TYPE.name}: {error}")
 
 
+def _unfrozen(cls: Any) -> type:
+    """A class with the memory layout of the frozen dataclass `cls`, whose members are set as those of any object."""
+    plain = {name: getattr(object, name) for name in ("__init__", "__setattr__", "__delattr__")}
+    return builtins.type(cls.__name__, cls.__bases__, {"__slots__": cls.__slots__, **plain})
+
+
 def _compile() -> dict[str, Any]:
     text = source()
     name = "<compiled from protocol/wire.py>"
     linecache.cache[name] = (len(text), None, text.splitlines(True), name)  # for tracebacks and debuggers
     namespace: dict[str, Any] = {"StructError": StructError, "UNFIT": UNFIT, "MAX_SAFE": MAX_SAFE}
-    classes: list[Any] = [*FRAMES.values(), *ITEMS.values()]
-    for cls in classes:
-        namespace[cls.__name__] = cls
-        namespace[f"_Open{cls.__name__}"] = builtins.type(cls.__name__, (), {"__slots__": cls.__slots__})
+    items = [piece.cls for pieces in PIECES.values() for piece in pieces if piece.items]
+    for cls in (*FRAMES.values(), *items):
+        namespace |= {cls.__name__: cls, f"_Open{cls.__name__}": _unfrozen(cls)}
     for action, format in set(re.findall(r"\b_(read|pack)_(\w+)", text)):
-        layout = Struct(">" + format)
-        namespace[f"_{action}_{format}"] = layout.unpack_from if action == "read" else layout.pack
+        packed = Struct(">" + format)
+        namespace[f"_{action}_{format}"] = packed.unpack_from if action == "read" else packed.pack
     helpers = (check_header, wire.check_fields, wire.ill_formed, wire.left_over, wire.out_of_range)
     namespace |= {helper.__name__: helper for helper in (*helpers, missing, unfit, Field)}
     namespace |= {type.name: type for type in FrameType}

@@ -1,330 +1,359 @@
-"""Frames as values: one frozen dataclass each, body fields in the order of the wire.
+"""Frames as values: one class for each frame, which declares all that is particular to it.
 
-After its body fields every frame has `fields` (extension fields as octets), `flags`, `request` and `room`
-of the header. Names and texts are `str`, octets are `bytes`, times are milliseconds since 1970 in UTC.
-Layouts are declared in `wire.py`; meanings are in SPEC.md, one section a frame.
+`TYPE` is its number and name, `RULE` says who sends it, where, and what its header and extension fields may be. Its
+members are the fields of its body in the order of the wire, each annotated with its type of SPEC.md, section 5. The
+encoder, the decoder, the state machines' checks, the fuzzer's values and the suite's expectations are derived.
+
+Names and texts are `str`, octets are `bytes`, times are milliseconds since 1970 in UTC. Meanings are in SPEC.md, one
+section a frame.
 """
 
-from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
-from functools import lru_cache
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Annotated, ClassVar, Literal, NamedTuple, TypeVar, dataclass_transform
 
-from protocol.registry import FieldType, Flag, FrameType
-from protocol.wire import decode_field, encode_field
+from protocol.layout import B16, B32, N64, O8, O16, U8, U16, U32, U64, Items16, Name8, Text8, Text16
+from protocol.registry import Code, ContentType, FieldType, Flag, FrameType, PresenceKind
+
+_Number = Literal["nonzero", "zero", "any"]
+
+HANDSHAKE = ("WAIT_HELLO", "AUTHENTICATING", "HELLO_SENT")
+"""The states before WELCOME in which a server, or a client, receives frames."""
+
+ESTABLISHED = ("OPEN", "DRAINING")
+"""The states after WELCOME, of both ends."""
+
+
+class Rule(NamedTuple):
+    """Who sends a frame and when, what its header and extension fields may be, and what answers it."""
+
+    sender: str
+    """"C", "S" or "CS": the client, the server, or both."""
+
+    request: _Number
+    room: _Number
+
+    flags: int = 0
+    """All flags that mean something in it. If SEQ is among them, it must be set, else it must be clear."""
+
+    fields: Mapping[FieldType, bool] = MappingProxyType({})
+    """The extension fields known for it, each with whether it may be repeated."""
+
+    states: tuple[str, ...] = ESTABLISHED
+    """The states in which its receiver accepts it. In CLOSING, what arrives is dropped."""
+
+    reply: FrameType | None = None
+    """Of a request: its final reply, which is this or ERROR."""
+
+    part: FrameType | None = None
+    """Of a request: what may be sent in reply before the final one."""
+
+    extension: str = ""
+    """The extension that must have been negotiated."""
+
+    @property
+    def seq(self) -> bool:
+        """Whether it bears the flag SEQ."""
+        return bool(self.flags & Flag.SEQ)
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """An extension field. `extension`, `agent`, `server_identity`, `mechanism` make the known ones."""
+    """An extension field. `protocol.fields` makes and reads the known ones."""
 
-    type: int
-    value: bytes = b""
+    type: U16
+    value: B16 = b""
 
 
 @dataclass(frozen=True, slots=True)
 class RosterEntry:
     """One member in a ROSTER; `mflags` may hold Flag.VERIFIED."""
 
-    member: int
-    mflags: int
-    name: str
+    member: U64
+    mflags: U8
+    name: Name8
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Frame:
+    """Base of all frames: its extension fields, and `flags`, `request` and `room` of its header."""
+
+    TYPE: ClassVar[FrameType]
+    RULE: ClassVar[Rule]
+    fields: tuple[Field, ...] = ()
+    flags: int = 0
+    request: int = 0
+    room: int = 0
+
+    def __repr__(self) -> str:
+        members = sorted(fields(self), key=lambda member: bool(member.kw_only))  # the body first, as in a call
+        values = (f"{member.name}={getattr(self, member.name)!r}" for member in members)
+        return f"{type(self).__name__}({', '.join(values)})"
+
+
+HEADER_MEMBERS = tuple(member.name for member in fields(Frame))
+"""What every frame has besides the members of its body."""
+
+FRAMES: dict[FrameType, type[Frame]] = {}
+"""The class of each frame, by its type."""
+
+_Declared = TypeVar("_Declared", bound=Frame)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def declared(cls: type[_Declared]) -> type[_Declared]:
+    """Make a class a frame: a frozen, slotted dataclass that is in FRAMES."""
+    frame = dataclass(frozen=True, slots=True, repr=False)(cls)
+    FRAMES[frame.TYPE] = frame
+    return frame
+
+
+@declared
+class Hello(Frame):
     """The first frame of a client: who it is, and how it proves that."""
 
-    TYPE: ClassVar[FrameType] = FrameType.HELLO
-    name: str
-    mechanism: str
-    auth: bytes
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = 0
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.HELLO
+    RULE = Rule(
+        "C",
+        request="nonzero",
+        room="zero",
+        fields={FieldType.EXTENSION: True, FieldType.AGENT: False},
+        states=("WAIT_HELLO",),
+        reply=FrameType.WELCOME,
+        part=FrameType.AUTH,
+    )
+    name: Name8
+    mechanism: Text8
+    auth: B16
 
 
-@dataclass(frozen=True, slots=True)
-class Welcome:
+@declared
+class Welcome(Frame):
     """The server's reply to HELLO: the name as granted, the clock, and the limits of this connection."""
 
-    TYPE: ClassVar[FrameType] = FrameType.WELCOME
-    member: int
-    name: str
-    now_ms: int
-    max_body: int
-    heartbeat_ms: int
-    dedupe_ms: int
-    window: int
-    max_rooms: int
-    auth: bytes
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = 0
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.WELCOME
+    RULE = Rule(
+        "S",
+        request="nonzero",
+        room="zero",
+        flags=Flag.DURABLE | Flag.VERIFIED,
+        fields={FieldType.EXTENSION: True, FieldType.AGENT: False, FieldType.SERVER: False},
+        states=("HELLO_SENT",),
+    )
+    member: U64
+    name: Name8
+    now_ms: N64
+    max_body: U32
+    heartbeat_ms: U32
+    dedupe_ms: U32
+    window: U16
+    max_rooms: U16
+    auth: B16
 
 
-@dataclass(frozen=True, slots=True)
-class Auth:
+@declared
+class Auth(Frame):
     """One SASL step, from either side."""
 
-    TYPE: ClassVar[FrameType] = FrameType.AUTH
-    data: bytes
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = 0
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.AUTH
+    RULE = Rule("CS", request="nonzero", room="zero", states=("AUTHENTICATING", "HELLO_SENT"))
+    data: B16
 
 
-@dataclass(frozen=True, slots=True)
-class Error:
+@declared
+class Error(Frame):
     """A request failed; `retry_ms` is how long to wait where RETRY is set."""
 
-    TYPE: ClassVar[FrameType] = FrameType.ERROR
-    code: int
-    retry_ms: int = 0
-    text: str = ""
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = 0
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.ERROR
+    RULE = Rule(
+        "S",
+        request="nonzero",
+        room="any",
+        flags=Flag.RETRY,
+        fields={FieldType.MECHANISM: True},
+        states=("HELLO_SENT", *ESTABLISHED),
+    )
+    code: Annotated[U16, Code]
+    retry_ms: U32 = 0
+    text: Text16 = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Ok:
+@declared
+class Ok(Frame):
     """A request succeeded, and there is nothing to say about it."""
 
-    TYPE: ClassVar[FrameType] = FrameType.OK
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = 0
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.OK
+    RULE = Rule("S", request="nonzero", room="any")
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
+@declared
+class Ping(Frame):
     """Asks for a PONG with the same 8 octets."""
 
-    TYPE: ClassVar[FrameType] = FrameType.PING
-    opaque: bytes
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = 0
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.PING
+    RULE = Rule("CS", request="zero", room="zero")
+    opaque: O8
 
 
-@dataclass(frozen=True, slots=True)
-class Pong:
+@declared
+class Pong(Frame):
     """The answer to a PING, sent after the replies to all requests before it."""
 
-    TYPE: ClassVar[FrameType] = FrameType.PONG
-    opaque: bytes
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = 0
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.PONG
+    RULE = Rule("CS", request="zero", room="zero")
+    opaque: O8
 
 
-@dataclass(frozen=True, slots=True)
-class Goaway:
+@declared
+class Goaway(Frame):
     """The connection ends; come back after `retry_ms` and up to `jitter_ms` more."""
 
-    TYPE: ClassVar[FrameType] = FrameType.GOAWAY
-    code: int
-    retry_ms: int = 0
-    jitter_ms: int = 0
-    text: str = ""
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = 0
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.GOAWAY
+    RULE = Rule("CS", request="zero", room="zero", flags=Flag.RETRY, states=(*HANDSHAKE, *ESTABLISHED))
+    code: Annotated[U16, Code]
+    retry_ms: U32 = 0
+    jitter_ms: U32 = 0
+    text: Text16 = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Join:
+@declared
+class Join(Frame):
     """Asks for membership of the room `name`, from the cursor (`epoch`, `since`)."""
 
-    TYPE: ClassVar[FrameType] = FrameType.JOIN
-    name: str
-    epoch: int
-    since: int
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = 0
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.JOIN
+    RULE = Rule("C", request="nonzero", room="zero", flags=Flag.ROSTER, reply=FrameType.JOINED)
+    name: Name8
+    epoch: U64
+    since: N64
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
+@declared
+class Joined(Frame):
     """Membership begins: the next sequenced frame is `start`."""
 
-    TYPE: ClassVar[FrameType] = FrameType.JOINED
-    epoch: int
-    head: int
-    start: int
-    oldest: int
-    members: int
-    name: str
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = 0
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.JOINED
+    RULE = Rule("S", request="nonzero", room="nonzero", flags=Flag.GAP | Flag.QUIET)
+    epoch: U64
+    head: N64
+    start: N64
+    oldest: N64
+    members: U32
+    name: Name8
 
 
-@dataclass(frozen=True, slots=True)
-class Roster:
+@declared
+class Roster(Frame):
     """Who is in the room, in one or several frames."""
 
-    TYPE: ClassVar[FrameType] = FrameType.ROSTER
-    entries: tuple[RosterEntry, ...]
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = 0
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.ROSTER
+    RULE = Rule("S", request="zero", room="nonzero", flags=Flag.MORE | Flag.RESET)
+    entries: Items16[RosterEntry]
 
 
-@dataclass(frozen=True, slots=True)
-class Presence:
+@declared
+class Presence(Frame):
     """A member came or went; `kind` is a PresenceKind, or a number to ignore."""
 
-    TYPE: ClassVar[FrameType] = FrameType.PRESENCE
-    kind: int
-    member: int
-    name: str
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = 0
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.PRESENCE
+    RULE = Rule("S", request="zero", room="nonzero", flags=Flag.VERIFIED)
+    kind: Annotated[U8, PresenceKind]
+    member: U64
+    name: Name8
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+@declared
+class Leave(Frame):
     """Asks to end the membership of `room`."""
 
-    TYPE: ClassVar[FrameType] = FrameType.LEAVE
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = 0
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.LEAVE
+    RULE = Rule("C", request="nonzero", room="nonzero", reply=FrameType.OK)
 
 
-@dataclass(frozen=True, slots=True)
-class Evicted:
+@declared
+class Evicted(Frame):
     """The server ended the membership of `room`."""
 
-    TYPE: ClassVar[FrameType] = FrameType.EVICTED
-    code: int
-    retry_ms: int = 0
-    text: str = ""
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = 0
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.EVICTED
+    RULE = Rule("S", request="zero", room="nonzero", flags=Flag.RETRY)
+    code: Annotated[U16, Code]
+    retry_ms: U32 = 0
+    text: Text16 = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+@declared
+class Publish(Frame):
     """A message for `room`; `id` is 16 octets, the layout of a ULID."""
 
-    TYPE: ClassVar[FrameType] = FrameType.PUBLISH
-    id: bytes
-    ctype: int
-    payload: bytes
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = 0
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.PUBLISH
+    RULE = Rule("C", request="nonzero", room="nonzero", flags=Flag.ORDERED, reply=FrameType.ACK)
+    id: O16
+    ctype: Annotated[U8, ContentType]
+    payload: B32
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
+@declared
+class Ack(Frame):
     """A PUBLISH has its final place in the room's log."""
 
-    TYPE: ClassVar[FrameType] = FrameType.ACK
-    seq: int
-    time_ms: int
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = 0
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.ACK
+    RULE = Rule("S", request="nonzero", room="nonzero", flags=Flag.DUPLICATE)
+    seq: N64
+    time_ms: N64
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+@declared
+class Message(Frame):
     """One entry of a room's log: in its stream if `request` is 0, else a part of HISTORY's reply."""
 
-    TYPE: ClassVar[FrameType] = FrameType.MESSAGE
-    seq: int
-    time_ms: int
-    sender: int
-    id: bytes
-    ctype: int
-    name: str
-    payload: bytes
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = Flag.SEQ
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.MESSAGE
+    RULE = Rule("S", request="any", room="nonzero", flags=Flag.SEQ | Flag.VERIFIED)
+    seq: N64
+    time_ms: N64
+    sender: U64
+    id: O16
+    ctype: Annotated[U8, ContentType]
+    name: Name8
+    payload: B32
+    flags: int = field(default=Flag.SEQ, kw_only=True)
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+@declared
+class History(Frame):
     """Asks for the log's entries in [start, end), at most `limit`; end 0 stands for head + 1."""
 
-    TYPE: ClassVar[FrameType] = FrameType.HISTORY
-    start: int
-    end: int
-    limit: int
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = 0
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.HISTORY
+    RULE = Rule(
+        "C",
+        request="nonzero",
+        room="nonzero",
+        flags=Flag.NEWEST,
+        reply=FrameType.HISTORY_END,
+        part=FrameType.MESSAGE,
+        extension="history",
+    )
+    start: N64
+    end: N64
+    limit: U16
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryEnd:
+@declared
+class HistoryEnd(Frame):
     """Exactly [start, end) was sent, and the log holds nothing below `oldest`."""
 
-    TYPE: ClassVar[FrameType] = FrameType.HISTORY_END
-    start: int
-    end: int
-    oldest: int
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = 0
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.HISTORY_END
+    RULE = Rule("S", request="nonzero", room="nonzero", flags=Flag.MORE, extension="history")
+    start: N64
+    end: N64
+    oldest: N64
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+@declared
+class Stop(Frame):
     """Asks to drain the server."""
 
-    TYPE: ClassVar[FrameType] = FrameType.STOP
-    _: KW_ONLY
-    fields: tuple[Field, ...] = ()
-    flags: int = 0
-    request: int = 0
-    room: int = 0
+    TYPE = FrameType.STOP
+    RULE = Rule("C", request="nonzero", room="zero", reply=FrameType.OK, extension="admin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,108 +372,10 @@ class Unknown:
         return int.from_bytes(self.body[:8], "big") if self.flags & Flag.SEQ else None
 
 
-Frame = (
-    Hello
-    | Welcome
-    | Auth
-    | Error
-    | Ok
-    | Ping
-    | Pong
-    | Goaway
-    | Join
-    | Joined
-    | Roster
-    | Presence
-    | Leave
-    | Evicted
-    | Publish
-    | Ack
-    | Message
-    | History
-    | HistoryEnd
-    | Stop
-)
+RULES: Mapping[int, Rule] = {type: cls.RULE for type, cls in FRAMES.items()}
+"""The rule of each frame, by its type; a header's plain number finds it too."""
 
-FRAMES: dict[FrameType, type[Frame]] = {
-    cls.TYPE: cls
-    for cls in (
-        Hello,
-        Welcome,
-        Auth,
-        Error,
-        Ok,
-        Ping,
-        Pong,
-        Goaway,
-        Join,
-        Joined,
-        Roster,
-        Presence,
-        Leave,
-        Evicted,
-        Publish,
-        Ack,
-        Message,
-        History,
-        HistoryEnd,
-        Stop,
-    )
+REPLIES: Mapping[int, frozenset[int]] = {
+    type: frozenset({rule.reply, FrameType.ERROR}) for type, rule in RULES.items() if rule.reply is not None
 }
-
-
-@lru_cache(maxsize=64)
-def extension(name: str, data: bytes = b"") -> Field:
-    """EXTENSION: an extension that is offered (HELLO) or accepted (WELCOME), with what it wants to say.
-
-    Raises LocalProtocolError if the name is longer than 255 octets, or the whole than 65,535.
-    """
-    return _field(FieldType.EXTENSION, name=name, data=data)
-
-
-@lru_cache(maxsize=64)
-def agent(text: str) -> Field:
-    """AGENT: the program's name and version, for people to read."""
-    return _field(FieldType.AGENT, text=text)
-
-
-@lru_cache(maxsize=64)
-def server_identity(id: int, address: str) -> Field:
-    """SERVER: the server's id and the address by which it knows itself."""
-    return _field(FieldType.SERVER, id=id, address=address)
-
-
-def mechanism(text: str) -> Field:
-    """MECHANISM: a SASL mechanism that would be accepted."""
-    return _field(FieldType.MECHANISM, text=text)
-
-
-def extensions(frame: Hello | Welcome) -> dict[str, bytes]:
-    """Extensions by name, with their data; of several fields with one name the first counts (SPEC.md, section 17.3)."""
-    by_name: dict[str, bytes] = {}
-    for values in _values(frame, FieldType.EXTENSION):
-        by_name.setdefault(values["name"], values["data"])
-    return by_name
-
-
-def agent_of(frame: Hello | Welcome) -> str | None:
-    """The text of AGENT, or None."""
-    return next((values["text"] for values in _values(frame, FieldType.AGENT)), None)
-
-
-def identity_of(frame: Welcome) -> tuple[int, str] | None:
-    """Id and address from SERVER, or None."""
-    return next(((values["id"], values["address"]) for values in _values(frame, FieldType.SERVER)), None)
-
-
-def mechanisms_of(frame: Error) -> list[str]:
-    """The mechanisms that would be accepted, in the server's order."""
-    return [values["text"] for values in _values(frame, FieldType.MECHANISM)]
-
-
-def _field(type: FieldType, **values: Any) -> Field:
-    return Field(type, encode_field(type, values))
-
-
-def _values(frame: Frame, type: FieldType) -> Iterator[dict[str, Any]]:
-    return (decode_field(frame.TYPE, field.type, field.value) for field in frame.fields if field.type == type)
+"""The final replies of SPEC.md, section 6, by request."""

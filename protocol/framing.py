@@ -7,8 +7,9 @@ from struct import Struct
 from typing import NamedTuple
 
 from protocol.errors import BadHeader, FrameTooLarge
-from protocol.registry import HEADER_SIZE, HELLO_MAX_BODY, RULES, Flag, FrameType
-from protocol.wire import HEADER, plain_format
+from protocol.frames import RULES
+from protocol.layout import HEADER, plain_format
+from protocol.registry import HEADER_SIZE, HELLO_MAX_BODY, Flag, FrameType
 
 _read_header = Struct(plain_format(HEADER)).unpack_from
 _new = tuple.__new__  # half the time of a NamedTuple's own
@@ -31,7 +32,7 @@ def frame_name(type: int) -> str:
 
 def check_header(raw: RawFrame) -> None:
     """Hold request, room and SEQ against the registry. Raises BadHeader; an unknown type has no rules."""
-    rule = RULES.get(raw.type)  # type: ignore[call-overload]  # a FrameType is looked up by its number
+    rule = RULES.get(raw.type)
     if rule is None:
         return
     # [RW-FRAME-6]
@@ -39,8 +40,7 @@ def check_header(raw: RawFrame) -> None:
         if wanted != "any" and (number != 0) != (wanted == "nonzero"):
             raise BadHeader(frame_name(raw.type), field, "0" if number else "other than 0", str(number))
     if bool(raw.flags & Flag.SEQ) != rule.seq:
-        wanted, found = ("SEQ", "clear") if rule.seq else ("no SEQ", "set")
-        raise BadHeader(frame_name(raw.type), "flags", wanted, found)
+        raise BadHeader(frame_name(raw.type), "flags", *(("SEQ", "clear") if rule.seq else ("no SEQ", "set")))
 
 
 class FrameReader:

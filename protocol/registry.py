@@ -1,12 +1,10 @@
-"""Numbers of Roomwire/1: types, flags, codes, fields, limits, and which frame may say what.
+"""Numbers of Roomwire/1: types, flags, codes, fields and limits.
 
 Everything here is a table of SPEC.md too ("Flags", "Frames", "Errors", "Extension fields", "Limits and
-timers", "Numbers"), and tests compare the two. Layouts of bodies are in `wire.py`.
+timers", "Numbers"), and tests compare the two. What each frame is made of is in `frames.py`.
 """
 
-from collections.abc import Mapping
 from enum import IntEnum
-from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 MAGIC = bytes.fromhex("F5525750")
@@ -248,51 +246,6 @@ LIMITS: dict[str, Limit] = {
     "account_connections": Limit(16, 1, _U32, "connections"),
 }
 
-
-class Rule(NamedTuple):
-    """What the header and the extension fields of one frame may be.
-
-    `sender`: who sends it ("C", "S" or "CS"). `request`, `room`: "nonzero", "zero" or "any".
-    `seq`: whether it bears the flag SEQ. `flags`: all flags that mean something in it.
-    `fields`: the extension fields known for it, each with whether it may be repeated.
-    """
-
-    sender: str
-    request: str
-    room: str
-    seq: bool = False
-    flags: int = 0
-    fields: Mapping[FieldType, bool] = MappingProxyType({})
-
-
-RULES: dict[FrameType, Rule] = {
-    FrameType.HELLO: Rule("C", "nonzero", "zero", fields={FieldType.EXTENSION: True, FieldType.AGENT: False}),
-    FrameType.WELCOME: Rule(
-        "S",
-        "nonzero",
-        "zero",
-        flags=Flag.DURABLE | Flag.VERIFIED,
-        fields={FieldType.EXTENSION: True, FieldType.AGENT: False, FieldType.SERVER: False},
-    ),
-    FrameType.AUTH: Rule("CS", "nonzero", "zero"),
-    FrameType.ERROR: Rule("S", "nonzero", "any", flags=Flag.RETRY, fields={FieldType.MECHANISM: True}),
-    FrameType.OK: Rule("S", "nonzero", "any"),
-    FrameType.PING: Rule("CS", "zero", "zero"),
-    FrameType.PONG: Rule("CS", "zero", "zero"),
-    FrameType.GOAWAY: Rule("CS", "zero", "zero", flags=Flag.RETRY),
-    FrameType.JOIN: Rule("C", "nonzero", "zero", flags=Flag.ROSTER),
-    FrameType.JOINED: Rule("S", "nonzero", "nonzero", flags=Flag.GAP | Flag.QUIET),
-    FrameType.ROSTER: Rule("S", "zero", "nonzero", flags=Flag.MORE | Flag.RESET),
-    FrameType.PRESENCE: Rule("S", "zero", "nonzero", flags=Flag.VERIFIED),
-    FrameType.LEAVE: Rule("C", "nonzero", "nonzero"),
-    FrameType.EVICTED: Rule("S", "zero", "nonzero", flags=Flag.RETRY),
-    FrameType.PUBLISH: Rule("C", "nonzero", "nonzero", flags=Flag.ORDERED),
-    FrameType.ACK: Rule("S", "nonzero", "nonzero", flags=Flag.DUPLICATE),
-    FrameType.MESSAGE: Rule("S", "any", "nonzero", seq=True, flags=Flag.SEQ | Flag.VERIFIED),
-    FrameType.HISTORY: Rule("C", "nonzero", "nonzero", flags=Flag.NEWEST),
-    FrameType.HISTORY_END: Rule("S", "nonzero", "nonzero", flags=Flag.MORE),
-    FrameType.STOP: Rule("C", "nonzero", "zero"),
-}
 
 GREASE = range(0x8021, 0x8021 + 0x1F * 528, 0x1F)
 """The 528 numbers reserved for types and fields that mean nothing, so that nobody forgets to ignore."""

@@ -11,12 +11,11 @@ from protocol.codec import decode, encode
 from protocol.connection import HEARTBEAT_SHARE, Connection, error_frame, require
 from protocol.errors import BadHeader, LocalProtocolError, RemoteProtocolError, Unexpected, UnknownType
 from protocol.events import ConnectionTerminated, RequestRefused, ServerEvent
-from protocol.frames import Auth, Field, Frame, Goaway, Hello, Ping, Pong, Unknown, Welcome, extensions
+from protocol.fields import extensions
+from protocol.frames import RULES, Auth, Field, Frame, Goaway, Hello, Ping, Pong, Unknown, Welcome
 from protocol.framing import RawFrame, frame_name
 from protocol.registry import LIMITS, MAGIC, PREFACE_SIZE, VERSION, Code, FrameType, is_ignorable
 from protocol.state import SERVER_ACCEPTS, SERVER_MACHINE, SERVER_REFUSES
-
-_EXTENSIONS = {FrameType.HISTORY: "history", FrameType.STOP: "admin"}
 
 DROPPED = 8
 """How many frames that are dropped unread count for one that is looked at."""
@@ -28,7 +27,7 @@ _NOTHING: deque[int | bytes] = deque()
 @cache
 def _foreign_types(used: frozenset[str]) -> frozenset[int]:
     """The types of extensions that are not in use."""
-    return frozenset(type for type, name in _EXTENSIONS.items() if name not in used)
+    return frozenset(type for type, rule in RULES.items() if rule.extension and rule.extension not in used)
 
 
 @dataclass(frozen=True, slots=True)

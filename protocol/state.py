@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from protocol.errors import LocalProtocolError
-from protocol.registry import FrameType
+from protocol.frames import ESTABLISHED, RULES
+from protocol.registry import Sender
 
 
 class Transition(NamedTuple):
@@ -133,22 +134,22 @@ CLIENT_MACHINE = machine(CLIENT)
 SERVER_MACHINE = machine(SERVER)
 MEMBERSHIP_MACHINE = machine(MEMBERSHIP)
 
-# RW-HELLO-5: which known frames a server accepts from a client in which state; all others are UNEXPECTED.
-SERVER_ACCEPTS: Mapping[str, frozenset[int]] = {
-    "WAIT_HELLO": frozenset({FrameType.HELLO, FrameType.GOAWAY}),
-    "AUTHENTICATING": frozenset({FrameType.AUTH, FrameType.GOAWAY}),
-}
-SERVER_REFUSES: Mapping[str, frozenset[int]] = {
-    "OPEN": frozenset({FrameType.HELLO, FrameType.AUTH}),
-    "DRAINING": frozenset({FrameType.HELLO, FrameType.AUTH}),
-}
 
-# The final replies of section 6, by request.
-REPLIES: Mapping[FrameType, frozenset[FrameType]] = {
-    FrameType.HELLO: frozenset({FrameType.WELCOME, FrameType.ERROR}),
-    FrameType.JOIN: frozenset({FrameType.JOINED, FrameType.ERROR}),
-    FrameType.LEAVE: frozenset({FrameType.OK, FrameType.ERROR}),
-    FrameType.PUBLISH: frozenset({FrameType.ACK, FrameType.ERROR}),
-    FrameType.HISTORY: frozenset({FrameType.HISTORY_END, FrameType.ERROR}),
-    FrameType.STOP: frozenset({FrameType.OK, FrameType.ERROR}),
-}
+def _receives(sender: Sender, state: str) -> tuple[frozenset[int], frozenset[int]]:
+    """Of the frames that `sender` sends: those that its peer accepts in `state`, and those that are UNEXPECTED."""
+    rules = {type: rule for type, rule in RULES.items() if sender in rule.sender}
+    accepted = frozenset(type for type, rule in rules.items() if state in rule.states)
+    return accepted, frozenset(rules) - accepted
+
+
+SERVER_ACCEPTS = {state: _receives("C", state)[0] for state in ("WAIT_HELLO", "AUTHENTICATING")}
+"""RW-HELLO-5: the known frames that a server accepts before WELCOME, by state; all others are UNEXPECTED."""
+
+SERVER_REFUSES = {state: _receives("C", state)[1] for state in ESTABLISHED}
+"""RW-HELLO-6: the frames of a client that are UNEXPECTED after WELCOME, by state."""
+
+CLIENT_ACCEPTS = _receives("S", "HELLO_SENT")[0]
+"""The known frames that a client accepts before WELCOME; all others are UNEXPECTED."""
+
+CLIENT_REFUSES = _receives("S", "OPEN")[1]
+"""The frames of a server that are UNEXPECTED after WELCOME."""

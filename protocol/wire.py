@@ -1,139 +1,30 @@
-"""The layout of every preface, header, body and extension field, declared once, with construct.
+"""Bodies and extension fields by construct itself: the reference that the fast code is held against.
 
-`compiled.py` makes the fast code of these declarations, and SPEC.md's tables are compared with them.
-`encode_body` and `decode_body` run them by construct itself: slow, and the reference that the fast code is
-held against. A frame is read in three layers, and the first that fails decides the error (SPEC.md, "Order of
-checks"): structure, extension fields, values. So a declaration yields plain octets and numbers, and `Text`,
-`Name` and `Safe` mark what the layer of values makes of them.
-
-Nothing of construct leaves this module: bodies go in and out as dicts of plain values.
+`compiled.py` makes the fast code of the same declarations, `BODIES`; SPEC.md's tables are compared with them. Nothing
+of construct leaves this module: bodies go in and out as dicts of plain values.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from construct import (
-    Bytes,
-    Construct,
     ConstructError,
-    GreedyBytes,
     GreedyRange,
-    Int8ub,
-    Int16ub,
-    Int32ub,
-    Int64ub,
-    Prefixed,
-    PrefixedArray,
-    Renamed,
     Struct,
-    Subconstruct,
     Terminated,
     TerminatedError,
 )
 
 from protocol.errors import LocalProtocolError, Malformed, NameInvalid, RangeInvalid, UnknownField
-from protocol.registry import MAX_SAFE, RULES, FieldType, FrameType, is_ignorable
+from protocol.frames import FRAMES, RULES, Field
+from protocol.layout import VALUES, Counted, Name, Node, Safe, Text, members, struct_of
+from protocol.registry import MAX_SAFE, FieldType, FrameType, is_ignorable
 
-if TYPE_CHECKING:
-    _Node = Construct[Any, Any]
-    _Wrapper = Subconstruct[Any, Any, Any, Any]
-else:  # construct's classes take type parameters in its stubs only
-    _Node, _Wrapper = Construct, Subconstruct
-
-
-class Text(_Wrapper):
-    """Octets of UTF-8 that people read. Never an error: what is ill-formed reads as U+FFFD."""
-
-
-class Name(_Wrapper):
-    """Octets of UTF-8 that name somebody or something, and so must be well-formed."""
-
-
-class Safe(_Wrapper):
-    """A number of at most MAX_SAFE, though its field is wider."""
-
-
-class Counted(_Wrapper):
-    """A count, then so many items."""
-
-    def __init__(self, count: _Node, item: Struct) -> None:
-        super().__init__(PrefixedArray(count, item))
-        self.count = count
-        self.item = item
-
-
-b8 = Prefixed(Int8ub, GreedyBytes)
-b16 = Prefixed(Int16ub, GreedyBytes)
-b32 = Prefixed(Int32ub, GreedyBytes)
-
-CLIENT_PREFACE = Struct("magic" / Int32ub, "version_min" / Int8ub, "version_max" / Int8ub, "zero" / Int16ub)
-SERVER_PREFACE = Struct("magic" / Int32ub, "version" / Int8ub, "zero1" / Int8ub, "zero2" / Int16ub)
-
-HEADER = Struct("length" / Int32ub, "type" / Int16ub, "flags" / Int16ub, "request" / Int32ub, "room" / Int32ub)
-
-FIELD = Struct("type" / Int16ub, "value" / b16)
-
-
-def _body(*members: _Node) -> Struct:
-    return Struct(*members, "fields" / GreedyRange(FIELD), Terminated)
-
+FIELD = struct_of(Field)
 
 BODIES: dict[FrameType, Struct] = {
-    FrameType.HELLO: _body("name" / Name(b8), "mechanism" / Text(b8), "auth" / b16),
-    FrameType.WELCOME: _body(
-        "member" / Int64ub,
-        "name" / Name(b8),
-        "now_ms" / Safe(Int64ub),
-        "max_body" / Int32ub,
-        "heartbeat_ms" / Int32ub,
-        "dedupe_ms" / Int32ub,
-        "window" / Int16ub,
-        "max_rooms" / Int16ub,
-        "auth" / b16,
-    ),
-    FrameType.AUTH: _body("data" / b16),
-    FrameType.ERROR: _body("code" / Int16ub, "retry_ms" / Int32ub, "text" / Text(b16)),
-    FrameType.OK: _body(),
-    FrameType.PING: _body("opaque" / Bytes(8)),
-    FrameType.PONG: _body("opaque" / Bytes(8)),
-    FrameType.GOAWAY: _body("code" / Int16ub, "retry_ms" / Int32ub, "jitter_ms" / Int32ub, "text" / Text(b16)),
-    FrameType.JOIN: _body("name" / Name(b8), "epoch" / Int64ub, "since" / Safe(Int64ub)),
-    FrameType.JOINED: _body(
-        "epoch" / Int64ub,
-        "head" / Safe(Int64ub),
-        "start" / Safe(Int64ub),
-        "oldest" / Safe(Int64ub),
-        "members" / Int32ub,
-        "name" / Name(b8),
-    ),
-    FrameType.ROSTER: _body(
-        "entries" / Counted(Int16ub, Struct("member" / Int64ub, "mflags" / Int8ub, "name" / Name(b8)))
-    ),
-    FrameType.PRESENCE: _body("kind" / Int8ub, "member" / Int64ub, "name" / Name(b8)),
-    FrameType.LEAVE: _body(),
-    FrameType.EVICTED: _body("code" / Int16ub, "retry_ms" / Int32ub, "text" / Text(b16)),
-    FrameType.PUBLISH: _body("id" / Bytes(16), "ctype" / Int8ub, "payload" / b32),
-    FrameType.ACK: _body("seq" / Safe(Int64ub), "time_ms" / Safe(Int64ub)),
-    FrameType.MESSAGE: _body(
-        "seq" / Safe(Int64ub),
-        "time_ms" / Safe(Int64ub),
-        "sender" / Int64ub,
-        "id" / Bytes(16),
-        "ctype" / Int8ub,
-        "name" / Name(b8),
-        "payload" / b32,
-    ),
-    FrameType.HISTORY: _body("start" / Safe(Int64ub), "end" / Safe(Int64ub), "limit" / Int16ub),
-    FrameType.HISTORY_END: _body("start" / Safe(Int64ub), "end" / Safe(Int64ub), "oldest" / Safe(Int64ub)),
-    FrameType.STOP: _body(),
-}
-
-VALUES: dict[FieldType, Struct] = {
-    FieldType.EXTENSION: Struct("name" / Text(b8), "data" / GreedyBytes),
-    FieldType.AGENT: Struct("text" / Text(GreedyBytes)),
-    FieldType.SERVER: Struct("id" / Int64ub, "address" / Text(b8), Terminated),
-    FieldType.MECHANISM: Struct("text" / Text(GreedyBytes)),
+    type: Struct(*struct_of(cls).subcons, "fields" / GreedyRange(FIELD), Terminated) for type, cls in FRAMES.items()
 }
 
 
@@ -191,11 +82,6 @@ def check_fields(frame: FrameType, fields: Iterable[tuple[int, bytes]]) -> None:
         raise UnknownField(frame.name, f"field {unknown:#06x}", "only known critical fields")
 
 
-def plain_format(declaration: Struct) -> str:
-    """The format for the standard library's struct of a declaration that holds plain numbers only."""
-    return ">" + "".join(member.subcon.fmtstr[1:] for member in declaration.subcons)  # type: ignore[attr-defined]
-
-
 def ill_formed(frame: FrameType, field: str, octets: bytes) -> Malformed | NameInvalid:
     """The error for a name that is not UTF-8: a client may mistype, a server never."""
     # [RW-CHECK-6]
@@ -251,18 +137,12 @@ def _place(prefix: str, error: Exception) -> str:
     return ".".join(part for part in (prefix, *path) if part not in ("", "count", "items"))  # PrefixedArray's
 
 
-def _members(declaration: Struct) -> Iterator[tuple[str, _Node]]:
-    for member in declaration.subcons:
-        if isinstance(member, Renamed) and member.name:
-            yield member.name, member.subcon
-
-
 def _opened(frame: FrameType, declaration: Struct, raw: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Plain numbers and octets to values: the layer after structure and extension fields."""
-    return {name: _open(frame, prefix + name, node, raw[name]) for name, node in _members(declaration)}
+    return {name: _open(frame, prefix + name, node, raw[name]) for name, node in members(declaration)}
 
 
-def _open(frame: FrameType, field: str, node: _Node, raw: Any) -> Any:
+def _open(frame: FrameType, field: str, node: Node, raw: Any) -> Any:
     match node:
         case Name():
             try:
@@ -282,10 +162,10 @@ def _open(frame: FrameType, field: str, node: _Node, raw: Any) -> Any:
 
 def _closed(place: str, declaration: Struct, values: Mapping[str, Any]) -> dict[str, Any]:
     """Values to plain numbers and octets."""
-    return {name: _close(f"{place}.{name}", node, values[name]) for name, node in _members(declaration)}
+    return {name: _close(f"{place}.{name}", node, values[name]) for name, node in members(declaration)}
 
 
-def _close(place: str, node: _Node, value: Any) -> Any:
+def _close(place: str, node: Node, value: Any) -> Any:
     match node:
         case Name() | Text():
             try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks import figures
 from benchmarks.figures import Figure
-from protocol import wire
+from protocol import layout, wire
 from protocol.codec import RawFrame, decode, encode
 from protocol.errors import RemoteProtocolError
 from protocol.frames import Ack, Frame, Message, Publish
@@ -78,7 +78,7 @@ def _case(
 
     def by_construct() -> bytes:
         octets = body.build(values)
-        return wire.HEADER.build(_header(frame, len(octets))) + octets
+        return layout.HEADER.build(_header(frame, len(octets))) + octets
 
     assert by_construct() == whole, f"{frame.TYPE.name}: what construct built is wrong"
     return Case(f"encode {frame.TYPE.name}", lambda: encode(frame), by_construct, lambda: hand_encode(frame))

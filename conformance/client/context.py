@@ -19,20 +19,8 @@ from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.tls import authority
 from conformance.harness.verdicts import Crashed, Failed, Inconclusive, Unsupported
 from conformance.wire.log import WireLog
-from protocol.frames import (
-    Ack,
-    Error,
-    Field,
-    Hello,
-    Join,
-    Joined,
-    Message,
-    Publish,
-    Unknown,
-    Welcome,
-    extension,
-    extensions,
-)
+from protocol.fields import extension, extensions
+from protocol.frames import Ack, Error, Field, Hello, Join, Joined, Message, Publish, Unknown, Welcome
 from protocol.registry import Code, Flag
 
 NOW_MS = 1_700_000_000_000

@@ -9,25 +9,24 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from conformance.wire.text import code_name, frame_line
+from protocol.fields import extensions
 from protocol.frames import (
-    Ack,
+    REPLIES,
+    RULES,
     Auth,
-    Error,
     Frame,
     Goaway,
     Hello,
-    History,
-    HistoryEnd,
     Join,
     Joined,
-    Ok,
     Publish,
-    Stop,
     Unknown,
     Welcome,
-    extensions,
 )
-from protocol.registry import CODES, GREASE, RULES, Code, Flag, is_ignorable
+from protocol.registry import CODES, GREASE, Code, Flag, is_ignorable
+
+_FINAL = frozenset[int]().union(*REPLIES.values())
+"""Types of final replies."""
 
 
 @dataclass
@@ -61,7 +60,7 @@ class Invariants:
             self.welcome = frame
         if isinstance(frame, Joined):
             self.refs.add(frame.room)
-        if isinstance(frame, Welcome | Error | Joined | Ok | HistoryEnd | Ack):
+        if isinstance(frame, Frame) and frame.TYPE in _FINAL:
             self.outstanding.pop(frame.request, None)
 
     def received(self, frame: Frame | Unknown) -> None:
@@ -115,9 +114,9 @@ class Invariants:
             self.breach("RW-REQUEST-5", expected, f"{len(self.outstanding)}: {line}")
         if isinstance(frame, Join) and not 0 < len(frame.name.encode()) <= 255:
             self.breach("RW-FRAME-7", "a name", line)
-        for kind, extension in ((Stop, "admin"), (History, "history")):
-            if isinstance(frame, kind) and self.welcome and extension not in extensions(self.welcome):
-                self.breach("RW-EXT-1", f"no frame of {extension}, which was not negotiated", line)
+        extension = RULES[frame.TYPE].extension
+        if extension and self.welcome and extension not in extensions(self.welcome):
+            self.breach("RW-EXT-1", f"no frame of {extension}, which was not negotiated", line)
 
     def _publish(self, frame: Publish, line: str) -> None:
         content = frame.ctype, frame.payload, frame.fields

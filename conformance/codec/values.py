@@ -4,7 +4,8 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from protocol.registry import RULES, Flag, FrameType
+from protocol.frames import RULES
+from protocol.registry import Flag, FrameType
 
 _VERIFIED = 0x02
 _REPLACED = re.compile("\ufffd+")

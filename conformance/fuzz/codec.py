@@ -32,8 +32,8 @@ from conformance.wire.octets import encode as declared_octets
 from conformance.wire.text import hex_lines
 from protocol.codec import RawFrame, decode, encode
 from protocol.errors import LocalProtocolError, RemoteProtocolError
-from protocol.frames import Frame, Unknown
-from protocol.registry import RULES, Sender, is_ignorable
+from protocol.frames import RULES, Frame, Unknown
+from protocol.registry import Sender, is_ignorable
 
 POOL = 600
 """Frames that hypothesis draws; all others are made of them."""

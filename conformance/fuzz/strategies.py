@@ -11,6 +11,7 @@ from itertools import chain, pairwise
 from random import Random
 from typing import Any
 
+from construct import Bytes, FormatField, GreedyBytes, Prefixed, Struct
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -18,10 +19,12 @@ from conformance.fuzz.server.broken_frames import BROKEN, Bench, Breakage
 from conformance.fuzz.server.generate import Profile, script
 from conformance.fuzz.server.steps import Step
 from protocol import frames as f
+from protocol import layout
 from protocol.codec import RawFrame, encode
 from protocol.errors import NameInvalid
 from protocol.names import key, normalise
-from protocol.registry import GREASE, MAX_SAFE, RULES, Code, ContentType, FieldType, Flag, FrameType
+from protocol.registry import GREASE, MAX_SAFE, FieldType, Flag, FrameType
+from protocol.wire import BODIES, encode_field
 
 u8 = st.integers(0, 2**8 - 1)
 u16 = st.integers(0, 2**16 - 1)
@@ -54,19 +57,49 @@ unknown_fields = st.builds(
 )
 """Extension fields that nobody knows, and that may be ignored."""
 
-KNOWN_FIELDS: dict[FieldType, SearchStrategy[f.Field]] = {
-    FieldType.EXTENSION: st.builds(f.extension, texts, short_octets),
-    FieldType.AGENT: st.builds(f.agent, texts),
-    FieldType.SERVER: st.builds(f.server_identity, u64, texts),
-    FieldType.MECHANISM: st.builds(f.mechanism, texts),
-}
+
+def value(node: Any) -> SearchStrategy[Any]:
+    """Values of one field, from the node that declares it. Raises TypeError for a node of another kind."""
+    match node:
+        case layout.Name():
+            return names
+        case layout.Text():
+            return texts
+        case layout.Safe():
+            return n64
+        case layout.Enumerated():
+            return st.one_of(st.sampled_from(node.names).map(int), value(node.subcon))
+        case layout.Counted():
+            return st.lists(st.builds(node.cls, **members(node.item)), max_size=8).map(tuple)
+        case FormatField():
+            return st.integers(0, 2 ** (8 * node.sizeof()) - 1)
+        case Bytes():
+            return st.binary(min_size=node.sizeof(), max_size=node.sizeof())
+        case Prefixed():
+            return payloads if node.lengthfield.sizeof() == 4 else short_octets
+        case _ if node is GreedyBytes:
+            return short_octets
+    raise TypeError(f"no values for {node!r}")
+
+
+def members(declaration: Struct) -> dict[str, SearchStrategy[Any]]:
+    """Values of each field of a declaration, without the extension fields at the end of a body."""
+    return {name: value(node) for name, node in layout.members(declaration) if name != "fields"}
+
+
+def _known_field(type: FieldType) -> SearchStrategy[f.Field]:
+    values = st.fixed_dictionaries(members(layout.VALUES[type]))
+    return values.map(lambda drawn: f.Field(type, encode_field(type, drawn)))
+
+
+KNOWN_FIELDS = {type: _known_field(type) for type in FieldType}
 
 
 def fields(type: FrameType) -> SearchStrategy[tuple[f.Field, ...]]:
     """Extension fields of a frame, in any order, each as often as it may be there."""
     known = [
         st.lists(KNOWN_FIELDS[field], max_size=3 if repeatable else 1)
-        for field, repeatable in RULES[type].fields.items()
+        for field, repeatable in f.RULES[type].fields.items()
     ]
     groups = st.tuples(st.lists(unknown_fields, max_size=2), *known)
     return groups.flatmap(lambda group: st.permutations([*chain(*group)])).map(tuple)
@@ -74,7 +107,7 @@ def fields(type: FrameType) -> SearchStrategy[tuple[f.Field, ...]]:
 
 def flags(type: FrameType) -> SearchStrategy[int]:
     """Flags of a frame: any of its own, and SEQ where it must be."""
-    rule = RULES[type]
+    rule = f.RULES[type]
     always = Flag.SEQ if rule.seq else 0
     return u16.map(lambda noise: noise & rule.flags | always)
 
@@ -82,65 +115,12 @@ def flags(type: FrameType) -> SearchStrategy[int]:
 def numbers(type: FrameType) -> dict[str, SearchStrategy[int]]:
     """`request` and `room` of a frame."""
     allowed = {"nonzero": st.integers(1, 2**32 - 1), "zero": st.just(0), "any": u32}
-    return {"request": allowed[RULES[type].request], "room": allowed[RULES[type].room]}
-
-
-codes = st.one_of(st.sampled_from(Code).map(int), u16)
-ctypes = st.one_of(st.sampled_from(ContentType).map(int), u8)
-entries = st.lists(st.builds(f.RosterEntry, u64, u8, names), max_size=8).map(tuple)
-
-_MEMBERS: dict[FrameType, dict[str, SearchStrategy[Any]]] = {
-    FrameType.HELLO: {"name": names, "mechanism": texts, "auth": short_octets},
-    FrameType.WELCOME: {
-        "member": u64,
-        "name": names,
-        "now_ms": n64,
-        "max_body": u32,
-        "heartbeat_ms": u32,
-        "dedupe_ms": u32,
-        "window": u16,
-        "max_rooms": u16,
-        "auth": short_octets,
-    },
-    FrameType.AUTH: {"data": short_octets},
-    FrameType.ERROR: {"code": codes, "retry_ms": u32, "text": texts},
-    FrameType.OK: {},
-    FrameType.PING: {"opaque": st.binary(min_size=8, max_size=8)},
-    FrameType.PONG: {"opaque": st.binary(min_size=8, max_size=8)},
-    FrameType.GOAWAY: {"code": codes, "retry_ms": u32, "jitter_ms": u32, "text": texts},
-    FrameType.JOIN: {"name": names, "epoch": u64, "since": n64},
-    FrameType.JOINED: {
-        "epoch": u64,
-        "head": n64,
-        "start": n64,
-        "oldest": n64,
-        "members": u32,
-        "name": names,
-    },
-    FrameType.ROSTER: {"entries": entries},
-    FrameType.PRESENCE: {"kind": u8, "member": u64, "name": names},
-    FrameType.LEAVE: {},
-    FrameType.EVICTED: {"code": codes, "retry_ms": u32, "text": texts},
-    FrameType.PUBLISH: {"id": ids, "ctype": ctypes, "payload": payloads},
-    FrameType.ACK: {"seq": n64, "time_ms": n64},
-    FrameType.MESSAGE: {
-        "seq": n64,
-        "time_ms": n64,
-        "sender": u64,
-        "id": ids,
-        "ctype": ctypes,
-        "name": names,
-        "payload": payloads,
-    },
-    FrameType.HISTORY: {"start": n64, "end": n64, "limit": u16},
-    FrameType.HISTORY_END: {"start": n64, "end": n64, "oldest": n64},
-    FrameType.STOP: {},
-}
+    return {"request": allowed[f.RULES[type].request], "room": allowed[f.RULES[type].room]}
 
 
 def _built(type: FrameType) -> SearchStrategy[f.Frame]:
     header = {"fields": fields(type), "flags": flags(type), **numbers(type)}
-    return st.builds(f.FRAMES[type], **_MEMBERS[type], **header)
+    return st.builds(f.FRAMES[type], **members(BODIES[type]), **header)
 
 
 FRAMES: dict[FrameType, SearchStrategy[f.Frame]] = {type: _built(type) for type in FrameType}
@@ -148,7 +128,7 @@ FRAMES: dict[FrameType, SearchStrategy[f.Frame]] = {type: _built(type) for type 
 
 def frames(sender: str = "CS") -> SearchStrategy[f.Frame]:
     """Any frame that one of `sender` sends."""
-    return st.one_of([FRAMES[type] for type, rule in RULES.items() if set(sender) & set(rule.sender)])
+    return st.one_of([FRAMES[type] for type, cls in f.FRAMES.items() if set(sender) & set(cls.RULE.sender)])
 
 
 RAW: SearchStrategy[RawFrame] = st.builds(

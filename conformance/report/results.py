@@ -22,7 +22,8 @@ from conformance.report import gaps, trace
 from conformance.spec.tables import Spec
 from conformance.wire.octets import HEADER, decode, read_header, split_frames
 from protocol.errors import RemoteProtocolError
-from protocol.frames import Hello, Welcome, agent_of
+from protocol.fields import agent_of
+from protocol.frames import Hello, Welcome
 from protocol.registry import FrameType
 
 RESULTS_VERSION = 1

@@ -20,20 +20,8 @@ from conformance.server.recording import Recording, RecordingClient
 from conformance.server.target import LaunchedServer, ServerTarget
 from conformance.wire.log import WireLog
 from conformance.wire.text import frame_line
-from protocol.frames import (
-    Ack,
-    Error,
-    Field,
-    Frame,
-    History,
-    Join,
-    Joined,
-    Message,
-    Publish,
-    Welcome,
-    extension,
-    extensions,
-)
+from protocol.fields import extension, extensions
+from protocol.frames import Ack, Error, Field, Frame, History, Join, Joined, Message, Publish, Welcome
 from protocol.registry import Code
 
 

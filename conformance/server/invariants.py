@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from conformance.wire.text import code_name, frame_line, type_name
+from protocol.fields import extensions
 from protocol.frames import (
+    REPLIES,
+    RULES,
     Ack,
     Auth,
     Error,
@@ -17,7 +20,6 @@ from protocol.frames import (
     Frame,
     Goaway,
     Hello,
-    HistoryEnd,
     Joined,
     Message,
     Ok,
@@ -27,18 +29,8 @@ from protocol.frames import (
     Roster,
     Unknown,
     Welcome,
-    extensions,
 )
-from protocol.registry import CODES, GREASE, LIMITS, RULES, Code, Flag, FrameType, PresenceKind, is_ignorable
-
-_FINAL: dict[int, tuple[type, ...]] = {
-    FrameType.HELLO: (Welcome,),
-    FrameType.JOIN: (Joined,),
-    FrameType.LEAVE: (Ok,),
-    FrameType.STOP: (Ok,),
-    FrameType.PUBLISH: (Ack,),
-    FrameType.HISTORY: (HistoryEnd,),
-}
+from protocol.registry import CODES, GREASE, LIMITS, Code, Flag, FrameType, PresenceKind, is_ignorable
 
 
 @dataclass
@@ -129,11 +121,10 @@ class Invariants:
             wanted = f"the reply to request {awaited[0]} ({type_name(self.outstanding[0][1])}) first"
             self.breach("RW-REQUEST-3", wanted, frame_line(frame))
         kind = dict(self.outstanding)[frame.request]
-        if isinstance(frame, Auth) and kind == FrameType.HELLO:
+        rule = RULES.get(kind)
+        if rule is not None and frame.TYPE is rule.part:
             return
-        if isinstance(frame, Message) and kind == FrameType.HISTORY:
-            return
-        if not isinstance(frame, (Error, *_FINAL.get(kind, ()))):
+        if frame.TYPE not in REPLIES.get(kind, {FrameType.ERROR}):
             self.breach("RW-REQUEST-2", f"a reply that answers {type_name(kind)}", frame_line(frame))
         self.outstanding = [item for item in self.outstanding if item[0] != frame.request]
         id = self.asked_ids.pop(frame.request, b"")

@@ -5,17 +5,18 @@ here, and bodies by `protocol.wire`, whose declarations are held against SPEC.md
 """
 
 import struct
+from dataclasses import asdict
 from dataclasses import fields as dataclass_fields
 from typing import Any, NamedTuple, cast
 
 from protocol.errors import BadHeader
-from protocol.frames import FRAMES, Field, Frame, RosterEntry, Unknown
-from protocol.registry import RULES, Flag, FrameType, Sender
-from protocol.wire import decode_body, encode_body
+from protocol.frames import FRAMES, HEADER_MEMBERS, RULES, Field, Frame, Unknown
+from protocol.layout import Counted, members
+from protocol.registry import Flag, FrameType, Sender
+from protocol.wire import BODIES, decode_body, encode_body
 
 CLIENT_PREFACE = bytes.fromhex("F5525750 0101 0000")
 HEADER = struct.Struct(">IHHII")
-_HEADER_FIELDS = frozenset({"fields", "flags", "request", "room"})
 
 
 class Header(NamedTuple):
@@ -92,7 +93,7 @@ def encode(value: Frame | Unknown) -> bytes:
 
 def decode(header: Header, body: bytes, sender: Sender) -> Frame | Unknown:
     """The frame that `sender` sent. Raises protocol.errors.RemoteProtocolError, first failure first."""
-    type, rule = header.type, RULES.get(cast(FrameType, header.type))
+    type, rule = header.type, RULES.get(header.type)
     if rule is None or sender not in rule.sender:
         return Unknown(type, body, header.flags, header.request, header.room)
     name = FrameType(type).name
@@ -106,15 +107,16 @@ def decode(header: Header, body: bytes, sender: Sender) -> Frame | Unknown:
         raise BadHeader(name, "flags", "SEQ" if rule.seq else "no SEQ", f"{header.flags:#06x}")
     values = decode_body(FrameType(type), body)
     values["fields"] = tuple(Field(**item) for item in values["fields"])
-    if "entries" in values:
-        values["entries"] = tuple(RosterEntry(**entry) for entry in values["entries"])
+    for name, node in members(BODIES[FrameType(type)]):
+        if isinstance(node, Counted):
+            values[name] = tuple(node.cls(**item) for item in values[name])
     make = cast(Any, FRAMES[FrameType(type)])
     return cast(Frame, make(**values, flags=header.flags, request=header.request, room=header.room))
 
 
 def body_values(value: Frame) -> dict[str, Any]:
     """The fields of a frame's body by name, in the order of the wire."""
-    names = [item.name for item in dataclass_fields(value) if item.name not in _HEADER_FIELDS]
+    names = [item.name for item in dataclass_fields(value) if item.name not in HEADER_MEMBERS]
     return {name: getattr(value, name) for name in names}
 
 
@@ -128,10 +130,7 @@ def split_frames(octets: bytes) -> tuple[list[bytes], bytes]:
 
 
 def _plain(value: Frame) -> dict[str, Any]:
-    values = body_values(value)
-    if "entries" in values:
-        values["entries"] = [
-            {"member": entry.member, "mflags": entry.mflags, "name": entry.name} for entry in values["entries"]
-        ]
-    values["fields"] = [{"type": item.type, "value": item.value} for item in value.fields]
-    return values
+    return {
+        name: [asdict(item) for item in given] if isinstance(given, tuple) else given
+        for name, given in [*body_values(value).items(), ("fields", value.fields)]
+    }

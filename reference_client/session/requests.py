@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from protocol import frames
 from protocol.client import ClientConnection
+from protocol.fields import extensions
 from protocol.registry import CONTENT_RESERVE, Code, Flag
 from reference_client import events
 from reference_client.session.history import HistoryRequest, HistoryRequests
@@ -87,7 +88,7 @@ class Requests:
         self._welcome = welcome
         self._welcomed = now
         self._members.append(welcome.member)
-        self._history.offered = "history" in frames.extensions(welcome)
+        self._history.offered = "history" in extensions(welcome)
 
     def disconnected(self) -> None:
         """Nothing more will come on the present connection."""

@@ -29,6 +29,7 @@ from protocol.client import ClientConnection
 from protocol.codec import encode
 from protocol.errors import LocalProtocolError
 from protocol.events import Challenged, ClientEvent, Connected, ConnectionTerminated, DrainStarted, Received, Replied
+from protocol.fields import agent, agent_of, extension, extensions, identity_of
 from protocol.registry import LIMITS, MAX_SAFE, Code, Flag, is_ignorable
 from protocol.scram import MECHANISM, ScramError
 from reference_client import events
@@ -69,13 +70,13 @@ class Session:
         max_pending: int = 1024,
         max_pending_octets: int = 1 << 24,
     ) -> None:
-        fields = (frames.extension("history"), frames.agent(software))
+        fields = (extension("history"), agent(software))
         self._hello = frames.Hello(name, "ANONYMOUS", b"", fields=fields, request=_HELLO)
         _require_encodable(self._hello)
         self._login: Login | None = None
         if password is not None:
             self._login = Login(name, password, rng)
-            self._hello = replace(self._hello, mechanism=MECHANISM, fields=(frames.extension("admin"), *fields))
+            self._hello = replace(self._hello, mechanism=MECHANISM, fields=(extension("admin"), *fields))
         self._handshake = handshake
         self._max_pending = max_pending
         self._max_octets = max_pending_octets
@@ -190,7 +191,7 @@ class Session:
         connection, welcome = self._connection, self.welcome
         if connection is None or welcome is None or not connection.can_request:
             raise LocalProtocolError("not connected, or too busy")
-        _require("admin" in frames.extensions(welcome), "the server cannot be stopped like this")
+        _require("admin" in extensions(welcome), "the server cannot be stopped like this")
         connection.stop()
 
     def close(self, now: float) -> None:
@@ -372,8 +373,8 @@ class Session:
                 welcome.name,
                 bool(welcome.flags & Flag.VERIFIED),
                 bool(welcome.flags & Flag.DURABLE),
-                frames.identity_of(welcome),
-                frames.agent_of(welcome),
+                identity_of(welcome),
+                agent_of(welcome),
                 self._been_connected,
             )
         )

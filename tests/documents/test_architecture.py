@@ -30,7 +30,18 @@ IMPURE = set(
 )
 
 # A shared state machine would share its bugs, so the suite takes frames and octets from `protocol`, no more.
-FOR_CONFORMANCE = {"registry", "frames", "errors", "wire", "codec", "compiled", "names", "state"}  # of state the tables
+FOR_CONFORMANCE = {
+    "registry",
+    "layout",
+    "frames",
+    "errors",
+    "wire",
+    "fields",
+    "codec",
+    "compiled",
+    "names",
+    "state",
+}  # of state the tables
 
 
 def tracked() -> list[Path]:

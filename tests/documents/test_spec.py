@@ -4,6 +4,7 @@ The tables are written by hand, and so are the values that the examples stand fo
 what it is compared with.
 """
 
+import inspect
 import re
 from itertools import chain
 from typing import Any
@@ -14,10 +15,11 @@ from construct import FormatField, GreedyBytes, Prefixed, Struct
 from conformance.files import document
 from conformance.spec import tables as reader
 from conformance.spec.tables import BodyField
-from protocol import codec, frames, names, registry, state, wire
+from protocol import codec, frames, layout, names, registry, state, wire
 from protocol.client import ClientConnection
+from protocol.frames import RULES
 from protocol.framing import FrameReader
-from protocol.registry import CODES, LIMITS, RULES, Code, FieldType, Flag, FrameType
+from protocol.registry import CODES, LIMITS, Code, FieldType, Flag, FrameType
 from protocol.server import ServerConnection, ServerTimes
 from reference_server.core.handlers.cursor import join_point
 
@@ -44,6 +46,7 @@ def test_rule_of_a_frame(frame: FrameType) -> None:
     assert rule.room == {"0": "zero", "ref": "nonzero", "any": "any"}[row.room]
     assert rule.seq == row.seq
     assert rule.flags & ~Flag.SEQ == sum(SPEC.flags[name].value for name in row.flags)
+    assert rule.extension == row.extension
     fields = {FieldType[name]: field.repeatable for name, field in SPEC.fields.items() if frame.name in field.frames}
     assert rule.fields == fields
 
@@ -104,7 +107,7 @@ def described(declaration: Struct) -> list[BodyField]:
     found: list[BodyField] = []
     for member in declaration.subcons:
         name, node = member.name or "", getattr(member, "subcon", None)
-        if isinstance(node, wire.Counted):
+        if isinstance(node, layout.Counted):
             found += [BodyField("count", word(node.count)), BodyField(name, "entry[count]")]
         elif name and name != "fields":
             found.append(BodyField(name, word(node)))
@@ -114,13 +117,15 @@ def described(declaration: Struct) -> list[BodyField]:
 def word(node: Any) -> str:
     """What SPEC.md calls the type of a node of a declaration."""
     match node:
-        case wire.Name():
+        case layout.Name():
             return word(node.subcon).replace("b", "name")
         case _ if GreedyBytes in (node, getattr(node, "subcon", None)) and not isinstance(node, Prefixed):
             return "the rest"
-        case wire.Text():
+        case layout.Text():
             return word(node.subcon).replace("b", "text")
-        case wire.Safe():
+        case layout.Enumerated():
+            return word(node.subcon)
+        case layout.Safe():
             return word(node.subcon).replace("u", "n")
         case Prefixed() if node.subcon is GreedyBytes:
             return f"b{8 * node.lengthfield.sizeof()}"
@@ -152,25 +157,25 @@ def test_types_have_the_widths_of_their_table() -> None:
 @pytest.mark.parametrize("frame", FrameType, ids=lambda frame: frame.name)
 def test_layout_of_a_body(frame: FrameType) -> None:
     declaration = wire.BODIES[frame]
-    layout = SPEC.bodies[frame.name]
-    assert described(declaration) == list(layout)
+    members = SPEC.bodies[frame.name]
+    assert described(declaration) == list(members)
     # After its members a body has extension fields and no more: section 5.3.
     last, end = declaration.subcons[-2:]
     assert (last.name, type(end).__name__) == ("fields", "Terminated")
-    attributes = [name for name in frames.FRAMES[frame].__dataclass_fields__ if name != "TYPE"]
-    own = [field.name for field in layout if field.name != "count"]
+    attributes = list(inspect.signature(frames.FRAMES[frame]).parameters)
+    own = [field.name for field in members if field.name != "count"]
     assert attributes == [*own, "fields", "flags", "request", "room"]
 
 
 def test_layout_of_a_roster_entry() -> None:
     counted = getattr(wire.BODIES[FrameType.ROSTER].subcons[0], "subcon", None)
-    assert isinstance(counted, wire.Counted)
+    assert isinstance(counted, layout.Counted)
     assert described(counted.item) == list(SPEC.bodies["entry"])
     assert list(frames.RosterEntry.__dataclass_fields__) == [field.name for field in SPEC.bodies["entry"]]
 
 
 def test_layout_of_header_and_extension_field() -> None:
-    assert described(wire.HEADER) == list(SPEC.bodies["header"])
+    assert described(layout.HEADER) == list(SPEC.bodies["header"])
     assert sum(WIDTHS[field.type] for field in SPEC.bodies["header"]) == registry.HEADER_SIZE
     assert described(wire.FIELD) == list(SPEC.bodies["field"])
 
@@ -179,10 +184,10 @@ def test_layout_of_header_and_extension_field() -> None:
 def test_layout_of_a_field(field: FieldType) -> None:
     value = SPEC.fields[field.name].value
     if value.startswith("UTF-8 text:"):
-        layout = [("text", "the rest")]
+        members = [("text", "the rest")]
     else:
-        layout = re.findall(r"`(\w+)`:? (the rest|\w+)", value)
-    assert described(wire.VALUES[field]) == layout
+        members = re.findall(r"`(\w+)`:? (the rest|\w+)", value)
+    assert described(layout.VALUES[field]) == members
 
 
 # Examples
@@ -246,10 +251,10 @@ def test_example_has_the_header_in_a_line_of_its_own(frame: str) -> None:
     assert block.lines[0].split() == list(SPEC.words[frame][: len(SPEC.bodies["header"])])
 
 
-def grouped(layout: tuple[BodyField, ...], values: Any) -> list[str]:
+def grouped(fields: tuple[BodyField, ...], values: Any) -> list[str]:
     """The words of a body by its table alone: a number each, a length and what it counts, octets."""
     found: list[str] = []
-    for field in layout:
+    for field in fields:
         if field.name == "count":
             found.append(number(field, len(values.entries)))
             continue

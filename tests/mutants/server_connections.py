@@ -4,21 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from conformance.wire.octets import frame
-from protocol.frames import (
-    Ack,
-    Error,
-    Field,
-    Goaway,
-    Hello,
-    Message,
-    Ok,
-    Ping,
-    Pong,
-    Unknown,
-    Welcome,
-    extension,
-    extensions,
-)
+from protocol.fields import extension, extensions
+from protocol.frames import Ack, Error, Field, Goaway, Hello, Message, Ok, Ping, Pong, Unknown, Welcome
 from protocol.registry import (
     MAGIC,
     Code,

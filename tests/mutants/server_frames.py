@@ -3,28 +3,9 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from protocol.frames import (
-    Ack,
-    Error,
-    Field,
-    Frame,
-    Goaway,
-    Hello,
-    Message,
-    Ok,
-    Publish,
-    Unknown,
-    Welcome,
-    extensions,
-)
-from protocol.registry import (
-    MAGIC,
-    PREFACE_SIZE,
-    RULES,
-    Code,
-    is_ignorable,
-    is_relayed,
-)
+from protocol.fields import extensions
+from protocol.frames import RULES, Ack, Error, Field, Frame, Goaway, Hello, Message, Ok, Publish, Unknown, Welcome
+from protocol.registry import MAGIC, PREFACE_SIZE, Code, is_ignorable, is_relayed
 from reference_server.core import peer
 from tests.mutants.server_changes import FATAL, broken, fatal_if, never, of, recoded, unchanged, without, wrong
 from tests.mutants.servers import Alteration, Heard, Piece, Says, Wrong

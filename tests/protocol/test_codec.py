@@ -20,8 +20,19 @@ from protocol.errors import (
     RemoteProtocolError,
     UnknownField,
 )
+from protocol.fields import (
+    agent,
+    agent_of,
+    extension,
+    extensions,
+    identity_of,
+    mechanism,
+    mechanisms_of,
+    server_identity,
+)
+from protocol.frames import RULES
 from protocol.framing import FrameReader
-from protocol.registry import MAX_SAFE, RULES, FieldType, Flag, FrameType, Sender
+from protocol.registry import MAX_SAFE, FieldType, Flag, FrameType, Sender
 
 TYPES = pytest.mark.parametrize("type", FrameType, ids=lambda type: type.name)
 ID = bytes.fromhex("018BCFE568000123456789ABCDEF0123")
@@ -140,12 +151,12 @@ def test_decoded_frames_are_whole_values() -> None:
             "00000018 0012 0004 00000000 00000005 0002 0000000000000001 02 02 C3A9 0000000000000002 00 00",
         ),
         (
-            f.Error(202, 0, "no", fields=(f.mechanism("ANONYMOUS"), f.mechanism("SCRAM-SHA-256")), flags=0, request=1),
+            f.Error(202, 0, "no", fields=(mechanism("ANONYMOUS"), mechanism("SCRAM-SHA-256")), flags=0, request=1),
             "00000028 0004 0000 00000001 00000000 00CA 00000000 0002 6E6F"
             "8004 0009 414E4F4E594D4F5553 8004 000D 534352414D2D5348412D323536",
         ),
         (
-            f.Hello("ada", "", b"\x00", fields=(f.extension("history"), f.agent("x/1")), request=1),
+            f.Hello("ada", "", b"\x00", fields=(extension("history"), agent("x/1")), request=1),
             "0000001B 0001 0000 00000001 00000000 03 616461 00 0001 000001 0008 07 686973746F7279 8002 0003 782F31",
         ),
         (f.Unknown(0x8021, b"\x01", 0x4000, 2, 3), "00000001 8021 4000 00000002 00000003 01"),
@@ -161,40 +172,40 @@ def test_octets(frame: f.Frame | f.Unknown, octets: str) -> None:
 
 def test_known_fields_are_read() -> None:
     welcome = f.Welcome(1, "ada", 0, 65536, 30000, 0, 32, 256, b"")
-    assert f.extensions(welcome) == {}
-    assert f.agent_of(welcome) is None
-    assert f.identity_of(welcome) is None
-    fields = (f.extension("b", b"\x00"), f.agent("\u20ac"), f.server_identity(2**64 - 1, "h:1"), f.extension("a"))
+    assert extensions(welcome) == {}
+    assert agent_of(welcome) is None
+    assert identity_of(welcome) is None
+    fields = (extension("b", b"\x00"), agent("\u20ac"), server_identity(2**64 - 1, "h:1"), extension("a"))
     welcome = replace(welcome, fields=(f.Field(0xC000), *fields), request=1)
     assert decode(raw(encode(welcome)), "S") == welcome
-    assert f.extensions(welcome) == {"b": b"\x00", "a": b""}
-    assert f.agent_of(welcome) == "\u20ac"
-    assert f.identity_of(welcome) == (2**64 - 1, "h:1")
-    assert f.mechanisms_of(f.Error(202, fields=(f.mechanism("B"), f.mechanism("A")))) == ["B", "A"]
+    assert extensions(welcome) == {"b": b"\x00", "a": b""}
+    assert agent_of(welcome) == "\u20ac"
+    assert identity_of(welcome) == (2**64 - 1, "h:1")
+    assert mechanisms_of(f.Error(202, fields=(mechanism("B"), mechanism("A")))) == ["B", "A"]
 
 
 @given(texts, payloads, u64)
 def test_known_fields_keep_their_values(text: str, octets: bytes, number: int) -> None:
-    hello = f.Hello("", "", b"", fields=(f.extension(text, octets), f.agent(text)))
-    welcome = f.Welcome(0, "", 0, 0, 0, 0, 0, 0, b"", fields=(f.server_identity(number, text),))
-    assert f.extensions(hello) == {text: octets}
-    assert f.agent_of(hello) == text
-    assert f.identity_of(welcome) == (number, text)
+    hello = f.Hello("", "", b"", fields=(extension(text, octets), agent(text)))
+    welcome = f.Welcome(0, "", 0, 0, 0, 0, 0, 0, b"", fields=(server_identity(number, text),))
+    assert extensions(hello) == {text: octets}
+    assert agent_of(hello) == text
+    assert identity_of(welcome) == (number, text)
 
 
 def test_ill_formed_text_in_a_field_is_replaced() -> None:
-    assert f.agent_of(f.Hello("", "", b"", fields=(f.Field(FieldType.AGENT, b"a\xff"),))) == "a\ufffd"
-    assert f.extensions(f.Hello("", "", b"", fields=(f.Field(FieldType.EXTENSION, b"\x01\xffx"),))) == {"\ufffd": b"x"}
+    assert agent_of(f.Hello("", "", b"", fields=(f.Field(FieldType.AGENT, b"a\xff"),))) == "a\ufffd"
+    assert extensions(f.Hello("", "", b"", fields=(f.Field(FieldType.EXTENSION, b"\x01\xffx"),))) == {"\ufffd": b"x"}
 
 
 @pytest.mark.parametrize(
     ("make", "arguments"),
     [
-        (f.extension, ("x" * 256,)),
-        (f.extension, ("\ud800",)),
-        (f.server_identity, (2**64, "")),
-        (f.server_identity, (0, "x" * 256)),
-        (f.agent, (None,)),
+        (extension, ("x" * 256,)),
+        (extension, ("\ud800",)),
+        (server_identity, (2**64, "")),
+        (server_identity, (0, "x" * 256)),
+        (agent, (None,)),
     ],
 )
 def test_values_that_do_not_fit_a_field(make: Any, arguments: tuple[Any, ...]) -> None:

@@ -2,8 +2,8 @@
 
 import ast
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, make_dataclass
+from typing import Annotated, Any
 
 import construct as c
 import pytest
@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance.fuzz.strategies import FRAMES, ids, payloads, u8, u16
-from protocol import compiled, wire
+from protocol import compiled, layout, wire
 from protocol import frames as f
 from protocol.codec import RawFrame, encode
 from protocol.errors import LocalProtocolError, RemoteProtocolError
-from protocol.registry import HEADER_SIZE, MAX_SAFE, RULES, Flag, FrameType
+from protocol.fields import agent, extension, mechanism, server_identity
+from protocol.frames import RULES
+from protocol.registry import HEADER_SIZE, MAX_SAFE, Flag, FrameType
 
 TYPES = pytest.mark.parametrize("type", FrameType, ids=lambda type: type.name)
 ID = bytes(range(16))
@@ -24,10 +26,10 @@ RELAYED = (f.Field(0xC001, b"re"),)
 EXAMPLES: dict[FrameType, f.Frame] = {
     type(frame).TYPE: frame
     for frame in (
-        f.Hello("ada", "PLAIN", b"\x00x", fields=(f.extension("history", b"d"), f.agent("a/1"))),
-        f.Welcome(1, "ada", 5, 6, 7, 8, 9, 10, b"v", fields=(f.server_identity(3, "h:1"), f.agent("b"))),
+        f.Hello("ada", "PLAIN", b"\x00x", fields=(extension("history", b"d"), agent("a/1"))),
+        f.Welcome(1, "ada", 5, 6, 7, 8, 9, 10, b"v", fields=(server_identity(3, "h:1"), agent("b"))),
         f.Auth(b"step", fields=RELAYED),
-        f.Error(202, 50, "no", fields=(f.mechanism("A"), f.mechanism("B"))),
+        f.Error(202, 50, "no", fields=(mechanism("A"), mechanism("B"))),
         f.Ok(fields=RELAYED),
         f.Ping(b"12345678", fields=RELAYED),
         f.Pong(b"12345678", fields=RELAYED),
@@ -160,6 +162,11 @@ def test_same_refusals_of_values(frame: f.Frame) -> None:
 # --- The walk
 
 
+def item(name: str, node: Any) -> type:
+    """A class of items with one member."""
+    return make_dataclass("Item", [(name, Annotated[int, node])])
+
+
 TAIL = ("fields" / c.GreedyRange(wire.FIELD), c.Terminated)
 
 
@@ -184,19 +191,19 @@ TAIL = ("fields" / c.GreedyRange(wire.FIELD), c.Terminated)
         c.Prefixed(c.VarInt, c.GreedyBytes),
         c.Prefixed(c.Int8ub, c.GreedyRange(c.Int8ub)),
         c.Prefixed(c.Int8ub, c.GreedyBytes, includelength=True),
-        c.Prefixed(wire.Safe(c.Int64ub), c.GreedyBytes),
+        c.Prefixed(layout.Safe(c.Int64ub), c.GreedyBytes),
         c.Prefixed(c.Bytes(1), c.GreedyBytes),  # type: ignore[arg-type]
         c.PrefixedArray(c.Int8ub, c.Int8ub),
         c.Enum(c.Int8ub, a=1),
         c.Struct("a" / c.Int8ub),
         c.Rebuild(c.Int8ub, 1),
-        wire.Name(c.Int8ub),
-        wire.Text(c.GreedyBytes),
-        wire.Text(wire.Name(wire.b8)),
-        wire.Safe(wire.b8),
-        wire.Safe(c.Bytes(8)),
-        wire.Counted(c.VarInt, c.Struct("a" / c.Int8ub)),
-        wire.Counted(c.Int8ub, c.Struct("a" / c.VarInt)),
+        layout.Name(c.Int8ub),
+        layout.Text(c.GreedyBytes),
+        layout.Text(layout.Name(layout.b8)),
+        layout.Safe(layout.b8),
+        layout.Safe(c.Bytes(8)),
+        layout.Counted(c.VarInt, item("a", c.Int8ub)),
+        layout.Counted(c.Int8ub, item("a", c.VarInt)),
     ],
     ids=str,
 )
@@ -212,7 +219,7 @@ def test_a_node_that_is_not_known_is_an_error(node: Any) -> None:
         c.Struct("_x" / c.Int8ub, *TAIL),
         c.Struct("flags" / c.Int8ub, *TAIL),
         c.Struct("x" / c.Int8ub, "x" / c.Int8ub, *TAIL),
-        c.Struct("x" / c.Int8ub, "y" / wire.Counted(c.Int8ub, c.Struct("x" / c.Int8ub)), *TAIL),
+        c.Struct("x" / c.Int8ub, "y" / layout.Counted(c.Int8ub, item("x", c.Int8ub)), *TAIL),
         c.Struct(("x" / c.Int8ub) * (lambda value, context: None), *TAIL),
         c.Struct(c.Renamed(c.Int8ub, "x", newparsed=lambda value, context: None), *TAIL),
         c.Struct("x" / c.Int8ub, "y" / c.Int8ub),
@@ -231,12 +238,12 @@ def test_a_declaration_that_cannot_be_followed_is_an_error(declaration: c.Struct
 def test_pieces() -> None:
     pieces = compiled.walk_body(wire.BODIES[FrameType.MESSAGE])
     assert [(piece.name, piece.kind, piece.format, piece.mark) for piece in pieces] == [
-        ("seq", "number", "Q", wire.Safe),
-        ("time_ms", "number", "Q", wire.Safe),
+        ("seq", "number", "Q", layout.Safe),
+        ("time_ms", "number", "Q", layout.Safe),
         ("sender", "number", "Q", None),
         ("id", "octets", "16s", None),
         ("ctype", "number", "B", None),
-        ("name", "prefixed", "B", wire.Name),
+        ("name", "prefixed", "B", layout.Name),
         ("payload", "prefixed", "L", None),
     ]
 

@@ -19,13 +19,14 @@ from protocol.codec import decode, encode
 from protocol.connection import error_frame
 from protocol.errors import LocalProtocolError
 from protocol.events import ClientEvent, ConnectionTerminated, Received, Replied, RequestRefused, ServerEvent
+from protocol.fields import extension
 from protocol.framing import FrameReader
 from protocol.registry import Code, Flag, FrameType
 from protocol.server import ServerConnection, ServerTimes
 from protocol.state import CLIENT, SERVER, Transition, advance
 
-HELLO = f.Hello("ada", "ANONYMOUS", b"", fields=(f.extension("history"),), request=1)
-WELCOME = f.Welcome(7, "ada", 10**12, 65536, 30_000, 600_000, 4, 8, b"", fields=(f.extension("history"),), request=1)
+HELLO = f.Hello("ada", "ANONYMOUS", b"", fields=(extension("history"),), request=1)
+WELCOME = f.Welcome(7, "ada", 10**12, 65536, 30_000, 600_000, 4, 8, b"", fields=(extension("history"),), request=1)
 PREFACE = bytes.fromhex("F552575001010000")
 SERVER_PREFACE = bytes.fromhex("F552575001000000")
 JOINED = f.Joined(9, 0, 1, 1, 1, "lobby", request=2, room=5)

@@ -15,7 +15,8 @@ from protocol.errors import (
     UnknownField,
     UnknownType,
 )
-from protocol.frames import FRAMES
+from protocol.frames import FRAMES, RULES
+from protocol.layout import CLIENT_PREFACE, HEADER, SERVER_PREFACE, VALUES
 from protocol.registry import (
     CODES,
     GREASE,
@@ -23,7 +24,6 @@ from protocol.registry import (
     LIMITS,
     MAGIC,
     PREFACE_SIZE,
-    RULES,
     Code,
     FieldType,
     Flag,
@@ -32,7 +32,7 @@ from protocol.registry import (
     is_private,
     is_relayed,
 )
-from protocol.wire import BODIES, CLIENT_PREFACE, HEADER, SERVER_PREFACE, VALUES
+from protocol.wire import BODIES
 
 
 def test_every_number_has_its_rows() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.frames import Error, Goaway, Hello, Message, Ok, Stop, Welcome, mechanisms_of
+from protocol.fields import mechanisms_of
+from protocol.frames import Error, Goaway, Hello, Message, Ok, Stop, Welcome
 from protocol.registry import PREFACE_SIZE, Code, Flag
 from protocol.scram import MECHANISM, MIN_ITERATIONS, stored_keys
 from reference_server.accounts import AccountsError, AccountsFile

@@ -6,7 +6,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from protocol.frames import Auth, Error, Hello, Welcome, extension
+from protocol.fields import extension
+from protocol.frames import Auth, Error, Hello, Welcome
 from protocol.registry import PREFACE_SIZE
 from protocol.scram import MECHANISM, MIN_ITERATIONS, ClientExchange, salted_password
 from reference_server.accounts import AccountsFile

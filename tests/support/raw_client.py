@@ -8,19 +8,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from protocol.codec import decode, encode
-from protocol.frames import (
-    Frame,
-    Goaway,
-    Hello,
-    History,
-    Join,
-    Joined,
-    Message,
-    Publish,
-    Unknown,
-    Welcome,
-    extension,
-)
+from protocol.fields import extension
+from protocol.frames import Frame, Goaway, Hello, History, Join, Joined, Message, Publish, Unknown, Welcome
 from protocol.framing import FrameReader
 from protocol.registry import LIMITS, PREFACE_SIZE
 

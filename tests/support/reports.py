@@ -10,7 +10,8 @@ from conformance.server.cases import server_cases
 from conformance.spec.tables import load
 from conformance.wire.log import WireLog
 from conformance.wire.octets import CLIENT_PREFACE, encode, field, frame, u16
-from protocol.frames import Hello, Join, Welcome, agent
+from protocol.fields import agent
+from protocol.frames import Hello, Join, Welcome
 from protocol.registry import FrameType
 
 HOSTILE = (

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from protocol import frames
 from protocol.connection import error_frame
 from protocol.events import ServerEvent
+from protocol.fields import extension
 from protocol.registry import Code, Flag
 from protocol.server import ServerConnection, ServerTimes
 from reference_client import events
@@ -47,7 +48,7 @@ class Bench:
         values = {"max_body": 65536, "heartbeat_ms": 30000, "dedupe_ms": 600000, "window": 32, "max_rooms": 256}
         values |= limits or {}
         self.dial()
-        fields = (frames.extension("history"),) if history else ()
+        fields = (extension("history"),) if history else ()
         self.wire.welcome(frames.Welcome(member, "ada", NOW_MS, **values, auth=b"", fields=fields, request=1))
         self.exchange()
 

@@ -9,19 +9,8 @@ from conformance.client.cases.steps import (
 from conformance.client.context import Context
 from conformance.client.raw_server import RawServer
 from conformance.wire.octets import encode, frame
-from protocol.frames import (
-    Auth,
-    Goaway,
-    Hello,
-    Join,
-    Message,
-    Ok,
-    Ping,
-    Pong,
-    agent,
-    extension,
-    server_identity,
-)
+from protocol.fields import agent, extension, server_identity
+from protocol.frames import Auth, Goaway, Hello, Join, Message, Ok, Ping, Pong
 from protocol.registry import Code, FrameType
 
 

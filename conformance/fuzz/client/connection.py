@@ -18,21 +18,8 @@ from conformance.harness.verdicts import Crashed
 from conformance.wire.log import WireLog
 from conformance.wire.octets import encode
 from conformance.wire.text import frame_line
-from protocol.frames import (
-    Auth,
-    Error,
-    Field,
-    Frame,
-    Goaway,
-    Hello,
-    Ping,
-    Presence,
-    Publish,
-    Unknown,
-    Welcome,
-    extension,
-    extensions,
-)
+from protocol.fields import extension, extensions
+from protocol.frames import Auth, Error, Field, Frame, Goaway, Hello, Ping, Presence, Publish, Unknown, Welcome
 from protocol.registry import GREASE, MAGIC, Code, Flag
 
 MEMBER = 0x1122334455667788

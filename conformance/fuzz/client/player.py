@@ -21,19 +21,8 @@ from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.verdicts import Crashed, Failed
 from conformance.wire.octets import encode
 from conformance.wire.text import code_name
-from protocol.frames import (
-    Ack,
-    Evicted,
-    Field,
-    Goaway,
-    Message,
-    Ping,
-    Pong,
-    Presence,
-    Publish,
-    Unknown,
-    extensions,
-)
+from protocol.fields import extensions
+from protocol.frames import Ack, Evicted, Field, Goaway, Message, Ping, Pong, Presence, Publish, Unknown
 from protocol.registry import GREASE, Code, Flag, PresenceKind
 
 _READ_WITHIN = 1.0  # seconds in which a client says what it can say

@@ -8,7 +8,8 @@ from conformance.fuzz.server.steps import Step
 from conformance.wire import scram
 from conformance.wire.octets import CLIENT_PREFACE, frame
 from conformance.wire.text import frame_line
-from protocol.frames import Auth, Error, Frame, Goaway, Hello, Stop, Welcome, extension, extensions
+from protocol.fields import extension, extensions
+from protocol.frames import Auth, Error, Frame, Goaway, Hello, Stop, Welcome
 from protocol.registry import Code, Flag, FrameType
 
 LOGINS = ("right", "wrong", "unknown", "other-name", "garbled", "goaway", "join", "close")

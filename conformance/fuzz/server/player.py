@@ -14,8 +14,9 @@ from conformance.fuzz.server.steps import Step
 from conformance.harness.verdicts import Crashed, Failed
 from conformance.wire.octets import CLIENT_PREFACE, encode
 from conformance.wire.text import frame_line
-from protocol.frames import Error, Field, Frame, Goaway, Hello, Publish, Unknown, Welcome, extension, extensions
-from protocol.frames import agent as agent_field
+from protocol.fields import agent as agent_field
+from protocol.fields import extension, extensions
+from protocol.frames import Error, Field, Frame, Goaway, Hello, Publish, Unknown, Welcome
 from protocol.registry import GREASE, MAGIC, Code, Flag, PresenceKind
 
 NAMES = ("ada", "Grace H\u00f6pper", "e\u0301douard", "\u6797", "x" * 60, "a b c")

@@ -12,6 +12,7 @@ from conformance.fuzz.server.raw_client import RawClient
 from conformance.fuzz.server.steps import Step
 from conformance.wire.text import frame_line
 from protocol.frames import (
+    RULES,
     Ack,
     Error,
     Field,
@@ -26,7 +27,7 @@ from protocol.frames import (
     Publish,
     Unknown,
 )
-from protocol.registry import CONTENT_RESERVE, GREASE, RULES, Code, Flag, FrameType, PresenceKind
+from protocol.registry import CONTENT_RESERVE, GREASE, Code, Flag, FrameType, PresenceKind
 
 SPELLINGS: Sequence[tuple[str, ...]] = (
     ("lobby", "LOBBY", "Lobby"),

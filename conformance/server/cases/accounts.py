@@ -12,7 +12,8 @@ from conformance.server.raw_client import RawClient
 from conformance.wire import scram
 from conformance.wire.scram import Challenge
 from conformance.wire.text import frame_line
-from protocol.frames import Auth, Error, Frame, Hello, Welcome, extension
+from protocol.fields import extension
+from protocol.frames import Auth, Error, Frame, Hello, Welcome
 from protocol.registry import Code, Flag
 
 _STEPS = 4  # RW-AUTH-3

@@ -3,20 +3,8 @@
 from conformance.server.cases.steps import case
 from conformance.server.context import Context
 from conformance.wire.octets import encode, frame
-from protocol.frames import (
-    Ack,
-    Field,
-    Hello,
-    Join,
-    Joined,
-    Leave,
-    Ok,
-    Ping,
-    Pong,
-    Publish,
-    Welcome,
-    extension,
-)
+from protocol.fields import extension
+from protocol.frames import Ack, Field, Hello, Join, Joined, Leave, Ok, Ping, Pong, Publish, Welcome
 from protocol.registry import GREASE
 
 _SOME = [GREASE[at] for at in (0, 1, 17, 250, 526, 527)]

@@ -14,7 +14,8 @@ from conformance.server.cases.steps import (
 )
 from conformance.server.context import Context
 from conformance.wire.octets import b8, b16, encode, field, frame
-from protocol.frames import Hello, Welcome, extension, extensions, mechanisms_of
+from protocol.fields import extension, extensions, mechanisms_of
+from protocol.frames import Hello, Welcome
 from protocol.registry import Code, FieldType, Flag, FrameType
 
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from protocol import scram
 from protocol.errors import NameInvalid
-from protocol.frames import Auth, Field, Hello, Welcome, agent, extension, extensions, mechanism, server_identity
+from protocol.fields import agent, extension, extensions, mechanism, server_identity
+from protocol.frames import Auth, Field, Hello, Welcome
 from protocol.names import MAX_OCTETS, normalise
 from protocol.names import key as key_of
 from protocol.registry import Code, Flag, FrameType
