@@ -1,6 +1,6 @@
 """The suite against the reference client, and against clients that break one requirement each.
 
-A case that cannot fail proves nothing: each broken client has to fail a case, on the requirement that it breaks.
+A case that cannot fail proves nothing: each client mutant has to fail a case, on the requirement that it breaks.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 import pytest
 
@@ -24,16 +23,13 @@ from conformance.harness.options import Options
 from conformance.harness.verdicts import Result, Verdict
 from conformance.spec.tables import load
 from reference_client import adapter
-from tests.mutants import client_accounts as broken_client_accounts
-from tests.mutants.client_rooms import BROKEN
-from tests.mutants.clients import Break
+from tests.mutants.catalogue import CLIENTS
+from tests.mutants.kill_matrix import cases_for
 from tests.support.client_in_process import launch, run_to_the_end
 from tests.support.places import ROOT
 
 _CONFORMANCE = ROOT / "conformance"
 _COMMAND = f"{shlex.quote(sys.executable)} -m reference_client.adapter {{host}} {{port}}"
-DECLARED_IN = (broken_client_accounts,)
-"""Modules that declare more broken clients when they are imported."""
 _OPTIONS = Options(timeout=0.6, ready=5.0, jobs=24)
 
 
@@ -70,12 +66,6 @@ def test_contract_is_one() -> None:
         assert set(fitting[0]["required"]) <= said.keys() <= fitting[0]["properties"].keys()
 
 
-def _noticing(broken: Break) -> list[Case]:
-    if broken.cases:
-        return [case for case in client_cases() if any(fnmatchcase(case.id, name) for name in broken.cases)]
-    return [case for case in client_cases() if broken.requirement in case.requirements]
-
-
 def test_reference_client_conforms(capsys: pytest.CaptureFixture[str]) -> None:
     status = main(["client", "--exec", _COMMAND, "--format", "json"])
     document = json.loads(capsys.readouterr().out)
@@ -93,15 +83,17 @@ def test_reference_client_conforms_over_tls(capsys: pytest.CaptureFixture[str]) 
     assert len(document["results"]) > 15
 
 
-# A broken client that is ended while it connects leaves a socket to the collector: that is its fault, not the suite's.
+# A mutant that is ended while it connects leaves a socket to the collector: that is its fault, not the suite's.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)
-def test_broken_client_is_noticed(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken.apply(monkeypatch)
-    results = _run(_noticing(broken))
+@pytest.mark.parametrize("slug", CLIENTS)
+def test_client_mutant_is_killed(slug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant = CLIENTS[slug]
+    mutant.patch(monkeypatch)
+    results = _run(cases_for(mutant))
     gc.collect()  # here, and not in some later test
     assert [result.reason for result in results if result.verdict is Verdict.HARNESS_ERROR] == []
-    failed = [r for r in results if r.verdict in (Verdict.FAIL, Verdict.WARN) and r.requirement == broken.requirement]
+    failed = [r for r in results if r.verdict in (Verdict.FAIL, Verdict.WARN) and r.requirement in mutant.breaks]
     assert failed, [(r.id, r.verdict, r.requirement, r.expected, r.got, r.reason) for r in results]
-    assert all(result.wire and result.sentence == load().requirements[broken.requirement].text for result in failed)
+    sentence = load().requirements[mutant.breaks[0]].text
+    assert all(result.wire and result.sentence == sentence for result in failed)

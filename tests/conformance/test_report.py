@@ -266,9 +266,9 @@ def test_page_has_all_there_is() -> None:
 def test_kills_by_case(tmp_path: Path) -> None:
     path = tmp_path / "kill_matrix.json"
     assert results.read_kills(path) == {}
-    peers = {"server/is deaf": {"breaks": [], "kills": ["a", "b"]}, "server/is rude": {"breaks": [], "kills": ["b"]}}
+    peers = {"server/is-deaf": {"breaks": [], "kills": ["a", "b"]}, "server/is-rude": {"breaks": [], "kills": ["b"]}}
     path.write_text(json.dumps({"version": 1, "peers": peers}), encoding="utf-8")
-    assert results.read_kills(path) == {"a": ["is deaf"], "b": ["is deaf", "is rude"]}
+    assert results.read_kills(path) == {"a": ["is-deaf"], "b": ["is-deaf", "is-rude"]}
     assert all(isinstance(names, list) for names in results.read_kills().values())
 
 

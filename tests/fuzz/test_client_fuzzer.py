@@ -27,12 +27,13 @@ from conformance.wire.octets import HEADER, decode, read_header
 from protocol.errors import RemoteProtocolError
 from protocol.frames import Join
 from protocol.registry import Code
-from tests.mutants.fuzz_client_matrix import BY_NAME, ONLY_AT_CLIENTS, calm, find
+from tests.mutants.catalogue import CLIENTS
+from tests.mutants.fuzz_client_matrix import ONLY_AT_CLIENTS, calm, find
 from tests.support.client_in_process import launch, run_to_the_end
 
 COMMAND = f"{shlex.quote(sys.executable)} -m reference_client.adapter {{host}} {{port}}"
 SAMPLE = (
-    "RW-RECOVER-1-from_nowhere", "RW-PROMISE-5-new_ids", "RW-STREAM-1-everything_is_shown", "RW-ORDER-3-new_ones_first",
+    "rejoin-without-cursor", "repeat-with-new-id", "old-message-reported", "repeats-reversed",
 )  # fmt: skip
 """Clients that break the promise: `python -m tests.mutants.fuzz_client_matrix` has all."""
 
@@ -86,9 +87,9 @@ def test_every_transition_of_a_client_is_reached_or_listed() -> None:
     assert {Code(code).name for _, code in stats.codes} >= ONLY_AT_CLIENTS
 
 
-@pytest.mark.parametrize("name", SAMPLE)
-def test_broken_clients_are_found(name: str) -> None:
-    row = find(BY_NAME[name], 60.0, shrinking=1.0)
+@pytest.mark.parametrize("slug", SAMPLE)
+def test_broken_clients_are_found(slug: str) -> None:
+    row = find(CLIENTS[slug], 60.0, shrinking=1.0)
     assert row is not None, "not found"
 
 
@@ -96,7 +97,7 @@ def test_broken_clients_are_found(name: str) -> None:
 def test_failure_is_made_short_written_and_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     steps = [ClientStep(do) for do in ("join", "ping", "others", "publish")] + [ClientStep("break", what="hole")]
     with pytest.MonkeyPatch.context() as patch:
-        BY_NAME["RW-STREAM-2-holes"].apply(patch)
+        CLIENTS["hole-ignored"].patch(patch)
         patch.setattr(client, "script", lambda random, losses: steps)
         fuzz = ClientFuzz(launch, Options(timeout=1.0, save=tmp_path, shrinking=20.0))
         assert fuzz.run() == 1

@@ -24,8 +24,7 @@ from protocol.frames import Frame, Unknown
 from protocol.names import key
 from protocol.registry import Code
 from reference_server.store.memory import MemoryStore
-from tests.mutants.server_rooms import durable
-from tests.mutants.servers import Broken
+from tests.mutants.servers import UNCHANGED_DURABLE, ServerMutant
 from tests.support.hub_network import HubNetwork
 
 TIGHT: dict[str, Any] = {
@@ -44,14 +43,14 @@ ALWAYS = settings(
 
 TestVolatileServer = server_machine(HubNetwork).TestCase
 TestVolatileServer.settings = ALWAYS
-TestDurableServer = server_machine(lambda: HubNetwork(1, Broken("durable", (), boot=durable))).TestCase
+TestDurableServer = server_machine(lambda: HubNetwork(1, UNCHANGED_DURABLE)).TestCase
 TestDurableServer.settings = ALWAYS
 TestServerWithTightLimits = server_machine(lambda: HubNetwork(1, None, **TIGHT)).TestCase
 TestServerWithTightLimits.settings = ALWAYS
 
 
 @pytest.mark.parametrize("made", [lambda seed: HubNetwork(seed), lambda seed: HubNetwork(seed, None, **TIGHT),
-                                  lambda seed: HubNetwork(seed, Broken("durable", (), boot=durable))],
+                                  lambda seed: HubNetwork(seed, UNCHANGED_DURABLE)],
                          ids=["open", "tight", "durable"])  # fmt: skip
 def test_reference_keeps_generated_scripts(made: Callable[[int], HubNetwork]) -> None:
     stats = Stats()
@@ -66,7 +65,11 @@ def test_reference_keeps_generated_scripts(made: Callable[[int], HubNetwork]) ->
 def test_same_seed_gives_the_same_octets() -> None:
     runs = []
     for _ in range(2):
-        same = Broken("predictable", (), boot=lambda old, retention: MemoryStore(retention, Random(7).randbytes))
+        same = ServerMutant(
+            "predictable",
+            "Has the same epochs after each start.",
+            store=lambda old, retention: MemoryStore(retention, Random(7).randbytes),
+        )
         player = Player(HubNetwork(7, same), 7, Stats(), 5.0, "fresh")
         assert player.play(script(Random(7), PROFILES[0])) is None
         runs.append([(said.client, said.sender, said.octets) for said in player.log])

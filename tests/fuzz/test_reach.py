@@ -11,15 +11,14 @@ from conformance.fuzz.stats import TABLES, Stats
 from protocol.registry import Code
 from tests.fuzz.test_model import TIGHT
 from tests.mutants.fuzz_client_matrix import ONLY_AT_CLIENTS
-from tests.mutants.server_rooms import durable
-from tests.mutants.servers import Broken
+from tests.mutants.servers import UNCHANGED_DURABLE
 from tests.support.hub_network import HubNetwork
 
 ACCOUNTS = {"Ada": "correct horse", "a,b=c": "comma equals"}
 MADE: tuple[Callable[[int], HubNetwork], ...] = (
     lambda seed: HubNetwork(seed),
     lambda seed: HubNetwork(seed, None, **TIGHT),
-    lambda seed: HubNetwork(seed, Broken("durable", (), boot=durable)),
+    lambda seed: HubNetwork(seed, UNCHANGED_DURABLE),
     lambda seed: HubNetwork(
         seed, None, retention_messages=6, stall_ms=20_000, heartbeat_ms=9_000, drain_ms=19_000
     ),  # members are left behind, and a drain outlasts two heartbeats

@@ -26,7 +26,7 @@ from protocol.frames import Frame, Hello, Ping, Pong
 from reference_server.core.handlers import hello as handshake
 from reference_server.core.handlers import join as joiner
 from tests.mutants.fuzz_matrix import PATIENT
-from tests.mutants.servers import Alteration, Broken, Piece, Served, altered
+from tests.mutants.servers import UNCHANGED, MutantConnection, MutantServer, Sent, ServerMutant, mutated
 from tests.support.hub_network import HubNetwork
 
 
@@ -41,7 +41,7 @@ def _of_ascii(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(joiner, "normalise", normalise)
 
 
-def _garbles(alteration: Alteration, said: Frame) -> Iterable[Piece]:
+def _garbles(connection: MutantConnection, said: Frame) -> Iterable[Sent]:
     """One PONG is too short."""
     if isinstance(said, Pong) and said.opaque == b"opaque-*":
         return [b"\0\0\0\x07\0\x07" + bytes(10) + b"1234567"]
@@ -49,13 +49,13 @@ def _garbles(alteration: Alteration, said: Frame) -> Iterable[Piece]:
 
 
 QUICK = Options(max_time=0, max_examples=4, timeout=20.0)
-ASCII = Broken("of ASCII alone", (), patch=_of_ascii)
-GARBLES = Broken("garbles", ("RW-FRAME-7",), says=_garbles)
+ASCII = ServerMutant("ascii-only", "Reads and writes only ASCII.", patch=_of_ascii)
+GARBLES = ServerMutant("garbles", "Garbles its frames.", ("RW-FRAME-7",), sends=_garbles)
 
 
-def _fuzzed(served: Served, options: Options) -> tuple[ServerFuzz, int]:
+def _fuzzed(served: MutantServer, options: Options) -> tuple[ServerFuzz, int]:
     fuzz = ServerFuzz(served, options)
-    with altered(served.broken):
+    with mutated(served.mutant):
         fuzz.start()
         try:
             return fuzz, fuzz.run()
@@ -66,7 +66,7 @@ def _fuzzed(served: Served, options: Options) -> tuple[ServerFuzz, int]:
 @pytest.mark.parametrize("declared", [None, True])
 def test_server_of_ascii_alone_is_fuzzed(declared: bool | None, capsys: pytest.CaptureFixture[str]) -> None:
     options = Options(max_time=0, max_examples=16, timeout=20.0, mutations=False, ascii_only=declared)
-    fuzz, status = _fuzzed(Served(ASCII, 10.0, PATIENT), options)
+    fuzz, status = _fuzzed(MutantServer(ASCII, 10.0, PATIENT), options)
     assert (status, fuzz.found) == (0, [])
     assert fuzz.stats.scripts == 16
     assert "nothing found" in capsys.readouterr().out
@@ -75,13 +75,13 @@ def test_server_of_ascii_alone_is_fuzzed(declared: bool | None, capsys: pytest.C
 def test_server_that_now_and_then_takes_ascii_alone_is_found() -> None:
     """One that has taken another name before has no right to it."""
     player = Player(HubNetwork(1, ASCII), 1, Stats(), 5.0, ascii_only=False)
-    with altered(ASCII):
+    with mutated(ASCII):
         failure = player.play([Step("connect", number=1)])
     assert failure is not None
     assert failure.requirement == "RW-HELLO-2"
 
 
-class _Mortal(Served):
+class _Mortal(MutantServer):
     """It starts once."""
 
     async def start(self) -> None:
@@ -92,7 +92,7 @@ class _Mortal(Served):
 
 def test_server_that_does_not_start_again_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = Options(max_time=60, timeout=5.0, mutations=False, restart=20.0, save=tmp_path, max_failures=9)
-    fuzz, status = _fuzzed(_Mortal(Broken("mortal", ()), 10.0, PATIENT), options)
+    fuzz, status = _fuzzed(_Mortal(ServerMutant("mortal", "Dies."), 10.0, PATIENT), options)
     assert status == 1
     [found] = fuzz.found
     assert found.failure.expected == "a server that starts again after it was killed"
@@ -103,20 +103,18 @@ def test_server_that_does_not_start_again_is_a_finding(tmp_path: Path, capsys: p
     assert script_file.read(path).steps[-1].do in ("restart", "drain")
 
 
-class _Alone(Served):
-    def another(self, **limits: int) -> "Served":
-        return _Never(self.broken)
+class _Alone(MutantServer):
+    def another(self, **limits: int) -> "MutantServer":
+        return _Never(self.mutant)
 
 
-class _Never(Served):
+class _Never(MutantServer):
     async def start(self) -> None:
         raise Unreachable("somebody has the lock")
 
 
 def test_second_server_that_does_not_start_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    fuzz, status = _fuzzed(
-        _Alone(Broken("whole", ()), 10.0, PATIENT), Options(max_time=0, max_examples=4, timeout=20.0)
-    )
+    fuzz, status = _fuzzed(_Alone(UNCHANGED, 10.0, PATIENT), Options(max_time=0, max_examples=4, timeout=20.0))
     assert (status, fuzz.found) == (0, [])
     assert "somebody has the lock" in capsys.readouterr().out
 
@@ -126,7 +124,7 @@ def test_fault_of_the_suite_is_told_apart(monkeypatch: pytest.MonkeyPatch, capsy
         raise KeyError("a mistake")
 
     monkeypatch.setattr(Player, "play", fault)
-    _, status = _fuzzed(Served(Broken("whole", ()), 10.0, PATIENT), Options(max_time=5))
+    _, status = _fuzzed(MutantServer(UNCHANGED, 10.0, PATIENT), Options(max_time=5))
     assert status == 4
     said = capsys.readouterr()
     assert "a fault of the suite at example 0, seed 1" in said.out
@@ -146,13 +144,13 @@ def test_octets_that_fail_are_made_short(
         return [Step("octets", octets=(culprit if at == 7 else said).hex()) for at in range(20)]
 
     monkeypatch.setattr(mutations, "burst_steps", burst_steps)
-    fuzz, status = _fuzzed(Served(GARBLES, 10.0, PATIENT), Options(max_time=60, timeout=5.0, save=tmp_path))
+    fuzz, status = _fuzzed(MutantServer(GARBLES, 10.0, PATIENT), Options(max_time=60, timeout=5.0, save=tmp_path))
     assert status == 1
     [found] = fuzz.found
     assert found.repeats
     [step] = found.steps
     assert len(step.octets) < len(culprit.hex()) // 2
-    with altered(GARBLES):
+    with mutated(GARBLES):
         assert _play(GARBLES, step) == "RW-FRAME-7"
         for shorter in step.simpler():
             assert _play(GARBLES, shorter) != "RW-FRAME-7", "something could be left out"
@@ -161,8 +159,8 @@ def test_octets_that_fail_are_made_short(
     assert "RW-FRAME-7" in capsys.readouterr().out
 
 
-def _play(broken: Broken, step: Step) -> str:
-    failure = Player(HubNetwork(1, broken), 1, Stats(), 5.0).play([step])
+def _play(mutant: ServerMutant, step: Step) -> str:
+    failure = Player(HubNetwork(1, mutant), 1, Stats(), 5.0).play([step])
     return failure.requirement if failure else ""
 
 
@@ -205,9 +203,7 @@ def test_another_process_begins_anew() -> None:
 
 def test_growth_is_a_finding(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(Growth, "judge", lambda self: ("memory 1 MiB, then 900 MiB: they grow", True))
-    fuzz, status = _fuzzed(
-        Served(Broken("whole", ()), 10.0, PATIENT), Options(max_time=0, max_examples=1, timeout=20.0)
-    )
+    fuzz, status = _fuzzed(MutantServer(UNCHANGED, 10.0, PATIENT), Options(max_time=0, max_examples=1, timeout=20.0))
     assert status == 1
     assert fuzz.found[0].failure.got.endswith("they grow")
     assert "1.5 times" in capsys.readouterr().out
@@ -239,7 +235,7 @@ def test_what_is_declared_is_not_offered(tmp_path: Path, monkeypatch: pytest.Mon
 def test_declared_limits_are_held(capsys: pytest.CaptureFixture[str]) -> None:
     """A server that replays 10,000 messages does not have the cap of 1 that was declared."""
     options = Options(max_time=60, timeout=5.0, mutations=False, limits={"replay_messages": 1}, shrinking=1.0)
-    fuzz, status = _fuzzed(Served(Broken("whole", ()), 10.0, PATIENT), options)
+    fuzz, status = _fuzzed(MutantServer(UNCHANGED, 10.0, PATIENT), options)
     assert status == 1
     assert fuzz.found[0].failure.requirement == "RW-CURSOR-1"
     assert fuzz.found[0].limits["replay_messages"] == 1

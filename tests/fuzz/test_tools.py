@@ -31,20 +31,20 @@ from conformance.wire.octets import CLIENT_PREFACE, encode, frame
 from protocol.codec import RawFrame, decode
 from protocol.frames import Ack, Error, Goaway, Hello, Join, Joined, Leave, Message, Ok, Pong, Publish, Welcome
 from protocol.registry import Code, Flag, Sender
-from tests.mutants.fuzz_matrix import BY_NAME, PATIENT, in_process, over_sockets, play
-from tests.mutants.server_rooms import durable
-from tests.mutants.servers import Broken, Served, altered
+from tests.mutants.catalogue import SERVERS
+from tests.mutants.fuzz_matrix import PATIENT, in_process, over_sockets, play
+from tests.mutants.servers import UNCHANGED, UNCHANGED_DURABLE, MutantServer, ServerMutant, mutated
 from tests.support.hub_network import HubNetwork
 from tests.support.places import ROOT
 
 CORPUS = sorted(CORPUS_FOLDER.glob("*.jsonl"))
 SERVER_PREFACE = bytes.fromhex("F5525750 01000000")
 SAMPLE = (
-    "counts from 2", "acknowledges in another order", "acknowledges a repeat anew", "has no conflicts",
-    "leaves out one message", "keeps back what is retained", "loses the last message in a crash",
-    "forgets ids in a crash", "tells of nobody who goes", "calls everybody lost", "has an old roster",
-    "turns GAP round", "minds no order", "expires no id", "takes every refusal for the end", "checks in another order",
-    "does not answer while it drains", "sends a message before its ACK", "appends what it refuses", "says QUIET once",
+    "seq-from-2", "ack-seqs-reversed", "duplicate-other-time", "id-conflict-accepted",
+    "first-new-message-missing", "replay-missing", "crash-loses-last-message",
+    "crash-forgets-ids", "presence-left-missing", "presence-left-as-lost", "roster-first-entry-missing",
+    "gap-flag-inverted", "preceded-accepted", "id-never-expires", "silent-after-error", "checks-other-order",
+    "drain-no-replies", "message-before-ack", "refused-publish-appended", "quiet-flag-once",
 )  # fmt: skip
 """Servers that break order, repeats, loss, presence, recovery or refusals; `tests.mutants.fuzz_matrix` has all."""
 
@@ -52,33 +52,33 @@ SAMPLE = (
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
 def test_reference_passes_the_corpus(path: Path) -> None:
     again = script_file.read(path)
-    for boot in (Broken("volatile", ()), Broken("durable", (), boot=durable)):
+    for boot in (UNCHANGED, UNCHANGED_DURABLE):
         limits: dict[str, Any] = again.limits
         failure = Player(HubNetwork(again.seed, boot, **limits), again.seed, Stats(), 5.0).play(again.steps)
         assert failure is None, last_frames(failure)
 
 
-@pytest.mark.parametrize("name", SAMPLE)
-def test_broken_servers_are_found_and_made_short(name: str) -> None:
+@pytest.mark.parametrize("slug", SAMPLE)
+def test_broken_servers_are_found_and_made_short(slug: str) -> None:
     """And of the shortest script no step can be left out."""
-    broken = BY_NAME[name]
-    row = in_process(broken, 30.0)
+    mutant = SERVERS[slug]
+    row = in_process(mutant, 30.0)
     assert row is not None, "not found"
     assert len(row.steps) < 15
     for seed in range(400):
-        with altered(broken):
-            failure = play(broken, seed, row.steps)
+        with mutated(mutant):
+            failure = play(mutant, seed, row.steps)
             if failure and failure.requirement == row.requirement:
                 break
     else:
         pytest.fail("the shortest script does not fail")
 
 
-def _logins_of_a_busy_account(broken: Broken) -> tuple[Failure | None, Stats]:
+def _logins_of_a_busy_account(mutant: ServerMutant) -> tuple[Failure | None, Stats]:
     """What comes of logins in each way where the account has a connection already, which is all that it may have."""
     stats = Stats()
-    with altered(broken):
-        network = HubNetwork(1, broken, {"Ada": "correct horse"}, account_connections=1)
+    with mutated(mutant):
+        network = HubNetwork(1, mutant, {"Ada": "correct horse"}, account_connections=1)
         assert network.hub is not None
         network.hub.requests.handshake._connections["ada"] = 1
         return Player(network, 1, stats, 5.0).play([Step("login", what=what) for what in LOGINS]), stats
@@ -86,20 +86,20 @@ def _logins_of_a_busy_account(broken: Broken) -> tuple[Failure | None, Stats]:
 
 def test_account_may_have_no_more_connections() -> None:
     """RW-SASL-10"""
-    failure, stats = _logins_of_a_busy_account(Broken("whole", ()))
+    failure, stats = _logins_of_a_busy_account(UNCHANGED)
     assert failure is None, last_frames(failure)
     assert Code.SERVER_FULL not in stats.unseen_codes()
 
 
 def test_account_with_all_its_connections_is_nobodys_to_know() -> None:
     """RW-SASL-11"""
-    failure, _ = _logins_of_a_busy_account(BY_NAME["counts an account's connections before the proof"])
+    failure, _ = _logins_of_a_busy_account(SERVERS["account-full-before-proof"])
     assert failure is not None
     assert failure.requirement == "RW-SASL-11"
 
 
 def test_no_step_can_be_left_out() -> None:
-    broken = BY_NAME["forgets ids in a crash"]
+    mutant = SERVERS["crash-forgets-ids"]
     steps = [
         Step("connect", 3), Step("connect"), Step("send", items=("join", "ping"), number=8, cut=60),
         Step("send", items=("text", "empty")), Step("send", 3, items=("join",)), Step("restart"), Step("connect"),
@@ -107,8 +107,8 @@ def test_no_step_can_be_left_out() -> None:
     ]  # fmt: skip
 
     def fails(some: Sequence[Step]) -> bool:
-        with altered(broken):
-            failure = Player(HubNetwork(1, broken), 1, Stats(), 5.0).play(some)
+        with mutated(mutant):
+            failure = Player(HubNetwork(1, mutant), 1, Stats(), 5.0).play(some)
         return failure is not None and failure.requirement == "RW-DEDUPE-1"
 
     left = smallest(steps, shortest, fails)
@@ -120,16 +120,16 @@ def test_no_step_can_be_left_out() -> None:
     assert len(left) == 7
 
 
-@pytest.mark.parametrize("name", ["leaves out one message", "loses the last message in a crash"])
-def test_broken_servers_are_found_over_sockets(name: str) -> None:
-    row = over_sockets(BY_NAME[name], 60.0, shrinking=1.0)
+@pytest.mark.parametrize("slug", ["first-new-message-missing", "crash-loses-last-message"])
+def test_broken_servers_are_found_over_sockets(slug: str) -> None:
+    row = over_sockets(SERVERS[slug], 60.0, shrinking=1.0)
     assert row is not None
     assert row.repeats
 
 
-def _fuzz(broken: Broken, options: Options) -> ServerFuzz:
-    fuzz = ServerFuzz(Served(broken, 10.0, PATIENT), options)
-    with altered(broken):
+def _fuzz(mutant: ServerMutant, options: Options) -> ServerFuzz:
+    fuzz = ServerFuzz(MutantServer(mutant, 10.0, PATIENT), options)
+    with mutated(mutant):
         fuzz.start()
         try:
             fuzz.run()
@@ -139,7 +139,7 @@ def _fuzz(broken: Broken, options: Options) -> ServerFuzz:
 
 
 def test_whole_server_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    fuzz = _fuzz(Broken("whole", ()), Options(max_time=0, max_examples=24, timeout=20.0, restart=0.1, format="json"))
+    fuzz = _fuzz(UNCHANGED, Options(max_time=0, max_examples=24, timeout=20.0, restart=0.1, format="json"))
     assert fuzz.found == []
     assert fuzz.stats.connections > 200
     figures = json.loads(capsys.readouterr().out)
@@ -148,22 +148,22 @@ def test_whole_server_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_failure_is_written_and_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    broken = BY_NAME["counts from 2"]
-    _fuzz(broken, Options(max_time=30.0, timeout=5.0, save=tmp_path))
+    mutant = SERVERS["seq-from-2"]
+    _fuzz(mutant, Options(max_time=30.0, timeout=5.0, save=tmp_path))
     assert "RW-MODEL-1" in capsys.readouterr().out
     [path] = tmp_path.iterdir()
     assert json.loads(path.read_text().splitlines()[-1])["wire"]
-    with altered(broken):
-        served = Served(broken, 10.0, PATIENT)
+    with mutated(mutant):
+        served = MutantServer(mutant, 10.0, PATIENT)
         hosted = Hosted(served)
         hosted.start()
         try:
             assert main(["replay", str(path), "--connect", f"127.0.0.1:{served.port}"]) == 1
         finally:
             hosted.stop()
-    whole = Served(Broken("whole", ()), 10.0, PATIENT)
+    whole = MutantServer(UNCHANGED, 10.0, PATIENT)
     hosted = Hosted(whole)
-    with altered(Broken("whole", ())):
+    with mutated(UNCHANGED):
         hosted.start()
         try:
             assert main(["replay", str(path), "--connect", f"127.0.0.1:{whole.port}"]) == 0
@@ -173,7 +173,7 @@ def test_failure_is_written_and_replayed(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_what_does_not_repeat_is_flaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ServerFuzz, "_play", lambda *_: None)
-    fuzz = _fuzz(BY_NAME["counts from 2"], Options(max_time=30.0, save=tmp_path))
+    fuzz = _fuzz(SERVERS["seq-from-2"], Options(max_time=30.0, save=tmp_path))
     [found] = fuzz.found
     assert not found.repeats
     [path] = tmp_path.iterdir()

@@ -1,9 +1,9 @@
-"""How long `fuzz client` takes to find each broken client of the kill matrix, without being told which it is.
+"""How long `fuzz client` takes to find each client mutant, without being told which one it is.
 
-    python -m tests.mutants.fuzz_client_matrix [--seconds 60] [NAME ...]
+    python -m tests.mutants.fuzz_client_matrix [--seconds 60] [SLUG ...]
 
-The clients run in this process, and wait 50 ms at most before they connect again: a real one waits as SPEC.md, 8.7,
-has it, and its scripts take so much longer.
+The clients run in this process, and wait at most 50 ms before they connect again. A real client waits as long as
+SPEC.md, 8.7, says, so its scripts take longer.
 """
 
 import argparse
@@ -20,32 +20,27 @@ from conformance.fuzz.client.fuzzer import ClientFuzz
 from conformance.fuzz.options import Options
 from conformance.harness.process import Unreachable
 from reference_client.session import backoff
-from tests.mutants import client_accounts as broken_client_accounts
-from tests.mutants.client_rooms import BROKEN
-from tests.mutants.clients import Break
+from tests.mutants.catalogue import CLIENTS
+from tests.mutants.clients import ClientMutant
 from tests.support.client_in_process import launch, run_to_the_end
-
-DECLARED_IN = (broken_client_accounts,)
-"""Modules that declare more broken clients when they are imported."""
 
 ONLY_AT_CLIENTS = frozenset(
     {"SEQUENCE", "TLS_REQUIRED", "ABUSE", "UNAVAILABLE", "KICKED", "BANNED", "ROOM_CLOSED", "LOG_RESET"}
 )
-"""Codes that the reference server never sends, or that are a client's to send."""
+"""Codes that the reference server never sends, or that only clients send."""
 
-BY_NAME = {broken.name: broken for broken in BROKEN}
 ELSEWHERE = {
     "accounts and TLS": ("RW-SCRAM-", "RW-SASL-", "RW-TLS-", "RW-STOP-"),
     "times": ("RW-HEARTBEAT-", "RW-RECONNECT-", "RW-ID-1"),
 }
-"""What the scripts do not look for: the cases do."""
+"""What the scripts do not look for, and the cases do."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one broken client."""
+    """What the fuzzer found of one mutant."""
 
-    name: str
+    slug: str
     seconds: float
     requirement: str
     steps: int
@@ -53,10 +48,10 @@ class Row:
 
 
 def calm(patch: pytest.MonkeyPatch) -> None:
-    """Has the reference client in this process come back soon, and connect to one address after the other.
+    """Makes the reference client in this process connect again soon, and to one address after the other.
 
-    asyncio of Python 3.11 leaves sockets open when it is cancelled while it tries several at once; nobody cancels a
-    client's process.
+    asyncio of Python 3.11 leaves sockets open when it is cancelled while it tries several addresses at once. A client
+    in a process of its own is not cancelled.
     """
 
     async def create_connection(self: asyncio.BaseEventLoop, *given: Any, **values: Any) -> Any:
@@ -69,48 +64,48 @@ def calm(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(backoff, "_LAST_BOUND", 0.05)
 
 
-def find(broken: Break | None, seconds: float, seed: int = 1, shrinking: float = 3.0) -> Row | None:
-    """Fuzzes it, or the whole client; None if nothing was found in time."""
+def find(mutant: ClientMutant | None, seconds: float, seed: int = 1, shrinking: float = 3.0) -> Row | None:
+    """Fuzzes a mutant, or the client as it is; None if it found nothing in time."""
+    slug = mutant.slug if mutant else "unchanged"
     with pytest.MonkeyPatch.context() as patch:
         calm(patch)
-        if broken:
-            broken.apply(patch)
+        if mutant:
+            mutant.patch(patch)
         options = Options(seed=seed, max_time=seconds, timeout=2.0, shrinking=shrinking)
         fuzz = ClientFuzz(launch, options)
         began = time.monotonic()
         try:
             asyncio.run(run_to_the_end(fuzz.fuzz()))
         except Unreachable as error:
-            return Row(broken.name if broken else "whole", time.monotonic() - began, f"{error}"[:60], 0, True)
+            return Row(slug, time.monotonic() - began, f"{error}"[:60], 0, True)
     if not fuzz.found:
         return None
     found = fuzz.found[0]
-    name = broken.name if broken else "whole"
-    return Row(name, found.seconds, found.failure.requirement, len(found.steps), found.repeats)
+    return Row(slug, found.seconds, found.failure.requirement, len(found.steps), found.repeats)
 
 
-def kind(name: str) -> str:
-    """Which of ELSEWHERE it belongs to, or ""."""
-    return next((kind for kind, rules in ELSEWHERE.items() if BY_NAME[name].requirement.startswith(rules)), "")
+def kind(mutant: ClientMutant) -> str:
+    """The kind of ELSEWHERE that a mutant belongs to, or ""."""
+    return next((kind for kind, rules in ELSEWHERE.items() if mutant.breaks[0].startswith(rules)), "")
 
 
 def main() -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("slugs", nargs="*", metavar="SLUG")
     parser.add_argument("--seconds", type=float, default=60.0, help="for each (default 60)")
     args = parser.parse_args()
-    names = args.names or [name for name in BY_NAME if not kind(name)]
+    slugs = args.slugs or [slug for slug, mutant in CLIENTS.items() if not kind(mutant)]
     times = []
-    for name in names:
-        row = find(BY_NAME[name], args.seconds)
+    for slug in slugs:
+        row = find(CLIENTS[slug], args.seconds)
         if row is None:
-            print(f"   not in {args.seconds:g} s        {name}", flush=True)
+            print(f"   not in {args.seconds:g} s        {slug}", flush=True)
             continue
         times.append(row.seconds)
         flaky = "" if row.repeats else " FLAKY"
-        print(f"{row.seconds:6.2f} s {row.steps:3} steps {row.requirement:14}{flaky} {name}", flush=True)
-    print(f"{len(times)} of {len(names)} found within {args.seconds:g} s each, median {median(times or [0]):.2f} s")
+        print(f"{row.seconds:6.2f} s {row.steps:3} steps {row.requirement:14}{flaky} {slug}", flush=True)
+    print(f"{len(times)} of {len(slugs)} found within {args.seconds:g} s each, median {median(times or [0]):.2f} s")
     return 0
 
 

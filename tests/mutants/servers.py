@@ -1,8 +1,8 @@
-"""Servers that break one rule each: the reference server in this process, with one behaviour changed.
+"""Server mutants: the reference server in this process with one behaviour changed, so that it breaks a rule.
 
-A `Broken` says which requirements it breaks, and how: most change frames on their way out (`says`) or in (`hears`),
-where nothing of the server's inside matters; some override a function of it (`patch`), or what a store is after a
-crash (`boot`). `trial` runs cases against one of them, or against the whole server with the same settings.
+A `ServerMutant` names the requirements that it breaks and says how: most change the frames that the server sends
+(`sends`) or receives (`receives`) and know nothing of its inside; some override a function of it (`patch`), or what its
+store holds after a crash (`store`). `trial` runs cases against a mutant. The mutants are in server/.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
@@ -29,7 +29,6 @@ from protocol.frames import Frame, Unknown
 from protocol.registry import MAGIC, PREFACE_SIZE
 from protocol.server import ServerConnection
 from reference_server.config import Config
-from reference_server.core import retention
 from reference_server.net.listener import Listener
 from reference_server.store.base import Retention
 from reference_server.store.memory import MemoryStore
@@ -52,131 +51,162 @@ FAST: dict[str, Any] = {
     "account_connections": 10**6,
     "memory": True,
 }
-"""Settings with which a time-out is soon over and nothing is limited."""
+"""Settings with short time-outs and without rate limits."""
 
 OPTIONS = Options(timeout=0.8, patience=6.5, ready=5.0, limits={"stall_ms": 1_000})
-WHOLE_OPTIONS = Options(timeout=10.0, patience=20.0, ready=10.0, limits={"stall_ms": 1_000})
-"""For what has to pass: a busy machine must not make it fail."""
+PATIENT_OPTIONS = Options(timeout=10.0, patience=20.0, ready=10.0, limits={"stall_ms": 1_000})
+"""Options for servers that have to pass: a busy machine must not make them fail."""
 
 
-class Wrong(NamedTuple):
-    """A frame of the client that breaks something, as it came."""
+class Invalid(NamedTuple):
+    """A frame of the client that breaks a rule, as it arrived."""
 
     error: RemoteProtocolError
     header: Header
     octets: bytes
 
 
-Heard = Frame | Unknown | Wrong
-Piece = Frame | Unknown | Wrong | bytes
-Says = Callable[["Alteration", Any], Iterable[Piece]]
-Hears = Callable[["Alteration", Any], Iterable[Piece]]
-Boot = Callable[[MemoryStore | None, Retention], MemoryStore]
+Received = Frame | Unknown | Invalid
+Sent = Frame | Unknown | Invalid | bytes
+Sends = Callable[["MutantConnection", Any], Iterable[Sent]]
+Receives = Callable[["MutantConnection", Any], Iterable[Sent]]
+Writes = Callable[["MutantConnection", list[Sent]], list[Sent]]
+MakeStore = Callable[[MemoryStore | None, Retention], MemoryStore]
 
 
-class Alteration:
-    """What is changed on one connection. `notes` are its own, `world` is shared by all of its server.
+class MutantConnection:
+    """What a mutant changes on one connection. `notes` belong to the connection, `world` to the whole server.
 
-    `more` says how many frames come behind this one in the same segment; what is put into `extra` is said next.
+    `more` says how many frames follow this one in the same segment. Frames put into `extra` are sent with the next
+    write.
     """
 
-    def __init__(self, broken: "Broken", world: dict[str, Any], conn: ServerConnection) -> None:
-        self.broken = broken
+    def __init__(self, mutant: "ServerMutant", world: dict[str, Any], conn: ServerConnection) -> None:
+        self.mutant = mutant
         self.world = world
         self.conn = conn
         self.notes: dict[str, Any] = {}
         self.more = 0
-        self.extra: list[Piece] = []
-        self._greeted_in = self._greeted_out = False
+        self.extra: list[Sent] = []
+        self._preface_received = self._preface_sent = False
         self._unread = b""
 
-    def hear(self, data: bytes) -> bytes:
-        """What the server reads in place of what the client sent."""
-        if self.broken.hears is None:
+    def receive(self, data: bytes) -> bytes:
+        """What the server reads in place of the octets that the client sent."""
+        if self.mutant.receives is None:
             return data
         self._unread += data
-        heard = b""
-        if not self._greeted_in:
+        received = b""
+        if not self._preface_received:
             if not self._unread.startswith(MAGIC[: len(self._unread)]):
-                heard, self._unread = self._unread, b""
-                return heard
+                received, self._unread = self._unread, b""
+                return received
             if len(self._unread) < PREFACE_SIZE:
                 return b""
-            heard, self._unread = self._unread[:PREFACE_SIZE], self._unread[PREFACE_SIZE:]
-            self._greeted_in = True
+            received, self._unread = self._unread[:PREFACE_SIZE], self._unread[PREFACE_SIZE:]
+            self._preface_received = True
         frames, self._unread = split_frames(self._unread)
         for at, octets in enumerate(frames):
             self.more = len(frames) - at - 1
-            heard += _octets(self.broken.hears(self, _read(octets)))
-        return heard
+            received += _octets(self.mutant.receives(self, _read(octets)))
+        return received
 
-    def say(self, data: bytes) -> bytes:
-        """What the client reads in place of what the server said."""
-        said = b""
-        if not self._greeted_out and data:
-            said, data = data[:PREFACE_SIZE], data[PREFACE_SIZE:]
-            self._greeted_out = True
-            if self.broken.preface:
-                said = self.broken.preface(said)
+    def send(self, data: bytes) -> bytes:
+        """What the client reads in place of the octets that the server wrote."""
+        sent = b""
+        if not self._preface_sent and data:
+            sent, data = data[:PREFACE_SIZE], data[PREFACE_SIZE:]
+            self._preface_sent = True
+            if self.mutant.preface:
+                sent = self.mutant.preface(sent)
         frames, _ = split_frames(data)
-        pieces: list[Piece] = []
+        pieces: list[Sent] = []
         for octets in frames:
             frame = decode(read_header(octets), octets[HEADER.size :], "S")
-            pieces += self.broken.says(self, frame) if self.broken.says else [frame]
-        if self.broken.batch:
-            pieces = self.broken.batch(self, pieces)
+            pieces += self.mutant.sends(self, frame) if self.mutant.sends else [frame]
+        if self.mutant.writes:
+            pieces = self.mutant.writes(self, pieces)
         extra, self.extra = self.extra, []
-        return said + _octets([*pieces, *extra])
+        return sent + _octets([*pieces, *extra])
 
 
-def _read(octets: bytes) -> Heard:
+def _read(octets: bytes) -> Received:
     header = read_header(octets)
     try:
         return decode(header, octets[HEADER.size :], "C")
     except RemoteProtocolError as error:
-        return Wrong(error, header, octets)
+        return Invalid(error, header, octets)
 
 
-def _octets(pieces: Iterable[Piece]) -> bytes:
+def _octets(pieces: Iterable[Sent]) -> bytes:
     return b"".join(
-        piece.octets if isinstance(piece, Wrong) else piece if isinstance(piece, bytes) else encode(piece)
+        piece.octets if isinstance(piece, Invalid) else piece if isinstance(piece, bytes) else encode(piece)
         for piece in pieces
     )
 
 
+class Durable(MemoryStore):
+    """A store that survives what the tests do to its server."""
+
+    durable = True
+    _largest = 0
+
+    def raise_max_body(self, max_body: int) -> int:
+        self._largest = max(self._largest, max_body)
+        return self._largest
+
+    def close(self) -> None:
+        """Keeps everything."""
+
+
 def volatile(old: MemoryStore | None, retention: Retention) -> MemoryStore:
-    """A store that begins anew with each start."""
+    """A new store for each start."""
     return MemoryStore(retention)
 
 
-@dataclass(frozen=True)
-class Broken:
-    """A server with one behaviour changed; `breaks` are the requirements that it does not keep any more.
+def durable(old: MemoryStore | None, retention: Retention) -> MemoryStore:
+    """The same store for each start."""
+    return old or Durable(retention)
 
-    The cases that name these are tried on it, or those in `only`, where it can be told by no others.
+
+@dataclass(frozen=True)
+class ServerMutant:
+    """A server with one behaviour changed; `breaks` are the requirements that it no longer keeps.
+
+    It is tried with the cases that cite these requirements, or with those of `only` where no others can notice.
+    `sends` changes each frame that it sends, `receives` each frame that it receives, `writes` all frames of one write.
     """
 
-    name: str
-    breaks: tuple[str, ...]
-    says: Says | None = None
-    hears: Hears | None = None
-    batch: Callable[[Alteration, list[Piece]], list[Piece]] | None = None
+    ROLE: ClassVar = "server"
+
+    slug: str
+    description: str
+    breaks: tuple[str, ...] = ()
+    sends: Sends | None = None
+    receives: Receives | None = None
+    writes: Writes | None = None
     preface: Callable[[bytes], bytes] | None = None
-    make: type[Alteration] = Alteration
+    connection: type[MutantConnection] = MutantConnection
     patch: Callable[[pytest.MonkeyPatch], None] | None = None
-    boot: Boot = volatile
+    store: MakeStore = volatile
     config: dict[str, Any] = field(default_factory=dict)
     only: tuple[str, ...] = ()
     accounts: bool = False
     tls: bool = False
 
 
-class Served(LaunchedServer):
-    """A server in this process that can be crashed and drained like one of its own process."""
+UNCHANGED = ServerMutant("unchanged", "Breaks nothing.")
+UNCHANGED_DURABLE = ServerMutant("unchanged-durable", "Breaks nothing, and is durable.", store=durable)
 
-    def __init__(self, broken: Broken, ready: float = 10.0, limits: Mapping[str, int] = MappingProxyType({})) -> None:
-        super().__init__(broken.name, ready, limits, authority().trust if broken.tls else None)
-        self.broken = broken
+
+class MutantServer(LaunchedServer):
+    """A server in this process that can be crashed and drained like one in a process of its own."""
+
+    def __init__(
+        self, mutant: ServerMutant, ready: float = 10.0, limits: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        super().__init__(mutant.slug, ready, limits, authority().trust if mutant.tls else None)
+        self.mutant = mutant
         self.world: dict[str, Any] = {"starts": 0}
         self._store: MemoryStore | None = None
         self._listener: Listener | None = None
@@ -186,21 +216,21 @@ class Served(LaunchedServer):
         return True
 
     async def start(self) -> None:
-        settings = {**FAST, **self.limits, **self.broken.config}
-        if self.broken.accounts:
+        settings = {**FAST, **self.limits, **self.mutant.config}
+        if self.mutant.accounts:
             settings["accounts"] = str(accounts_file())
-        if self.broken.tls:
+        if self.mutant.tls:
             settings |= {"tls_cert": str(authority().cert), "tls_key": str(authority().key)}
         config = Config(port=0, **settings)
         retention = Retention(messages=config.retention_messages, remember_ids=config.dedupe_ms > 0)
-        self._store = store = self.broken.boot(self._store, retention)
+        self._store = store = self.mutant.store(self._store, retention)
         self.world["starts"] += 1
-        token = _SERVED.set(self)
+        token = SERVER.set(self)
         try:
             self._listener = Listener(config, lambda post, failed: store)
             self.host, self.port = await self._listener.start()
         finally:
-            _SERVED.reset(token)
+            SERVER.reset(token)
 
     async def crash(self) -> None:
         if self._listener is None:
@@ -216,69 +246,70 @@ class Served(LaunchedServer):
         assert self._listener is not None
         self._listener.drain()
 
-    def another(self, **limits: int) -> "Served":
-        return Served(self.broken, self.ready, {**self.limits, **limits})
+    def another(self, **limits: int) -> "MutantServer":
+        return MutantServer(self.mutant, self.ready, {**self.limits, **limits})
 
 
-_SERVED: ContextVar[Served] = ContextVar("served")
-"""The server that a connection is one of: what serves it runs in the context in which it was started."""
+SERVER: ContextVar[MutantServer] = ContextVar("server")
+"""The server of a connection: its callbacks run in the context in which it was started."""
 
 
 @contextlib.contextmanager
-def altered(broken: Broken) -> Iterator[None]:
-    """While it lasts every connection of every server in this process is altered so."""
+def mutated(mutant: ServerMutant) -> Iterator[None]:
+    """Changes every connection of every server in this process while the block runs."""
     receive, send = ServerConnection.receive_data, ServerConnection.data_to_send
-    alterations: dict[ServerConnection, Alteration] = {}
+    connections: dict[ServerConnection, MutantConnection] = {}
 
-    def of(conn: ServerConnection) -> Alteration:
-        if conn not in alterations:
-            alterations[conn] = broken.make(broken, _SERVED.get().world, conn)
-        return alterations[conn]
+    def of(conn: ServerConnection) -> MutantConnection:
+        if conn not in connections:
+            connections[conn] = mutant.connection(mutant, SERVER.get().world, conn)
+        return connections[conn]
 
     def receive_data(conn: ServerConnection, data: bytes, now: float) -> Iterator[Any]:
-        heard = of(conn).hear(data)
-        return receive(conn, heard, now) if heard else iter(())
+        received = of(conn).receive(data)
+        return receive(conn, received, now) if received else iter(())
 
     def data_to_send(conn: ServerConnection, now: float) -> bytes:
-        return of(conn).say(send(conn, now))
+        return of(conn).send(send(conn, now))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retention, "INTERVAL_SECONDS", 0.1)
-        if broken.says or broken.hears or broken.batch or broken.preface or broken.make is not Alteration:
+        patch.setattr("reference_server.core.retention.INTERVAL_SECONDS", 0.1)
+        changes_frames = mutant.sends or mutant.receives or mutant.writes or mutant.preface
+        if changes_frames or mutant.connection is not MutantConnection:
             patch.setattr(ServerConnection, "receive_data", receive_data)
             patch.setattr(ServerConnection, "data_to_send", data_to_send)
-        if broken.patch:
-            broken.patch(patch)
+        if mutant.patch:
+            mutant.patch(patch)
         yield
 
 
-def trial(broken: Broken, cases: Sequence[Case], options: Options = OPTIONS) -> tuple[dict[str, str], list[str]]:
-    """How cases end on a broken server, and what went wrong inside of it.
+def trial(mutant: ServerMutant, cases: Sequence[Case], options: Options = OPTIONS) -> tuple[dict[str, str], list[str]]:
+    """How cases end on a server mutant, and the exceptions that its event loop met.
 
-    An end is "pass", "kill REQUIREMENT" (the case's own assertion), "watch REQUIREMENT" (what is watched on every
-    connection), or another word with the reason: "unsupported", "no verdict".
+    An end is "pass", "kill REQUIREMENT" (the case's own assertion), "watch REQUIREMENT" (an invariant that every
+    connection is held to), or another word with the reason: "unsupported", "no verdict".
     """
-    with altered(broken):
-        return asyncio.run(_trial(broken, cases, options))
+    with mutated(mutant):
+        return asyncio.run(_trial(mutant, cases, options))
 
 
-async def _trial(broken: Broken, cases: Sequence[Case], options: Options) -> tuple[dict[str, str], list[str]]:
+async def _trial(mutant: ServerMutant, cases: Sequence[Case], options: Options) -> tuple[dict[str, str], list[str]]:
     errors: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(repr(context)))
     slots = asyncio.Semaphore(16)
-    if broken.accounts:
+    if mutant.accounts:
         options = replace(options, accounts=PASSWORDS, admins=ADMINS)
-    served = Served(broken, options.ready)
-    await served.start()
+    server = MutantServer(mutant, options.ready)
+    await server.start()
 
     async def one(case: Case) -> tuple[str, str]:
         async with slots:
-            return case.id, await _end(case, Context(served, options))
+            return case.id, await _end(case, Context(server, options))
 
     try:
         return dict(await asyncio.gather(*map(one, cases))), errors
     finally:
-        await served.stop()
+        await server.stop()
 
 
 async def _end(case: Case, context: Context) -> str:
@@ -292,12 +323,12 @@ async def _end(case: Case, context: Context) -> str:
     except CaseEnd as end:
         return f"no verdict: {type(end).__name__}: {end}"
     except TimeoutError:
-        return "no verdict: did not come to its end"
+        return "no verdict: did not end in time"
     finally:
         await context.close()
     return "pass"
 
 
 def fresh_id() -> bytes:
-    """An id of a publish of this moment."""
+    """A new id of a PUBLISH, with the time of now."""
     return int(time.time() * 1000).to_bytes(6, "big") + os.urandom(10)

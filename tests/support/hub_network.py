@@ -20,7 +20,7 @@ from reference_server.core.peer import Peer
 from reference_server.core.room import TAIL_OCTETS
 from reference_server.store.base import Retention
 from reference_server.store.memory import MemoryStore
-from tests.mutants.servers import _SERVED, Broken
+from tests.mutants.servers import SERVER, UNCHANGED, ServerMutant
 
 HIGH_WATER = 64 * 1024
 """Octets that a client does not read, above which its link says that it is full."""
@@ -34,7 +34,7 @@ OPEN: dict[str, Any] = {
 """Settings with which nothing is limited by rates."""
 
 
-_NOBODY: Mapping[str, str] = MappingProxyType({})
+_NO_ACCOUNTS: Mapping[str, str] = MappingProxyType({})
 
 
 @lru_cache(maxsize=8)
@@ -167,18 +167,22 @@ class _Host:
 
 
 class HubNetwork:
-    """A server that can be crashed; with `broken` one of the broken servers (see `broken_servers.altered`)."""
+    """A server that can be crashed: the reference server, or a mutant inside of `servers.mutated`."""
 
     settled = True
     waits = True
 
     def __init__(
-        self, seed: int = 1, broken: Broken | None = None, accounts: Mapping[str, str] = _NOBODY, **settings: Any
+        self,
+        seed: int = 1,
+        mutant: ServerMutant | None = None,
+        accounts: Mapping[str, str] = _NO_ACCOUNTS,
+        **settings: Any,
     ) -> None:
         self.accounts = accounts
         self.time = 1000.0
-        self.broken = broken or Broken("whole", ())
-        self.config = Config(port=0, **{**OPEN, **settings, **self.broken.config})
+        self.mutant = mutant or UNCHANGED
+        self.config = Config(port=0, **{**OPEN, **settings, **self.mutant.config})
         self.limits: Mapping[str, int] = {
             name: getattr(self.config, name)
             for name in (
@@ -203,9 +207,9 @@ class HubNetwork:
             age_ms=self.config.retention_ms,
             remember_ids=self.config.dedupe_ms > 0,
         )
-        self._store = self.broken.boot(self._store, retention)
+        self._store = self.mutant.store(self._store, retention)
         self.world["starts"] += 1
-        _SERVED.set(self)  # type: ignore[arg-type]
+        SERVER.set(self)  # type: ignore[arg-type]
         wall = WALL_MS + int(self.time * 1000)
         self.hub = Hub(self.config, self._store, _Host(self), wall, lambda: self._random.getrandbits(64), "simulated")
         if self.accounts:

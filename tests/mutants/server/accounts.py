@@ -1,0 +1,488 @@
+"""Server mutants about accounts, SCRAM-SHA-256, STOP and TLS (SPEC.md, 7.3, 7.20, 13, 14)."""
+
+import ssl
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from protocol import scram
+from protocol.frames import (
+    Auth,
+    Error,
+    Goaway,
+    Hello,
+    Message,
+    Ok,
+    Stop,
+    Welcome,
+)
+from protocol.names import key as key_of
+from protocol.registry import (
+    Code,
+    Flag,
+)
+from protocol.scram import ScramError, ServerExchange, StoredKeys
+from reference_server.accounts import Accounts
+from reference_server.core.handlers.hello import Handshake
+from reference_server.core.handlers.stop import Stopper
+from reference_server.core.hub import Hub
+from reference_server.core.peer import Peer
+from reference_server.net import listener, tls, transport
+from tests.mutants.server.changes import changes, recoded
+from tests.mutants.servers import MutantConnection, Received, Sent, ServerMutant
+
+Patch = pytest.MonkeyPatch
+
+
+def _patches(owner: Any, name: str, value: Any) -> Callable[[Patch], None]:
+    return lambda patch: patch.setattr(owner, name, value)
+
+
+def _tilde_for_accounts(self: Handshake, peer: Peer, hello: Hello, name: str) -> None:
+    accounts = self._hub.accounts
+    taken = accounts is not None and accounts.find(key_of(name)) is not None
+    self._welcome(peer, hello, f"~{name}" if taken else name)
+
+
+def _cuts_long_names(self: Handshake, peer: Peer, hello: Hello, name: str) -> None:
+    self._welcome(peer, hello, name if name.startswith("~") else f"~{name}"[:64])
+
+
+def _finds_exactly(patch: Patch) -> None:
+    find = Accounts.find
+
+    def exactly(self: Accounts, key: str) -> Any:
+        return find(self, key)
+
+    plain = ServerExchange.__init__
+
+    def init(self: ServerExchange, data: bytes) -> None:
+        plain(self, data)
+        if self.name not in ("Ada", "a,b=c", "Zoë", "ops"):
+            self.name += "?"
+
+    patch.setattr(ServerExchange, "__init__", init)
+    patch.setattr(Accounts, "find", exactly)
+    patch.setattr(
+        "reference_server.core.handlers.hello.key_of", lambda name: key_of(name.removesuffix("?")) + "?" * ("?" in name)
+    )
+
+
+def _no_escapes(patch: Patch) -> None:
+    patch.setattr(scram, "_unescaped", lambda name: name.decode(errors="replace"))
+
+
+def _two_names(self: Handshake, peer: Peer, hello: Hello, name: str) -> None:
+    plain_challenge(self, peer, hello, ServerExchange(hello.auth).name)
+
+
+plain_challenge = Handshake._challenge
+
+
+def _random_salt(self: Accounts, key: str) -> StoredKeys:
+    import os
+
+    return StoredKeys(os.urandom(16), self.iterations, bytes(32), bytes(32))
+
+
+def _tells_strangers(self: Handshake, peer: Peer, name: str, reason: str) -> None:
+    accounts = self._hub.accounts
+    known = accounts is not None and accounts.find(key_of(name)) is not None
+    self._refuse(peer, Code.AUTH_FAILED, "wrong password" if known else "no such account")
+
+
+def _lets_in(patch: Patch) -> None:
+    """Whatever the proof, and whatever the messages look like."""
+    plain = ServerExchange.final
+
+    def final(self: ServerExchange, data: bytes) -> bytes:
+        try:
+            return plain(self, data)
+        except ScramError:
+            return b"v=" + b"A" * 43 + b"="
+
+    patch.setattr(ServerExchange, "final", final)
+
+
+def _first_is(pattern: bytes) -> Callable[[Patch], None]:
+    import re
+
+    return _patches(scram, "_CLIENT_FIRST", re.compile(pattern, re.DOTALL))
+
+
+def _challenges_anything(patch: Patch) -> None:
+    plain = ServerExchange.__init__
+
+    def init(self: ServerExchange, data: bytes) -> None:
+        try:
+            plain(self, data)
+        except ScramError:
+            plain(self, b"n,,n=Ada,r=abc")
+
+    patch.setattr(ServerExchange, "__init__", init)
+
+
+def _any_final(pattern: bytes) -> Callable[[Patch], None]:
+    import re
+
+    return _patches(scram, "_CLIENT_FINAL", re.compile(pattern, re.DOTALL))
+
+
+def _no_refusal(c: MutantConnection, sent: Sent) -> list[Sent]:
+    """In the place of a refusal it asks once more."""
+    failed = isinstance(sent, Error | Goaway) and sent.code == Code.AUTH_FAILED
+    if not failed:
+        return [sent]
+    return [Auth(b"once more", request=sent.request)] if isinstance(sent, Error) else []
+
+
+def _never_content(c: MutantConnection, received: Received) -> list[Sent]:
+    if not isinstance(received, Auth):
+        return [received]
+    c.extra.append(Auth(b"and more", request=received.request))
+    return []
+
+
+def _any_number(c: MutantConnection, received: Received) -> list[Sent]:
+    return [replace(received, request=1)] if isinstance(received, Auth) else [received]
+
+
+def _full(handshake: Handshake, key: str) -> bool:
+    return handshake._connections[key] >= handshake._hub.config.account_connections
+
+
+def _full_before_the_challenge(self: Handshake, peer: Peer, hello: Hello, name: str) -> None:
+    if _full(self, key_of(name)):
+        self._refuse(peer, Code.SERVER_FULL, "that account is busy", 100)
+    else:
+        plain_challenge(self, peer, hello, name)
+
+
+plain_auth = Handshake.auth
+
+
+def _full_before_the_proof(self: Handshake, peer: Peer, auth: Auth) -> None:
+    account = self._logins[peer].account
+    if account is not None and _full(self, account.key):
+        self._refuse(peer, Code.SERVER_FULL, "that account is busy", 100)
+    else:
+        plain_auth(self, peer, auth)
+
+
+plain_welcome = Handshake._welcome
+
+
+def _one_cap_for_all(self: Handshake, peer: Peer, hello: Hello, name: str, *account: Any) -> None:
+    if account and self._connections.total() >= self._hub.config.account_connections:
+        self._refuse(peer, Code.SERVER_FULL, "there are too many accounts", 100)
+    else:
+        plain_welcome(self, peer, hello, name, *account)
+
+
+def _drains_only(self: Stopper, peer: Peer, stop: Stop) -> None:
+    self._context.host.drain()
+
+
+def _older_too(patch: Patch) -> None:
+    plain = tls.server_context
+
+    def context(config: Any) -> ssl.SSLContext | None:
+        made = plain(config)
+        if made is not None:
+            made.minimum_version = ssl.TLSVersion.TLSv1_2
+        return made
+
+    patch.setattr(listener, "server_context", context)
+
+
+def _no_protocol(patch: Patch) -> None:
+    plain = tls.server_context
+    silent = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+    def context(config: Any) -> ssl.SSLContext | None:
+        if plain(config) is None:
+            return None
+        silent.load_cert_chain(config.tls_cert, config.tls_key)
+        return silent
+
+    patch.setattr(listener, "server_context", context)
+    patch.setattr(transport, "agreed", lambda found: True)
+
+
+MUTANTS: tuple[ServerMutant, ...] = (
+    # 7.3 AUTH
+    ServerMutant(
+        "auth-endless",
+        "Answers each AUTH with another AUTH, without end.",
+        ("RW-AUTH-3",),
+        receives=_never_content,
+        accounts=True,
+    ),
+    ServerMutant(
+        "auth-any-request",
+        "Accepts an AUTH with any request number.",
+        ("RW-AUTH-2",),
+        receives=_any_number,
+        accounts=True,
+    ),
+    ServerMutant(
+        "auth-late-other-code",
+        "Answers MALFORMED where an AUTH after WELCOME earns UNEXPECTED.",
+        ("RW-AUTH-2",),
+        only=("server/7.3/auth-after-welcome",),
+        sends=recoded({Code.UNEXPECTED: Code.MALFORMED}),
+        accounts=True,
+    ),
+    # 13 Names of accounts and guests
+    ServerMutant(
+        "account-name-lower-case",
+        "Grants the name of the account in lower case.",
+        ("RW-SCRAM-6",),
+        sends=changes(Welcome, lambda f: replace(f, name=f.name.lower()) if f.flags & Flag.VERIFIED else f),
+        accounts=True,
+    ),
+    ServerMutant(
+        "welcome-never-verified",
+        "Leaves VERIFIED out of WELCOME.",
+        ("RW-SASL-4",),
+        sends=changes(Welcome, lambda f: replace(f, flags=f.flags & ~Flag.VERIFIED)),
+        accounts=True,
+    ),
+    ServerMutant(
+        "message-never-verified",
+        "Leaves VERIFIED out of MESSAGE.",
+        ("RW-MESSAGE-2",),
+        sends=changes(Message, lambda f: replace(f, flags=f.flags & ~Flag.VERIFIED)),
+        accounts=True,
+    ),
+    ServerMutant(
+        "guest-name-without-tilde",
+        "Grants guests their name without a tilde.",
+        ("RW-SASL-5",),
+        patch=_patches(Handshake, "_guest", lambda self, peer, hello, name: self._welcome(peer, hello, name)),
+        accounts=True,
+    ),
+    ServerMutant(
+        "guest-tilde-only-if-taken",
+        "Puts a tilde before a guest's name only if an account has that name.",
+        ("RW-SASL-5",),
+        patch=_patches(Handshake, "_guest", _tilde_for_accounts),
+        accounts=True,
+    ),
+    ServerMutant(
+        "guest-name-truncated",
+        "Truncates the name of a guest that is too long for its tilde.",
+        ("RW-SASL-5",),
+        patch=_patches(Handshake, "_guest", _cuts_long_names),
+        accounts=True,
+    ),
+    # 13 SCRAM-SHA-256
+    ServerMutant(
+        "account-exact-spelling",
+        "Finds an account only by its exact spelling.",
+        ("RW-SCRAM-5",),
+        patch=_finds_exactly,
+        accounts=True,
+    ),
+    ServerMutant(
+        "scram-name-still-escaped",
+        "Does not decode =2C and =3D in the name of a SCRAM message.",
+        ("RW-SCRAM-5",),
+        patch=_no_escapes,
+        accounts=True,
+    ),
+    ServerMutant(
+        "scram-other-hello-name",
+        "Accepts a HELLO whose name is not that of the SCRAM message.",
+        ("RW-SCRAM-5",),
+        patch=_patches(Handshake, "_challenge", _two_names),
+        accounts=True,
+    ),
+    ServerMutant(
+        "unknown-account-random-salt",
+        "Sends a new salt each time for an unknown account.",
+        ("RW-SCRAM-2",),
+        patch=_patches(Accounts, "nobodys_keys", _random_salt),
+        accounts=True,
+    ),
+    ServerMutant(
+        "unknown-account-same-salt",
+        "Sends the same salt for all unknown accounts.",
+        ("RW-SCRAM-2",),
+        patch=_patches(Accounts, "nobodys_keys", lambda self, key: StoredKeys(b"x" * 16, 4096, bytes(32), bytes(32))),
+        accounts=True,
+    ),
+    ServerMutant(
+        "unknown-account-iterations",
+        "Sends another iteration count for unknown accounts.",
+        ("RW-SCRAM-2",),
+        patch=_patches(
+            Accounts, "nobodys_keys", lambda self, key: StoredKeys(self.salt(key), 5000, bytes(32), bytes(32))
+        ),
+        accounts=True,
+    ),
+    ServerMutant(
+        "unknown-account-longer-salt",
+        "Sends longer salts for unknown accounts.",
+        ("RW-SCRAM-2",),
+        patch=_patches(
+            Accounts, "nobodys_keys", lambda self, key: StoredKeys(self.salt(key) * 2, 4096, bytes(32), bytes(32))
+        ),
+        accounts=True,
+    ),
+    ServerMutant(
+        "unknown-account-told",
+        "Sends in the text of ERROR whether the account exists.",
+        ("RW-SCRAM-2",),
+        patch=_patches(Handshake, "_fail", _tells_strangers),
+        accounts=True,
+    ),
+    ServerMutant(
+        "scram-any-proof", "Accepts any final message of the client.", ("RW-SCRAM-7",), patch=_lets_in, accounts=True
+    ),
+    ServerMutant(
+        "scram-any-gs2-header",
+        "Accepts any GS2 header.",
+        ("RW-SCRAM-7",),
+        patch=_first_is(rb"(?:.*?,,)?(n=([^,\0]+),r=([!-+\--~]+))"),
+        accounts=True,
+    ),
+    ServerMutant(
+        "scram-mandatory-extension",
+        "Accepts a mandatory extension before the name.",
+        ("RW-SCRAM-7",),
+        patch=_first_is(rb"n,,((?:m=x,)?n=([^,\0]+),r=([!-+\--~]+))"),
+        accounts=True,
+    ),
+    ServerMutant(
+        "scram-no-client-nonce",
+        "Accepts a first message without a nonce.",
+        ("RW-SCRAM-7",),
+        patch=_first_is(rb"n,,(n=([^,\0]+)(?:,r=)?([!-+\--~]*))"),
+        accounts=True,
+    ),
+    ServerMutant(
+        "scram-any-first-message",
+        "Sends a challenge after any first message.",
+        ("RW-SCRAM-7",),
+        patch=_challenges_anything,
+        accounts=True,
+    ),
+    ServerMutant(
+        "scram-any-binding",
+        "Accepts any channel binding, and an attribute behind the proof.",
+        ("RW-SCRAM-7",),
+        patch=_any_final(rb"(c=[^,]+,r=([!-+\--~]+)),p=([A-Za-z0-9+/=]+)(?:,x=y)?"),
+        accounts=True,
+    ),
+    ServerMutant(
+        "scram-constant-nonce",
+        "Uses the same nonce for all exchanges.",
+        ("RW-SCRAM-7",),
+        patch=_patches(Hub, "nonce", lambda self: b"always-the-same"),
+        accounts=True,
+    ),
+    ServerMutant(
+        "scram-wrong-signature",
+        "Sends a wrong server signature.",
+        ("RW-SCRAM-7",),
+        sends=changes(Welcome, lambda f: replace(f, auth=b"v=" + b"A" * 43 + b"=") if f.auth else f),
+        accounts=True,
+    ),
+    ServerMutant(
+        "auth-second-attempt", "Asks again after a wrong answer.", ("RW-SASL-2",), sends=_no_refusal, accounts=True
+    ),
+    # 13 Connections of one account
+    ServerMutant(
+        "account-full-before-challenge",
+        "Refuses a connection beyond the account's limit before the challenge.",
+        ("RW-SASL-11",),
+        patch=_patches(Handshake, "_challenge", _full_before_the_challenge),
+        accounts=True,
+    ),
+    ServerMutant(
+        "account-full-before-proof",
+        "Refuses a connection beyond the account's limit before it checks the proof.",
+        ("RW-SASL-11",),
+        patch=_patches(Handshake, "auth", _full_before_the_proof),
+        accounts=True,
+    ),
+    ServerMutant(
+        "account-limit-shared",
+        "Applies the limit of one account to all accounts together.",
+        ("RW-SASL-10",),
+        patch=_patches(Handshake, "_welcome", _one_cap_for_all),
+        accounts=True,
+    ),
+    ServerMutant(
+        "account-place-kept",
+        "Still counts the connections of an account that have ended.",
+        ("RW-SASL-10",),
+        patch=_patches(Handshake, "gone", lambda self, peer: self._logins.pop(peer, None)),
+        accounts=True,
+    ),
+    ServerMutant(
+        "account-full-other-code",
+        "Answers RATE_LIMITED where SERVER_FULL is due.",
+        ("RW-CONN-3",),
+        only=("server/13/account-full",),
+        sends=recoded({Code.SERVER_FULL: Code.RATE_LIMITED}),
+        accounts=True,
+    ),
+    # 7.20 STOP
+    ServerMutant(
+        "stop-any-account",
+        "Answers STOP of any account with OK.",
+        ("RW-STOP-1",),
+        patch=_patches(Stopper, "stop", lambda self, peer, stop: peer.conn.send(Ok(request=stop.request))),
+        accounts=True,
+    ),
+    ServerMutant(
+        "stop-without-drain",
+        "Answers STOP with OK, and does not drain.",
+        ("RW-STOP-2",),
+        patch=_patches(Stopper, "stop", lambda self, peer, stop: peer.conn.send(Ok(request=stop.request))),
+        accounts=True,
+    ),
+    ServerMutant(
+        "stop-forbidden-to-admin",
+        "Answers STOP of every account with ERROR(FORBIDDEN).",
+        ("RW-STOP-2",),
+        patch=_patches(Stopper, "stop", lambda self, peer, stop: peer.refuse(stop, Code.FORBIDDEN, "no")),
+        accounts=True,
+    ),
+    ServerMutant(
+        "stop-without-ok",
+        "Drains at STOP without OK.",
+        ("RW-STOP-2",),
+        patch=_patches(Stopper, "stop", _drains_only),
+        accounts=True,
+    ),
+    # 14 Transport
+    ServerMutant("tls-1-2-accepted", "Accepts TLS 1.2.", ("RW-TLS-1",), tls=True, patch=_older_too),
+    ServerMutant(
+        "tls-without-alpn",
+        "Agrees on no ALPN protocol.",
+        ("RW-TLS-1",),
+        tls=True,
+        patch=_no_protocol,
+        only=("server/14/tls",),
+    ),
+    ServerMutant(
+        "alpn-not-checked",
+        "Serves TLS connections that did not agree on roomwire/1.",
+        ("RW-TLS-4",),
+        tls=True,
+        patch=_patches(transport, "agreed", lambda found: True),
+    ),
+    ServerMutant(
+        "tls-handshake-timeout-none",
+        "Waits a minute for a stalled TLS handshake.",
+        ("RW-HELLO-4",),
+        tls=True,
+        only=("server/14/tls-stalled",),
+        patch=lambda patch: patch.setattr(transport, "min", lambda *values: 60.0, raising=False),
+    ),
+)
