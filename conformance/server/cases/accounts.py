@@ -1,4 +1,4 @@
-"""Sections 13, 7.3 and 7.20: accounts, SCRAM-SHA-256 and STOP, with the accounts that were declared."""
+"""Sections 7.3 and 13: accounts and SCRAM-SHA-256, tried with the accounts that the run declares."""
 
 import os
 from collections.abc import Callable
@@ -20,19 +20,20 @@ _STEPS = 4  # RW-AUTH-3
 
 
 def _accounts(t: Context) -> dict[str, str]:
-    """The accounts that were declared, passwords by name. Raises Unsupported."""
+    """The declared accounts, passwords by name. Raises Unsupported if there are none."""
     if not t.options.accounts:
-        raise Unsupported("no accounts are declared ([accounts] in the file of --config)")
+        raise Unsupported("the run declares no accounts ([accounts] in the file of --config)")
     return dict(t.options.accounts)
 
 
 def declared_account(t: Context) -> tuple[str, str]:
+    """The first declared account and its password. Raises Unsupported if there is none."""
     return next(iter(_accounts(t).items()))
 
 
 @dataclass
 class Exchange:
-    """An exchange whose challenge has come. `bare` is the client's first message without its header."""
+    """A SCRAM exchange after the server's challenge. `bare` is the client's first message without its GS2 header."""
 
     client: RawClient
     request: int
@@ -46,7 +47,7 @@ class Exchange:
         return b",".join((self.bare, self.challenge.data, self.without_proof()))
 
     def final(self, password: str) -> bytes:
-        """The right answer for a password."""
+        """The client's final message for a password."""
         made = scram.proof(password, self.message(), self.challenge.salt, self.challenge.iterations)
         return scram.final_message(self.without_proof(), made)
 
@@ -61,8 +62,8 @@ def _nonce() -> bytes:
     return os.urandom(15).hex().encode()
 
 
-async def _asked(t: Context, name: str, first: bytes, *names: str) -> tuple[RawClient, int]:
-    """A connection that has said HELLO with a first message."""
+async def _sent_hello(t: Context, name: str, first: bytes, *names: str) -> tuple[RawClient, int]:
+    """A connection that has sent HELLO with this first message, and the number of that request."""
     client = await t.greet()
     fields = tuple(map(extension, names))
     return client, client.ask(Hello(name, scram.MECHANISM, first, fields=fields))
@@ -71,9 +72,9 @@ async def _asked(t: Context, name: str, first: bytes, *names: str) -> tuple[RawC
 async def _challenged(
     t: Context, name: str, *names: str, hello_name: str = "", requirement: str = "RW-HELLO-2"
 ) -> Exchange:
-    """An exchange up to the server's challenge, which is well-formed and belongs to it."""
+    """An exchange up to the server's challenge, which must be well-formed and go on with the client's nonce."""
     bare = scram.bare(name, _nonce())
-    client, request = await _asked(t, hello_name or name, b"n,," + bare, *names)
+    client, request = await _sent_hello(t, hello_name or name, b"n,," + bare, *names)
     auth = await client.expect_frame(
         Auth, lambda frame: frame.request == request, "AUTH with the challenge", requirement
     )
@@ -90,7 +91,7 @@ async def _challenged(
 async def _welcomed(
     t: Context, name: str, password: str, *names: str, hello_name: str = ""
 ) -> tuple[Exchange, Welcome]:
-    """An exchange that led to WELCOME, as soon as the account may have one more connection."""
+    """An exchange that leads to WELCOME; waits while the account has all the connections that it may have."""
     while True:
         exchange = await _challenged(t, name, *names, hello_name=hello_name)
         exchange.answer(exchange.final(password))
@@ -103,7 +104,7 @@ async def _welcomed(
 
 
 async def logged_in(t: Context, name: str, password: str, *names: str) -> RawClient:
-    """A connection that is open as an account."""
+    """An open connection of an account."""
     async with t.control(f"logging in as {name}"):
         exchange, _ = await _welcomed(t, name, password, *names)
     return exchange.client
@@ -113,8 +114,8 @@ def _next_step(client: RawClient) -> Auth | Error | None:
     return client.find(Auth) or client.find(Error)
 
 
-async def _failed(client: RawClient, request: int, requirement: str) -> Error:
-    """ERROR(AUTH_FAILED), then GOAWAY with the same code, and the end."""
+async def _expect_auth_failed(client: RawClient, request: int, requirement: str) -> Error:
+    """Expects ERROR(AUTH_FAILED), then GOAWAY with the same code, and the end."""
     error = await client.expect_error(request, Code.AUTH_FAILED, requirement)
     await client.expect_goaway(Code.AUTH_FAILED, "RW-HELLO-3")
     return error
@@ -122,7 +123,7 @@ async def _failed(client: RawClient, request: int, requirement: str) -> Error:
 
 @case("13/scram", "RW-SCRAM-6", "RW-SCRAM-5", "RW-SCRAM-7", "RW-SASL-4", "RW-HELLO-2")
 async def login(t: Context) -> None:
-    """Each account logs in: WELCOME has its name, VERIFIED, and the signature of a server that knows it."""
+    """The server lets each account log in: WELCOME has the account's name, VERIFIED, and the server's signature."""
     for name, password in _accounts(t).items():
         exchange, welcome = await _welcomed(t, name, password)
         t.require(welcome.name == name, f"the name {name!r}", welcome.name, "RW-SCRAM-6")
@@ -134,7 +135,7 @@ async def login(t: Context) -> None:
 
 @case("13/scram-messages-verified", "RW-SASL-4", "RW-MESSAGE-2")
 async def messages_verified(t: Context) -> None:
-    """The messages of an account are VERIFIED and have its name; those of a guest beside it are not."""
+    """The server sets VERIFIED in an account's messages, with the account's name, and not in a guest's."""
     name, password = declared_account(t)
     client = await logged_in(t, name, password)
     joined = await t.join(client, t.room())
@@ -148,7 +149,7 @@ async def messages_verified(t: Context) -> None:
 
 @case("13/scram-other-spelling", "RW-SCRAM-5", "RW-SCRAM-6")
 async def other_spelling(t: Context) -> None:
-    """An account is found by the key of its name, whatever the case, and keeps its own spelling."""
+    """The server finds an account by the key of its name, in any case, and grants the account's spelling."""
     name, password = declared_account(t)
     for spelling in (name.upper(), name.lower(), name.title()):
         _, welcome = await _welcomed(t, spelling, password, hello_name=name)
@@ -157,23 +158,23 @@ async def other_spelling(t: Context) -> None:
 
 @case("13/scram-escapes", "RW-SCRAM-5")
 async def escapes(t: Context) -> None:
-    """A name with a comma or an equals sign is found by =2C and =3D."""
+    """The server finds an account whose name has a comma or an equals sign, sent as =2C and =3D."""
     odd = [(name, password) for name, password in _accounts(t).items() if "," in name or "=" in name]
     if not odd:
-        raise Informative("no account with a comma or an equals sign in its name is declared")
+        raise Informative("the run declares no account with a comma or an equals sign in its name")
     for name, password in odd:
         await _welcomed(t, name, password)
 
 
 @case("13/scram-other-name", "RW-SCRAM-5")
 async def other_name(t: Context) -> None:
-    """A HELLO whose name has another key than `n=` earns AUTH_FAILED, with the right password too."""
+    """The server refuses a HELLO whose name has another key than `n=`, despite the right password."""
     name, password = declared_account(t)
     await logged_in(t, name, password)
     first = scram.first_message(name, _nonce())
-    client, request = await _asked(t, t.name(), first)
+    client, request = await _sent_hello(t, t.name(), first)
     answer: Auth | Error = await client.wait(lambda: _next_step(client), "AUTH or ERROR", "RW-SCRAM-5")
-    if isinstance(answer, Auth):  # it may look at the names at the end
+    if isinstance(answer, Auth):  # the server may compare the names only at the end
         exchange = Exchange(client, request, first[3:], Challenge(answer.data))
         exchange.answer(exchange.final(password))
         answer = await client.expect_error(request, Code.AUTH_FAILED, "RW-SCRAM-5")
@@ -183,18 +184,18 @@ async def other_name(t: Context) -> None:
 
 @case("13/scram-wrong-password", "RW-SCRAM-7", "RW-HELLO-3")
 async def wrong_password(t: Context) -> None:
-    """A wrong password earns ERROR(AUTH_FAILED), then GOAWAY(AUTH_FAILED)."""
+    """The server answers a wrong password with ERROR(AUTH_FAILED), then GOAWAY(AUTH_FAILED)."""
     name, password = declared_account(t)
     await logged_in(t, name, password)
     exchange = await _challenged(t, name)
     exchange.answer(exchange.final(password + "x"))
-    await _failed(exchange.client, exchange.request, "RW-SCRAM-7")
+    await _expect_auth_failed(exchange.client, exchange.request, "RW-SCRAM-7")
     await t.alive()
 
 
 @case("13/scram-unknown-account", "RW-SCRAM-2")
 async def unknown_account(t: Context) -> None:
-    """Salt, iteration count and refusal do not tell an unknown account from one whose password is wrong."""
+    """The server's salt, iteration count and refusal do not tell an unknown account from a wrong password."""
     known = [await _challenged(t, name) for name in _accounts(t)]
     stranger, other = t.name(), t.name()
     strangers = [await _challenged(t, name) for name in (stranger, stranger.upper(), other)]
@@ -208,83 +209,83 @@ async def unknown_account(t: Context) -> None:
     said = set()
     for exchange in (known[0], strangers[0]):
         exchange.answer(exchange.final("not the password"))
-        error = await _failed(exchange.client, exchange.request, "RW-SCRAM-2")
+        error = await _expect_auth_failed(exchange.client, exchange.request, "RW-SCRAM-2")
         said.add((error.code, error.retry_ms, error.text, error.fields, error.flags))
-    t.require(len(said) == 1, "the same refusal", said)
+    t.require(len(said) == 1, "the same refusal for both", said)
 
 
 @case("13/scram-one-attempt", "RW-SASL-2")
 async def one_attempt(t: Context) -> None:
-    """After a wrong answer there is no second one: the right one that follows comes too late."""
+    """The server does not accept a right answer that follows a wrong one on the same connection."""
     name, password = declared_account(t)
     await logged_in(t, name, password)
     exchange = await _challenged(t, name)
     exchange.answer(exchange.final("not the password"))
     exchange.answer(exchange.final(password))
-    await _failed(exchange.client, exchange.request, "RW-SASL-2")
+    await _expect_auth_failed(exchange.client, exchange.request, "RW-SASL-2")
     t.require(not exchange.client.left_over(Welcome, Auth), "nothing else", exchange.client.left_over(Welcome, Auth))
 
 
 @case("13/scram-replayed", "RW-SCRAM-7")
 async def replayed(t: Context) -> None:
-    """What was right in one exchange is wrong in the next, though the client's nonce is the same."""
+    """The server refuses the answer of an earlier exchange, though the client's nonce is the same."""
     name, password = declared_account(t)
     async with t.control("logging in"):
         first, _ = await _welcomed(t, name, password)
-    client, request = await _asked(t, name, b"n,," + first.bare)
+    client, request = await _sent_hello(t, name, b"n,," + first.bare)
     async with t.control("the challenge"):
         await client.expect_frame(Auth)
     client.send(Auth(first.final(password), request=request))
-    await _failed(client, request, "RW-SCRAM-7")
+    await _expect_auth_failed(client, request, "RW-SCRAM-7")
 
 
 @case("13/account-full", "RW-SASL-10", "RW-CONN-3", tags=["process"])
 async def account_full(t: Context) -> None:
-    """Connections of an account beyond a limit are refused with SERVER_FULL and a time, those of nobody else."""
+    """The server refuses an account's connections beyond a limit with SERVER_FULL and a retry_ms; others get in."""
     (name, password), *others = _accounts(t).items()
-    clients, exchange, refusal = await _filled(t, name, password)
+    clients, exchange, refusal = await _fill_account(t, name, password)
     full = refusal.code == Code.SERVER_FULL and refusal.retry_ms > 0
     t.require(full, "SERVER_FULL with a retry_ms", frame_line(refusal), "RW-CONN-3")
     await exchange.client.expect_goaway(Code.SERVER_FULL, "RW-HELLO-3")
     for other, its_password in others[:1]:
-        _, reply = await _tried(t, other, its_password)
-        t.require(isinstance(reply, Welcome), "another account welcome", frame_line(reply), "RW-SASL-10")
+        _, reply = await _log_in(t, other, its_password)
+        t.require(isinstance(reply, Welcome), "WELCOME for another account", frame_line(reply), "RW-SASL-10")
     await (await t.greet()).hello(name)
     for client in clients:
         await client.fence("RW-CLOSE-7")
     await clients.pop().close()
     for _ in range(50):
-        if isinstance((await _tried(t, name, password))[1], Welcome):
+        if isinstance((await _log_in(t, name, password))[1], Welcome):
             return
         await t.wait_ms(100)
-    raise Failed("the account welcome again after a connection of it has ended", "not within 5 s", "RW-SASL-10")
+    raise Failed("WELCOME for the account after one of its connections has ended", "none within 5 s", "RW-SASL-10")
 
 
 @case("13/account-full-untold", "RW-SASL-11", tags=["process"])
 async def account_full_untold(t: Context) -> None:
-    """Who lacks the password of an account that has all its connections is challenged, and hears AUTH_FAILED still."""
+    """The server challenges a client of a full account, and answers a wrong password with AUTH_FAILED."""
     name, password = declared_account(t)
-    await _filled(t, name, password)
+    await _fill_account(t, name, password)
     exchange = await _challenged(t, name, requirement="RW-SASL-11")
     exchange.answer(exchange.final("not the password"))
-    await _failed(exchange.client, exchange.request, "RW-SASL-11")
+    await _expect_auth_failed(exchange.client, exchange.request, "RW-SASL-11")
 
 
-async def _filled(t: Context, name: str, password: str) -> tuple[list[RawClient], Exchange, Error]:
-    """An account's connections on a server of the case's own, and the first that was refused."""
+async def _fill_account(t: Context, name: str, password: str) -> tuple[list[RawClient], Exchange, Error]:
+    """Fills an account on the case's own server: its connections, and the first exchange that is refused."""
     await t.with_limits(account_connections=2)
     most = min(t.options.limits.get("account_connections", 2), 40)
     clients = [await logged_in(t, name, password)]
     while len(clients) <= most:
-        exchange, reply = await _tried(t, name, password)
+        exchange, reply = await _log_in(t, name, password)
         if isinstance(reply, Error):
             return clients, exchange, reply
         clients.append(exchange.client)
-    raise Informative(f"not tried: {len(clients)} connections of one account were welcome")
+    raise Informative(f"not tried: the server let in {len(clients)} connections of one account")
 
 
-async def _tried(t: Context, name: str, password: str) -> tuple[Exchange, Frame]:
-    """A login, and what it led to. If not even the challenge comes, a guest is let in: it is not for want of room."""
+async def _log_in(t: Context, name: str, password: str) -> tuple[Exchange, Frame]:
+    """A login and its reply. Where no challenge comes, a guest must get in: the server as a whole has room."""
     try:
         exchange = await _challenged(t, name, requirement="RW-SASL-11")
     except Failed:
@@ -314,10 +315,10 @@ def _define_first(path: str, change: Callable[[bytes, bytes], bytes]) -> None:
     async def run(t: Context) -> None:
         name, password = declared_account(t)
         await logged_in(t, name, password)
-        client, request = await _asked(t, name, change(scram.escaped(name), _nonce()))
-        await _failed(client, request, "RW-SCRAM-7")
+        client, request = await _sent_hello(t, name, change(scram.escaped(name), _nonce()))
+        await _expect_auth_failed(client, request, "RW-SCRAM-7")
 
-    text = f"A first message that is wrong ({path}) earns AUTH_FAILED."
+    text = f"The server answers a wrong client-first-message ({path}) with AUTH_FAILED."
     SERVER.add(f"13/scram-first-{path}", ["RW-SCRAM-7"], text, run)
 
 
@@ -339,9 +340,9 @@ def _define_final(path: str, change: Callable[[Exchange, bytes], bytes]) -> None
         await logged_in(t, name, password)
         exchange = await _challenged(t, name)
         exchange.answer(change(exchange, exchange.final(password)))
-        await _failed(exchange.client, exchange.request, "RW-SCRAM-7")
+        await _expect_auth_failed(exchange.client, exchange.request, "RW-SCRAM-7")
 
-    text = f"A final message that is wrong ({path}) earns AUTH_FAILED."
+    text = f"The server answers a wrong client-final-message ({path}) with AUTH_FAILED."
     SERVER.add(f"13/scram-final-{path}", ["RW-SCRAM-7"], text, run)
 
 
@@ -353,7 +354,7 @@ for _path, _final in _FINAL.items():
 
 @case("7.3/other-request", "RW-AUTH-2")
 async def other_request(t: Context) -> None:
-    """AUTH with another request than HELLO's is BAD_HEADER."""
+    """The server sends GOAWAY(BAD_HEADER) for AUTH with another request number than HELLO's."""
     name, password = declared_account(t)
     await logged_in(t, name, password)
     exchange = await _challenged(t, name)
@@ -364,7 +365,7 @@ async def other_request(t: Context) -> None:
 
 @case("7.3/auth-after-welcome", "RW-AUTH-2")
 async def auth_after_welcome(t: Context) -> None:
-    """AUTH on a connection that is open, with HELLO's request, is UNEXPECTED."""
+    """The server sends GOAWAY(UNEXPECTED) for AUTH on an open connection, even with HELLO's request."""
     name, password = declared_account(t)
     client = await logged_in(t, name, password)
     client.send(Auth(b"c=biws", request=1), breaks="RW-AUTH-2")
@@ -374,7 +375,7 @@ async def auth_after_welcome(t: Context) -> None:
 
 @case("7.3/steps", "RW-AUTH-3")
 async def steps(t: Context) -> None:
-    """A server that is never content asks at most four times, and then says AUTH_FAILED."""
+    """The server sends at most four AUTH frames in an exchange, then refuses it with AUTH_FAILED."""
     name, _ = declared_account(t)
     exchange = await _challenged(t, name)
     client, asked = exchange.client, 1
@@ -391,7 +392,7 @@ async def steps(t: Context) -> None:
 
 @case("13/guest", "RW-SASL-5", "RW-SASL-4")
 async def guest(t: Context) -> None:
-    """A guest has a ~ before the name, whether an account has that name or not, and is not VERIFIED."""
+    """The server puts a ~ before a guest's name, whether or not an account has that name, and clears VERIFIED."""
     account, _ = declared_account(t)
     for asked in (t.name(), account, f"~{t.name()}", "x" * 63):
         client = await t.greet()
@@ -403,10 +404,10 @@ async def guest(t: Context) -> None:
 
 @case("13/guest-too-long", "RW-SASL-5")
 async def guest_too_long(t: Context) -> None:
-    """A name that has no room for the ~ is NAME_INVALID."""
+    """The server answers a guest's name that has no room for the ~ with NAME_INVALID."""
     _accounts(t)
     control = await t.greet()
-    async with t.control("a name with room for it"):
+    async with t.control("a name with room for the ~"):
         await control.hello("x" * 63)
     client = await t.greet()
     request = client.ask(Hello("x" * 64, "ANONYMOUS", b""))

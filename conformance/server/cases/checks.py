@@ -1,4 +1,4 @@
-"""Section 6.2: which failure is answered when there are several."""
+"""Section 6.2: which failure the server answers when there are several."""
 
 from conformance.server.cases.steps import (
     CRITICAL,
@@ -31,35 +31,35 @@ _CRITICAL = field(CRITICAL)
 _FATAL: list[tuple[str, str, MakeOctets, MakeOctets, Code]] = [
     (
         "type-before-header",
-        "Type before header: WELCOME with a room and request 0 is UNKNOWN_TYPE",
+        "The server checks the type before the header: WELCOME with a room and request 0 earns UNKNOWN_TYPE",
         lambda p: ping(),
         lambda p: frame(FrameType.WELCOME, room=p.room),
         Code.UNKNOWN_TYPE,
     ),
     (
         "header-before-structure",
-        "Header before structure: JOIN without a request and without a body is BAD_HEADER",
+        "The server checks the header before the structure: JOIN without request and body earns BAD_HEADER",
         lambda p: join(p.name),
         lambda p: frame(FrameType.JOIN),
         Code.BAD_HEADER,
     ),
     (
         "structure-before-field",
-        "Structure before unknown field: a critical field and then an octet left over is MALFORMED",
+        "The server checks the structure before fields: a critical field and an octet left over earn MALFORMED",
         lambda p: join(p.name),
         lambda p: join(p.name, tail=_CRITICAL + b"\0"),
         Code.MALFORMED,
     ),
     (
         "structure-before-own",
-        "Structure before own checks: PUBLISH to a foreign room with an octet left over is MALFORMED",
+        "The server checks the structure before the room: PUBLISH to a foreign room, too long, earns MALFORMED",
         lambda p: publish(p),
         lambda p: publish(p, room=p.room + 99, tail=b"\0"),
         Code.MALFORMED,
     ),
     (
         "header-before-field",
-        "Header before unknown field: PING with a request and a critical field is BAD_HEADER",
+        "The server checks the header before fields: PING with a request and a critical field earns BAD_HEADER",
         lambda p: ping(),
         lambda p: ping(request=9, tail=_CRITICAL),
         Code.BAD_HEADER,
@@ -86,7 +86,7 @@ _ONCE: list[tuple[str, str, str, MakeOctets, MakeOctets, Code, str]] = [
     (
         "field-before-name",
         "RW-CHECK-1",
-        "Unknown field before own checks: JOIN with a bad name and a critical field is UNKNOWN_FIELD",
+        "The server checks fields before the name: JOIN with a bad name and a critical field earns UNKNOWN_FIELD",
         lambda p: join(p.name),
         lambda p: join(b"\x07", tail=_CRITICAL),
         Code.UNKNOWN_FIELD,
@@ -95,7 +95,7 @@ _ONCE: list[tuple[str, str, str, MakeOctets, MakeOctets, Code, str]] = [
     (
         "field-before-not-joined",
         "RW-CHECK-1",
-        "Unknown field before own checks: PUBLISH to a foreign room with a critical field is UNKNOWN_FIELD",
+        "The server checks fields before the room: a critical field to a foreign room earns UNKNOWN_FIELD",
         lambda p: publish(p),
         lambda p: _elsewhere(p, tail=_CRITICAL),
         Code.UNKNOWN_FIELD,
@@ -104,7 +104,7 @@ _ONCE: list[tuple[str, str, str, MakeOctets, MakeOctets, Code, str]] = [
     (
         "field-before-range",
         "RW-CHECK-1",
-        "Unknown field before own checks: JOIN with since too large and a critical field is UNKNOWN_FIELD",
+        "The server checks fields before ranges: since too large and a critical field earn UNKNOWN_FIELD",
         lambda p: join(p.name),
         lambda p: join(p.name, since=MAX_SAFE + 1, tail=_CRITICAL),
         Code.UNKNOWN_FIELD,
@@ -113,7 +113,7 @@ _ONCE: list[tuple[str, str, str, MakeOctets, MakeOctets, Code, str]] = [
     (
         "type-before-structure",
         "RW-CHECK-1",
-        "Type before structure: a request of type WELCOME without a body is UNKNOWN_REQUEST",
+        "The server checks the type before the structure: a request WELCOME without a body earns UNKNOWN_REQUEST",
         lambda p: join(p.name),
         lambda p: frame(FrameType.WELCOME, request=700),
         Code.UNKNOWN_REQUEST,
@@ -122,7 +122,7 @@ _ONCE: list[tuple[str, str, str, MakeOctets, MakeOctets, Code, str]] = [
     (
         "range-since",
         "RW-CHECK-4",
-        "JOIN with since 2^53 earns RANGE_INVALID; 2^53 - 1 does not",
+        "The server sends RANGE_INVALID for JOIN with since 2^53, and accepts 2^53 - 1",
         lambda p: join(p.name, since=MAX_SAFE),
         lambda p: join(p.name, since=MAX_SAFE + 1),
         Code.RANGE_INVALID,
@@ -131,7 +131,7 @@ _ONCE: list[tuple[str, str, str, MakeOctets, MakeOctets, Code, str]] = [
     (
         "range-since-greatest",
         "RW-CHECK-4",
-        "JOIN with since 2^64 - 1 earns RANGE_INVALID",
+        "The server answers JOIN with since 2^64 - 1 with RANGE_INVALID",
         lambda p: join(p.name, epoch=2**64 - 1, since=MAX_SAFE),
         lambda p: join(p.name, epoch=2**64 - 1, since=2**64 - 1),
         Code.RANGE_INVALID,
@@ -140,7 +140,7 @@ _ONCE: list[tuple[str, str, str, MakeOctets, MakeOctets, Code, str]] = [
     (
         "name-ill-formed",
         "RW-CHECK-6",
-        "JOIN whose name is not UTF-8 earns NAME_INVALID",
+        "The server answers JOIN whose name is not UTF-8 with NAME_INVALID",
         lambda p: join(p.name),
         lambda p: join(p.name[:-1] + b"\xc3"),
         Code.NAME_INVALID,
@@ -149,7 +149,7 @@ _ONCE: list[tuple[str, str, str, MakeOctets, MakeOctets, Code, str]] = [
     (
         "name-overlong",
         "RW-CHECK-6",
-        "JOIN whose name has an overlong form of UTF-8 earns NAME_INVALID",
+        "The server answers JOIN whose name has an overlong form of UTF-8 with NAME_INVALID",
         lambda p: join(p.name),
         lambda p: join(p.name + b"\xc1\xa1"),
         Code.NAME_INVALID,
@@ -158,7 +158,7 @@ _ONCE: list[tuple[str, str, str, MakeOctets, MakeOctets, Code, str]] = [
     (
         "name-surrogate",
         "RW-CHECK-6",
-        "JOIN whose name has an encoded surrogate earns NAME_INVALID",
+        "The server answers JOIN whose name has an encoded surrogate with NAME_INVALID",
         lambda p: join(p.name),
         lambda p: join(p.name + b"\xed\xa0\x80"),
         Code.NAME_INVALID,
@@ -167,7 +167,7 @@ _ONCE: list[tuple[str, str, str, MakeOctets, MakeOctets, Code, str]] = [
     (
         "join-name-before-range",
         "RW-CHECK-1",
-        "An ill-formed name comes before a number out of range",
+        "The server checks for ill-formed names before numbers out of range: JOIN with both earns NAME_INVALID",
         lambda p: join(p.name),
         lambda p: join(b"\xff", since=MAX_SAFE + 1),
         Code.NAME_INVALID,
@@ -176,7 +176,7 @@ _ONCE: list[tuple[str, str, str, MakeOctets, MakeOctets, Code, str]] = [
     (
         "join-range-before-name",
         "RW-CHECK-1",
-        "JOIN: a number out of range comes before its own checks, of which a bad name is one",
+        "The server checks ranges before the rules of names: JOIN that breaks both earns RANGE_INVALID",
         lambda p: join(p.name),
         lambda p: join(b"\x07", since=MAX_SAFE + 1),
         Code.RANGE_INVALID,
@@ -185,7 +185,7 @@ _ONCE: list[tuple[str, str, str, MakeOctets, MakeOctets, Code, str]] = [
     (
         "publish-room-before-payload",
         "RW-CHECK-1",
-        "PUBLISH: NOT_JOINED comes before PAYLOAD_INVALID",
+        "The server answers PUBLISH with NOT_JOINED rather than PAYLOAD_INVALID",
         lambda p: publish(p),
         lambda p: _elsewhere(p, payload=b"\xff"),
         Code.NOT_JOINED,
@@ -194,7 +194,7 @@ _ONCE: list[tuple[str, str, str, MakeOctets, MakeOctets, Code, str]] = [
     (
         "publish-payload-before-expired",
         "RW-CHECK-1",
-        "PUBLISH: PAYLOAD_INVALID comes before ID_EXPIRED",
+        "The server answers PUBLISH with PAYLOAD_INVALID rather than ID_EXPIRED",
         lambda p: publish(p),
         lambda p: publish(p._replace(id=bytes(16)), payload=b"\xff"),
         Code.PAYLOAD_INVALID,
@@ -203,7 +203,7 @@ _ONCE: list[tuple[str, str, str, MakeOctets, MakeOctets, Code, str]] = [
     (
         "publish-room-before-expired",
         "RW-CHECK-1",
-        "PUBLISH: NOT_JOINED comes before ID_EXPIRED",
+        "The server answers PUBLISH with NOT_JOINED rather than ID_EXPIRED",
         lambda p: publish(p),
         lambda p: _elsewhere(p._replace(id=bytes(16))),
         Code.NOT_JOINED,
@@ -227,7 +227,7 @@ for _once in _ONCE:
 
 @case("6.2/history-range", "RW-CHECK-4", "RW-CHECK-1")
 async def history_range(t: Context) -> None:
-    """HISTORY with a start or end of 2^53 earns RANGE_INVALID, before NOT_JOINED."""
+    """The server sends RANGE_INVALID for HISTORY with a start or end of 2^53, rather than NOT_JOINED."""
     bodies = (u64(MAX_SAFE + 1) + u64(0) + b"\0\0", u64(1) + u64(2**63) + b"\0\0")
     for body in bodies:
         await expect_refusal(
@@ -251,7 +251,7 @@ async def history_range(t: Context) -> None:
 
 @case("6.2/range-since-then-joined", "RW-CHECK-4", "RW-CHECK-2")
 async def range_since_then_joined(t: Context) -> None:
-    """JOIN with since 2^63 - 1 earns RANGE_INVALID, and the room is as good as before: it can be joined and used."""
+    """The server sends RANGE_INVALID for JOIN with since 2^63 - 1; the room can then be joined as before."""
     member, there = await t.member()
     client = await t.open()
     for since in (2**63 - 1, MAX_SAFE + 1):
@@ -265,7 +265,7 @@ async def range_since_then_joined(t: Context) -> None:
 
 @case("6.2/join-range-before-joined", "RW-CHECK-1")
 async def join_range_before_joined(t: Context) -> None:
-    """JOIN: a number out of range comes before ALREADY_JOINED, as NAME_INVALID does."""
+    """The server answers JOIN with RANGE_INVALID or NAME_INVALID rather than ALREADY_JOINED."""
     client, joined = await t.member()
     request = client.ask(Join(joined.name, 0, 0))
     await client.expect_error(request, Code.ALREADY_JOINED, "RW-JOIN-1")
@@ -278,7 +278,7 @@ async def join_range_before_joined(t: Context) -> None:
 
 @case("6.2/publish-payload-before-repeat", "RW-CHECK-1", "RW-PUBLISH-2")
 async def payload_before_repeat(t: Context) -> None:
-    """PUBLISH: PAYLOAD_INVALID comes before the repeat of a known id."""
+    """The server answers PUBLISH with PAYLOAD_INVALID before it looks for a repeat of a known id."""
     client, joined = await t.member()
     t.needs(client, dedupe=True)
     id = t.id(client)
@@ -291,7 +291,7 @@ async def payload_before_repeat(t: Context) -> None:
 
 @case("6.2/text-ill-formed", "RW-CHECK-5")
 async def text_ill_formed(t: Context) -> None:
-    """Ill-formed UTF-8 in AGENT, in an extension's name and in the text of GOAWAY is no error."""
+    """The server takes ill-formed UTF-8 in AGENT, in the name of an extension and in the text of GOAWAY."""
     client = await t.greet()
     client.send_octets(hello(tail=field(FieldType.AGENT, b"\xff\xc0") + field(FieldType.EXTENSION, b8(b"\xff"))))
     reply = await client.reply(1)
@@ -302,25 +302,25 @@ async def text_ill_formed(t: Context) -> None:
 
 @case("6.2/mechanism-ill-formed", "RW-CHECK-5", "RW-SASL-1")
 async def mechanism_ill_formed(t: Context) -> None:
-    """Ill-formed UTF-8 in mechanism is not MALFORMED, but a mechanism that does not exist."""
+    """The server answers ill-formed UTF-8 in mechanism with UNSUPPORTED_MECHANISM, not with MALFORMED."""
     await expect_hello_refusal(t, "RW-CHECK-5", hello(), hello(mechanism=b"\xffNONE"), Code.UNSUPPORTED_MECHANISM)
 
 
 @case("6.2/hello-name-ill-formed", "RW-CHECK-6", "RW-HELLO-3")
 async def hello_name_ill_formed(t: Context) -> None:
-    """HELLO whose name is not UTF-8 earns ERROR(NAME_INVALID), then GOAWAY(NAME_INVALID)."""
+    """The server answers HELLO whose name is not UTF-8 with ERROR(NAME_INVALID), then GOAWAY(NAME_INVALID)."""
     await expect_hello_refusal(t, "RW-CHECK-6", hello(), hello(name=b"ad\xe9"), Code.NAME_INVALID)
 
 
 @case("6.2/hello-name-before-mechanism", "RW-CHECK-1")
 async def name_before_mechanism(t: Context) -> None:
-    """HELLO: NAME_INVALID comes before UNSUPPORTED_MECHANISM."""
+    """The server answers HELLO with NAME_INVALID rather than UNSUPPORTED_MECHANISM."""
     await expect_hello_refusal(t, "RW-CHECK-1", hello(), hello(name=b"", mechanism=b"X-NONE"), Code.NAME_INVALID)
 
 
 @case("6.2/state-before-type", "RW-CHECK-1", "RW-HELLO-5")
 async def state_before_type(t: Context) -> None:
-    """State before type: an unknown request before HELLO is UNEXPECTED, not UNKNOWN_REQUEST."""
+    """The server answers an unknown request before HELLO with UNEXPECTED, not with UNKNOWN_REQUEST."""
     control = await t.greet()
     await expect_accepted(t, control, hello())
     await expect_hello_fatal(t, "RW-CHECK-1", frame(0x0009, request=1), Code.UNEXPECTED, breaks="RW-HELLO-1")
@@ -328,7 +328,7 @@ async def state_before_type(t: Context) -> None:
 
 @case("6.2/state-before-header", "RW-CHECK-1", "RW-HELLO-6")
 async def state_before_header(t: Context) -> None:
-    """State before header and structure: a second HELLO, with request 0 and no body, is UNEXPECTED."""
+    """The server answers a second HELLO with UNEXPECTED, even if it has request 0 and no body."""
     client, _ = await joined_client(t, t.room())
     await expect_accepted(t, client, ping())
     client.send_octets(frame(FrameType.HELLO), breaks="RW-HELLO-1")
@@ -338,7 +338,7 @@ async def state_before_header(t: Context) -> None:
 
 @case("6.2/refusal-is-not-fatal", "RW-CHECK-2")
 async def refusal_is_not_fatal(t: Context) -> None:
-    """After many refused requests the connection serves as before."""
+    """The server serves a connection as before after many requests that it refused."""
     client, place = await joined_client(t, t.room())
     for octets, code in (
         (join(b"\x00"), Code.NAME_INVALID),

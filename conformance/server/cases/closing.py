@@ -1,4 +1,4 @@
-"""Sections 7.8 and 8.5: how connections end."""
+"""Section 8.5: how connections end."""
 
 from conformance.harness.verdicts import Unsupported
 from conformance.server.cases.steps import case, ping
@@ -10,7 +10,7 @@ from protocol.registry import Code, Flag, FrameType
 
 @case("8.5/goaway-answered", "RW-CLOSE-3")
 async def goaway_answered(t: Context) -> None:
-    """GOAWAY(NONE) is answered with GOAWAY(NONE) and the end."""
+    """The server answers GOAWAY(NONE) with GOAWAY(NONE), and closes the connection."""
     client, _ = await t.member()
     client.send(Goaway(Code.NONE, text="bye"))
     await client.expect_goaway(Code.NONE, "RW-CLOSE-3")
@@ -18,7 +18,7 @@ async def goaway_answered(t: Context) -> None:
 
 @case("8.5/goaway-any-code", "RW-CLOSE-3", "RW-FLAG-1")
 async def goaway_any_code(t: Context) -> None:
-    """A client's GOAWAY may have any code, known or not, and any text and times."""
+    """The server answers a client's GOAWAY with GOAWAY(NONE), whatever its code, text and times are."""
     for code, flags in ((Code.MALFORMED, 0), (Code.SEQUENCE, Flag.RETRY), (999, 0), (65535, Flag.RETRY)):
         client = await t.open()
         body = u16(code) + u32(2**32 - 1) + u32(7) + b16(b"\xff text")
@@ -28,7 +28,7 @@ async def goaway_any_code(t: Context) -> None:
 
 @case("8.5/replies-first", "RW-CLOSE-3", "RW-REQUEST-2")
 async def replies_first(t: Context) -> None:
-    """Requests in front of a GOAWAY in the same segment are answered before the server's GOAWAY."""
+    """The server answers the requests in front of a GOAWAY in the same segment before it sends its own GOAWAY."""
     client, joined = await t.member()
     keeper, _ = await t.member(joined.name)
     count = min(client.welcome.window, 16)
@@ -42,12 +42,12 @@ async def replies_first(t: Context) -> None:
     t.require(bool(accepted) and limited, "ACK for the publishes", replies, "RW-CLOSE-3")
     [seen] = await t.marker(keeper, room=joined.room)
     missing = set(accepted) - {message.seq for message in seen}
-    t.require(not missing, "what was acknowledged to be delivered", f"seq {missing} missing", "RW-PROMISE-1")
+    t.require(not missing, "a MESSAGE for each ACK", f"seq {missing} missing", "RW-PROMISE-1")
 
 
 @case("8.5/nothing-after-goaway", "RW-CLOSE-1")
 async def nothing_after_goaway(t: Context) -> None:
-    """What a client sends behind its GOAWAY has no effect."""
+    """The server does nothing with what a client sends after its GOAWAY."""
     client, joined = await t.member()
     keeper, _ = await t.member(joined.name)
     late = t.id(client)
@@ -60,7 +60,7 @@ async def nothing_after_goaway(t: Context) -> None:
 
 @case("8.5/fatal-is-read", "RW-CLOSE-5", "RW-CLOSE-2")
 async def fatal_is_read(t: Context) -> None:
-    """A client that goes on sending much after a fatal mistake still gets to read the GOAWAY."""
+    """The server lets a client that keeps sending after a fatal mistake read the GOAWAY."""
     client = await t.open()
     await client.fence()
     client.send_octets(frame(0x0009), breaks="RW-EXT-1")
@@ -73,7 +73,7 @@ async def fatal_is_read(t: Context) -> None:
 
 @case("8.5/fatal-without-answer", "RW-CLOSE-5", tags=["waits"])
 async def fatal_without_answer(t: Context) -> None:
-    """A client that does not answer the GOAWAY is closed when the linger time is over."""
+    """The server closes the connection when the linger time is over, if the client does not answer its GOAWAY."""
     client = await t.open()
     await client.fence()
     client.send_octets(frame(0x0009), breaks="RW-EXT-1")
@@ -88,7 +88,7 @@ async def fatal_without_answer(t: Context) -> None:
 
 @case("8.5/leaves-rooms", "RW-CLOSE-6")
 async def leaves_rooms(t: Context) -> None:
-    """A connection that has ended, in whatever way, is a member no more."""
+    """The server ends the memberships of a connection that has ended, in whatever way."""
     keeper, joined = await t.member()
     for way in ("goaway", "close", "reset", "fatal"):
         client, there = await t.member(joined.name)
@@ -107,7 +107,7 @@ async def leaves_rooms(t: Context) -> None:
 
 @case("8.5/others-unaffected", "RW-CLOSE-7")
 async def others_unaffected(t: Context) -> None:
-    """Members of the same room that fail in many ways take nothing from the stream of the others."""
+    """The server sends the whole stream to the other members while members of their room fail in many ways."""
     publisher, joined = await t.member()
     reader, _ = await t.member(joined.name)
     for number, octets in enumerate((frame(0x0009), ping()[:9], ping(b""), b"\xff" * 16, b"")):
@@ -122,7 +122,7 @@ async def others_unaffected(t: Context) -> None:
 
 @case("8.5/half-close", "RW-CLOSE-6", "RW-REQUEST-2")
 async def half_close(t: Context) -> None:
-    """The end of the client's stream ends the connection and the membership."""
+    """The server ends the connection and its memberships when the client's stream ends."""
     keeper, joined = await t.member()
     client, _ = await t.member(joined.name)
     if client.tls:

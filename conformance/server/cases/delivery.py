@@ -1,6 +1,6 @@
-"""Sections 4, 9 and 10 under generated interleavings: several clients do what `conformance.server.oracle` plans.
+"""Sections 4, 9.2, 10.3 and 11 under generated interleavings: several clients do what the oracle plans.
 
-A keeper that never leaves sees who comes and goes; at the end another reads each room's whole log.
+A keeper that never leaves sees who comes and goes; at the end another client reads each room's whole log.
 """
 
 from dataclasses import dataclass, field, replace
@@ -18,13 +18,13 @@ from protocol.registry import Code, Flag, PresenceKind
 
 _CLIENTS = 4
 _STEPS = 70
-_OCTETS = 4000  # of a payload: some of them fill the transport of a client that does not read
+_OCTETS = 4000  # of a payload, at most: a few of these fill the transport of a client that does not read
 _BUFFER = 4096
 
 
 @dataclass
 class _Sent:
-    """A publish without its reply."""
+    """A publish that has no reply yet."""
 
     request: int
     room: int
@@ -34,7 +34,7 @@ class _Sent:
 
 @dataclass
 class _Client:
-    """One client. `cursors` are (epoch, seq) by room, `unknown` publishes whose outcome it was not told."""
+    """One client. `cursors` are (epoch, seq) by room; `unknown` are publishes whose outcome it does not know."""
 
     connection: RawClient | None = None
     rooms: dict[int, Joined] = field(default_factory=dict)
@@ -133,7 +133,7 @@ class _World:
         self.presence.setdefault((room, connection.welcome.member), []).append(PresenceKind.JOINED)
         owed = [frame for place, frame in client.unknown if place == room]
         client.unknown = [item for item in client.unknown if item[0] != room]
-        if owed:  # RW-ORDER-3: first what is unanswered, in its order
+        if owed:  # RW-ORDER-3: first the publishes without a reply, in their order
             await self._publish(client, Step("repeat", step.client, room), owed)
 
     async def _publish(self, client: _Client, step: Step, frames: list[Publish]) -> None:
@@ -158,7 +158,7 @@ class _World:
             connection.send_octets(octets)
 
     async def _drop(self, client: _Client, step: Step) -> None:
-        """Ends a connection in the midst of what it does."""
+        """Ends a connection in the middle of what it does."""
         connection = self._connection(client)
         room = next(iter(client.rooms), None)
         if room is not None and step.count:
@@ -176,7 +176,7 @@ class _World:
         self._gone(client, PresenceKind.LOST)
 
     async def settle(self, client: _Client) -> None:
-        """Waits for all replies that a client is owed."""
+        """Waits for all replies to a client."""
         self._connection(client).pause(False)
         await self._answered(client, waiting=True)
 
@@ -229,7 +229,7 @@ class _World:
         client.connection = None
 
     async def end(self) -> None:
-        """Everybody reads to the end; then all that anybody saw has to fit together."""
+        """Lets all clients read to the end; then what they saw has to fit together."""
         for client in self.clients:
             if client.connection:
                 await self.settle(client)
@@ -279,31 +279,31 @@ def _define(path: str, summary: str, without: tuple[Kind, ...], *requirements: s
             await world.take(step)
         await world.end()
 
-    text = f"{summary}\n\nThe steps are chosen at random; the same --seed chooses the same ones."
+    text = f"{summary}\n\nThe steps are random; the same --seed gives the same ones."
     SERVER.add(path, requirements, text, run, ["slow"])
 
 
 _define(
     "9.2/generated-stream",
-    "Clients that join, publish, leave and read slowly: one order, no loss, nothing twice, everybody's presence.",
+    "The server loses and doubles nothing for clients that join, publish, leave and read slowly, in one order for all.",
     ("drop", "repeat"),
     *("RW-MODEL-2", "RW-MODEL-1", "RW-CURSOR-2", "RW-CURSOR-3", "RW-PROMISE-8", "RW-PROMISE-9", "RW-PRESENCE-2"),
 )
 _define(
     "11/generated-recovery",
-    "Clients that drop in the midst of publishing, join again with a cursor, and repeat: each message once.",
+    "The server has each message once for clients that drop while they publish, join with a cursor, and repeat.",
     ("goaway", "pause", "resume"),
     *("RW-DEDUPE-1", "RW-PROMISE-1", "RW-PROMISE-4", "RW-PROMISE-9", "RW-CURSOR-1", "RW-PRESENCE-3"),
 )
 _define(
     "10.3/generated-order",
-    "Publishes at once, ordered and not, some refused, some repeated: each reply is what those before it make it.",
+    "The server answers publishes sent at once, some ordered, refused or repeated, as the replies before each demand.",
     ("drop", "goaway", "pause", "resume", "leave"),
     *("RW-ORDER-1", "RW-PROMISE-8", "RW-PROMISE-11", "RW-DEDUPE-1"),
 )
 _define(
     "4/generated-everything",
-    "Clients that do all of it.",
+    "The server keeps the promise for clients that join, leave, publish, repeat, pause, drop and come back.",
     (),
     *("RW-PROMISE-9", "RW-PROMISE-1", "RW-PROMISE-4", "RW-PROMISE-8", "RW-PROMISE-11", "RW-MODEL-2", "RW-DEDUPE-1"),
 )

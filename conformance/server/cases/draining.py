@@ -1,4 +1,4 @@
-"""Section 8.6: draining, at a server of its own that is sent SIGTERM."""
+"""Section 8.6: draining, on a server of its own that gets SIGTERM."""
 
 from conformance.harness.verdicts import Crashed, Informative
 from conformance.server.cases.steps import case
@@ -10,7 +10,7 @@ from protocol.registry import Code
 
 
 async def _drained(t: Context, count: int = 1, drain_ms: int = 10_000) -> list[tuple[RawClient, Joined]]:
-    """Members of one room at a server that has begun to drain."""
+    """Members of one room on a server that has begun to drain."""
     await t.own_server(drain_ms=drain_ms)
     room = t.room()
     members = [await t.member(room) for _ in range(count)]
@@ -27,7 +27,7 @@ async def _drained(t: Context, count: int = 1, drain_ms: int = 10_000) -> list[t
 
 @case("8.6/answers", "RW-DRAIN-2", "RW-DRAIN-3", tags=["process"])
 async def answers(t: Context) -> None:
-    """A draining server answers what it still reads, and ends with GOAWAY(SHUTDOWN) when the client is done."""
+    """The server answers what it reads while it drains, and a client's GOAWAY with GOAWAY(SHUTDOWN)."""
     [(client, joined)] = await _drained(t)
     request = client.ask(Publish(t.id(client), 0, b"late", room=joined.room), breaks="RW-DRAIN-1")
     await client.expect(request, Ack, "RW-DRAIN-2")
@@ -38,7 +38,7 @@ async def answers(t: Context) -> None:
 
 @case("8.6/unknown-types", "RW-TYPE-1", "RW-TYPE-2", "RW-DRAIN-2", tags=["process"])
 async def unknown_types(t: Context) -> None:
-    """A draining server treats frames of unknown type as before: requests are answered, the ignorable ignored."""
+    """The server still answers unknown requests and ignores ignorable frames while it drains."""
     [(client, _)] = await _drained(t)
     client.send_octets(frame(0x8021, b"\x01\x02") + frame(0x0009, request=700), breaks="RW-DRAIN-1")
     await client.expect_error(700, Code.UNKNOWN_REQUEST, "RW-TYPE-1", 0)
@@ -49,15 +49,15 @@ async def unknown_types(t: Context) -> None:
 
 @case("8.6/ends", "RW-DRAIN-3", tags=["process"])
 async def ends(t: Context) -> None:
-    """A connection that does nothing is ended with GOAWAY(SHUTDOWN) when the drain time is over."""
+    """The server ends a connection that does nothing with GOAWAY(SHUTDOWN) when the drain time is over."""
     [(client, _)] = await _drained(t, drain_ms=1_000)
     await client.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3", t.time_out("drain_ms"))
 
 
 @case("8.6/no-presence", "RW-DRAIN-5", tags=["process"])
 async def no_presence(t: Context) -> None:
-    """Connections that end while the server drains are not told to the others."""
-    (first, _joined), (second, _) = await _drained(t, 2)
+    """The server sends no PRESENCE for connections that end while it drains."""
+    (first, _), (second, _) = await _drained(t, 2)
     second.send(Goaway(Code.NONE))
     await second.expect_goaway(Code.SHUTDOWN, "RW-DRAIN-3")
     await first.fence()
@@ -69,12 +69,12 @@ async def no_presence(t: Context) -> None:
 
 @case("8.6/refuses-new", "RW-DRAIN-6", tags=["process"])
 async def refuses_new(t: Context) -> None:
-    """A draining server does not take new connections."""
+    """The server takes no new connections while it drains."""
     [(client, _)] = await _drained(t)
     try:
         other = await t.dial()
     except Crashed:
-        return  # nobody listens any more
+        return  # the port is closed
     other.send_preface()
     await other.wait(lambda: other.ended or other.preface or None, "a refusal", "RW-DRAIN-6")
     if not other.ended:
@@ -85,19 +85,19 @@ async def refuses_new(t: Context) -> None:
 
 @case("8.6/not-open", "RW-DRAIN-3", "RW-CLOSE-2", tags=["process"])
 async def drained_before_hello(t: Context) -> None:
-    """A connection that is not open yet when the server drains is ended, with SHUTDOWN if with a word."""
+    """The server ends a connection that is not open yet when it drains; a GOAWAY there is SHUTDOWN."""
     await t.own_server()
     client = await t.greet()
     t.drain()
     await client.wait(lambda: client.invariants.goaway or client.ended or None, "the end", "RW-DRAIN-3")
     goaway = client.invariants.goaway
-    t.require(goaway is None or goaway.code == Code.SHUTDOWN, "SHUTDOWN, or no word", goaway)
+    t.require(goaway is None or goaway.code == Code.SHUTDOWN, "GOAWAY(SHUTDOWN), or no GOAWAY", goaway)
     await client.expect_closed("RW-DRAIN-3")
 
 
 @case("8.6/stream-goes-on", "RW-DRAIN-2", "RW-DRAIN-3", "RW-CURSOR-2", tags=["process"])
 async def drained_in_full_flow(t: Context) -> None:
-    """What was asked before the drain is answered and delivered, then SHUTDOWN ends each connection."""
+    """The server answers and delivers what came before the drain, then ends each connection with SHUTDOWN."""
     await t.own_server()
     client, joined = await t.member()
     reader, _ = await t.member(joined.name)

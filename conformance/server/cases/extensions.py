@@ -1,4 +1,4 @@
-"""Section 17.2: what members of a room are sent who have not negotiated the same."""
+"""Section 17.2: what members of a room get who negotiated different extensions."""
 
 from conformance.server.cases.steps import case
 from conformance.server.context import Context
@@ -10,7 +10,7 @@ _EVERY = ("history", "admin", "org.example.other", "grease-0a3f")
 
 @case("17.2/stream-for-everybody", "RW-EXT-2", "RW-EXT-1", "RW-FLAG-2", "RW-GREASE-1")
 async def stream_for_everybody(t: Context) -> None:
-    """What a member that negotiated all that it could brings about is understood by one that negotiated nothing."""
+    """The server sends a member without extensions nothing that it cannot read, whatever other members use."""
     plain, joined = await t.member(flags=Flag.ROSTER)
     rich, there = await t.member(joined.name, flags=Flag.ROSTER, extension_names=_EVERY)
     await t.publish(rich, there.room, fields=[Field(0xF001, b"private"), Field(0x8021, b"grease")])

@@ -28,14 +28,14 @@ _UNKNOWN = field(IGNORABLE, b"\xff\0\xff") + field(0xF00D) + field(IGNORABLE, b"
 _AGENT = field(FieldType.AGENT, b"suite/1")
 
 _IGNORED: list[tuple[str, str, MakeOctets]] = [
-    ("join", "JOIN", lambda p: join(p.name, tail=_UNKNOWN)),
-    ("publish", "PUBLISH", lambda p: publish(p, tail=_UNKNOWN)),
-    ("leave", "LEAVE", lambda p: leave(p, tail=_UNKNOWN)),
-    ("ping", "PING", lambda p: ping(tail=_UNKNOWN)),
-    ("goaway", "GOAWAY", lambda p: goaway(tail=_UNKNOWN)),
+    ("join", "unknown ignorable fields in JOIN", lambda p: join(p.name, tail=_UNKNOWN)),
+    ("publish", "unknown ignorable fields in PUBLISH", lambda p: publish(p, tail=_UNKNOWN)),
+    ("leave", "unknown ignorable fields in LEAVE", lambda p: leave(p, tail=_UNKNOWN)),
+    ("ping", "unknown ignorable fields in PING", lambda p: ping(tail=_UNKNOWN)),
+    ("goaway", "unknown ignorable fields in GOAWAY", lambda p: goaway(tail=_UNKNOWN)),
     (
         "agent-in-join",
-        "Fields that JOIN does not know, AGENT twice, in JOIN",
+        "AGENT in JOIN, which does not have that field, even twice",
         lambda p: join(p.name, tail=2 * _AGENT),
     ),
 ]
@@ -54,7 +54,7 @@ def _define_ignored(path: str, what: str, octets: MakeOctets) -> None:
             t.require(reply.TYPE.name != "ERROR", "no ERROR", reply, "RW-FIELD-1")
         await client.fence("RW-FIELD-1")
 
-    SERVER.add(f"5.3/ignorable-{path}", ["RW-FIELD-1"], f"{what}: unknown ignorable fields are ignored.", run)
+    SERVER.add(f"5.3/ignorable-{path}", ["RW-FIELD-1"], f"The server ignores {what}.", run)
 
 
 for _row in _IGNORED:
@@ -63,7 +63,7 @@ for _row in _IGNORED:
 
 @case("5.3/ignorable-hello", "RW-FIELD-1")
 async def ignorable_hello(t: Context) -> None:
-    """HELLO: unknown ignorable fields are ignored, repeated ones too."""
+    """The server ignores unknown ignorable fields in HELLO, repeated ones included."""
     client = await t.greet()
     client.send_octets(hello(tail=_UNKNOWN))
     reply = await client.reply(1, "RW-FIELD-1")
@@ -73,24 +73,24 @@ async def ignorable_hello(t: Context) -> None:
 _CRITICAL = field(CRITICAL, b"x")
 
 _REFUSED: list[tuple[str, str, MakeOctets, MakeOctets]] = [
-    ("join", "JOIN", lambda p: join(p.name, tail=_UNKNOWN), lambda p: join(p.name, tail=_CRITICAL)),
-    ("publish", "PUBLISH", lambda p: publish(p, tail=_UNKNOWN), lambda p: publish(p, tail=_CRITICAL)),
-    ("leave", "LEAVE", lambda p: leave(p, tail=_UNKNOWN), lambda p: leave(p, tail=_CRITICAL)),
+    ("join", "in JOIN", lambda p: join(p.name, tail=_UNKNOWN), lambda p: join(p.name, tail=_CRITICAL)),
+    ("publish", "in PUBLISH", lambda p: publish(p, tail=_UNKNOWN), lambda p: publish(p, tail=_CRITICAL)),
+    ("leave", "in LEAVE", lambda p: leave(p, tail=_UNKNOWN), lambda p: leave(p, tail=_CRITICAL)),
     (
         "extension-in-join",
-        "JOIN (EXTENSION belongs to HELLO)",
+        "(EXTENSION) in JOIN",
         lambda p: join(p.name),
         lambda p: join(p.name, tail=field(FieldType.EXTENSION, b8(b"history"))),
     ),
     (
         "behind-ignorable",
-        "JOIN (behind ignorable ones)",
+        "in JOIN, after ignorable ones,",
         lambda p: join(p.name, tail=_UNKNOWN + _UNKNOWN),
         lambda p: join(p.name, tail=_UNKNOWN + _CRITICAL + _UNKNOWN),
     ),
     (
         "private",
-        "JOIN (a private number)",
+        "(of a private number) in JOIN",
         lambda p: join(p.name),
         lambda p: join(p.name, tail=field(0x7ABC)),
     ),
@@ -101,7 +101,7 @@ def _define_refused(path: str, what: str, twin: MakeOctets, broken: MakeOctets) 
     async def run(t: Context) -> None:
         await expect_refusal(t, "RW-FIELD-2", twin, broken, Code.UNKNOWN_FIELD, breaks="RW-EXT-1")
 
-    summary = f"{what}: an unknown critical field earns ERROR(UNKNOWN_FIELD), and the connection goes on."
+    summary = f"The server sends ERROR(UNKNOWN_FIELD) for an unknown critical field {what}, and the connection goes on."
     SERVER.add(f"5.3/critical-{path}", ["RW-FIELD-2", "RW-CHECK-2"], summary, run)
 
 
@@ -111,14 +111,14 @@ for _refused in _REFUSED:
 
 @case("5.3/critical-hello", "RW-FIELD-2", "RW-HELLO-3")
 async def critical_hello(t: Context) -> None:
-    """HELLO: an unknown critical field earns ERROR(UNKNOWN_FIELD), then GOAWAY(UNKNOWN_FIELD)."""
+    """The server answers an unknown critical field in HELLO with ERROR(UNKNOWN_FIELD), then GOAWAY(UNKNOWN_FIELD)."""
     twin, broken = hello(tail=_UNKNOWN), hello(tail=_CRITICAL)
     await expect_hello_refusal(t, "RW-FIELD-2", twin, broken, Code.UNKNOWN_FIELD, breaks="RW-EXT-1")
 
 
 @case("5.3/critical-ping", "RW-FIELD-2", "RW-CODE-1")
 async def critical_ping(t: Context) -> None:
-    """PING, which is no request: an unknown critical field earns GOAWAY(UNKNOWN_FIELD)."""
+    """The server answers an unknown critical field in PING, which is not a request, with GOAWAY(UNKNOWN_FIELD)."""
     await expect_fatal(
         t, "RW-FIELD-2", lambda p: ping(tail=_UNKNOWN), lambda p: ping(tail=_CRITICAL), Code.UNKNOWN_FIELD
     )
@@ -126,7 +126,7 @@ async def critical_ping(t: Context) -> None:
 
 @case("5.3/critical-publish-appends-nothing", "RW-PROMISE-4", "RW-FIELD-2")
 async def critical_appends_nothing(t: Context) -> None:
-    """A PUBLISH that was refused for a critical field has no place in the log."""
+    """The server gives no seq to a PUBLISH that it refused for a critical field."""
     client, place = await joined_client(t, t.room())
     before = await t.publish(client, place.room)
     client.send_octets(publish(place, tail=_CRITICAL), breaks="RW-EXT-1")
@@ -137,7 +137,7 @@ async def critical_appends_nothing(t: Context) -> None:
 
 @case("5.3/agent-twice", "RW-FIELD-3")
 async def agent_twice(t: Context) -> None:
-    """HELLO with AGENT once is accepted, with AGENT twice it is MALFORMED."""
+    """The server accepts HELLO with one AGENT, and answers one with two with MALFORMED."""
     control = await t.greet()
     await expect_accepted(t, control, hello(tail=_AGENT))
     await expect_hello_fatal(t, "RW-FIELD-3", hello(tail=_AGENT + _AGENT), Code.MALFORMED)
@@ -145,7 +145,7 @@ async def agent_twice(t: Context) -> None:
 
 @case("5.3/extension-repeatable", "RW-FIELD-3", "RW-EXT-3")
 async def extension_repeatable(t: Context) -> None:
-    """EXTENSION is repeatable: several of them are no error."""
+    """The server accepts several fields EXTENSION in HELLO."""
     tail = b"".join(field(FieldType.EXTENSION, b8(name)) for name in (b"grease-1", b"org.example.x", b"grease-2"))
     control = await t.greet()
     await expect_accepted(t, control, hello())
@@ -157,7 +157,7 @@ async def extension_repeatable(t: Context) -> None:
 
 @case("5.3/extension-value", "RW-FIELD-4")
 async def extension_value(t: Context) -> None:
-    """EXTENSION whose name is longer than the field is MALFORMED."""
+    """The server answers EXTENSION whose name is longer than the field with MALFORMED."""
     control = await t.greet()
     await expect_accepted(t, control, hello(tail=field(FieldType.EXTENSION, b8(b"grease-1"))))
     broken = hello(tail=field(FieldType.EXTENSION, b"\x09grease-1"))
@@ -166,7 +166,7 @@ async def extension_value(t: Context) -> None:
 
 @case("5.3/extension-empty", "RW-FIELD-4")
 async def extension_empty(t: Context) -> None:
-    """EXTENSION without even the length of its name is MALFORMED."""
+    """The server answers EXTENSION without even the length of a name with MALFORMED."""
     control = await t.greet()
     await expect_accepted(t, control, hello(tail=field(FieldType.EXTENSION, b8(b""))))
     await expect_hello_fatal(t, "RW-FIELD-4", hello(tail=field(FieldType.EXTENSION)), Code.MALFORMED)
@@ -174,7 +174,7 @@ async def extension_empty(t: Context) -> None:
 
 @case("5.3/relayed", "RW-FIELD-5", "RW-FIELD-6")
 async def relayed(t: Context) -> None:
-    """Relayed fields come out of MESSAGE unchanged and in order, repeated and empty ones too; others do not."""
+    """The server copies relayed fields to MESSAGE unchanged and in order, repeated and empty ones too; no others."""
     publisher, joined = await t.member()
     reader, _ = await t.member(joined.name)
     kept = (Field(0xC001, b"one"), Field(0xFFFF, b""), Field(0xC001, b"\x00\xff"), Field(0xC000, bytes(300)))
@@ -216,7 +216,7 @@ def _define_flagged(path: str, what: str, octets: MakeOctets) -> None:
     SERVER.add(
         f"5.4/unknown-{path}",
         ["RW-FLAG-1"],
-        f"{what} with every flag that it does not have is accepted.",
+        f"The server accepts {what} with every flag that is not defined for it.",
         run,
     )
 
@@ -227,7 +227,7 @@ for _flagged in _FLAGGED:
 
 @case("5.4/unknown-hello", "RW-FLAG-1")
 async def unknown_hello(t: Context) -> None:
-    """HELLO with every flag but SEQ is accepted."""
+    """The server accepts HELLO with every flag but SEQ."""
     client = await t.greet()
     client.send_octets(hello(flags=0x7FFF), breaks="RW-FLAG-1")
     reply = await client.reply(1)

@@ -13,7 +13,7 @@ from protocol.registry import HELLO_MAX_BODY, Code, FrameType
 
 
 def single(octets: bytes) -> Iterator[bytes]:
-    """The octets one by one."""
+    """The octets one by one, as segments."""
     return (octets[at : at + 1] for at in range(len(octets)))
 
 
@@ -35,7 +35,7 @@ async def _too_large(t: Context, client: RawClient, header: bytes, requirement: 
 
 @case("5.2/segments-octets", "RW-FRAME-4", "RW-CONN-2")
 async def segments_octets(t: Context) -> None:
-    """HELLO, JOIN, PUBLISH, LEAVE and PING in single octets do what they do in one piece."""
+    """The server takes HELLO, JOIN, PUBLISH, LEAVE and PING in single octets as it takes them in one piece."""
     other, there = await t.member()
     client = await t.greet()
     octets = encode(Hello(t.name(), "ANONYMOUS", b"", request=client.next_request()))
@@ -65,7 +65,7 @@ def leave_octets(client: RawClient, room: int) -> bytes:
 
 @case("5.2/segments-together", "RW-FRAME-4", "RW-REQUEST-3")
 async def segments_together(t: Context) -> None:
-    """Several frames in one segment, and a cut inside a header, are read like any others."""
+    """The server reads several frames in one segment, and a header cut in two, like any others."""
     client, joined = await t.member()
     t.needs(client, window=3)
     first, second = t.id(client), t.id(client)
@@ -88,7 +88,7 @@ async def segments_together(t: Context) -> None:
 
 @case("5.2/limit-before-welcome", "RW-FRAME-2")
 async def limit_before_welcome(t: Context) -> None:
-    """A HELLO of 4,096 octets is accepted, one of 4,097 is FRAME_TOO_LARGE."""
+    """The server accepts a HELLO of 4,096 octets, and answers one of 4,097 with FRAME_TOO_LARGE."""
     small = len(hello()) - HEADER.size
     control = await t.greet()
     await expect_accepted(t, control, hello(tail=filler(HELLO_MAX_BODY - small)))
@@ -98,7 +98,7 @@ async def limit_before_welcome(t: Context) -> None:
 
 @case("5.2/length-alone-before-welcome", "RW-FRAME-1")
 async def length_alone_before_welcome(t: Context) -> None:
-    """The header of a HELLO of 4,097 octets is FRAME_TOO_LARGE at once, before any of its body."""
+    """The server answers the header of a HELLO of 4,097 octets with FRAME_TOO_LARGE, without its body."""
     control = await t.greet()
     await expect_accepted(t, control, hello())
     client = await t.greet()
@@ -107,7 +107,7 @@ async def length_alone_before_welcome(t: Context) -> None:
 
 @case("5.2/limit-after-welcome", "RW-FRAME-2")
 async def limit_after_welcome(t: Context) -> None:
-    """A body of exactly max_body octets is accepted, a header that promises one more is FRAME_TOO_LARGE."""
+    """The server accepts a body of max_body octets, and answers the header of a longer one with FRAME_TOO_LARGE."""
     client = await t.open()
     limit = client.welcome.max_body
     await expect_accepted(t, client, ping(tail=filler(limit - 8)))
@@ -118,7 +118,7 @@ async def limit_after_welcome(t: Context) -> None:
 
 @case("5.2/length-alone", "RW-FRAME-1")
 async def length_alone(t: Context) -> None:
-    """A header that promises 2^32 - 1 octets is FRAME_TOO_LARGE before any of them."""
+    """The server answers a header that announces 2^32 - 1 octets with FRAME_TOO_LARGE, without a body."""
     client = await t.open()
     await expect_accepted(t, client, ping())
     await _too_large(t, client, frame(FrameType.PING, length=2**32 - 1), "RW-FRAME-1")
@@ -126,7 +126,7 @@ async def length_alone(t: Context) -> None:
 
 @case("5.2/length-before-type", "RW-CHECK-1", "RW-FRAME-1")
 async def length_before_type(t: Context) -> None:
-    """Length is checked first: also for a type that would be ignored, and one that would be unknown."""
+    """The server checks the length first, even of a type that it would ignore or does not know."""
     for kind, request in ((IGNORABLE, 0), (0x7001, 0), (FrameType.JOIN, 0)):
         client = await t.open()
         await client.fence()
@@ -136,7 +136,7 @@ async def length_before_type(t: Context) -> None:
 
 @case("5.2/length-before-state", "RW-CHECK-1")
 async def length_before_state(t: Context) -> None:
-    """Length is checked before state: a PING of 4,097 octets before HELLO is FRAME_TOO_LARGE."""
+    """The server checks the length before the state: a PING of 4,097 octets before HELLO earns FRAME_TOO_LARGE."""
     control = await t.greet()
     await expect_accepted(t, control, hello())
     client = await t.greet()
@@ -145,7 +145,7 @@ async def length_before_state(t: Context) -> None:
 
 @case("5.2/frame-time-out", "RW-FRAME-5", tags=["waits"])
 async def frame_time_out(t: Context) -> None:
-    """Half a frame, and nothing more, is TIMEOUT."""
+    """The server ends a connection that sends half a frame and no more with GOAWAY(TIMEOUT)."""
     client = await t.open()
     await expect_accepted(t, client, ping())
     client.send_octets(ping()[:20], breaks="RW-FRAME-5")
@@ -155,7 +155,7 @@ async def frame_time_out(t: Context) -> None:
 
 @case("5.2/frame-time-out-dripping", "RW-FRAME-5", tags=["waits"])
 async def frame_time_out_dripping(t: Context) -> None:
-    """A frame that grows by an octet a second is TIMEOUT all the same, and not only when 2 H are over."""
+    """The server ends a connection whose frame grows by an octet a second with GOAWAY(TIMEOUT)."""
     client = await t.open()
     await expect_accepted(t, client, ping())
     octets = frame(IGNORABLE, bytes(min(4000, client.welcome.max_body)))
@@ -172,7 +172,7 @@ async def frame_time_out_dripping(t: Context) -> None:
 
 @case("5.2/whole-frames-keep-time", "RW-FRAME-5", "RW-CLOSE-7")
 async def whole_frames(t: Context) -> None:
-    """A frame whose second half comes after another connection's whole handshake is no time-out."""
+    """The server waits for the second half of a frame while another connection's handshake goes by."""
     client = await t.open()
     octets = ping(b"two part")
     client.write(octets[:18])
@@ -180,6 +180,3 @@ async def whole_frames(t: Context) -> None:
     t.require(not client.find(Goaway), "the connection open", client.last_words())
     client.send_octets(octets, slices=(octets[18:],))
     await client.expect_frame(Pong, lambda pong: pong.opaque == b"two part")
-
-
-__all__ = ["filler", "single"]

@@ -1,4 +1,4 @@
-"""Section 17.4: reserved numbers, sent everywhere, change nothing."""
+"""Section 17.4: reserved numbers, which change nothing."""
 
 from conformance.server.cases.steps import case
 from conformance.server.context import Context
@@ -7,14 +7,14 @@ from protocol.fields import extension
 from protocol.frames import Ack, Field, Hello, Join, Joined, Leave, Ok, Ping, Pong, Publish, Welcome
 from protocol.registry import GREASE
 
-_SOME = [GREASE[at] for at in (0, 1, 17, 250, 526, 527)]
+_SAMPLE = [GREASE[at] for at in (0, 1, 17, 250, 526, 527)]
 
 
 @case("17.4/whole-session", "RW-GREASE-2", "RW-FIELD-1", "RW-TYPE-2")
 async def whole_session(t: Context) -> None:
-    """A session with reserved frames between all of its frames, and reserved fields in each of them."""
-    grease = b"".join(frame(kind, bytes([kind & 0xFF]) * (kind % 40), room=kind) for kind in _SOME)
-    fields = tuple(Field(kind, b"\xaa" * (kind % 9)) for kind in _SOME)
+    """The server ignores reserved frames between all frames of a session, and reserved fields in each of them."""
+    grease = b"".join(frame(kind, bytes([kind & 0xFF]) * (kind % 40), room=kind) for kind in _SAMPLE)
+    fields = tuple(Field(kind, b"\xaa" * (kind % 9)) for kind in _SAMPLE)
     client = await t.greet()
     names = (extension("grease-0a3f"), extension("grease-"))
     client.send_octets(grease + encode(Hello(t.name(), "ANONYMOUS", b"", fields=(*names, *fields), request=1)) + grease)
@@ -31,7 +31,7 @@ async def whole_session(t: Context) -> None:
 
 @case("17.4/all-types", "RW-GREASE-2", "RW-TYPE-2")
 async def all_types(t: Context) -> None:
-    """All 528 reserved types are ignored, one after another."""
+    """The server ignores all 528 reserved types, one after another."""
     client = await t.open()
     client.send_octets(b"".join(frame(kind, b"grease") for kind in GREASE))
     await client.fence("RW-GREASE-2")
@@ -39,7 +39,7 @@ async def all_types(t: Context) -> None:
 
 @case("17.4/all-fields", "RW-GREASE-2", "RW-FIELD-1")
 async def all_fields(t: Context) -> None:
-    """All 528 reserved fields are ignored, in one frame."""
+    """The server ignores all 528 reserved fields in one frame."""
     client = await t.open()
     client.send(Ping(b"8 octets", fields=tuple(Field(kind) for kind in GREASE)))
     await client.expect_frame(Pong, requirement="RW-GREASE-2")
@@ -47,9 +47,9 @@ async def all_fields(t: Context) -> None:
 
 @case("17.4/relayed-like-any", "RW-FIELD-6", "RW-GREASE-2")
 async def relayed_like_any(t: Context) -> None:
-    """Reserved fields below 0xC000, which all are, do not come out of MESSAGE."""
+    """The server does not copy reserved fields to MESSAGE, for all of them are below 0xC000."""
     client, joined = await t.member()
     id = t.id(client)
-    await t.publish(client, joined.room, id=id, fields=[Field(kind, b"g") for kind in _SOME])
+    await t.publish(client, joined.room, id=id, fields=[Field(kind, b"g") for kind in _SAMPLE])
     message = (await client.until(joined.room, id))[-1]
     t.require(not message.fields, "no field", message.fields)

@@ -1,4 +1,4 @@
-"""Section 5.2: request, room and SEQ as the table in section 7 has them."""
+"""Section 5.2: request, room and SEQ that are not as the table in section 7 says."""
 
 from conformance.server.cases.steps import (
     SERVER,
@@ -59,7 +59,12 @@ def _define_open(path: str, what: str, twin: MakeOctets, broken: MakeOctets, ext
     async def run(t: Context) -> None:
         await expect_fatal(t, _REQUIREMENT, twin, broken, Code.BAD_HEADER, extension)
 
-    SERVER.add(f"5.2/bad-header-{path}", [_REQUIREMENT, "RW-CHECK-2"], f"{what} is BAD_HEADER, and fatal.", run)
+    SERVER.add(
+        f"5.2/bad-header-{path}",
+        [_REQUIREMENT, "RW-CHECK-2"],
+        f"The server sends GOAWAY(BAD_HEADER) for {what}.",
+        run,
+    )
 
 
 for _row in _OPEN:
@@ -82,7 +87,12 @@ def _define_hello(path: str, what: str, broken: bytes) -> None:
     async def run(t: Context) -> None:
         await expect_hello_fatal(t, _REQUIREMENT, broken, Code.BAD_HEADER)
 
-    SERVER.add(f"5.2/bad-header-{path}", [_REQUIREMENT, "RW-CHECK-2"], f"{what} is BAD_HEADER, and fatal.", run)
+    SERVER.add(
+        f"5.2/bad-header-{path}",
+        [_REQUIREMENT, "RW-CHECK-2"],
+        f"The server sends GOAWAY(BAD_HEADER) for {what}.",
+        run,
+    )
 
 
 for _hello in _HELLO:

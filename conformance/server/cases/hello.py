@@ -1,4 +1,4 @@
-"""Sections 7.1 to 7.3 and 8.3, 13: the handshake."""
+"""Sections 7.1, 7.2 and 8.3: the handshake."""
 
 from conformance.server.cases.steps import (
     IGNORABLE,
@@ -21,7 +21,7 @@ from protocol.registry import Code, FieldType, Flag, FrameType
 
 @case("7.1/welcome", "RW-HELLO-2", "RW-WELCOME-4", "RW-SASL-3")
 async def welcome(t: Context) -> None:
-    """HELLO with ANONYMOUS is answered with WELCOME, whose limits are within their ranges."""
+    """The server answers HELLO with ANONYMOUS with a WELCOME whose limits are within their ranges."""
     client = await t.greet()
     name = t.name()
     answer = await client.hello(name)
@@ -31,7 +31,7 @@ async def welcome(t: Context) -> None:
 
 @case("7.1/initial-response-ignored", "RW-SASL-7")
 async def initial_response_ignored(t: Context) -> None:
-    """The initial response of ANONYMOUS may be anything."""
+    """The server ignores the initial response of ANONYMOUS."""
     for auth in (b"trace@example.org", b"\xff\x00\xff", bytes(1000)):
         client = await t.greet()
         request = client.ask(Hello(t.name(), "ANONYMOUS", auth))
@@ -40,7 +40,7 @@ async def initial_response_ignored(t: Context) -> None:
 
 @case("7.1/unsupported-mechanism", "RW-SASL-1", "RW-HELLO-3")
 async def unsupported_mechanism(t: Context) -> None:
-    """An unknown mechanism earns ERROR(UNSUPPORTED_MECHANISM) with those offered, then GOAWAY with that code."""
+    """The server answers an unknown mechanism with ERROR and the mechanisms that it offers, then GOAWAY."""
     for name in (b"X-NOT-A-MECHANISM", b"", b"anonymous"):
         broken = hello(mechanism=name)
         error = await expect_hello_refusal(t, "RW-SASL-1", hello(), broken, Code.UNSUPPORTED_MECHANISM)
@@ -50,7 +50,7 @@ async def unsupported_mechanism(t: Context) -> None:
 
 @case("7.1/bad-name", "RW-HELLO-3", "RW-NAME-2")
 async def bad_name(t: Context) -> None:
-    """A HELLO with an empty name earns ERROR(NAME_INVALID), then GOAWAY(NAME_INVALID)."""
+    """The server answers an empty name in HELLO with ERROR(NAME_INVALID), then GOAWAY(NAME_INVALID)."""
     await expect_hello_refusal(t, "RW-HELLO-3", hello(name=b"a"), hello(name=b""), Code.NAME_INVALID)
 
 
@@ -60,9 +60,9 @@ _EARLY: list[tuple[str, str, bytes]] = [
     ("pong", "PONG", frame(FrameType.PONG, bytes(8))),
     ("publish", "PUBLISH", frame(FrameType.PUBLISH, bytes(21), request=1, room=1)),
     ("leave", "LEAVE", frame(FrameType.LEAVE, request=1, room=1)),
-    ("auth", "AUTH that was not asked for", frame(FrameType.AUTH, b16(b"x"), request=1)),
-    ("ignorable-request", "An ignorable unknown frame with a request", frame(IGNORABLE, request=1)),
-    ("critical", "An unknown critical frame", frame(0x7123)),
+    ("auth", "AUTH that it did not ask for", frame(FrameType.AUTH, b16(b"x"), request=1)),
+    ("ignorable-request", "an ignorable unknown frame with a request", frame(IGNORABLE, request=1)),
+    ("critical", "an unknown critical frame", frame(0x7123)),
 ]
 
 
@@ -73,7 +73,12 @@ def _define_early(path: str, what: str, octets: bytes) -> None:
         await expect_hello_fatal(t, "RW-HELLO-5", octets, Code.UNEXPECTED, breaks="RW-HELLO-1")
 
     requirements = ["RW-HELLO-5", *(["RW-AUTH-2"] if path == "auth" else [])]
-    SERVER.add(f"7.1/before-hello-{path}", requirements, f"{what} before HELLO is UNEXPECTED.", run)
+    SERVER.add(
+        f"7.1/before-hello-{path}",
+        requirements,
+        f"The server sends GOAWAY(UNEXPECTED) for {what} before HELLO.",
+        run,
+    )
 
 
 for _row in _EARLY:
@@ -82,7 +87,7 @@ for _row in _EARLY:
 
 @case("7.1/second-hello", "RW-HELLO-6")
 async def second_hello(t: Context) -> None:
-    """A second HELLO is UNEXPECTED."""
+    """The server answers a second HELLO with GOAWAY(UNEXPECTED)."""
     client = await t.open()
     await expect_accepted(t, client, ping())
     client.ask(Hello(t.name(), "ANONYMOUS", b""), breaks="RW-HELLO-1")
@@ -92,7 +97,7 @@ async def second_hello(t: Context) -> None:
 
 @case("7.1/auth-when-open", "RW-AUTH-2")
 async def auth_when_open(t: Context) -> None:
-    """AUTH after WELCOME is UNEXPECTED."""
+    """The server answers AUTH after WELCOME with GOAWAY(UNEXPECTED)."""
     client = await t.open()
     await expect_accepted(t, client, ping())
     client.send_octets(frame(FrameType.AUTH, b16(b"x"), request=1), breaks="RW-AUTH-1")
@@ -102,7 +107,7 @@ async def auth_when_open(t: Context) -> None:
 
 @case("7.1/goaway-before-hello", "RW-CLOSE-3")
 async def goaway_before_hello(t: Context) -> None:
-    """GOAWAY(NONE) in the place of HELLO is answered with GOAWAY(NONE) and the end."""
+    """The server answers GOAWAY(NONE) in place of HELLO with GOAWAY(NONE), and closes the connection."""
     client = await t.greet()
     client.send_octets(goaway())
     await client.expect_goaway(Code.NONE)
@@ -111,7 +116,7 @@ async def goaway_before_hello(t: Context) -> None:
 
 @case("7.1/time-out", "RW-HELLO-4", tags=["waits"])
 async def time_out(t: Context) -> None:
-    """A connection without HELLO is sent GOAWAY(TIMEOUT)."""
+    """The server sends GOAWAY(TIMEOUT) to a client that sends no HELLO."""
     await t.open()
     client = await t.greet()
     await client.expect_goaway(Code.TIMEOUT, "RW-HELLO-4", t.time_out("handshake_ms"))
@@ -120,7 +125,7 @@ async def time_out(t: Context) -> None:
 
 @case("7.1/time-out-half", "RW-HELLO-4", tags=["waits"])
 async def time_out_half(t: Context) -> None:
-    """A connection with half a HELLO is sent GOAWAY(TIMEOUT)."""
+    """The server sends GOAWAY(TIMEOUT) to a client that sends half a HELLO."""
     await t.open()
     client = await t.greet()
     client.send_octets(hello()[:20], breaks="RW-HELLO-1")
@@ -130,19 +135,19 @@ async def time_out_half(t: Context) -> None:
 
 @case("7.2/members-differ", "RW-WELCOME-1")
 async def members_differ(t: Context) -> None:
-    """Each connection has a number of its own, also with the same name, and after another has ended."""
+    """The server gives each connection a number of its own, even with the same name, or after another has ended."""
     name, members = t.name(), set()
     for _ in range(6):
         client = await t.open(name)
         members.add(client.welcome.member)
         if len(members) % 2:
             await client.close()
-    t.require(len(members) == 6 and 0 not in members, "6 different numbers, none of them 0", sorted(members))
+    t.require(len(members) == 6 and 0 not in members, "6 different numbers other than 0", sorted(members))
 
 
 @case("7.2/no-extension-unasked", "RW-WELCOME-2", "RW-EXT-3")
 async def no_extension_unasked(t: Context) -> None:
-    """WELCOME names no extension that HELLO did not, and none that does not exist."""
+    """The server names no extension in WELCOME that HELLO did not name, or that does not exist."""
     client = await t.open()
     t.require(not extensions(client.welcome), "no extension", extensions(client.welcome))
     client = await t.open(extension_names=["org.example.unheard-of", "grease-a", "history"])
@@ -152,7 +157,7 @@ async def no_extension_unasked(t: Context) -> None:
 
 @case("7.2/extension-data", "RW-EXT-3")
 async def extension_data(t: Context) -> None:
-    """Unknown extensions with any data, and names of any form, are ignored."""
+    """The server ignores unknown extensions, whatever their data and their names are."""
     client = await t.greet()
     items = (extension("org.example.x", b"\xff" * 200), extension("", b""), extension("UPPER case!", b"\x00"))
     await client.hello(t.name(), items)
@@ -160,7 +165,7 @@ async def extension_data(t: Context) -> None:
 
 @case("7.2/not-verified", "RW-SASL-4", "RW-MESSAGE-2")
 async def not_verified(t: Context) -> None:
-    """An anonymous client is not VERIFIED, neither in WELCOME nor in its messages."""
+    """The server does not set VERIFIED for an anonymous client, neither in WELCOME nor in MESSAGE."""
     client, joined = await t.member()
     t.require(not client.welcome.flags & Flag.VERIFIED, "VERIFIED clear in WELCOME", hex(client.welcome.flags))
     [[message]] = await t.marker(client, room=joined.room)
@@ -169,14 +174,14 @@ async def not_verified(t: Context) -> None:
 
 @case("7.2/clock", "RW-ID-4")
 async def clock(t: Context) -> None:
-    """The clock of a later WELCOME is not before that of an earlier one."""
+    """The server's clock in WELCOME does not go back from one connection to the next."""
     times = [(await t.open()).welcome.now_ms for _ in range(3)]
-    t.require(times == sorted(times), "times that do not step back", times)
+    t.require(times == sorted(times), "times that do not decrease", times)
 
 
 @case("8.3/pipelined", "RW-FRAME-4", "RW-HELLO-2")
 async def pipelined(t: Context) -> None:
-    """Ignorable frames, HELLO and ignorable frames again in one segment are a handshake."""
+    """The server accepts HELLO between ignorable frames in one segment."""
     client = await t.greet()
     client.send_octets(frame(IGNORABLE, b"1") + encode(Hello(t.name(), "ANONYMOUS", b"", request=7)) + frame(IGNORABLE))
     await client.expect(7, Welcome)
@@ -185,7 +190,7 @@ async def pipelined(t: Context) -> None:
 
 @case("8.3/abandoned", "RW-CLOSE-7")
 async def abandoned(t: Context) -> None:
-    """Handshakes that are broken off at any place leave the server as it was."""
+    """The server is not harmed by handshakes that are broken off at any place."""
     octets = hello(tail=field(FieldType.EXTENSION, b8(b"grease-9")))
     for length in (0, 1, 15, 16, 17, len(octets) - 1, len(octets)):
         client = await t.greet()

@@ -12,7 +12,7 @@ _COUNT = 7
 
 
 async def _room(t: Context) -> tuple[RawClient, Joined]:
-    """A member that has negotiated history, in a room with a few messages."""
+    """A client that has negotiated history, in a room with a few messages."""
     client, joined = await t.member(extension_names=["history"])
     t.needs(client, "history")
     for number in range(_COUNT):
@@ -24,7 +24,7 @@ async def _room(t: Context) -> tuple[RawClient, Joined]:
 async def read(
     t: Context, client: RawClient, room: int, start: int, end: int, limit: int, flags: int = 0
 ) -> tuple[list[Message], HistoryEnd]:
-    """The reply to HISTORY, judged against the formula of section 7.18."""
+    """The reply to HISTORY, held against the formula of section 7.18."""
     reply = await t.patiently(client, History(start, end, limit, flags=flags, room=room))
     if not isinstance(reply, HistoryEnd):
         raise Failed("HISTORY_END", frame_line(reply))
@@ -81,7 +81,12 @@ def _define(path: str, what: str, start: int, end: int, limit: int, flags: int) 
         await read(t, client, joined.room, start, end, limit, flags)
 
     requirements = ["RW-HISTORY-6", "RW-HISTORY-5", "RW-HISTORY-1", "RW-HISTORY-2"]
-    SERVER.add(f"7.18/{path}", requirements, f"HISTORY for {what}.", run)
+    SERVER.add(
+        f"7.18/{path}",
+        requirements,
+        f"The server sends the range that section 7.18 gives for HISTORY of {what}.",
+        run,
+    )
 
 
 for _row in _RANGES:
@@ -90,7 +95,7 @@ for _row in _RANGES:
 
 @case("7.18/same-messages", "RW-MODEL-2", "RW-HISTORY-1")
 async def same_messages(t: Context) -> None:
-    """HISTORY brings the same messages as the stream did."""
+    """The server sends the same messages for HISTORY as it sent in the stream."""
     client, joined = await t.member(extension_names=["history"])
     t.needs(client, "history")
     stream: list[Message] = []
@@ -105,7 +110,7 @@ async def same_messages(t: Context) -> None:
 
 @case("7.18/pages", "RW-HISTORY-5", "RW-HISTORY-2")
 async def pages(t: Context) -> None:
-    """Following MORE page by page brings every message once, forwards and backwards."""
+    """The server sends every message once to a client that follows MORE page by page, forwards and backwards."""
     client, joined = await _room(t)
     at, numbers = 1, []
     for _ in range(2 * _HEAD):
@@ -127,7 +132,7 @@ async def pages(t: Context) -> None:
 
 @case("7.18/end-before-start", "RW-HISTORY-4")
 async def end_before_start(t: Context) -> None:
-    """An end that is not 0 and below start earns RANGE_INVALID; equal to start it does not."""
+    """The server answers an end that is not 0 and below start with RANGE_INVALID; one equal to start is valid."""
     client, joined = await _room(t)
     await read(t, client, joined.room, 4, 4, 0)
     for start, end in ((4, 3), (2, 1), (MAX_SAFE, 5)):
@@ -137,7 +142,7 @@ async def end_before_start(t: Context) -> None:
 
 @case("7.18/range-before-joined", "RW-CHECK-1", "RW-HISTORY-4")
 async def range_before_joined(t: Context) -> None:
-    """HISTORY: RANGE_INVALID comes before NOT_JOINED."""
+    """The server answers HISTORY with RANGE_INVALID rather than NOT_JOINED."""
     client, joined = await _room(t)
     for start, end, code in ((4, 3, Code.RANGE_INVALID), (4, 4, Code.NOT_JOINED)):
         request = client.ask(History(start, end, 0, room=joined.room + 50), breaks="RW-MODEL-8")
@@ -146,7 +151,7 @@ async def range_before_joined(t: Context) -> None:
 
 @case("7.18/empty-room", "RW-HISTORY-6")
 async def empty_room(t: Context) -> None:
-    """HISTORY of a room without messages is empty, and says that nothing is retained."""
+    """The server answers HISTORY of a room without messages with an empty range."""
     client, joined = await t.member(extension_names=["history"])
     t.needs(client, "history")
     _, reply = await read(t, client, joined.room, 1, 0, 10)
@@ -156,7 +161,7 @@ async def empty_room(t: Context) -> None:
 
 @case("7.18/stream-goes-on", "RW-CURSOR-2", "RW-REQUEST-4")
 async def stream_goes_on(t: Context) -> None:
-    """The stream goes on where it was, whatever HISTORY brought meanwhile."""
+    """The server goes on with the stream where it was, whatever it sends for HISTORY."""
     client, joined = await _room(t)
     other, _ = await t.member(joined.name)
     for _ in range(3):
@@ -166,7 +171,7 @@ async def stream_goes_on(t: Context) -> None:
 
 @case("7.18/caps", "RW-HISTORY-5", "RW-HISTORY-2", "RW-HISTORY-1", tags=["process"])
 async def history_caps(t: Context) -> None:
-    """However little a server sends at once, reading on from `end`, or back from `start`, gives each message once."""
+    """The server lets a client that reads on from `end`, or back from `start`, see each message once."""
     await t.with_limits(history_messages=3, history_octets=1000)
     client, joined = await t.member(extension_names=["history"])
     t.needs(client, "history")

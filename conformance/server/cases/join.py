@@ -13,18 +13,18 @@ from protocol.registry import Code, Flag
 
 @case("7.9/fresh", "RW-MODEL-3", "RW-CURSOR-1", "RW-PRESENCE-5")
 async def fresh(t: Context) -> None:
-    """A room that did not exist: head 0, start 1, oldest 1, one member, an epoch, no GAP."""
+    """The server answers the first JOIN of a room with head 0, start 1, oldest 1, one member, an epoch and no GAP."""
     client, joined = await t.member()
     found = (joined.head, joined.start, joined.oldest, joined.members)
     t.require(found == (0, 1, 1, 1), "head 0, start 1, oldest 1, members 1", found, "RW-CURSOR-1")
     t.require(not joined.flags & Flag.GAP, "GAP clear", hex(joined.flags), "RW-CURSOR-1")
-    t.require(joined.epoch != 0, "an epoch other than 0", 0, "RW-MODEL-3")
+    t.require(joined.epoch != 0, "an epoch that is not 0", 0, "RW-MODEL-3")
     await client.fence()
 
 
 @case("7.9/already-joined", "RW-JOIN-1", "RW-ERROR-4")
 async def already_joined(t: Context) -> None:
-    """A second JOIN of a room earns ALREADY_JOINED with its ref; the membership goes on."""
+    """The server answers a second JOIN of a room with ALREADY_JOINED and its ref; the membership goes on."""
     client, joined = await t.member()
     request = client.ask(Join(joined.name, 0, 0))
     await client.expect_error(request, Code.ALREADY_JOINED, room=joined.room)
@@ -33,7 +33,7 @@ async def already_joined(t: Context) -> None:
 
 @case("7.9/already-joined-spelling", "RW-JOIN-1", "RW-NAME-4")
 async def already_joined_spelling(t: Context) -> None:
-    """A room that the connection is in is recognised by another spelling of its name."""
+    """The server knows a room that the connection is in by another spelling of its name."""
     client, joined = await t.member(f"Lobby {t.room()}")
     request = client.ask(Join(joined.name.swapcase(), 0, 0))
     await client.expect_error(request, Code.ALREADY_JOINED, room=joined.room)
@@ -41,7 +41,7 @@ async def already_joined_spelling(t: Context) -> None:
 
 @case("7.9/too-many-rooms", "RW-JOIN-2", tags=["process"])
 async def too_many_rooms(t: Context) -> None:
-    """A JOIN beyond max_rooms earns TOO_MANY_ROOMS; after a LEAVE there is room again."""
+    """The server answers a JOIN beyond max_rooms with TOO_MANY_ROOMS, and accepts one after a LEAVE."""
     await t.with_limits(max_rooms=4)
     client = await t.open()
     wanted = client.welcome.max_rooms
@@ -70,7 +70,7 @@ async def _join_and_one_more(t: Context, client: RawClient, wanted: int) -> None
 
 @case("7.9/several-rooms", "RW-MODEL-7", "RW-MODEL-2")
 async def several_rooms(t: Context) -> None:
-    """One connection in two rooms: different refs, and each message in its own room."""
+    """The server gives the two rooms of a connection different refs, and sends each message in its own room."""
     client = await t.open()
     t.needs(client, rooms=2)
     one, two = await t.join(client, t.room()), await t.join(client, t.room())
@@ -84,7 +84,7 @@ async def several_rooms(t: Context) -> None:
 
 @case("7.10/same-for-all", "RW-MODEL-7", "RW-MODEL-6")
 async def same_for_all(t: Context) -> None:
-    """Two members of a room have the same ref, epoch and name of it, and are counted."""
+    """The server gives all members of a room the same ref, epoch and name, and counts them."""
     _, one = await t.member()
     _, two = await t.member(one.name)
     for what in ("room", "epoch", "name"):
@@ -95,7 +95,7 @@ async def same_for_all(t: Context) -> None:
 
 @case("7.10/ref-kept", "RW-MODEL-7")
 async def ref_kept(t: Context) -> None:
-    """A member that leaves and comes back, while another stays, finds the same ref."""
+    """The server gives a member that comes back the same ref, while another member stays."""
     _, stays = await t.member()
     goes, _ = await t.member(stays.name)
     await goes.close()
@@ -105,7 +105,7 @@ async def ref_kept(t: Context) -> None:
 
 @case("7.10/ref-not-reused", "RW-MODEL-7")
 async def ref_not_reused(t: Context) -> None:
-    """The ref of a room that everybody has left is not given to another room."""
+    """The server does not give the ref of a room that all members have left to another room."""
     refs = {}
     for _ in range(4):
         client, joined = await t.member()
@@ -171,7 +171,12 @@ def _define_cursor(path: str, what: str, own: bool | None, since: int) -> None:
             "RW-CURSOR-2",
         )
 
-    SERVER.add(f"9.1/{path}", ["RW-CURSOR-1", "RW-CURSOR-2"], f"Joining with {what}.", run)
+    SERVER.add(
+        f"9.1/{path}",
+        ["RW-CURSOR-1", "RW-CURSOR-2"],
+        f"The server begins the stream where section 9.1 says for JOIN with {what}.",
+        run,
+    )
 
 
 for _cursor in _CURSORS:
@@ -180,7 +185,7 @@ for _cursor in _CURSORS:
 
 @case("9.1/retained", "RW-PROMISE-9", "RW-MODEL-9")
 async def retained(t: Context) -> None:
-    """What oldest says is there can be had; head stays when all are trimmed."""
+    """The server sends the messages that it retains, as oldest tells, to a client that joins with a cursor of 0."""
     t.unless_declared("no-retention")
     _, first, _ = await _history(t)
     _, joined = await t.member(first.name, epoch=first.epoch, since=0)
@@ -191,7 +196,7 @@ async def retained(t: Context) -> None:
 
 @case("9.1/race", "RW-CURSOR-3", "RW-CURSOR-2")
 async def race(t: Context) -> None:
-    """Publishes that race a JOIN are sent exactly once: those up to head by replay, the others live."""
+    """The server sends publishes that race a JOIN exactly once: those up to head by replay, the others live."""
     publisher, first = await t.member()
     stop = False
 
@@ -216,7 +221,7 @@ async def race(t: Context) -> None:
 
 @case("9.1/join-behind-publish", "RW-CURSOR-5", "RW-CURSOR-3")
 async def join_behind_publish(t: Context) -> None:
-    """LEAVE, JOIN and PUBLISH to the old ref in one segment: no frame of the stream before JOINED."""
+    """The server sends nothing of a stream before JOINED after LEAVE, JOIN and PUBLISH in one segment."""
     client, joined = await t.member()
     t.needs(client, window=3)
     other, _ = await t.member(joined.name)
@@ -239,7 +244,7 @@ async def join_behind_publish(t: Context) -> None:
 
 @case("9.1/rejoin", "RW-MODEL-9", "RW-MODEL-6")
 async def rejoin(t: Context) -> None:
-    """After LEAVE and JOIN, while another member stays, epoch and head are the same."""
+    """The server keeps epoch and head of a room over LEAVE and JOIN, while another member stays."""
     stays, first, _ = await _history(t)
     client, one = await t.member(first.name)
     await client.expect(client.ask(Leave(room=one.room)), Ok)

@@ -18,7 +18,7 @@ from conformance.wire.text import code_name
 from protocol.frames import Ack, Error, Evicted, Message, Presence, Publish
 from protocol.registry import CONTENT_RESERVE, Code, Flag, FrameType, PresenceKind
 
-_FLOOD = 12 * 2**20  # octets that no transport holds for one that does not read
+_FLOOD = 12 * 2**20  # octets, more than any transport holds for a client that does not read
 _BUFFER = 32 * 1024  # octets
 _PATIENT = {"stall_ms": 600_000, "heartbeat_ms": 60_000}
 _PONG = frame(FrameType.PONG, b"I live..")
@@ -27,7 +27,7 @@ _PONG = frame(FrameType.PONG, b"I live..")
 async def _flood(t: Context, publisher: RawClient, room: int, *readers: RawClient, most: int = 16) -> int:
     """Publishes more than a transport holds, all of which the readers get meanwhile; the last seq.
 
-    The readers are never behind by more than `most` messages, so none is lost to one who reads.
+    The readers are never behind by more than `most` messages, so that a member who reads loses none.
     """
     payload = bytes(min(48 * 1024, publisher.welcome.max_body - CONTENT_RESERVE))
     batch = min(publisher.welcome.window, most)
@@ -45,13 +45,13 @@ async def _flood(t: Context, publisher: RawClient, room: int, *readers: RawClien
             last = sent.id
         for reader in (publisher, *readers):
             await reader.until(room, last, "RW-LAG-1")
-        for client in t.peers:  # a server that sends has no need to say PING, and who reads only would be silent
+        for client in t.peers:  # a server that sends much need not PING: a client that only reads would be silent
             client.write(_PONG)
     return head
 
 
 async def _trims_without_laggards(t: Context, publisher: RawClient, count: int) -> None:
-    """Raises Informative unless so many messages are trimmed in a room all of whose members read."""
+    """Raises Informative unless the server trims so many messages in a room all of whose members read."""
     joined = await t.join(publisher, t.room())
     for _ in range(count):
         await t.publish(publisher, joined.room)
@@ -64,7 +64,7 @@ def _numbers(client: RawClient) -> list[int]:
 
 
 async def _reads_on(client: RawClient, done: Callable[[], bool], expected: str, requirement: str) -> None:
-    """Waits as long as something comes: there is much that was not read."""
+    """Waits as long as octets come: there is much to read."""
     while not done() and not client.ended:
         before = client.octets
 
@@ -76,7 +76,7 @@ async def _reads_on(client: RawClient, done: Callable[[], bool], expected: str, 
 
 @case("9.4/lagged", "RW-LAG-3", "RW-LAG-7", "RW-LAG-1", "RW-PRESENCE-3", tags=["process"])
 async def lagged(t: Context) -> None:
-    """A member behind what is retained is evicted with LAGGED, and joins again with GAP; others notice nothing."""
+    """The server evicts a member behind what is retained with LAGGED, and lets it join again with GAP."""
     await t.own_server(retention_messages=8, **_PATIENT)
     publisher, joined = await t.member()
     reader, _ = await t.member(joined.name)
@@ -89,7 +89,7 @@ async def lagged(t: Context) -> None:
     except Informative:
         await _trims_without_laggards(t, publisher, head)
         _, there = await t.member(joined.name)
-        oldest, expected = there.oldest, "messages trimmed as where nobody is behind"
+        oldest, expected = there.oldest, "messages trimmed as in a room where all members read"
         t.require(oldest >= head - 20, expected, f"messages retained from {oldest} on", "RW-LAG-7")
     slow.pause(False)
     await _reads_on(
@@ -113,7 +113,7 @@ async def lagged(t: Context) -> None:
 
 @case("9.4/slow", "RW-LAG-2", "RW-LAG-1", "RW-PRESENCE-3", tags=["process"])
 async def slow(t: Context) -> None:
-    """A connection that takes nothing for the stall time is ended, with SLOW if with a word; others notice nothing."""
+    """The server ends a connection that takes nothing for the stall time; a GOAWAY there is SLOW."""
     await t.own_server(stall_ms=3_000, heartbeat_ms=60_000)
     publisher, joined = await t.member()
     reader, _ = await t.member(joined.name)
@@ -125,26 +125,28 @@ async def slow(t: Context) -> None:
     member = slow.welcome.member
     while not reader.find(Presence, lambda p: p.member == member and p.kind in (PresenceKind.LEFT, PresenceKind.LOST)):
         reader.raise_breach()
-        slow.write(_PONG)  # it is alive, and sends: only its reading is amiss
+        slow.write(_PONG)  # it sends, so it is alive: it only does not read
         await asyncio.sleep(0.1)
         if time.monotonic() > deadline:
             slow.pause(False)
             await _reads_on(slow, lambda: head in _numbers(slow), "each message, or the end", "RW-LAG-2")
             if not slow.ended and "stall_ms" in t.options.limits:
-                raise Failed("the end of a connection that takes nothing", "all messages in the end", "RW-LAG-2")
+                raise Failed("the end of a connection that takes nothing", "all messages after a while", "RW-LAG-2")
             if not slow.ended:
                 raise Informative("the transport held all that the member did not read")
             raise Failed("PRESENCE(lost) of the member that did not read", "none", "RW-LAG-2")
     slow.pause(False)
     await _reads_on(slow, lambda: False, "the connection ended", "RW-LAG-2")
     goaway = slow.invariants.goaway
-    t.require(goaway is None or goaway.code == Code.SLOW, "SLOW, or no word", goaway and code_name(goaway.code))
+    t.require(
+        goaway is None or goaway.code == Code.SLOW, "GOAWAY(SLOW), or no GOAWAY", goaway and code_name(goaway.code)
+    )
     await t.marker(publisher, reader, room=joined.room)
 
 
 @case("9.3/roster-repair", "RW-ROSTER-3", "RW-ROSTER-4", "RW-LAG-1", tags=["process"])
 async def roster_repair(t: Context) -> None:
-    """Who came and went while a member did not read, it knows when it has read on."""
+    """The server tells a member that reads on who came and went while it did not read."""
     await t.own_server(**_PATIENT)
     publisher, joined = await t.member()
     slow, there = await t.member(joined.name, flags=Flag.ROSTER, receive_buffer=_BUFFER)

@@ -9,7 +9,7 @@ from protocol.registry import Code
 
 @case("7.13/ok", "RW-REQUEST-2", "RW-LEAVE-1")
 async def ok(t: Context) -> None:
-    """LEAVE is answered with OK; a second one earns NOT_JOINED."""
+    """The server answers LEAVE with OK, and a second one with NOT_JOINED."""
     client, joined = await t.member()
     await client.expect(client.ask(Leave(room=joined.room)), Ok, "RW-REQUEST-2")
     request = client.ask(Leave(room=joined.room), breaks="RW-MODEL-8")
@@ -18,7 +18,7 @@ async def ok(t: Context) -> None:
 
 @case("7.13/not-joined", "RW-LEAVE-1")
 async def not_joined(t: Context) -> None:
-    """LEAVE and PUBLISH with the ref of a room that others are in earn NOT_JOINED."""
+    """The server sends NOT_JOINED for LEAVE and PUBLISH with the ref of a room of others."""
     _, joined = await t.member()
     stranger = await t.open()
     for frame in (Leave(room=joined.room), Publish(t.id(stranger), 0, b"x", room=joined.room)):
@@ -32,7 +32,7 @@ async def not_joined(t: Context) -> None:
 
 @case("7.13/not-joined-history", "RW-LEAVE-1")
 async def not_joined_history(t: Context) -> None:
-    """HISTORY with the ref of a room that others are in earns NOT_JOINED."""
+    """The server sends NOT_JOINED for HISTORY with the ref of a room of others."""
     _, joined = await t.member()
     stranger = await t.open(extension_names=["history"])
     t.needs(stranger, "history")
@@ -42,7 +42,7 @@ async def not_joined_history(t: Context) -> None:
 
 @case("7.13/silence", "RW-LEAVE-2")
 async def silence(t: Context) -> None:
-    """After the OK nothing of the room's stream comes any more, no MESSAGE and no PRESENCE."""
+    """The server sends nothing of the room's stream after the OK, no MESSAGE and no PRESENCE."""
     stays, joined = await t.member()
     goes, _ = await t.member(joined.name)
     await goes.expect(goes.ask(Leave(room=joined.room)), Ok)
@@ -58,7 +58,7 @@ async def silence(t: Context) -> None:
 
 @case("7.13/one-of-two", "RW-LEAVE-2", "RW-MODEL-2")
 async def one_of_two(t: Context) -> None:
-    """LEAVE of one room leaves the other membership as it is."""
+    """The server leaves the other membership as it is after LEAVE of one room."""
     client = await t.open()
     t.needs(client, rooms=2)
     one, two = await t.join(client, t.room()), await t.join(client, t.room())
@@ -69,7 +69,7 @@ async def one_of_two(t: Context) -> None:
 
 @case("7.13/last-publish", "RW-PROMISE-8", "RW-LEAVE-2")
 async def last_publish(t: Context) -> None:
-    """PUBLISH and LEAVE in one segment: the message is accepted, and the others get it."""
+    """The server accepts a PUBLISH with a LEAVE in the same segment, and the others get the message."""
     stays, joined = await t.member()
     goes, _ = await t.member(joined.name)
     t.needs(goes, window=2)

@@ -1,4 +1,4 @@
-"""Section 15: servers of their own that are offered small limits; one that does not heed them is not judged."""
+"""Section 15: limits. Each case offers a server of its own small limits; one that does not heed them is not judged."""
 
 from conformance.harness.verdicts import Failed, Informative
 from conformance.server.cases.repeats import first_publish
@@ -29,7 +29,7 @@ from protocol.registry import CONTENT_RESERVE, Code, Flag, FrameType
 
 @case("15/join-rate", "RW-LIMIT-1", "RW-ERROR-1", "RW-CHECK-2", tags=["process"])
 async def join_rate(t: Context) -> None:
-    """Where joins are limited, RATE_LIMITED says after which time, and then the same JOIN is accepted."""
+    """The server tells with RATE_LIMITED after which time it accepts the same JOIN, where it limits joins."""
     await t.with_limits(join_rate=2, join_burst=3)
     client = await t.open()
     rooms = min(client.welcome.max_rooms, 30)
@@ -47,7 +47,7 @@ async def join_rate(t: Context) -> None:
 
 @case("15/history-rate", "RW-LIMIT-1", "RW-ERROR-1", "RW-REQUEST-2", tags=["process"])
 async def history_rate(t: Context) -> None:
-    """Where HISTORY is limited, RATE_LIMITED says after which time, the stream goes on, and then it is answered."""
+    """The server tells with RATE_LIMITED after which time it answers HISTORY, where it limits that."""
     await t.with_limits(history_rate=2, history_burst=3)
     client, joined = await t.member(extension_names=["history"])
     t.needs(client, "history")
@@ -66,7 +66,7 @@ async def history_rate(t: Context) -> None:
 
 @case("15/rates-outlive-connections", "RW-LIMIT-3", tags=["process"])
 async def rates_outlive_connections(t: Context) -> None:
-    """Where joins are limited, connecting again from the same address does not renew what there is of them."""
+    """The server does not renew the rate of joins for a new connection from the same address."""
     await t.with_limits(local_limits=1, address_connections=2, join_rate=1, join_burst=12)
     clients = [await t.open(), await t.open()]
     beyond = await t.greet()
@@ -79,7 +79,7 @@ async def rates_outlive_connections(t: Context) -> None:
         await client.expect_goaway(Code.NONE)
         await client.expect_closed("RW-CLOSE-3")
     again = await _joins(t, await t.open())
-    t.require(again <= first // 2, f"next to none of {first} joins again", again, "RW-LIMIT-3")
+    t.require(again <= first // 2, f"at most half of the {first} joins of before", again, "RW-LIMIT-3")
 
 
 async def _joins(t: Context, client: RawClient) -> int:
@@ -94,7 +94,7 @@ async def _joins(t: Context, client: RawClient) -> int:
 
 @case("15/rate-and-order", "RW-ORDER-1", "RW-LIMIT-1", "RW-PROMISE-8", tags=["process"])
 async def rate_and_order(t: Context) -> None:
-    """Behind a RATE_LIMITED all that is ORDERED earns PRECEDED: what is accepted is what came before."""
+    """The server answers all that is ORDERED after a RATE_LIMITED with PRECEDED."""
     await t.with_limits(publish_rate=1, publish_burst=3)
     client, joined = await t.member()
     count = min(client.welcome.window, 16)
@@ -116,7 +116,7 @@ async def rate_and_order(t: Context) -> None:
 
 @case("15/ids-are-kept", "RW-DEDUPE-6", "RW-DEDUPE-3", tags=["process"])
 async def ids_are_kept(t: Context) -> None:
-    """A server that cannot remember more ids refuses new publishes, and forgets none."""
+    """The server refuses new publishes when it cannot remember more ids, and forgets none."""
     await t.with_limits(ids_per_room=5)
     client, joined = await t.member()
     t.needs(client, dedupe=True)
@@ -136,7 +136,7 @@ async def ids_are_kept(t: Context) -> None:
 
 @case("15/server-full", "RW-CONN-3", "RW-ERROR-1", "RW-LIMIT-1", tags=["process"])
 async def server_full(t: Context) -> None:
-    """Connections beyond a limit are refused with SERVER_FULL and a time; when one has gone there is room again."""
+    """The server refuses connections beyond its limit with SERVER_FULL and a retry_ms, until one has ended."""
     await t.with_limits(address_connections=4, max_connections=4)
     clients: list[RawClient] = []
     most = t.options.limits.get("address_connections", 4) + 4
@@ -152,8 +152,8 @@ async def server_full(t: Context) -> None:
         await client.expect_closed("RW-CONN-3")
         break
     else:
-        raise Informative(f"not tried: {len(clients)} connections were welcome")
-    t.require(bool(clients), "at least one connection welcome", 0)
+        raise Informative(f"not tried: the server let in {len(clients)} connections")
+    t.require(bool(clients), "WELCOME for at least one connection", 0)
     for client in clients:
         await client.fence("RW-CLOSE-7")
     await clients.pop().close()
@@ -163,11 +163,11 @@ async def server_full(t: Context) -> None:
             return
         await again.close()
         await t.wait_ms(100)
-    raise Failed("a connection welcome again after another has ended", "none within 5 s", "RW-CLOSE-6")
+    raise Failed("WELCOME for a connection after another has ended", "none within 5 s", "RW-CLOSE-6")
 
 
 async def _answer(t: Context, client: RawClient) -> Welcome | Error | Goaway | None:
-    """What a connection hears to HELLO; None if that is the end."""
+    """What the server answers to HELLO; None if it closes the connection."""
     request = client.ask(Hello(t.name(), "ANONYMOUS", b""))
 
     def find() -> Welcome | Error | Goaway | str | None:
@@ -181,7 +181,7 @@ async def _answer(t: Context, client: RawClient) -> Welcome | Error | Goaway | N
 
 @case("15/small-bodies", "RW-PUBLISH-1", "RW-FRAME-2", "RW-PUBLISH-4", tags=["process"])
 async def small_bodies(t: Context) -> None:
-    """With the smallest max_body what fits is delivered, and what is longer is refused, each in its way."""
+    """The server delivers what fits into the smallest max_body, and refuses what is longer with its code."""
     await t.with_limits(max_body=4096)
     client, joined = await t.member()
     limit = client.welcome.max_body
@@ -200,7 +200,7 @@ async def small_bodies(t: Context) -> None:
 
 @case("15/small-bodies-roster", "RW-ROSTER-2", "RW-ROSTER-1", "RW-FRAME-2", tags=["process"])
 async def small_bodies_roster(t: Context) -> None:
-    """A roster that is longer than the smallest max_body comes in several frames, all members once."""
+    """The server sends a roster that is longer than the smallest max_body in several frames, each member once."""
     await t.with_limits(max_body=4096)
     room = t.room()
     clients = [await t.open(f"{t.name()}-{'n' * 40}") for _ in range(60)]
@@ -220,7 +220,7 @@ async def small_bodies_roster(t: Context) -> None:
 
 @case("15/window-of-one", "RW-REQUEST-6", "RW-REQUEST-3", tags=["process"])
 async def window_of_one(t: Context) -> None:
-    """With a window of 1 requests go one by one; more of them are no error, and are answered in their order."""
+    """The server answers more requests than a window of 1 in their order, without an error."""
     await t.with_limits(window=1)
     client, joined = await t.member()
     for _ in range(3):
@@ -236,7 +236,7 @@ async def window_of_one(t: Context) -> None:
 
 @case("15/publish-rate", "RW-LIMIT-1", "RW-ERROR-1", tags=["process"])
 async def publish_rate(t: Context) -> None:
-    """Where publishes are limited, RATE_LIMITED says after which time, and then one is accepted."""
+    """The server tells with RATE_LIMITED after which time it accepts a publish, where it limits them."""
     await t.with_limits(publish_rate=2, publish_burst=5)
     client, joined = await t.member()
     for _ in range(400):
@@ -247,12 +247,12 @@ async def publish_rate(t: Context) -> None:
             await t.wait_ms(reply.retry_ms)
             await t.publish(client, joined.room)
             return
-    raise Informative("400 publishes were not limited")
+    raise Informative("not tried: 400 publishes were not limited")
 
 
 @case("15/repeat-not-charged", "RW-LIMIT-2", "RW-DEDUPE-4", tags=["process"])
 async def repeat_not_charged(t: Context) -> None:
-    """Repeats of a known id are not limited, also while new publishes are."""
+    """The server does not charge repeats of a known id to the rate of publishes."""
     await t.with_limits(publish_rate=1, publish_burst=5)
     client, joined, frame, first = await first_publish(t)
     for _ in range(300):

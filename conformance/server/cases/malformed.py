@@ -105,14 +105,14 @@ _OPEN: list[tuple[str, str, MakeOctets, MakeOctets, str]] = [
     ),
     (
         "field-header-cut",
-        "An extension field that ends inside its length",
+        "an extension field that ends inside its length",
         lambda p: ping(tail=u16(IGNORABLE) + u16(0)),
         lambda p: ping(tail=u16(IGNORABLE) + b"\0"),
         "",
     ),
     (
         "field-value-beyond",
-        "An extension field whose value is longer than the body",
+        "an extension field whose value is longer than the body",
         lambda p: publish(p, tail=u16(IGNORABLE) + b16(b"ab")),
         lambda p: publish(p, tail=u16(IGNORABLE) + u16(3) + b"ab"),
         "",
@@ -138,7 +138,9 @@ def _define_open(path: str, what: str, twin: MakeOctets, broken: MakeOctets, ext
     async def run(t: Context) -> None:
         await expect_fatal(t, _REQUIREMENT, twin, broken, Code.MALFORMED, extension)
 
-    SERVER.add(f"5.2/malformed-{path}", [_REQUIREMENT, "RW-CHECK-2"], f"{what} is MALFORMED, and fatal.", run)
+    SERVER.add(
+        f"5.2/malformed-{path}", [_REQUIREMENT, "RW-CHECK-2"], f"The server sends GOAWAY(MALFORMED) for {what}.", run
+    )
 
 
 for _row in _OPEN:
@@ -176,7 +178,9 @@ def _define_hello(path: str, what: str, broken: bytes) -> None:
     async def run(t: Context) -> None:
         await expect_hello_fatal(t, _REQUIREMENT, broken, Code.MALFORMED)
 
-    SERVER.add(f"5.2/malformed-{path}", [_REQUIREMENT, "RW-CHECK-2"], f"{what} is MALFORMED, and fatal.", run)
+    SERVER.add(
+        f"5.2/malformed-{path}", [_REQUIREMENT, "RW-CHECK-2"], f"The server sends GOAWAY(MALFORMED) for {what}.", run
+    )
 
 
 for _early in _HELLO:

@@ -7,7 +7,7 @@ from protocol.frames import Message
 
 @case("3/seq-from-one", "RW-MODEL-1", "RW-PROMISE-1")
 async def seq_from_one(t: Context) -> None:
-    """The messages of a room have the numbers 1, 2, 3, and head follows them."""
+    """The server numbers the messages of a room 1, 2, 3 and so on, and head follows them."""
     client, joined = await t.member()
     for number in range(1, 6):
         ack = await t.publish(client, joined.room)
@@ -18,7 +18,7 @@ async def seq_from_one(t: Context) -> None:
 
 @case("3/rooms-apart", "RW-MODEL-1", "RW-MODEL-3")
 async def rooms_apart(t: Context) -> None:
-    """Each room counts for itself, and has an epoch of its own."""
+    """The server counts the messages of each room apart, and gives each room an epoch of its own."""
     rooms = [await t.member() for _ in range(3)]
     for _ in range(2):
         for client, joined in rooms:
@@ -31,9 +31,9 @@ async def rooms_apart(t: Context) -> None:
 
 @case("3/epoch-of-empty-room", "RW-MODEL-3", "RW-MODEL-6")
 async def epoch_of_empty_room(t: Context) -> None:
-    """A room without messages has an epoch, which is that of its first message."""
+    """The server gives a room without messages an epoch, and keeps it for the first message."""
     client, joined = await t.member()
-    t.require(joined.epoch != 0, "an epoch other than 0", joined.epoch)
+    t.require(joined.epoch != 0, "an epoch that is not 0", joined.epoch)
     await t.publish(client, joined.room)
     _, there = await t.member(joined.name)
     t.require(there.epoch == joined.epoch, f"epoch {joined.epoch}", there.epoch, "RW-MODEL-6")
@@ -41,7 +41,7 @@ async def epoch_of_empty_room(t: Context) -> None:
 
 @case("3/one-order", "RW-MODEL-2", "RW-LAG-1")
 async def one_order(t: Context) -> None:
-    """A member that does not read for a while gets the same messages, and holds nobody up."""
+    """The server sends a member that stops reading for a while the same messages; the others do not wait."""
     publisher, joined = await t.member()
     reader, _ = await t.member(joined.name)
     slow, _ = await t.member(joined.name)

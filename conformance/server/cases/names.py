@@ -1,4 +1,4 @@
-"""Section 12: names of rooms and people. The vectors are those of names.jsonl."""
+"""Section 12: names of rooms and people, those of names.jsonl among them."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ from protocol.registry import Code
 
 @case("12/nfc", "RW-NAME-1")
 async def nfc(t: Context) -> None:
-    """A name that is not in NFC is not refused, is sent in NFC, and means the same room."""
+    """The server accepts a name that is not in NFC, sends it in NFC, and takes it for the same room."""
     t.unless_declared("ascii-names")
     one, _joined = await t.member()
     stem = t.room()
@@ -21,13 +21,13 @@ async def nfc(t: Context) -> None:
         client = await t.open()
         there = await t.join(client, name)
         t.require(there.name == f"\u00e9 {stem}", f"the name {quoted(chr(0xE9) + ' ' + stem)}", quoted(there.name))
-    t.require(there.members == 2, "both in one room", there.members)
+    t.require(there.members == 2, "2 members in one room", there.members)
     await one.fence()
 
 
 @case("12/nfc-of-people", "RW-NAME-1")
 async def nfc_of_people(t: Context) -> None:
-    """The name in WELCOME is in NFC."""
+    """The server sends the name in WELCOME in NFC."""
     t.unless_declared("ascii-names")
     client = await t.greet()
     answer = await client.hello("Zoe\u0308")
@@ -36,7 +36,7 @@ async def nfc_of_people(t: Context) -> None:
 
 @case("12/shortest-and-longest", "RW-NAME-2")
 async def shortest_and_longest(t: Context) -> None:
-    """64 octets are a name, 65 are none, 0 are none."""
+    """The server accepts a name of 64 octets, and refuses one of 65 octets and an empty one."""
     client = await t.open()
     stem = t.room()
     longest = stem + "x" * (64 - len(stem))
@@ -47,7 +47,7 @@ async def shortest_and_longest(t: Context) -> None:
 
 @case("12/length-after-nfc", "RW-NAME-2", "RW-NAME-1")
 async def length_after_nfc(t: Context) -> None:
-    """Length is that of the NFC: 96 octets that become 64 are a name; 44 that become more than 64 are none."""
+    """The server counts the octets of a name after NFC: 93 that become 62 are a name, 33 that become 66 are not."""
     t.unless_declared("ascii-names")
     await t.member()
     client = await t.greet()
@@ -64,7 +64,7 @@ async def length_after_nfc(t: Context) -> None:
 
 @case("12/inner-space", "RW-NAME-3")
 async def inner_space(t: Context) -> None:
-    """Single spaces inside a name are fine."""
+    """The server accepts single spaces inside a name."""
     client = await t.open()
     reply = await t.patiently(client, Join(f"a b c {t.room()}", 0, 0))
     t.require(isinstance(reply, Joined), "JOINED", reply)
@@ -72,16 +72,16 @@ async def inner_space(t: Context) -> None:
 
 @case("12/empty-key", "RW-NAME-4")
 async def empty_key(t: Context) -> None:
-    """A name of nothing but ignorable characters (U+115F) has an empty key, and is refused."""
+    """The server refuses a name whose key is empty, for all of its characters are ignorable (U+115F)."""
     client = await t.open()
     await t.join(client, t.room())
     await client.expect_error(client.ask(Join("\u115f\u115f", 0, 0)), Code.NAME_INVALID, "RW-NAME-4", 0)
 
 
 async def _valid(t: Context, vector: dict[str, Any]) -> None:
-    """A valid name is granted in NFC, and means one room with all names of its key and with no other."""
+    """The server grants a valid name in NFC, and takes it for one room with all names of its key and no other."""
     name, normalised = vector["name"], vector["normalised"]
-    if len(normalised.encode()) < 64:  # a server with accounts needs an octet for `~`
+    if len(normalised.encode()) < 64:  # a server with accounts needs an octet for the `~`
         answer = await (await t.greet()).hello(name)
         granted = answer.name == normalised or answer.name == f"~{normalised}"
         t.require(granted, f"the name {quoted(normalised)}", quoted(answer.name), "RW-NAME-1")
@@ -100,7 +100,7 @@ async def _valid(t: Context, vector: dict[str, Any]) -> None:
 
 
 async def _invalid(t: Context, vector: dict[str, Any]) -> None:
-    """A name that is not valid is refused, of a room and of a person."""
+    """The server refuses a name that is not valid, of a room and of a person."""
     client, name = await t.open(), vector["name"]
     await t.join(client, t.room())
     await client.expect_error(client.ask(Join(name, 0, 0)), Code.NAME_INVALID, "RW-NAME-3", 0)
@@ -115,9 +115,9 @@ def _define(vector: dict[str, Any]) -> None:
             t.unless_declared("ascii-names")
         await (_valid if valid else _invalid)(t, vector)
 
-    what = "is a name, equal to all that have its key and to no other" if valid else "is no name, of a room or a person"
+    what = "takes {} for one room with all names of its key" if valid else "refuses {} as a name of a room or a person"
     requirements = ["RW-NAME-4", "RW-NAME-3", "RW-NAME-1"] if valid else ["RW-NAME-3", "RW-NAME-2"]
-    summary = f"{quoted(vector['name'])} {what}. Vector {vector['id']} of names.jsonl."
+    summary = f"The server {what.format(quoted(vector['name']))}: vector {vector['id']} of names.jsonl."
     SERVER.add(f"12/name-{vector['id']}", requirements, summary, run)
 
 
@@ -127,7 +127,7 @@ for _line in (VECTORS / "names.jsonl").read_text(encoding="utf-8").splitlines():
 
 @case("12/spelling-kept", "RW-JOIN-4", "RW-NAME-4", "RW-MODEL-7")
 async def spelling_kept(t: Context) -> None:
-    """While a room has members, JOINED calls it by one spelling, whoever joins how."""
+    """The server keeps one spelling of a room's name while the room has members, however others spell it."""
     stem = t.room()
     _, first = await t.member(f"MiXed {stem}")
     _, second = await t.member(f"mixeD {stem}")

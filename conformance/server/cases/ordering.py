@@ -22,21 +22,21 @@ def _ordered(t: Context, client: RawClient, room: int, payload: bytes = b"x") ->
 
 @case("10.3/preceded", "RW-ORDER-1", "RW-PROMISE-4")
 async def preceded(t: Context) -> None:
-    """ORDERED after a refusal earns PRECEDED, again and again, until one without ORDERED is accepted."""
+    """The server answers ORDERED after a refusal with PRECEDED, until it accepts a publish without ORDERED."""
     client, joined = await _refused(t)
     for _ in range(3):
         await client.expect_error(
             client.ask(_ordered(t, client, joined.room)), Code.PRECEDED, "RW-ORDER-1", joined.room
         )
     ack = await t.publish(client, joined.room)
-    t.require(ack.seq == 1, "seq 1: nothing was appended before", ack.seq, "RW-PROMISE-4")
+    t.require(ack.seq == 1, "seq 1: the refused publishes appended nothing", ack.seq, "RW-PROMISE-4")
     reply = await t.patiently(client, _ordered(t, client, joined.room))
     t.require(isinstance(reply, Ack), "ACK for ORDERED after an accepted one", reply, "RW-ORDER-1")
 
 
 @case("10.3/preceded-in-one-segment", "RW-ORDER-1", "RW-REQUEST-3")
 async def preceded_in_one_segment(t: Context) -> None:
-    """The refusal counts for what was already on its way."""
+    """The server answers ORDERED publishes that were already on their way with PRECEDED, too."""
     client, joined = await t.member()
     t.needs(client, window=4)
     await t.publish(client, joined.room)
@@ -54,7 +54,7 @@ async def preceded_in_one_segment(t: Context) -> None:
 
 @case("10.3/first", "RW-ORDER-1")
 async def first(t: Context) -> None:
-    """ORDERED in the first publish of a membership is accepted."""
+    """The server accepts ORDERED in the first publish of a membership."""
     client, joined = await t.member()
     reply = await t.patiently(client, _ordered(t, client, joined.room))
     t.require(isinstance(reply, Ack), "ACK", reply)
@@ -62,7 +62,7 @@ async def first(t: Context) -> None:
 
 @case("10.3/new-membership", "RW-ORDER-1")
 async def new_membership(t: Context) -> None:
-    """A refusal in an earlier membership does not count."""
+    """The server forgets a refusal when the membership ends."""
     keeper, there = await t.member()
     client, joined = await t.member(there.name)
     request = client.ask(Publish(t.id(client), 0, b"\xff", room=joined.room))
@@ -76,7 +76,7 @@ async def new_membership(t: Context) -> None:
 
 @case("10.3/other-room", "RW-ORDER-1")
 async def other_room(t: Context) -> None:
-    """A refusal in one room does not count in another."""
+    """The server does not count a refusal in one room in another."""
     client, joined = await _refused(t)
     t.needs(client, rooms=2)
     other = await t.join(client, t.room())
@@ -87,7 +87,7 @@ async def other_room(t: Context) -> None:
 
 @case("10.3/other-connection", "RW-ORDER-1")
 async def other_connection(t: Context) -> None:
-    """A refusal on one connection does not count on another."""
+    """The server does not count a refusal on one connection on another."""
     _, joined = await _refused(t)
     other, _ = await t.member(joined.name)
     reply = await t.patiently(other, _ordered(t, other, joined.room))
@@ -96,7 +96,7 @@ async def other_connection(t: Context) -> None:
 
 @case("10.3/known-id", "RW-ORDER-1", "RW-DEDUPE-1")
 async def known_id(t: Context) -> None:
-    """ORDERED with a known id is answered as a repeat, also after a refusal."""
+    """The server answers ORDERED with a known id as a repeat, even after a refusal."""
     client, joined = await t.member()
     t.needs(client, dedupe=True)
     id = t.id(client)
@@ -109,7 +109,7 @@ async def known_id(t: Context) -> None:
 
 @case("10.3/expired-before-preceded", "RW-CHECK-1", "RW-ORDER-1")
 async def expired_before_preceded(t: Context) -> None:
-    """PUBLISH: PAYLOAD_INVALID and ID_EXPIRED come before PRECEDED."""
+    """The server answers PUBLISH with PAYLOAD_INVALID or ID_EXPIRED rather than PRECEDED."""
     client, joined = await _refused(t)
     t.needs(client, dedupe=True)
     old = Publish(bytes(15) + b"\x01", 0, b"x", flags=Flag.ORDERED, room=joined.room)

@@ -11,7 +11,7 @@ from protocol.registry import Code, Flag, PresenceKind
 
 
 async def _two(t: Context) -> tuple[RawClient, Joined, RawClient]:
-    """A member that stays, and another that has joined after it and was seen."""
+    """A member that stays, and another that joined after it and that it was told of."""
     keeper, joined = await t.member()
     client, there = await t.member(joined.name)
     if not there.flags & Flag.QUIET:
@@ -31,7 +31,7 @@ async def _goes(keeper: RawClient, joined: Joined, client: RawClient, kind: Pres
 
 @case("9.3/joined", "RW-PRESENCE-2", "RW-PRESENCE-4")
 async def joined(t: Context) -> None:
-    """The others are told of a member that joins, with its number and name; it is not told of itself."""
+    """The server tells the others of a member that joins, with number and name, and not the member itself."""
     keeper, there, client = await _two(t)
     third, _ = await t.member(there.name)
     for reader in (keeper, client):
@@ -39,12 +39,12 @@ async def joined(t: Context) -> None:
         t.require(presence.name == third.welcome.name, third.welcome.name, presence.name)
     await t.marker(keeper, third, room=there.room)
     own = [p for p in third.left_over(Presence) if p.member == third.welcome.member]
-    t.require(not own, "no PRESENCE of one's own", own, "RW-PRESENCE-4")
+    t.require(not own, "no PRESENCE of the member itself", own, "RW-PRESENCE-4")
 
 
 @case("9.3/left-by-leave", "RW-PRESENCE-3", "RW-PRESENCE-2")
 async def left_by_leave(t: Context) -> None:
-    """LEAVE shows as left."""
+    """The server tells of a member that sends LEAVE as left."""
     keeper, there, client = await _two(t)
     await client.expect(client.ask(Leave(room=there.room)), Ok)
     await _goes(keeper, there, client, PresenceKind.LEFT)
@@ -52,7 +52,7 @@ async def left_by_leave(t: Context) -> None:
 
 @case("9.3/left-by-goaway", "RW-PRESENCE-3", "RW-PRESENCE-2")
 async def left_by_goaway(t: Context) -> None:
-    """GOAWAY(NONE) shows as left."""
+    """The server tells of a member that sends GOAWAY(NONE) as left."""
     keeper, there, client = await _two(t)
     client.send(Goaway(Code.NONE))
     await client.expect_goaway(Code.NONE, "RW-CLOSE-3")
@@ -61,7 +61,7 @@ async def left_by_goaway(t: Context) -> None:
 
 @case("9.3/lost-by-close", "RW-PRESENCE-3", "RW-PRESENCE-2")
 async def lost_by_close(t: Context) -> None:
-    """The end of the stream without GOAWAY shows as lost."""
+    """The server tells of a member whose stream ends without GOAWAY as lost."""
     keeper, there, client = await _two(t)
     await client.close()
     await _goes(keeper, there, client, PresenceKind.LOST)
@@ -69,7 +69,7 @@ async def lost_by_close(t: Context) -> None:
 
 @case("9.3/lost-by-reset", "RW-PRESENCE-3", "RW-PRESENCE-2")
 async def lost_by_reset(t: Context) -> None:
-    """A reset of the transport shows as lost."""
+    """The server tells of a member whose transport is reset as lost."""
     keeper, there, client = await _two(t)
     await client.close(abort=True)
     await _goes(keeper, there, client, PresenceKind.LOST)
@@ -77,7 +77,7 @@ async def lost_by_reset(t: Context) -> None:
 
 @case("9.3/lost-by-failure", "RW-PRESENCE-3", "RW-PRESENCE-2")
 async def lost_by_failure(t: Context) -> None:
-    """A connection that the server ends with GOAWAY shows as lost."""
+    """The server tells of a member whose connection it ends with GOAWAY as lost."""
     keeper, there, client = await _two(t)
     client.send_octets(frame(0x0009), breaks="RW-EXT-1")
     await client.expect_goaway(Code.UNKNOWN_TYPE, "RW-TYPE-3")
@@ -86,7 +86,7 @@ async def lost_by_failure(t: Context) -> None:
 
 @case("9.3/every-room", "RW-PRESENCE-2", "RW-CLOSE-6")
 async def every_room(t: Context) -> None:
-    """A connection in two rooms that ends is told of in both."""
+    """The server tells of the end of a connection in both rooms that it was in."""
     client = await t.open()
     t.needs(client, rooms=2)
     rooms = [await t.join(client, t.room()) for _ in range(2)]
@@ -98,7 +98,7 @@ async def every_room(t: Context) -> None:
 
 @case("9.3/same-name", "RW-PRESENCE-2", "RW-WELCOME-1")
 async def same_name(t: Context) -> None:
-    """Two members with the same name are told apart by their numbers."""
+    """The server tells two members of the same name apart by their numbers."""
     keeper, there = await t.member()
     name = t.name()
     clients = [await t.open(name) for _ in range(2)]
@@ -111,7 +111,7 @@ async def same_name(t: Context) -> None:
 
 
 async def _roster(client: RawClient, room: int, requirement: str = "RW-ROSTER-1") -> list[RosterEntry]:
-    """The next whole sequence of ROSTER frames."""
+    """The entries of the next whole sequence of ROSTER frames."""
     entries: list[RosterEntry] = []
     while True:
         roster = await client.expect_frame(Roster, lambda r: r.room == room, "ROSTER", requirement)
@@ -122,7 +122,7 @@ async def _roster(client: RawClient, room: int, requirement: str = "RW-ROSTER-1"
 
 @case("9.3/roster", "RW-ROSTER-1", "RW-ROSTER-2", "RW-PRESENCE-5")
 async def roster(t: Context) -> None:
-    """A client that joins with ROSTER is sent all members, itself included, each once."""
+    """The server sends a client that joins with ROSTER all members, itself included, each once."""
     clients = [await t.member(room) for room in [t.room()] * 3]
     name, room = clients[0][1].name, clients[0][1].room
     client, joined = await t.member(name, flags=Flag.ROSTER)
@@ -136,7 +136,7 @@ async def roster(t: Context) -> None:
 
 @case("9.3/roster-alone", "RW-ROSTER-1", "RW-PRESENCE-5")
 async def roster_alone(t: Context) -> None:
-    """The roster of a room with nobody else has one entry."""
+    """The server sends a roster of one entry in a room without other members."""
     client, joined = await t.member(flags=Flag.ROSTER)
     t.observe(not joined.flags & Flag.QUIET, "the room is quiet already with one member")
     entries = await _roster(client, joined.room)
@@ -161,7 +161,7 @@ def known_members(client: RawClient) -> set[int]:
 
 @case("9.3/roster-and-presence", "RW-ROSTER-4", "RW-ROSTER-1")
 async def roster_and_presence(t: Context) -> None:
-    """Roster and the PRESENCE behind it give the members at the end, whoever comes and goes meanwhile."""
+    """The server sends a roster and then PRESENCE that give the members, while members come and go."""
     keeper, there = await t.member()
     client = await t.open()
     movers = [await t.open() for _ in range(3)]

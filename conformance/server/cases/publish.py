@@ -1,4 +1,4 @@
-"""Sections 7.15 to 7.17 and 4: publishing, acknowledging, delivering."""
+"""Sections 7.15, 7.16 and 7.17: publishing, acknowledging, delivering."""
 
 from conformance.server.cases.steps import (
     IGNORABLE,
@@ -15,7 +15,7 @@ from protocol.registry import CONTENT_RESERVE, Code
 
 @case("7.15/echo", "RW-PUBLISH-4", "RW-MESSAGE-1", "RW-ACK-2")
 async def echo(t: Context) -> None:
-    """What was published comes to all members, the sender included, with the ACK's seq and time."""
+    """The server sends what was published to all members, the sender included, with the ACK's seq and time."""
     sender, joined = await t.member()
     reader, _ = await t.member(joined.name)
     id, payload = t.id(sender), "Grüße, 世界 \U0001f98a".encode()
@@ -33,30 +33,30 @@ async def echo(t: Context) -> None:
         who = (message.sender, message.name)
         wanted = (sender.welcome.member, sender.welcome.name)
         t.require(who == wanted, f"sender {wanted}", who, "RW-MESSAGE-1")
-        t.require(message.payload == payload and message.ctype == 0, "the payload as it was", message.payload)
+        t.require(message.payload == payload and message.ctype == 0, "the payload as it was sent", message.payload)
 
 
 _CONTENTS: list[tuple[str, str, int, bytes, str]] = [
-    ("empty-text", "An empty text", 0, b"", "RW-PUBLISH-3"),
-    ("empty-octets", "No octets", 1, b"", "RW-PUBLISH-3"),
-    ("octets", "All octets there are", 1, bytes(range(256)), "RW-PUBLISH-4"),
+    ("empty-text", "an empty text", 0, b"", "RW-PUBLISH-3"),
+    ("empty-octets", "an empty payload of octets", 1, b"", "RW-PUBLISH-3"),
+    ("octets", "all 256 octets", 1, bytes(range(256)), "RW-PUBLISH-4"),
     (
         "unknown-ctype",
-        "A ctype that nobody knows, with octets that are no UTF-8",
+        "a ctype that it does not know, with octets that are not UTF-8",
         200,
         b"\xff\xfe\x00",
         "RW-PUBLISH-3",
     ),
-    ("last-ctype", "Ctype 255", 255, b"x", "RW-PUBLISH-3"),
+    ("last-ctype", "ctype 255", 255, b"x", "RW-PUBLISH-3"),
     (
         "controls",
-        "A text with control characters and U+FFFF",
+        "a text with control characters and U+FFFF",
         0,
         "\x00\x1b[31m\u202e\uffff\ufeff".encode(),
         "RW-PUBLISH-4",
     ),
-    ("not-normalised", "A text that is not in NFC", 0, "e\u0301".encode(), "RW-PUBLISH-4"),
-    ("greatest-character", "U+10FFFF", 0, "\U0010ffff".encode(), "RW-PUBLISH-4"),
+    ("not-normalised", "a text that is not in NFC", 0, "e\u0301".encode(), "RW-PUBLISH-4"),
+    ("greatest-character", "the text U+10FFFF", 0, "\U0010ffff".encode(), "RW-PUBLISH-4"),
 ]
 
 
@@ -70,7 +70,7 @@ def _define_content(path: str, what: str, ctype: int, payload: bytes, requiremen
         found = (message.ctype, message.payload)
         t.require(found == (ctype, payload), f"ctype and payload {(ctype, payload)}", found, "RW-PUBLISH-4")
 
-    SERVER.add(f"7.15/content-{path}", [requirement], f"{what} is accepted, and delivered octet for octet.", run)
+    SERVER.add(f"7.15/content-{path}", [requirement], f"The server delivers {what} octet for octet.", run)
 
 
 for _content in _CONTENTS:
@@ -97,7 +97,7 @@ def _define_invalid(path: str, what: str, payload: bytes) -> None:
             Code.PAYLOAD_INVALID,
         )
 
-    summary = f"A text with {what} earns PAYLOAD_INVALID; the same as octets is fine."
+    summary = f"The server sends PAYLOAD_INVALID for a text with {what}, and accepts the same as octets."
     SERVER.add(f"7.15/invalid-{path}", ["RW-PUBLISH-2"], summary, run)
 
 
@@ -107,7 +107,7 @@ for _invalid in _INVALID:
 
 @case("7.15/largest", "RW-PUBLISH-1", "RW-FRAME-3", tags=["slow"])
 async def largest(t: Context) -> None:
-    """A payload of max_body - 256 octets is accepted and delivered, one octet more earns PAYLOAD_TOO_LARGE."""
+    """The server accepts a payload of max_body - 256 octets, and answers a longer one with PAYLOAD_TOO_LARGE."""
     client, joined = await t.member()
     most = client.welcome.max_body - CONTENT_RESERVE
     id = t.id(client)
@@ -122,14 +122,14 @@ async def largest(t: Context) -> None:
 
 @case("7.15/largest-with-fields", "RW-PUBLISH-1")
 async def largest_with_fields(t: Context) -> None:
-    """Relayed fields count with 4 octets more each; other fields do not count."""
+    """The server counts relayed fields with 4 octets more each, and other fields not at all."""
     client, joined = await t.member()
     most = client.welcome.max_body - CONTENT_RESERVE
     relayed = (Field(0xC000, bytes(100)), Field(0xC001, b""))
     payload = bytes(most - 108)
     fits = (*relayed, Field(IGNORABLE, bytes(20)))
     reply = await t.patiently(client, Publish(t.id(client), 1, payload, fields=fits, room=joined.room))
-    t.require(isinstance(reply, Ack), "ACK: fields that are not relayed do not count", reply)
+    t.require(isinstance(reply, Ack), "ACK, since fields that are not relayed do not count", reply)
     for fields in ((*relayed, Field(0xC002, b"")), (Field(0xC000, bytes(105)),)):
         request = client.ask(Publish(t.id(client), 1, payload, fields=fields, room=joined.room))
         await client.expect_error(request, Code.PAYLOAD_TOO_LARGE, room=joined.room)
@@ -137,7 +137,7 @@ async def largest_with_fields(t: Context) -> None:
 
 @case("7.15/too-large-before-invalid", "RW-CHECK-1", "RW-PUBLISH-1")
 async def too_large_before_invalid(t: Context) -> None:
-    """PUBLISH: PAYLOAD_TOO_LARGE comes before PAYLOAD_INVALID, and NOT_JOINED before both."""
+    """The server answers PUBLISH with PAYLOAD_TOO_LARGE rather than PAYLOAD_INVALID, and NOT_JOINED first."""
     client, joined = await t.member()
     payload = b"\xff" * (client.welcome.max_body - CONTENT_RESERVE + 1)
     request = client.ask(Publish(t.id(client), 0, payload, room=joined.room))
@@ -148,7 +148,7 @@ async def too_large_before_invalid(t: Context) -> None:
 
 @case("7.15/refused-appends-nothing", "RW-PROMISE-4", "RW-MODEL-1")
 async def refused_appends_nothing(t: Context) -> None:
-    """Refused publishes leave no hole and no message."""
+    """The server leaves no hole and no message for publishes that it refused."""
     client, joined = await t.member()
     before = await t.publish(client, joined.room)
     refused = []
@@ -166,7 +166,7 @@ async def refused_appends_nothing(t: Context) -> None:
 
 @case("7.15/refused-id-is-free", "RW-PROMISE-4", "RW-DEDUPE-1")
 async def refused_id_is_free(t: Context) -> None:
-    """The id of a refused publish is as good as new."""
+    """The server takes the id of a refused publish as a new one."""
     client, joined = await t.member()
     id = t.id(client)
     request = client.ask(Publish(id, 0, b"\xff", room=joined.room))
@@ -177,7 +177,7 @@ async def refused_id_is_free(t: Context) -> None:
 
 @case("7.16/time", "RW-ACK-1", "RW-ACK-2")
 async def time(t: Context) -> None:
-    """The times of messages do not decrease, and are those of their ACKs."""
+    """The times that the server gives messages do not decrease, and are those of their ACKs."""
     client, joined = await t.member()
     acks = [await t.publish(client, joined.room) for _ in range(8)]
     [seen] = await t.marker(client, room=joined.room)
@@ -189,7 +189,7 @@ async def time(t: Context) -> None:
 
 @case("7.17/all-members", "RW-MODEL-2", "RW-MESSAGE-1", "RW-MODEL-1")
 async def all_members(t: Context) -> None:
-    """Publishes of three members come to all in one order, with the same content."""
+    """The server sends publishes of three members to all of them in one order, with the same content."""
     clients = [await t.member(name) for name in [t.room()] * 3]
     ref = clients[0][1].room
     requests = []
@@ -213,7 +213,7 @@ async def all_members(t: Context) -> None:
 
 @case("7.17/order-of-one-connection", "RW-PROMISE-8", "RW-PROMISE-11")
 async def order_of_one(t: Context) -> None:
-    """Publishes in one segment have increasing seq in their order, and each ACK comes before its MESSAGE."""
+    """The server numbers publishes in one segment in their order, and sends each ACK before its MESSAGE."""
     client, joined = await t.member()
     count = min(client.welcome.window, 20)
     ids = [t.id(client) for _ in range(count)]
@@ -231,7 +231,7 @@ async def order_of_one(t: Context) -> None:
 
 @case("7.17/bystander", "RW-MODEL-2")
 async def bystander(t: Context) -> None:
-    """Messages of a room do not come to a connection that is not in it."""
+    """The server does not send messages of a room to a connection that is not in it."""
     stranger, _ = await t.member()
     client, joined = await t.member()
     await t.marker(client, room=joined.room)

@@ -1,4 +1,4 @@
-"""Section 9.3: rooms with more members than the quiet threshold, at a server of its own where that is low."""
+"""Section 9.3: rooms with more members than the quiet threshold, on a server of its own where that is low."""
 
 from conformance.harness.verdicts import Informative
 from conformance.server.cases.steps import case
@@ -8,11 +8,11 @@ from protocol.frames import Joined, Leave, Ok, Presence, Roster
 from protocol.registry import Flag, PresenceKind
 
 _THRESHOLD = 3
-_TRIED = 40  # members, for a server that has a threshold of its own
+_TRIED = 40  # members, where the server has a threshold of its own
 
 
 async def _filled(t: Context) -> list[tuple[RawClient, Joined]]:
-    """A room that the last one who joined has made quiet."""
+    """A room that the last member to join has made quiet."""
     await t.with_limits(quiet_members=_THRESHOLD)
     room = t.room()
     threshold = t.options.limits.get("quiet_members", _THRESHOLD)
@@ -32,7 +32,7 @@ def _quiet(frame: Presence) -> bool:
 
 @case("9.3/quiet", "RW-QUIET-1", "RW-QUIET-2", tags=["process"])
 async def quiet(t: Context) -> None:
-    """When a room becomes quiet all are told, but for the one whose JOINED says so; from then on nobody is named."""
+    """The server tells all members that a room becomes quiet, and from then on of no member that comes or goes."""
     *members, (last, there) = await _filled(t)
     ref = there.room
     for client, joined in members:
@@ -57,7 +57,7 @@ async def quiet(t: Context) -> None:
 
 @case("9.3/quiet-until-empty", "RW-QUIET-2", "RW-QUIET-1", tags=["process"])
 async def quiet_until_empty(t: Context) -> None:
-    """A room with few members again stays quiet; one that was empty is not quiet any more."""
+    """The server keeps a quiet room quiet when members leave, until it is empty."""
     members = await _filled(t)
     keeper, there = members[0]
     for client, _ in members[1:]:

@@ -14,7 +14,7 @@ _SAME = (Field(0xC000, b"a"), Field(0xC001, b"b"))
 async def first_publish(
     t: Context, *, fields: tuple[Field, ...] = (), ctype: int = 0
 ) -> tuple[RawClient, Joined, Publish, Ack]:
-    """A message that was accepted, at a server that remembers ids."""
+    """A message that was accepted, on a server that remembers ids."""
     client, joined = await t.member()
     t.needs(client, dedupe=True)
     frame = Publish(t.id(client), ctype, b"once", fields=fields, room=joined.room)
@@ -31,7 +31,7 @@ async def _repeated(t: Context, client: RawClient, frame: Publish, first: Ack) -
 
 @case("10.2/repeat", "RW-DEDUPE-1", "RW-ACK-2")
 async def repeat(t: Context) -> None:
-    """The same id with the same content is acknowledged as DUPLICATE, and appends nothing."""
+    """The server acknowledges the same id with the same content as DUPLICATE, and appends nothing."""
     client, joined, frame, first = await first_publish(t)
     t.require(not first.flags & Flag.DUPLICATE, "DUPLICATE clear at first", hex(first.flags))
     for _ in range(3):
@@ -43,7 +43,7 @@ async def repeat(t: Context) -> None:
 
 @case("10.2/repeat-elsewhere", "RW-DEDUPE-1")
 async def repeat_elsewhere(t: Context) -> None:
-    """The repeat may come on another connection, after the first has ended."""
+    """The server knows a repeat on another connection, after the first connection has ended."""
     client, joined, frame, first = await first_publish(t)
     keeper, _ = await t.member(joined.name)
     await client.close()
@@ -55,18 +55,18 @@ async def repeat_elsewhere(t: Context) -> None:
 
 @case("10.2/repeat-after-rejoin", "RW-DEDUPE-1")
 async def repeat_after_rejoin(t: Context) -> None:
-    """The repeat may come after LEAVE and JOIN; where the epoch stayed, it is a repeat."""
+    """The server knows a repeat after LEAVE and JOIN, where it kept the epoch."""
     client, joined, frame, first = await first_publish(t)
     await client.expect(client.ask(Leave(room=joined.room)), Ok)
     again = await t.join(client, joined.name)
     if again.epoch != joined.epoch:
-        raise Informative("the room began anew when all had left")
+        raise Informative("the room got a new epoch when all members had left")
     await _repeated(t, client, Publish(frame.id, 0, frame.payload, room=again.room), first)
 
 
 @case("10.2/repeat-in-one-segment", "RW-DEDUPE-4", "RW-DEDUPE-5")
 async def repeat_in_one_segment(t: Context) -> None:
-    """A repeat right behind the first copy, which may not be durable yet, is a repeat."""
+    """The server knows a repeat right after the first copy, which may not be durable yet."""
     client, joined = await t.member()
     t.needs(client, window=3, dedupe=True)
     await t.publish(client, joined.room)
@@ -83,7 +83,7 @@ async def repeat_in_one_segment(t: Context) -> None:
 
 @case("10.2/repeat-with-other-ignorable-fields", "RW-DEDUPE-1")
 async def repeat_other_fields(t: Context) -> None:
-    """Fields that are not relayed are no content: the repeat may have others."""
+    """The server does not count fields that are not relayed as content: a repeat may have others."""
     client, _, frame, first = await first_publish(t, fields=(Field(IGNORABLE, b"a"), Field(0xC000, b"kept")))
     again = Publish(frame.id, 0, frame.payload, fields=(Field(0xC000, b"kept"), Field(0x8040, b"")), room=frame.room)
     await _repeated(t, client, again, first)
@@ -101,37 +101,37 @@ async def _conflict(t: Context, changed: tuple[int, bytes, tuple[Field, ...]], b
 
 @case("10.2/conflict-payload", "RW-DEDUPE-2")
 async def conflict_payload(t: Context) -> None:
-    """The same id with another payload earns ID_CONFLICT."""
+    """The server sends ID_CONFLICT for the same id with another payload."""
     await _conflict(t, (0, b"Once", _SAME))
 
 
 @case("10.2/conflict-ctype", "RW-DEDUPE-2")
 async def conflict_ctype(t: Context) -> None:
-    """The same id with another ctype earns ID_CONFLICT."""
+    """The server sends ID_CONFLICT for the same id with another ctype."""
     await _conflict(t, (1, b"once", _SAME))
 
 
 @case("10.2/conflict-field-value", "RW-DEDUPE-2")
 async def conflict_field_value(t: Context) -> None:
-    """The same id with another value of a relayed field earns ID_CONFLICT."""
+    """The server sends ID_CONFLICT for the same id with another value of a relayed field."""
     await _conflict(t, (0, b"once", (Field(0xC000, b"a"), Field(0xC001, b"c"))))
 
 
 @case("10.2/conflict-field-order", "RW-DEDUPE-2")
 async def conflict_field_order(t: Context) -> None:
-    """The same id with the relayed fields in another order earns ID_CONFLICT."""
+    """The server sends ID_CONFLICT for the same id with the relayed fields in another order."""
     await _conflict(t, (0, b"once", _SAME[::-1]))
 
 
 @case("10.2/conflict-boundaries", "RW-DEDUPE-2")
 async def conflict_boundaries(t: Context) -> None:
-    """The same octets, with the boundary between payload and relayed fields elsewhere, are another content."""
+    """The server answers the same octets, cut elsewhere into payload and relayed fields, with ID_CONFLICT."""
     await _conflict(t, (1, b"once" + field(0xC000, b"a"), _SAME[1:]), before=1)
 
 
 @case("10.2/another-room", "RW-DEDUPE-1")
 async def another_room(t: Context) -> None:
-    """An id that was used in one room is new in another."""
+    """The server takes an id that was used in one room as new in another."""
     client, _, frame, _ = await first_publish(t)
     t.needs(client, rooms=2)
     other = await t.join(client, t.room())
@@ -141,7 +141,7 @@ async def another_room(t: Context) -> None:
 
 @case("10.1/expired", "RW-ID-2")
 async def expired(t: Context) -> None:
-    """An unknown id that is older than dedupe_ms earns ID_EXPIRED; one of now does not."""
+    """The server answers an unknown id that is older than dedupe_ms with ID_EXPIRED, and accepts one of now."""
     client, joined = await t.member()
     t.needs(client, dedupe=True)
     await t.publish(client, joined.room)
@@ -155,7 +155,7 @@ async def expired(t: Context) -> None:
 
 @case("10.1/ahead", "RW-ID-2")
 async def ahead(t: Context) -> None:
-    """An unknown id more than 60 s ahead earns ID_EXPIRED; one 50 s ahead does not."""
+    """The server answers an unknown id more than 60 s ahead with ID_EXPIRED, and accepts one 50 s ahead."""
     client, joined = await t.member()
     t.needs(client, dedupe=True)
     await t.publish(client, joined.room, id=t.id(client, 50_000))
@@ -166,7 +166,7 @@ async def ahead(t: Context) -> None:
 
 @case("10.1/recent", "RW-ID-2")
 async def recent(t: Context) -> None:
-    """An unknown id that is not as old as dedupe_ms is accepted."""
+    """The server accepts an unknown id that is not as old as dedupe_ms."""
     client, joined = await t.member()
     t.needs(client, dedupe=True)
     age = client.welcome.dedupe_ms - 5_000
@@ -178,7 +178,7 @@ async def recent(t: Context) -> None:
 
 @case("10.1/no-dedupe", "RW-ID-3", tags=["process"])
 async def no_dedupe(t: Context) -> None:
-    """With dedupe_ms 0 no id is too old, and none is a repeat."""
+    """The server takes no id as too old, and none as a repeat, if its dedupe_ms is 0."""
     await t.with_limits(dedupe_ms=0)
     client, joined = await t.member()
     if client.welcome.dedupe_ms:

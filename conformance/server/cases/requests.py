@@ -24,7 +24,7 @@ from protocol.registry import Code
 
 @case("6/replies-in-order", "RW-REQUEST-3", "RW-REQUEST-2")
 async def replies_in_order(t: Context) -> None:
-    """Quick and slow requests in one segment are answered in their order, once each."""
+    """The server answers quick and slow requests in one segment in their order, each once."""
     client, joined = await t.member()
     t.needs(client, window=5)
     ref = joined.room
@@ -47,7 +47,7 @@ async def replies_in_order(t: Context) -> None:
 
 @case("6/request-numbers", "RW-REQUEST-2")
 async def request_numbers(t: Context) -> None:
-    """Any number but 0 is good: the greatest, a lower one after it, and one that was used and answered before."""
+    """The server takes any request number but 0: the greatest, a lower one after it, and one used before."""
     client, joined = await t.member()
     for request in (0xFFFFFFFF, 1, 0x80000000, 1, 0xFFFFFFFF):
         client.send(Leave(request=request, room=joined.room + 77), breaks="RW-MODEL-8")
@@ -56,7 +56,7 @@ async def request_numbers(t: Context) -> None:
 
 @case("6/more-than-window", "RW-REQUEST-6")
 async def more_than_window(t: Context) -> None:
-    """More requests than the window are no error: all are answered, in their order."""
+    """The server answers more requests than the window without an error, in their order."""
     client, joined = await t.member()
     await t.publish(client, joined.room)
     count = min(3 * client.welcome.window + 1, 5000)
@@ -71,7 +71,7 @@ async def more_than_window(t: Context) -> None:
 
 @case("6/publishes-beyond-window", "RW-REQUEST-6", "RW-REQUEST-2")
 async def publishes_beyond_window(t: Context) -> None:
-    """More publishes than the window are answered one by one, each with ACK or RATE_LIMITED."""
+    """The server answers each of more publishes than the window with ACK or RATE_LIMITED."""
     client, joined = await t.member()
     count = min(client.welcome.window + 10, 1000)
     ids = [t.id(client) for _ in range(count)]
@@ -89,7 +89,7 @@ async def publishes_beyond_window(t: Context) -> None:
 
 @case("6/error-echoes-room", "RW-ERROR-4")
 async def error_echoes_room(t: Context) -> None:
-    """ERROR and OK carry the room of the request that they answer, whatever it is."""
+    """The server puts the room of the request into ERROR and OK, whatever it is."""
     client, joined = await t.member()
     for room in (joined.room + 5, 0xFFFFFFFF):
         request = client.ask(Publish(t.id(client), 0, b"x", room=room), breaks="RW-MODEL-8")
@@ -101,7 +101,7 @@ async def error_echoes_room(t: Context) -> None:
 
 @case("6/reply-not-interleaved", "RW-REQUEST-4", "RW-HISTORY-1")
 async def reply_not_interleaved(t: Context) -> None:
-    """Between the MESSAGEs of a reply to HISTORY stands no frame of another reply."""
+    """The server puts no frame of another reply between the MESSAGEs of a reply to HISTORY."""
     client, joined = await t.member(extension_names=["history"])
     t.needs(client, "history", window=4)
     for _ in range(3):
@@ -116,14 +116,14 @@ async def reply_not_interleaved(t: Context) -> None:
     client.send_octets(b"".join(map(encode, frames)))
     await client.expect(54, Ok)
     numbers = [item.frame.request for item in client.received[start:] if item.frame.request]
-    t.require(numbers == sorted(numbers), "replies one after another", numbers, "RW-REQUEST-4")
+    t.require(numbers == sorted(numbers), "the replies one after another", numbers, "RW-REQUEST-4")
     for request in (51, 53):
         await client.expect(request, HistoryEnd)
 
 
 @case("6/pong-after-replies", "RW-PING-2")
 async def pong_after_replies(t: Context) -> None:
-    """A PONG comes after the replies to all requests that came before its PING."""
+    """The server sends a PONG after the replies to all requests that came before its PING."""
     client, joined = await t.member()
     count = min(client.welcome.window, 10)
     octets = b"".join(encode(Publish(t.id(client), 0, b"x", request=200 + n, room=joined.room)) for n in range(count))
@@ -136,7 +136,7 @@ async def pong_after_replies(t: Context) -> None:
 
 @case("6/reply-after-eviction-of-membership", "RW-REQUEST-2", "RW-LEAVE-1")
 async def replies_after_leave(t: Context) -> None:
-    """Requests about a room that follow LEAVE in the same segment get their replies: NOT_JOINED."""
+    """The server answers requests about a room that follow LEAVE in the same segment with NOT_JOINED."""
     client, joined = await t.member()
     t.needs(client, window=3)
     frames: list[Frame] = [
@@ -152,7 +152,7 @@ async def replies_after_leave(t: Context) -> None:
 
 @case("6/reply-does-not-wait-for-stream", "RW-PROMISE-12")
 async def reply_does_not_wait(t: Context) -> None:
-    """With a stream to catch up on, a request is answered without the stream being read first."""
+    """The server answers a request without sending a room's stream first."""
     writer, joined = await t.member()
     for _ in range(20):
         await t.publish(writer, joined.room, bytes(1000), ctype=1)

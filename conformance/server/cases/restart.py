@@ -1,4 +1,4 @@
-"""Sections 3 and 4 across a crash, at a server of its own that is killed and started again."""
+"""Sections 3, 4, 7.2, 10.1 and 10.2 across a crash, on a server of its own that is killed and started again."""
 
 from conformance.harness.verdicts import Unsupported
 from conformance.server.cases.steps import case
@@ -26,7 +26,7 @@ async def _durable(t: Context, count: int) -> tuple[RawClient, Joined, list[byte
 
 @case("4/acknowledged-survives", "RW-PROMISE-2", "RW-PROMISE-1", "RW-MODEL-5", tags=["process"])
 async def acknowledged_survives(t: Context) -> None:
-    """After kill -9 and a new start all acknowledged messages are there, in the same epoch."""
+    """The server keeps all acknowledged messages, and the epoch, when it is killed and started again."""
     _, joined, ids, acks = await _durable(t, 20)
     await t.crash_and_restart()
     client, again = await t.member(joined.name, epoch=joined.epoch, since=0)
@@ -40,7 +40,7 @@ async def acknowledged_survives(t: Context) -> None:
 
 @case("4/prefix-survives", "RW-PROMISE-3", "RW-PROMISE-1", tags=["process"])
 async def prefix_survives(t: Context) -> None:
-    """Killed in the middle of publishes: nothing acknowledged or delivered is missing, and there is no hole."""
+    """The server, killed amid publishes, loses nothing that it acknowledged or delivered, and has no hole."""
     client, joined, _, acks = await _durable(t, 5)
     reader, _ = await t.member(joined.name)
     ids = [t.id(client) for _ in range(min(client.welcome.window, 32))]
@@ -59,7 +59,7 @@ async def prefix_survives(t: Context) -> None:
 
 @case("10.2/repeat-after-crash", "RW-DEDUPE-3", "RW-DEDUPE-1", tags=["process"])
 async def repeat_after_crash(t: Context) -> None:
-    """After kill -9 and a new start the ids of acknowledged messages are still known."""
+    """The server still knows the ids of acknowledged messages when it is killed and started again."""
     _, joined, ids, acks = await _durable(t, 5)
     await t.crash_and_restart()
     client, there = await t.member(joined.name)
@@ -72,7 +72,7 @@ async def repeat_after_crash(t: Context) -> None:
 
 @case("10.2/repeat-waits", "RW-DEDUPE-5", "RW-PROMISE-1", tags=["process"])
 async def repeat_waits(t: Context) -> None:
-    """What a repeat on another connection was answered is there after kill -9, however early the answer came."""
+    """The server keeps a message, killed right after it acknowledged its repeat on another connection."""
     first, joined, _, _ = await _durable(t, 1)
     t.needs(first, dedupe=True)
     second, _ = await t.member(joined.name)
@@ -88,7 +88,7 @@ async def repeat_waits(t: Context) -> None:
 
 @case("7.2/max-body-of-what-is-retained", "RW-WELCOME-5", tags=["process"])
 async def max_body_of_what_is_retained(t: Context) -> None:
-    """A server that is started again with a smaller limit announces one for which what it retains is not too large."""
+    """The server announces a max_body for all that it retains, even if started again with a smaller limit."""
     await t.own_server(max_body=65_536)
     client, joined = await t.member()
     if not client.welcome.flags & Flag.DURABLE:
@@ -108,10 +108,10 @@ async def max_body_of_what_is_retained(t: Context) -> None:
 
 @case("3/volatile-new-epoch", "RW-MODEL-4", tags=["process"])
 async def volatile_new_epoch(t: Context) -> None:
-    """A volatile server that was killed and started again gives the room a new epoch."""
+    """The server gives a room a new epoch when it is volatile, and is killed and started again."""
     client, joined, _, _ = await _published(t, 3)
     if client.welcome.flags & Flag.DURABLE:
-        raise Unsupported("WELCOME says DURABLE: the epoch is to be kept")
+        raise Unsupported("WELCOME says DURABLE, so the server keeps the epoch")
     await t.crash_and_restart()
     _, again = await t.member(joined.name, epoch=joined.epoch, since=1)
     t.require(again.epoch != joined.epoch, f"another epoch than {joined.epoch}", again.epoch)
@@ -120,7 +120,7 @@ async def volatile_new_epoch(t: Context) -> None:
 
 @case("10.1/clock-after-crash", "RW-ID-4", "RW-ACK-1", tags=["process"])
 async def clock_after_crash(t: Context) -> None:
-    """Where the epoch is kept over a restart, clock and times of messages do not step back."""
+    """The server does not let its clock and times go back over a restart where it keeps the epoch."""
     before, joined, _, acks = await _durable(t, 3)
     await t.crash_and_restart()
     client, there = await t.member(joined.name)

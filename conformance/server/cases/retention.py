@@ -1,4 +1,4 @@
-"""Sections 3, 9.1 and 10.2 where messages were trimmed, at servers of their own that retain little."""
+"""Sections 3, 7.18 and 9.1 where messages were trimmed, on servers of its own that retain little."""
 
 import asyncio
 import time
@@ -11,11 +11,11 @@ from conformance.server.raw_client import RawClient
 from protocol.frames import Ack, Joined, Leave, Ok, Publish
 from protocol.registry import Flag
 
-_TRIMMED_WITHIN = 20.0  # seconds in which a server that was told to trim is hoped to have done it
+_TRIMMED_WITHIN = 20.0  # seconds that a server gets to trim
 
 
 async def trimmed(t: Context, joined: Joined, oldest: int) -> int:
-    """Waits until `oldest` of a room is at least that; what it is then. Raises Informative if it does not come."""
+    """Waits until `oldest` of a room is at least this, and returns it. Raises Informative if that does not come."""
     client = await t.open()
     deadline = time.monotonic() + min(_TRIMMED_WITHIN, t.options.patience)
     while True:
@@ -38,7 +38,7 @@ async def _published(t: Context, count: int) -> tuple[RawClient, Joined, list[by
 
 @case("9.1/trimmed", "RW-CURSOR-1", "RW-MODEL-9", "RW-CURSOR-2", tags=["process"])
 async def few(t: Context) -> None:
-    """Where messages were trimmed, streams begin with the oldest one, with GAP for who asked for earlier ones."""
+    """The server begins the stream with the oldest message where it trimmed, and sets GAP if messages are missing."""
     await t.own_server(retention_messages=5)
     _, joined, ids, _ = await _published(t, 12)
     oldest = await trimmed(t, joined, 2)
@@ -54,7 +54,7 @@ async def few(t: Context) -> None:
 
 @case("3/head-without-messages", "RW-MODEL-9", "RW-MODEL-1", "RW-DEDUPE-3", tags=["process"])
 async def none_left(t: Context) -> None:
-    """Where nothing is retained, the head stays, what comes is delivered, and ids are remembered."""
+    """The server keeps the head, delivers what comes, and remembers ids, even if it retains nothing."""
     await t.own_server(retention_messages=0)
     keeper, joined, ids, acks = await _published(t, 4)
     await t.marker(keeper, room=joined.room)
@@ -73,7 +73,7 @@ async def none_left(t: Context) -> None:
 
 @case("3/head-after-crash", "RW-MODEL-9", "RW-MODEL-5", "RW-DEDUPE-3", tags=["process"])
 async def head_after_crash(t: Context) -> None:
-    """A durable room whose messages were all trimmed keeps head, epoch and ids over a crash."""
+    """The server keeps head, epoch and ids of a durable room over a crash, even if it trimmed all messages."""
     await t.own_server(retention_messages=0)
     keeper, joined, ids, acks = await _published(t, 4)
     if not keeper.welcome.flags & Flag.DURABLE:
@@ -92,7 +92,7 @@ async def head_after_crash(t: Context) -> None:
 
 @case("7.18/trimmed", "RW-HISTORY-6", "RW-HISTORY-5", tags=["process"])
 async def history_of_trimmed(t: Context) -> None:
-    """HISTORY of a range that was trimmed in part begins with the oldest message, and is whole."""
+    """The server begins HISTORY of a range that it trimmed in part with the oldest message."""
     await t.own_server(retention_messages=5)
     keeper, joined, _, _ = await _published(t, 12)
     t.needs(keeper, "history")
@@ -105,7 +105,7 @@ async def history_of_trimmed(t: Context) -> None:
 
 @case("9.1/replay-cap", "RW-CURSOR-1", "RW-CURSOR-2", tags=["process"])
 async def replay_cap(t: Context) -> None:
-    """Whoever asks for more than the replay cap gets the newest messages up to it; with a cursor there is a GAP."""
+    """The server sends the newest messages up to the replay cap, with GAP where the client has a cursor."""
     await t.own_server(replay_messages=3)
     _, joined, _, _ = await _published(t, 10)
     client, there = await t.member(joined.name, since=99)

@@ -1,4 +1,4 @@
-"""The register of server cases, and the steps that tables of them share."""
+"""The register of server cases, and the steps that cases share."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,14 +16,14 @@ SERVER = CaseRegistry("server")
 case = SERVER.case
 
 CRITICAL = 0x0003
-"""A field type that is unassigned and must be understood."""
+"""A field type that is unassigned, and critical: bit 15 is clear."""
 
 IGNORABLE = 0x8021
-"""A type, of frames and fields, that is reserved: to be ignored."""
+"""A reserved type of frames and fields, which a receiver ignores."""
 
 
 class Place(NamedTuple):
-    """Where a table's frame is sent: a connection, a room that it is in, and a name and id that are fresh."""
+    """Where a table's frame goes: the ref of a room that the client is in, the name of a fresh room, a fresh id."""
 
     room: int
     name: bytes
@@ -38,48 +38,48 @@ HISTORY_BODY = u64(1) + u64(0) + b"\x00\x0a"
 def hello(
     name: bytes = b"ada", mechanism: bytes = b"ANONYMOUS", auth: bytes = b"", tail: bytes = b"", **header: int
 ) -> bytes:
-    """HELLO, request 1."""
+    """HELLO with request 1."""
     return frame(FrameType.HELLO, b8(name) + b8(mechanism) + b16(auth) + tail, **{"request": 1, **header})
 
 
 def join(name: bytes, epoch: int = 0, since: int = 0, tail: bytes = b"", **header: int) -> bytes:
-    """JOIN, request 700."""
+    """JOIN with request 700."""
     return frame(FrameType.JOIN, b8(name) + u64(epoch) + u64(since) + tail, **{"request": 700, **header})
 
 
 def publish(place: Place, payload: bytes = b"hi", ctype: int = 0, tail: bytes = b"", **header: int) -> bytes:
-    """PUBLISH to the place's room, request 700."""
+    """PUBLISH to the place's room, with request 700."""
     body = place.id + bytes([ctype]) + b32(payload) + tail
     return frame(FrameType.PUBLISH, body, **{"request": 700, "room": place.room, **header})
 
 
 def leave(place: Place, tail: bytes = b"", **header: int) -> bytes:
-    """LEAVE of the place's room, request 700."""
+    """LEAVE of the place's room, with request 700."""
     return frame(FrameType.LEAVE, tail, **{"request": 700, "room": place.room, **header})
 
 
 def ping(opaque: bytes = b"12345678", tail: bytes = b"", **header: int) -> bytes:
-    """PING."""
+    """A PING."""
     return frame(FrameType.PING, opaque + tail, **header)
 
 
 def pong(**header: int) -> bytes:
-    """PONG that nobody asked for."""
+    """A PONG that the server did not ask for."""
     return frame(FrameType.PONG, b"87654321", **header)
 
 
 def goaway(text: bytes = b"", tail: bytes = b"", **header: int) -> bytes:
-    """GOAWAY(NONE)."""
+    """A GOAWAY(NONE)."""
     return frame(FrameType.GOAWAY, bytes(10) + b16(text) + tail, **header)
 
 
 def history(place: Place, body: bytes = HISTORY_BODY, tail: bytes = b"", **header: int) -> bytes:
-    """HISTORY of the place's room, request 700."""
+    """HISTORY of the place's room, with request 700."""
     return frame(FrameType.HISTORY, body + tail, **{"request": 700, "room": place.room, **header})
 
 
 async def joined_client(t: Context, room: str, *, extension: str = "") -> tuple[RawClient, Place]:
-    """A connection in a room, ready for a table's frame."""
+    """A client in a room, and the place for a table's frame."""
     client, joined = await t.member(room, extension_names=[extension] if extension else [])
     if extension:
         t.needs(client, extension)
@@ -87,7 +87,7 @@ async def joined_client(t: Context, room: str, *, extension: str = "") -> tuple[
 
 
 async def expect_accepted(t: Context, client: RawClient, octets: bytes) -> None:
-    """The control of a negative case: these octets are fine."""
+    """The control of a negative case: the server accepts these octets."""
     async with t.control("the valid twin"):
         client.send_octets(octets)
         header = read_header(octets)
@@ -104,7 +104,7 @@ async def expect_accepted(t: Context, client: RawClient, octets: bytes) -> None:
 async def expect_fatal(
     t: Context, requirement: str, twin: MakeOctets, broken: MakeOctets, code: Code, extension: str = ""
 ) -> None:
-    """The twin is accepted; the broken frame earns GOAWAY(code) and the end; the server serves others."""
+    """The server accepts the twin, answers the broken frame with GOAWAY(code) and the end, and serves others."""
     room = t.room()
     control, place = await joined_client(t, room, extension=extension)
     await expect_accepted(t, control, twin(place))
@@ -123,7 +123,7 @@ async def expect_refusal(
     extension: str = "",
     breaks: str = "",
 ) -> None:
-    """The twin is accepted; the broken request earns ERROR(code), with its room, and the connection goes on."""
+    """The server accepts the twin, and answers the broken request with ERROR(code); the connection goes on."""
     room = t.room()
     control, place = await joined_client(t, room, extension=extension)
     await expect_accepted(t, control, twin(place))
@@ -137,7 +137,7 @@ async def expect_refusal(
 
 
 async def expect_hello_fatal(t: Context, requirement: str, broken: bytes, code: Code, *, breaks: str = "") -> None:
-    """A well-formed HELLO is accepted; the broken one earns GOAWAY(code) and nothing else."""
+    """The server accepts a well-formed HELLO, and answers the broken one with GOAWAY(code) alone."""
     control = await t.greet()
     await expect_accepted(t, control, hello())
     client = await t.greet()
@@ -150,7 +150,7 @@ async def expect_hello_fatal(t: Context, requirement: str, broken: bytes, code: 
 async def expect_hello_refusal(
     t: Context, requirement: str, twin: bytes, broken: bytes, code: Code, *, breaks: str = ""
 ) -> Error:
-    """The twin is accepted; the broken HELLO earns ERROR(code), then GOAWAY with the same code."""
+    """The server accepts the twin, and answers the broken HELLO with ERROR(code), then GOAWAY(code)."""
     control = await t.greet()
     await expect_accepted(t, control, twin)
     client = await t.greet()

@@ -13,7 +13,7 @@ from protocol.registry import Code
 
 @case("7.20/stop-forbidden-account", "RW-STOP-1")
 async def stop_forbidden_account(t: Context) -> None:
-    """STOP of an account that may not stop the server earns FORBIDDEN, and stops nothing."""
+    """The server answers STOP of an account that may not stop it with ERROR(FORBIDDEN), and goes on."""
     name, password = declared_account(t)
     client = await logged_in(t, name, password, "admin")
     t.needs(client, "admin")
@@ -24,9 +24,9 @@ async def stop_forbidden_account(t: Context) -> None:
 
 @case("7.20/stop", "RW-STOP-2", "RW-DRAIN-3", tags=["process"])
 async def stop(t: Context) -> None:
-    """STOP of an account that may stop the server is answered with OK; then every connection is drained."""
+    """The server answers STOP of an account that may stop it with OK, then drains every connection."""
     if not t.options.admins:
-        raise Unsupported("no account that may stop the server is declared ([admins] in the file of --config)")
+        raise Unsupported("the run declares no account that may stop the server ([admins] in the file of --config)")
     await t.own_server(drain_ms=1_000)
     name, password = next(iter(t.options.admins.items()))
     client = await logged_in(t, name, password, "admin")
@@ -41,7 +41,7 @@ async def stop(t: Context) -> None:
 
 @case("7.20/stop-forbidden", "RW-STOP-1")
 async def stop_forbidden(t: Context) -> None:
-    """STOP of an anonymous client earns FORBIDDEN, and stops nothing."""
+    """The server answers STOP of an anonymous client with ERROR(FORBIDDEN), and goes on."""
     client = await t.open(extension_names=["admin"])
     t.needs(client, "admin")
     await client.expect_error(client.ask(Stop()), Code.FORBIDDEN, room=0)

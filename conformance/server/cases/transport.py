@@ -1,4 +1,4 @@
-"""Section 14: TLS. The cases apply where the target is reached over TLS (--tls)."""
+"""Section 14: TLS, where the target is reached over TLS (--tls)."""
 
 import contextlib
 import ssl
@@ -11,7 +11,7 @@ from protocol.frames import Hello, Welcome
 
 
 def _trust(t: Context) -> Trust:
-    """How the target is reached over TLS. Raises Unsupported."""
+    """How the target is reached over TLS. Raises Unsupported if it is not."""
     if t.target.trust is None:
         raise Unsupported("the target is not reached over TLS (--tls)")
     return t.target.trust
@@ -19,7 +19,7 @@ def _trust(t: Context) -> Trust:
 
 @case("14/tls", "RW-TLS-1")
 async def tls(t: Context) -> None:
-    """TLS 1.3, and the protocol roomwire/1 agreed on."""
+    """The server speaks TLS 1.3, and agrees on the protocol roomwire/1."""
     _trust(t)
     client = await t.open()
     found = (client.tls and client.tls.version(), client.tls and client.tls.selected_alpn_protocol())
@@ -29,7 +29,7 @@ async def tls(t: Context) -> None:
 
 @case("14/tls-older", "RW-TLS-1")
 async def older(t: Context) -> None:
-    """Who offers no more than TLS 1.2 does not get through the handshake."""
+    """The server refuses a handshake that offers no more than TLS 1.2."""
     trust = _trust(t)
     await t.open()
     try:
@@ -43,7 +43,7 @@ async def older(t: Context) -> None:
 async def _not_agreed(t: Context, *alpn: str) -> None:
     trust = _trust(t)
     await t.open()
-    with contextlib.suppress(OSError):  # it may refuse in the handshake already
+    with contextlib.suppress(OSError):  # the server may already refuse in the handshake
         client = await t.dial_tls(trust.context(alpn=alpn))
         client.send_preface()
         await client.expect_silent_close("RW-TLS-4")
@@ -52,19 +52,19 @@ async def _not_agreed(t: Context, *alpn: str) -> None:
 
 @case("14/tls-without-protocol", "RW-TLS-4")
 async def without_protocol(t: Context) -> None:
-    """A handshake without ALPN is refused, or its connection closed without an octet."""
+    """The server refuses a handshake without ALPN, or closes that connection without an octet."""
     await _not_agreed(t)
 
 
 @case("14/tls-other-protocol", "RW-TLS-4")
 async def other_protocol(t: Context) -> None:
-    """A handshake for another protocol is refused, or its connection closed without an octet."""
+    """The server refuses a handshake for another protocol, or closes that connection without an octet."""
     await _not_agreed(t, "http/1.1", "roomwire/0")
 
 
 @case("14/tls-clear-text", "RW-TLS-1")
 async def clear_text(t: Context) -> None:
-    """Clear text at a port for TLS gets no preface."""
+    """The server sends no preface in clear text at a port for TLS."""
     _trust(t)
     await t.open()
     client = await t.dial_clear()
@@ -78,7 +78,7 @@ async def clear_text(t: Context) -> None:
 
 @case("14/tls-stalled", "RW-HELLO-4", tags=["waits"])
 async def stalled(t: Context) -> None:
-    """A handshake that stalls, before or within TLS, is ended by the time-out; others are served."""
+    """The server ends a handshake that stalls, before or within TLS, after the time-out, and serves others."""
     _trust(t)
     await t.open()
     silent, half = await t.dial_clear(), await t.dial_clear()

@@ -6,12 +6,12 @@ from conformance.wire.octets import b16, frame
 from protocol.registry import Code, Flag, FrameType
 
 _REQUESTS: list[tuple[str, str, int]] = [
-    ("critical", "An unassigned critical type", 0x0009),
-    ("ignorable", "An unassigned ignorable type", 0x8009),
-    ("reserved", "A reserved type", IGNORABLE),
-    ("private", "A private critical type", 0x7FFF),
-    ("private-ignorable", "A private ignorable type", 0xF000),
-    ("zero", "Type 0", 0x0000),
+    ("critical", "an unassigned critical type", 0x0009),
+    ("ignorable", "an unassigned ignorable type", 0x8009),
+    ("reserved", "a reserved type", IGNORABLE),
+    ("private", "a private critical type", 0x7FFF),
+    ("private-ignorable", "a private ignorable type", 0xF000),
+    ("zero", "type 0", 0x0000),
 ]
 
 
@@ -28,7 +28,7 @@ def _define_request(path: str, what: str, kind: int) -> None:
     SERVER.add(
         f"6.1/request-{path}",
         ["RW-TYPE-1", "RW-ERROR-4"],
-        f"{what} with a request earns UNKNOWN_REQUEST.",
+        f"The server sends ERROR(UNKNOWN_REQUEST) for {what} with a request number.",
         run,
     )
 
@@ -52,7 +52,7 @@ _SERVERS = (
 
 @case("6.1/request-of-servers-types", "RW-TYPE-1")
 async def servers_types(t: Context) -> None:
-    """Types that only servers send are unknown to a server: with a request they earn UNKNOWN_REQUEST."""
+    """The server answers a request of a type that only servers send with ERROR(UNKNOWN_REQUEST)."""
     client = await t.open()
     await expect_accepted(t, client, ping())
     for name in _SERVERS:
@@ -64,7 +64,7 @@ async def servers_types(t: Context) -> None:
 
 @case("6.1/request-of-extensions", "RW-TYPE-1", "RW-EXT-1")
 async def extensions_types(t: Context) -> None:
-    """HISTORY and STOP are unknown on a connection that did not negotiate their extensions."""
+    """The server answers HISTORY and STOP without their extensions with ERROR(UNKNOWN_REQUEST)."""
     client, joined = await t.member()
     for kind, room, body in ((FrameType.HISTORY, joined.room, bytes(18)), (FrameType.STOP, 0, b"")):
         request = client.next_request()
@@ -76,7 +76,7 @@ async def extensions_types(t: Context) -> None:
 
 @case("6.1/ignored", "RW-TYPE-2")
 async def ignored(t: Context) -> None:
-    """Ignorable unknown frames with request 0 are ignored, whatever their body, flags and room."""
+    """The server ignores ignorable unknown frames with request 0, whatever their body, flags and room are."""
     client, joined = await t.member()
     for kind in (IGNORABLE, 0xFFFF, 0xF000, 0x8001):
         for room, flags, body in (
@@ -91,7 +91,7 @@ async def ignored(t: Context) -> None:
 
 @case("6.1/ignored-with-seq", "RW-TYPE-2")
 async def ignored_with_seq(t: Context) -> None:
-    """SEQ in an ignorable unknown frame changes nothing for a server."""
+    """The server ignores ignorable unknown frames with the flag SEQ like any others."""
     client, joined = await t.member()
     octets = frame(0x8009, bytes(8), flags=Flag.SEQ, room=joined.room) + frame(0xF001, b"", flags=Flag.SEQ)
     client.send_octets(octets, breaks="RW-EXT-1")
@@ -100,11 +100,11 @@ async def ignored_with_seq(t: Context) -> None:
 
 
 _FATAL: list[tuple[str, str, int]] = [
-    ("critical", "An unassigned critical type", 0x0009),
-    ("private", "A private critical type", 0x7000),
+    ("critical", "an unassigned critical type", 0x0009),
+    ("private", "a private critical type", 0x7000),
     ("welcome", "WELCOME from a client", FrameType.WELCOME),
-    ("message", "MESSAGE from a client, without SEQ as well", FrameType.MESSAGE),
-    ("zero", "Type 0", 0),
+    ("message", "MESSAGE from a client, even without SEQ,", FrameType.MESSAGE),
+    ("zero", "type 0", 0),
 ]
 
 
@@ -114,7 +114,7 @@ def _define_fatal(path: str, what: str, kind: int) -> None:
             t, "RW-TYPE-3", lambda p: frame(IGNORABLE, b"?"), lambda p: frame(kind, b"?"), Code.UNKNOWN_TYPE
         )
 
-    summary = f"{what} with request 0 earns GOAWAY(UNKNOWN_TYPE)."
+    summary = f"The server sends GOAWAY(UNKNOWN_TYPE) for {what} with request 0."
     SERVER.add(f"6.1/fatal-{path}", ["RW-TYPE-3", "RW-CHECK-2"], summary, run)
 
 
@@ -124,7 +124,7 @@ for _fatal in _FATAL:
 
 @case("6.1/ignored-before-hello", "RW-TYPE-2", "RW-HELLO-5")
 async def ignored_before_hello(t: Context) -> None:
-    """Ignorable unknown frames with request 0 are ignored before HELLO, too."""
+    """The server ignores ignorable unknown frames with request 0 before HELLO, too."""
     client = await t.greet()
     client.send_octets(frame(IGNORABLE, b"early") + frame(0xF123, b16(b"x"), room=4))
     client.send_octets(hello())
