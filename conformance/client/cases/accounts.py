@@ -1,4 +1,4 @@
-"""Sections 13, 7.2 and 7.3: logging in to an account with SCRAM-SHA-256."""
+"""Sections 7.2, 7.3, 8.7 and 13: logging in to an account with SCRAM-SHA-256."""
 
 import re
 import unicodedata
@@ -15,12 +15,12 @@ from protocol.registry import Code
 
 PASSWORD = "correct horse"
 SALT = b"0123456789abcdef"
-OURS = b"3rfcNHYJY1ZVvWVs7j"
+SERVER_NONCE = b"3rfcNHYJY1ZVvWVs7j"
 
 
 @dataclass
 class Exchange:
-    """An exchange at the suite's end: the client's HELLO has come."""
+    """A SCRAM exchange at the suite's end, after the client's HELLO."""
 
     server: RawServer
     hello: Hello
@@ -30,7 +30,7 @@ class Exchange:
 
     @property
     def both(self) -> bytes:
-        return self.nonce + OURS
+        return self.nonce + SERVER_NONCE
 
     def first(self, iterations: int | bytes = scram.LEAST) -> bytes:
         return scram.server_first(self.both, SALT, iterations)
@@ -39,7 +39,7 @@ class Exchange:
         return b",".join((self.hello.auth[3:], self.first(), b"c=biws,r=" + self.both))
 
     def final(self) -> bytes:
-        """What a client that knows the password answers."""
+        """The answer of a client that knows the password."""
         made = scram.proof(self.password, self.message(), SALT, scram.LEAST)
         return scram.final_message(b"c=biws,r=" + self.both, made)
 
@@ -60,14 +60,14 @@ def _read(server: RawServer, hello: Hello, password: str) -> Exchange:
 
 
 async def _asked(t: Context, name: str = "ada", password: str = PASSWORD) -> Exchange:
-    """A client that was told to log in, and has said HELLO."""
+    """A client that was told to log in, and has sent HELLO."""
     t.needs("accounts")
     server, hello = await t.greeted(name, password=password)
     return _read(server, hello, password)
 
 
 async def _answered(t: Context, name: str = "ada", password: str = PASSWORD) -> Exchange:
-    """A client that has answered the challenge, as who knows the password does."""
+    """A client that has answered the challenge with the right proof."""
     exchange = await _asked(t, name, password)
     exchange.challenge(exchange.first())
     answer = await exchange.server.expect(Auth, "RW-AUTH-1")
@@ -78,7 +78,7 @@ async def _answered(t: Context, name: str = "ada", password: str = PASSWORD) -> 
 
 
 async def _given_up(t: Context, exchange: Exchange, requirement: str) -> None:
-    """GOAWAY(AUTH_FAILED), no connection, and no attempt to make another."""
+    """GOAWAY(AUTH_FAILED), no report of a connection, and no second attempt."""
     await exchange.server.expect_goaway(Code.AUTH_FAILED, requirement=requirement)
     await exchange.server.close()
     await t.report("closed", requirement="RW-RECONNECT-4")
@@ -88,18 +88,18 @@ async def _given_up(t: Context, exchange: Exchange, requirement: str) -> None:
 
 @case("13/scram", "RW-SCRAM-1", "RW-AUTH-1", "RW-WELCOME-3")
 async def login(t: Context) -> None:
-    """A client with a password logs in: n,, and its name, the proof, and WELCOME with the right signature."""
+    """The client logs in with `n,,`, its name and the proof, and accepts WELCOME with the right signature."""
     exchange = await _answered(t)
     t.require(exchange.hello.name == "ada", "the name of the account in HELLO", exchange.hello.name)
     exchange.server.send(t.welcome(exchange.hello, name="Ada", auth=exchange.signature(), flags=2))
     report = await t.report("connected")
-    t.require(report.get("name") == "Ada", "the name of the account as it is granted", report, "RW-WELCOME-6")
+    t.require(report.get("name") == "Ada", "the name that WELCOME grants", report, "RW-WELCOME-6")
     await exchange.server.fence()
 
 
 @case("13/scram-names", "RW-SCRAM-1")
 async def names(t: Context) -> None:
-    """Comma and equals sign are escaped, and the name is not put through SASLprep, which would change it."""
+    """The client escapes comma and equals sign in its name, and does not put it through SASLprep."""
     name = "a,b=c \u00aa"
     exchange = await _answered(t, name)
     wanted = scram.escaped(name)
@@ -108,14 +108,14 @@ async def names(t: Context) -> None:
 
 @case("13/scram-password-nfc", "RW-SCRAM-1")
 async def password_nfc(t: Context) -> None:
-    """A password that was given decomposed counts in NFC; nothing else of it is changed."""
+    """The client puts its password into NFC, and changes nothing else in it."""
     password = unicodedata.normalize("NFD", "pässwörd \u00aa\u00a0\u2168")
     await _answered(t, password=password)
 
 
 @case("13/scram-fresh-nonce", "RW-SCRAM-1")
 async def fresh_nonce(t: Context) -> None:
-    """The nonce of another connection is another one."""
+    """The client uses another nonce on another connection."""
     t.needs("reconnect")
     first = await _asked(t)
     await first.server.close(abort=True)
@@ -133,7 +133,7 @@ _CHALLENGES: dict[str, tuple[str, Callable[[Exchange], bytes]]] = {
     "iterations-negative": ("RW-SCRAM-3", lambda e: e.first(b"-4096")),
     "iterations-none": ("RW-SCRAM-3", lambda e: e.first(b"")),
     "iterations-no-number": ("RW-SCRAM-3", lambda e: e.first(b"many")),
-    "nonce-of-another": ("RW-SCRAM-3", lambda e: scram.server_first(OURS + e.nonce, SALT, scram.LEAST)),
+    "nonce-of-another": ("RW-SCRAM-3", lambda e: scram.server_first(SERVER_NONCE + e.nonce, SALT, scram.LEAST)),
     "salt-none": ("RW-SCRAM-3", lambda e: scram.server_first(e.both, b"", scram.LEAST)),
     "salt-no-base64": ("RW-SCRAM-3", lambda e: b"r=" + e.both + b",s=(..),i=4096"),
     "empty": ("RW-SCRAM-3", lambda e: b""),
@@ -153,7 +153,7 @@ def _challenged(requirement: str, make: Callable[[Exchange], bytes]) -> Callable
 
 
 for _path, (_requirement, _make) in _CHALLENGES.items():
-    _text = f"A challenge that is wrong ({_path}) ends the connection with GOAWAY(AUTH_FAILED)."
+    _text = f"The client answers a wrong challenge ({_path}) with GOAWAY(AUTH_FAILED)."
     add(f"13/scram-{_path}", [_requirement], _text, _challenged(_requirement, _make))
 
 
@@ -177,13 +177,13 @@ def _signed(make: Callable[[Exchange], bytes]) -> Callable[[Context], Awaitable[
 
 
 for _path, _sign in _SIGNATURES.items():
-    _text = f"WELCOME with a signature that is wrong ({_path}) ends the connection with GOAWAY(AUTH_FAILED)."
+    _text = f"The client answers a wrong signature in WELCOME ({_path}) with GOAWAY(AUTH_FAILED)."
     add(f"13/signature-{_path}", ["RW-SCRAM-4", "RW-WELCOME-3"], _text, _signed(_sign))
 
 
 @case("7.2/welcome-without-challenge", "RW-WELCOME-3")
 async def welcome_without_challenge(t: Context) -> None:
-    """A server that welcomes an account without having shown that it knows it is left."""
+    """The client leaves a server that welcomes an account without a proof that it knows it."""
     exchange = await _asked(t)
     exchange.server.send(t.welcome(exchange.hello), breaks="RW-SCRAM-7")
     await _given_up(t, exchange, "RW-WELCOME-3")
@@ -191,7 +191,7 @@ async def welcome_without_challenge(t: Context) -> None:
 
 @case("7.2/welcome-before-answer", "RW-WELCOME-3")
 async def welcome_before_answer(t: Context) -> None:
-    """So is one that welcomes it together with the challenge."""
+    """The client leaves a server that welcomes an account together with the challenge."""
     exchange = await _asked(t)
     octets = t.welcome(exchange.hello, auth=b"v=" + b"A" * 43 + b"=")
     exchange.server.send(Auth(exchange.first(), request=exchange.hello.request), octets, breaks="RW-SCRAM-7")
@@ -200,7 +200,7 @@ async def welcome_before_answer(t: Context) -> None:
 
 @case("7.3/challenge-twice", "RW-AUTH-1")
 async def challenge_twice(t: Context) -> None:
-    """A challenge behind the last answer is answered with AUTH, or ends the connection with AUTH_FAILED."""
+    """The client answers a challenge after the last answer with AUTH, or with GOAWAY(AUTH_FAILED)."""
     exchange = await _answered(t)
     exchange.challenge(exchange.first())
     server = exchange.server
@@ -211,10 +211,10 @@ async def challenge_twice(t: Context) -> None:
 
 @case("8.7/wrong-password", "RW-RECONNECT-4")
 async def wrong_password(t: Context) -> None:
-    """After ERROR(AUTH_FAILED) the client does not try again, with or without the account."""
+    """The client does not try again after ERROR(AUTH_FAILED), with or without the account."""
     exchange = await _answered(t)
     refusal = Error(Code.AUTH_FAILED, 0, "no", request=exchange.hello.request)
     exchange.server.send(refusal, Goaway(Code.AUTH_FAILED))
     await exchange.server.close()
     await t.report("closed", requirement="RW-RECONNECT-4")
-    await t.quiet(1.5, "RW-RECONNECT-4", "no further attempt")
+    await t.quiet(1.5, "RW-RECONNECT-4", "no further connection")

@@ -25,12 +25,18 @@ _BEYOND = {
 }
 
 for _name, _make in _BEYOND.items():
-    define_fatal(f"6.2/beyond-{_name}", "RW-CHECK-4", Code.MALFORMED, "A number above 2^53 - 1 is MALFORMED.", _make)
+    define_fatal(
+        f"6.2/beyond-{_name}",
+        "RW-CHECK-4",
+        Code.MALFORMED,
+        "The client sends GOAWAY(MALFORMED) for a number above 2^53 - 1.",
+        _make,
+    )
 
 
 @case("6.2/beyond-ack", "RW-CHECK-4")
 async def ack_beyond(t: Context) -> None:
-    """An ACK with a seq above 2^53 - 1 is MALFORMED."""
+    """The client sends GOAWAY(MALFORMED) for an ACK with a seq above 2^53 - 1."""
     server, room = await t.member()
     t.publish(room)
     publish = await server.expect(Publish)
@@ -50,13 +56,13 @@ _NAMES: dict[str, MakeOctets] = {
 }
 
 for _name, _make in _NAMES.items():
-    _text = f"A name in {_name.upper()} that is not UTF-8 is MALFORMED."
+    _text = f"The client sends GOAWAY(MALFORMED) for a name in {_name.upper()} that is not UTF-8."
     define_fatal(f"6.2/name-{_name}", "RW-CHECK-6", Code.MALFORMED, _text, _make)
 
 
 @case("6.2/text-is-no-error", "RW-CHECK-5")
 async def ill_formed_text(t: Context) -> None:
-    """Ill-formed UTF-8 in payloads and texts is no error; what was sent as text stays as its octets."""
+    """The client takes ill-formed UTF-8 in payloads and texts, and reports the octets of a payload as they are."""
     server, room = await t.member()
     server.send(room.message(b"\xff\xc0 text", ctype=0))
     report = await t.report("message", requirement="RW-CHECK-5")

@@ -13,7 +13,7 @@ from protocol.registry import Code
 
 @case("8.5/quit", "RW-CLOSE-1", "RW-CLOSE-5")
 async def quit(t: Context) -> None:
-    """At `quit` the client says GOAWAY(NONE), nothing more, reads to the end, says `closed`, and ends with status 0."""
+    """The client, at `quit`, sends GOAWAY(NONE), reads to the end, reports `closed`, and ends with status 0."""
     server, room = await t.member()
     await t.marker(server, room)
     t.client.tell("quit")
@@ -23,14 +23,14 @@ async def quit(t: Context) -> None:
     await server.expect_end("RW-CLOSE-5")
     t.require(server.ended == "closed", "an end without a reset of the transport", server.ended, "RW-CLOSE-5")
     await t.report("closed", requirement="RW-CLOSE-5")
-    t.require(await t.client.program.wait(t.options.timeout), "the program to end after quit", "it still runs")
+    t.require(await t.client.program.wait(t.options.timeout), "the end of the program after quit", "it still runs")
     status = t.client.program.died
     t.require(status == "ended with status 0", "status 0", status)
 
 
 @case("8.5/linger", "RW-CLOSE-5", tags=["waits"])
 async def linger(t: Context) -> None:
-    """A client whose GOAWAY is not answered reads on, and closes when the linger time is over."""
+    """The client reads on when its GOAWAY is not answered, and closes after the linger time."""
     server, room = await t.member()
     await t.marker(server, room)
     t.client.tell("quit")
@@ -38,7 +38,7 @@ async def linger(t: Context) -> None:
     for _ in range(3):
         server.write(PING)
         await t.idle(server, 0.1)
-        t.require(not server.ended, "the client to read on for a while", server.last_words())
+        t.require(not server.ended, "a client that reads on for a while", server.last_words())
     await server.expect_end("RW-CLOSE-5", within=t.options.timeout + 2)
 
 
@@ -53,13 +53,13 @@ for _code in (Code.NONE, Code.SHUTDOWN, Code.SLOW, Code.INTERNAL, Code.MALFORMED
         report = await t.report("disconnected", requirement="RW-CLOSE-4")
         t.require(report.get("code") == code, f"code {int(code)}", report, "RW-ERROR-3")
 
-    _text = "GOAWAY, of whatever code, is answered with GOAWAY(NONE), and the client closes."
+    _text = f"The client answers GOAWAY with code {int(_code)} with GOAWAY(NONE), and closes the connection."
     add(f"8.5/goaway-{int(_code)}", ["RW-CLOSE-4", "RW-CODE-2"], _text, _goaway)
 
 
 @case("8.5/goaway-before-welcome", "RW-CLOSE-4")
 async def goaway_before_welcome(t: Context) -> None:
-    """GOAWAY in the place of WELCOME is answered with GOAWAY(NONE), and the client closes."""
+    """The client answers GOAWAY in place of WELCOME with GOAWAY(NONE), and closes the connection."""
     server, _ = await t.greeted()
     server.send_octets(goaway_octets(Code.SHUTDOWN, 1))
     await server.expect_goaway(Code.NONE, requirement="RW-CLOSE-4")
@@ -68,7 +68,7 @@ async def goaway_before_welcome(t: Context) -> None:
 
 @case("8.5/nothing-after-fatal", "RW-CLOSE-1", "RW-CLOSE-2")
 async def nothing_after_fatal(t: Context) -> None:
-    """After the GOAWAY to a fatal failure the client sends nothing: no PONG, no reply to commands."""
+    """The client sends nothing after its GOAWAY for a fatal failure, no PONG and no request."""
     server, room = await t.member()
     await t.marker(server, room)
     server.send_octets(frame(0x0009) + PING * 3, breaks="RW-EXT-1")
@@ -77,5 +77,5 @@ async def nothing_after_fatal(t: Context) -> None:
     server.write(PING)
     await t.alive()
     t.require(not server.breaches, "nothing after GOAWAY", server.breaches)
-    t.require(len(t.messages(room)) == 1, "no message from behind the failure", t.messages(room), "RW-CLOSE-5")
+    t.require(len(t.messages(room)) == 1, "no message from after the failure", t.messages(room), "RW-CLOSE-5")
     await server.close()

@@ -10,7 +10,7 @@ from protocol.registry import Code, Flag
 
 @case("8.6/drain", "RW-DRAIN-4", "RW-DRAIN-1")
 async def drain(t: Context) -> None:
-    """After GOAWAY(DRAINING) the client waits for its replies, sends no request, then GOAWAY(NONE)."""
+    """The client, after GOAWAY(DRAINING), waits for its replies, sends no request, then sends GOAWAY(NONE)."""
     server, room = await t.member()
     id = t.publish(room, b"before")
     publish = await server.expect(Publish)
@@ -22,7 +22,7 @@ async def drain(t: Context) -> None:
     await server.fence("RW-PING-1")
     requests = [*server.left_over(Publish), *server.left_over(Join)]
     t.require(not requests, "no request while the server drains", requests, "RW-DRAIN-1")
-    t.require(server.invariants.goaway is None, "no GOAWAY while a reply is owed", server.invariants.goaway)
+    t.require(server.invariants.goaway is None, "no GOAWAY before the last reply", server.invariants.goaway)
     await t.marker(server, room)
     server.send(t.ack(room, publish))
     await t.answer(id, "published", requirement="RW-DRAIN-4")
@@ -31,7 +31,7 @@ async def drain(t: Context) -> None:
 
 @case("8.6/idle", "RW-DRAIN-4")
 async def drain_idle(t: Context) -> None:
-    """A client that is owed nothing answers GOAWAY(DRAINING) with GOAWAY(NONE) at once."""
+    """The client answers GOAWAY(DRAINING) with GOAWAY(NONE) at once when it waits for no reply."""
     server, room = await t.member()
     await t.marker(server, room)
     server.send(Goaway(Code.DRAINING, 100, 0, flags=Flag.RETRY))
@@ -42,7 +42,7 @@ async def drain_idle(t: Context) -> None:
 
 @case("8.6/cut-short", "RW-CLOSE-4", "RW-DRAIN-1")
 async def drain_cut_short(t: Context) -> None:
-    """GOAWAY(SHUTDOWN) while replies are owed ends the drain: GOAWAY(NONE), and the publish is repeated later."""
+    """The client answers GOAWAY(SHUTDOWN) with GOAWAY(NONE), and repeats what was not answered later."""
     t.needs("reconnect", "rejoin", "repeat")
     server, room = await t.member()
     id = t.publish(room)

@@ -1,4 +1,4 @@
-"""Section 7.4: what a client does with an ERROR."""
+"""Section 7.4: ERROR."""
 
 from conformance.client.cases.steps import (
     case,
@@ -11,7 +11,7 @@ from protocol.registry import Code, FrameType
 
 @case("7.4/waits", "RW-ERROR-2", "RW-PROMISE-5", tags=["waits"])
 async def waits(t: Context) -> None:
-    """A publish that was refused with RETRY is not sent again before retry_ms has passed, and is the same then."""
+    """The client repeats a publish that was refused with RETRY after retry_ms, not earlier, and unchanged."""
     t.needs("repeat")
     server, room = await t.member()
     id = t.publish(room, b"patience")
@@ -30,7 +30,7 @@ async def waits(t: Context) -> None:
 
 @case("7.4/join-waits", "RW-ERROR-2", tags=["waits"])
 async def join_waits(t: Context) -> None:
-    """A JOIN that was refused with RETRY is not sent again before retry_ms has passed."""
+    """The client does not repeat a JOIN that was refused with RETRY before retry_ms has passed."""
     server = await t.open()
     t.client.tell("join", room="lobby")
     join = await server.expect(Join)
@@ -43,7 +43,7 @@ async def join_waits(t: Context) -> None:
 
 @case("7.4/final", "RW-ERROR-3", "RW-PROMISE-6")
 async def final(t: Context) -> None:
-    """A publish that was refused without RETRY has failed: it is not repeated, and not reported as unknown."""
+    """The client reports a publish that was refused without RETRY as failed, not as unknown, and does not repeat it."""
     server, room = await t.member()
     for code in (Code.PAYLOAD_INVALID, Code.ID_CONFLICT, Code.FORBIDDEN, Code.ID_EXPIRED):
         id = t.publish(room)
@@ -51,14 +51,14 @@ async def final(t: Context) -> None:
         server.send(t.refusal(publish, code))
         report = await t.answer(id, "error", requirement="RW-ERROR-3")
         t.require(report.get("code") == code, f"code {int(code)}", report)
-        t.require(report.get("unknown") is not True, "a failure that is none of doubt", report, "RW-PROMISE-6")
+        t.require(report.get("unknown") is not True, "a failure that is not unknown", report, "RW-PROMISE-6")
     await t.marker(server, room)
     t.require(not server.left_over(Publish), "no repeat", server.left_over(Publish))
 
 
 @case("7.4/unknown-code", "RW-CODE-2", "RW-ERROR-3")
 async def unknown_code(t: Context) -> None:
-    """An unknown code without RETRY: the request has failed for good, and nothing else has."""
+    """The client takes a request as failed for good after an unknown code without RETRY, and goes on."""
     server, room = await t.member()
     for code in (399, 0, 999, 65535):
         id = t.publish(room)
@@ -73,7 +73,7 @@ async def unknown_code(t: Context) -> None:
 
 @case("7.4/unknown-code-retry", "RW-ERROR-3", "RW-CODE-2")
 async def unknown_code_retry(t: Context) -> None:
-    """An unknown code with RETRY: the same may be sent again, and is the same."""
+    """The client may repeat a publish after an unknown code with RETRY, and repeats it unchanged."""
     t.needs("repeat")
     server, room = await t.member()
     id = t.publish(room, b"again")
@@ -88,7 +88,7 @@ async def unknown_code_retry(t: Context) -> None:
 
 @case("7.4/join-refused", "RW-CODE-2")
 async def join_refused(t: Context) -> None:
-    """An ERROR to JOIN fails the join, and the next one is a new request."""
+    """The client takes a JOIN as failed after ERROR, and sends the next one as a new request."""
     server = await t.open()
     id = t.client.tell("join", room="secret")
     join = await server.expect(Join)

@@ -34,13 +34,13 @@ for _name, (_type, _body, _room) in BODIES.items():
         flags = 0x8000 if type == FrameType.MESSAGE else 0
         return frame(type, body + field(CRITICAL, b"v"), room=room.ref * in_room, flags=flags)
 
-    _text = f"A field that must be understood and is not, in {_name.upper()}, is UNKNOWN_FIELD."
+    _text = f"The client sends GOAWAY(UNKNOWN_FIELD) for an unknown critical field in {_name.upper()}."
     define_fatal(f"5.3/critical-{_name}", "RW-FIELD-2", Code.UNKNOWN_FIELD, _text, _with_critical)
 
 
 @case("5.3/ignorable", "RW-FIELD-1", "RW-GREASE-2")
 async def ignorable_fields(t: Context) -> None:
-    """Fields that are ignorable are ignored, in every frame: reserved, private, relayed, unassigned, repeated."""
+    """The client ignores ignorable fields in every frame: reserved, private, relayed, unassigned, repeated."""
     fields = tuple(Field(type, b"\xff") for type in (IGNORABLE, IGNORABLE, 0xF00F, 0xC001, 0x8005, 0x8002))
     server, hello = await t.greeted()
     welcome = t.welcome(hello)
@@ -70,7 +70,7 @@ async def ignorable_fields(t: Context) -> None:
 
 @case("5.3/repeated", "RW-FIELD-3")
 async def repeated_field(t: Context) -> None:
-    """AGENT twice in WELCOME, where the client knows it, is MALFORMED."""
+    """The client sends GOAWAY(MALFORMED) for WELCOME with AGENT twice, a field that it knows there."""
     server, hello = await t.waiting()
     octets = frame(FrameType.WELCOME, welcome_body(tail=field(0x8002, b"a") * 2), request=hello.request)
     await expect_fatal(t, server, octets, "RW-FIELD-3", Code.MALFORMED)
@@ -87,13 +87,13 @@ for _name, _field in {
         welcome = frame(FrameType.WELCOME, welcome_body(tail=octets), request=hello.request)
         await expect_fatal(t, server, welcome, "RW-FIELD-4", Code.MALFORMED)
 
-    _text = "A known field of WELCOME that is not laid out as its table says is MALFORMED."
+    _text = "The client sends GOAWAY(MALFORMED) for a known field of WELCOME that is not laid out as its table says."
     add(f"5.3/layout-{_name}", ["RW-FIELD-4"], _text, _laid_out)
 
 
 @case("5.4/unknown-flags", "RW-FLAG-1")
 async def unknown_flags(t: Context) -> None:
-    """Flags that are not defined for a frame are ignored, in every frame."""
+    """The client ignores flags that are not defined for a frame, in every frame."""
     server, hello = await t.greeted()
     odd = 0x3F40
     server.send(t.welcome(hello, flags=odd | Flag.DURABLE), breaks="RW-FLAG-1")

@@ -28,7 +28,7 @@ from protocol.registry import Code, FrameType
 
 @case("5.2/single-octets", "RW-FRAME-4")
 async def single_octets(t: Context) -> None:
-    """A whole session in single octets is the same session."""
+    """The client takes a whole session in single octets as it takes it in one piece."""
     server = await t.dialled()
     server.invariants.prefaced = True
     for octet in SERVER_PREFACE:
@@ -56,7 +56,7 @@ async def single_octets(t: Context) -> None:
 
 @case("5.2/cut-everywhere", "RW-FRAME-4")
 async def cut_everywhere(t: Context) -> None:
-    """A message in two segments, cut at each of its octets in turn, is the same message."""
+    """The client takes a message in two segments, cut at each of its octets in turn."""
     server, room = await t.member()
     size = len(encode(room.again(1, b"cut")))
     for at in range(1, size):
@@ -71,7 +71,7 @@ async def cut_everywhere(t: Context) -> None:
 
 @case("5.2/many-in-one", "RW-FRAME-4")
 async def many_in_one(t: Context) -> None:
-    """Hundreds of frames in one segment are all taken."""
+    """The client takes hundreds of frames in one segment."""
     server, room = await t.member()
     server.send(*(room.message() for _ in range(300)))
     await t.marker(server, room, "RW-FRAME-4")
@@ -80,7 +80,7 @@ async def many_in_one(t: Context) -> None:
 
 @case("5.2/end-within-a-frame", "RW-FRAME-4")
 async def end_of_stream_in_a_frame(t: Context) -> None:
-    """A stream that ends within a frame is the end of the connection, and nothing of the frame is shown."""
+    """The client takes a stream that ends within a frame as the end, and reports nothing of the frame."""
     server, room = await t.member()
     await t.marker(server, room)
     server.send_octets(encode(room.message(b"half"))[:-1], breaks="RW-FRAME-7")
@@ -91,7 +91,7 @@ async def end_of_stream_in_a_frame(t: Context) -> None:
 
 @case("5.2/limit-before-welcome", "RW-FRAME-2", "RW-FRAME-1")
 async def limit_before_welcome(t: Context) -> None:
-    """Before WELCOME, a length of 4,097 is FRAME_TOO_LARGE as soon as the header is there."""
+    """The client sends GOAWAY(FRAME_TOO_LARGE) for a header of 4,097 octets before WELCOME, without a body."""
     server, hello = await t.waiting()
     octets = HEADER.pack(4097, FrameType.WELCOME, 0, hello.request, 0)
     await expect_fatal(t, server, octets, "RW-FRAME-2", Code.FRAME_TOO_LARGE)
@@ -99,7 +99,7 @@ async def limit_before_welcome(t: Context) -> None:
 
 @case("5.2/full-welcome", "RW-FRAME-2")
 async def full_welcome(t: Context) -> None:
-    """A WELCOME of 4,096 octets is taken."""
+    """The client takes a WELCOME of 4,096 octets."""
     server, hello = await t.greeted()
     welcome = t.welcome(hello)
     room_left = 4096 - (len(encode(welcome)) - HEADER.size) - 4
@@ -117,13 +117,13 @@ for _limit in (4096, 20_000):
         header = HEADER.pack(limit + 1, FrameType.MESSAGE, 0x8000, 0, room.ref)
         await expect_fatal(t, server, header, "RW-FRAME-1", Code.FRAME_TOO_LARGE)
 
-    _text = "After WELCOME max_body is the limit: as much is taken, and one octet more refused by the header alone."
+    _text = "The client takes a body of max_body octets, and answers a header that announces more with FRAME_TOO_LARGE."
     add(f"5.2/limit-{_limit}", ["RW-FRAME-1", "RW-FRAME-2"], _text, _limits)
 
 
 @case("5.2/length-of-four-gigabytes", "RW-FRAME-1")
 async def huge_length(t: Context) -> None:
-    """A length of 2^32 - 1 is refused, not waited for."""
+    """The client sends GOAWAY(FRAME_TOO_LARGE) for a header of 2^32 - 1 octets, and does not wait for them."""
     server, room = await t.member()
     await t.marker(server, room)
     header = HEADER.pack(2**32 - 1, 0x8021, 0, 0, 0)
@@ -132,45 +132,55 @@ async def huge_length(t: Context) -> None:
 
 @case("5.2/own-bodies", "RW-FRAME-3")
 async def own_bodies(t: Context) -> None:
-    """A client does not send a body above max_body: a payload that is too long fails, and the next one goes out."""
+    """The client reports a payload that is too long for max_body as failed, and sends the next one."""
     server, room = await t.member(max_body=4096)
     id = t.publish(room, bytes(5000))
     await t.answer(id, "error", requirement="RW-FRAME-3")
     await t.published(server, room, b"short")
-    t.require(not server.left_over(Publish), "nothing of the long one", server.left_over(Publish))
+    t.require(not server.left_over(Publish), "no PUBLISH of the long payload", server.left_over(Publish))
 
 
-def _shape(name: str, how: str, body: bytes) -> None:
+def _define_malformed(name: str, slug: str, what: str, body: bytes) -> None:
     type, _, in_room = BODIES[name]
     flags = 0x8000 if type == FrameType.MESSAGE else 0
 
     def octets(room: Room) -> bytes:
         return frame(type, body, room=room.ref * in_room, flags=flags)
 
-    text = f"{name.upper()} that is {how} is MALFORMED."
-    define_fatal(f"5.2/malformed-{name}-{how.replace(' ', '-')}", "RW-FRAME-7", Code.MALFORMED, text, octets)
+    text = f"The client sends GOAWAY(MALFORMED) for {name.upper()} {what}."
+    define_fatal(f"5.2/malformed-{name}-{slug}", "RW-FRAME-7", Code.MALFORMED, text, octets)
 
 
 for _name, (_type, _body, _room) in BODIES.items():
-    _shape(_name, "too short", _body[:-1])
-    _shape(_name, "empty", b"")
-    _shape(_name, "too long by one octet", _body + b"\x00")
-_shape("message", "beyond its end", u64(2) + u64(1) + u64(5) + bytes(17) + b8(b"bob") + u32(2**32 - 1) + b"hi")
-_shape("roster", "short of entries", u16(2) + roster_entry())
-_shape("roster", "a promise", u16(65535))
-_shape("presence", "with a cut field", b"\x01" + u64(5) + b8(b"bob") + u16(IGNORABLE) + u16(9) + b"12345678")
+    _define_malformed(_name, "too-short", "that is too short", _body[:-1])
+    _define_malformed(_name, "empty", "without a body", b"")
+    _define_malformed(_name, "too-long-by-one-octet", "with an octet left over", _body + b"\x00")
+_define_malformed(
+    "message",
+    "beyond-its-end",
+    "whose payload is longer than the body",
+    u64(2) + u64(1) + u64(5) + bytes(17) + b8(b"bob") + u32(2**32 - 1) + b"hi",
+)
+_define_malformed("roster", "short-of-entries", "with fewer entries than it counts", u16(2) + roster_entry())
+_define_malformed("roster", "a-promise", "that counts 65,535 entries and has none", u16(65535))
+_define_malformed(
+    "presence",
+    "with-a-cut-field",
+    "with a field that is cut off",
+    b"\x01" + u64(5) + b8(b"bob") + u16(IGNORABLE) + u16(9) + b"12345678",
+)
 
 
 @case("5.2/malformed-welcome", "RW-FRAME-7", "RW-CLOSE-2")
 async def malformed_welcome(t: Context) -> None:
-    """A WELCOME with an octet left over is MALFORMED, and no connection."""
+    """The client sends GOAWAY(MALFORMED) for a WELCOME with an octet left over, and reports no connection."""
     server, hello = await t.waiting()
     octets = frame(FrameType.WELCOME, welcome_body(tail=b"\x00"), request=hello.request)
     await expect_fatal(t, server, octets, "RW-FRAME-7", Code.MALFORMED)
     t.require(not t.client.of("connected"), "no report of a connection", t.client.of("connected"))
 
 
-def _reply_shape(name: str, op: str, body: bytes, type: FrameType) -> None:
+def _define_malformed_reply(name: str, op: str, body: bytes, type: FrameType) -> None:
     async def run(t: Context) -> None:
         server, room = await t.member()
         await t.marker(server, room)
@@ -183,14 +193,16 @@ def _reply_shape(name: str, op: str, body: bytes, type: FrameType) -> None:
         octets = frame(type, body, request=request, room=room.ref + 50)
         await expect_fatal(t, server, octets, "RW-FRAME-7", Code.MALFORMED)
 
-    text = f"{name.upper()} of the wrong length is MALFORMED."
+    text = f"The client sends GOAWAY(MALFORMED) for {type.name} of the wrong length."
     add(f"5.2/malformed-reply-{name}", ["RW-FRAME-7", "RW-CLOSE-2"], text, run)
 
 
-_reply_shape("ack-short", "publish", bytes(15), FrameType.ACK)
-_reply_shape("ack-long", "publish", bytes(17), FrameType.ACK)
-_reply_shape("error-short", "publish", bytes.fromhex("0191 00000032 0009") + b"slow", FrameType.ERROR)
-_reply_shape("joined-short", "join", u64(7) + u64(0) + u64(1) + u64(1) + u32(1) + b"\x09lobby", FrameType.JOINED)
+_define_malformed_reply("ack-short", "publish", bytes(15), FrameType.ACK)
+_define_malformed_reply("ack-long", "publish", bytes(17), FrameType.ACK)
+_define_malformed_reply("error-short", "publish", bytes.fromhex("0191 00000032 0009") + b"slow", FrameType.ERROR)
+_define_malformed_reply(
+    "joined-short", "join", u64(7) + u64(0) + u64(1) + u64(1) + u32(1) + b"\x09lobby", FrameType.JOINED
+)
 
 
 _HEADERS: dict[str, MakeOctets] = {
@@ -210,10 +222,6 @@ _HEADERS: dict[str, MakeOctets] = {
 }
 
 for _name, _make in _HEADERS.items():
-    define_fatal(
-        f"5.2/bad-header-{_name}",
-        "RW-FRAME-6",
-        Code.BAD_HEADER,
-        f"A known frame with {_name.split('-', 1)[1].replace('-', ' ')} where the table says otherwise is BAD_HEADER.",
-        _make,
-    )
+    _kind, _, _what = _name.partition("-")
+    _text = f"The client sends GOAWAY(BAD_HEADER) for {_kind.upper()} with {_what.replace('-', ' ')} in its header."
+    define_fatal(f"5.2/bad-header-{_name}", "RW-FRAME-6", Code.BAD_HEADER, _text, _make)

@@ -11,7 +11,7 @@ from protocol.frames import Field, Unknown
 
 @case("17.4/reserved", "RW-GREASE-2", "RW-TYPE-4")
 async def reserved(t: Context) -> None:
-    """Reserved types and fields, from the first to the last, are ignored like any other unknown ones."""
+    """The client ignores reserved types and fields, from the first to the last, like any other unknown ones."""
     server, room = await t.member()
     for n in (0, 1, 263, 527):
         server.send(Unknown(0x8021 + 0x1F * n, os.urandom(n % 50), room=room.ref * (n % 2)))

@@ -17,7 +17,7 @@ _H = 1000  # ms, the shortest heartbeat there is
 
 @case("7.7/answered", "RW-PING-1")
 async def pings_answered(t: Context) -> None:
-    """Each PING is answered with a PONG that has the same eight octets, many in one segment too."""
+    """The client answers each PING with a PONG of the same octets, even many in one segment."""
     server = await t.open()
     wanted = [os.urandom(8) for _ in range(25)]
     server.send(*(Ping(opaque) for opaque in wanted))
@@ -27,7 +27,7 @@ async def pings_answered(t: Context) -> None:
 
 @case("7.7/unasked", "RW-PING-3")
 async def unasked_pong(t: Context) -> None:
-    """A PONG that nobody asked for is ignored."""
+    """The client ignores a PONG that it did not ask for."""
     server, room = await t.member()
     server.send(Pong(b"unasked!"), Pong(bytes(8)))
     await t.marker(server, room, "RW-PING-3")
@@ -36,7 +36,7 @@ async def unasked_pong(t: Context) -> None:
 
 @case("8.4/sends", "RW-HEARTBEAT-1", tags=["waits"])
 async def sends(t: Context) -> None:
-    """A client that has nothing to say sends something in every H all the same."""
+    """The client sends something in every H, even if it has nothing to say."""
     server = await t.open(heartbeat_ms=_H)
     async with t.control("PING and PONG"):
         await server.fence()
@@ -55,7 +55,7 @@ _IGNORED = frame(0x8021)
 
 @case("8.4/ends", "RW-HEARTBEAT-2", tags=["waits"])
 async def ends(t: Context) -> None:
-    """When nothing has come for 2 H the client ends the connection, with TIMEOUT; not before."""
+    """The client ends a connection on which nothing comes for 2 H with GOAWAY(TIMEOUT), and not earlier."""
     server = await t.open(heartbeat_ms=_H)
     server.answers_pings = False
     server.send_octets(_IGNORED)
@@ -70,7 +70,7 @@ async def ends(t: Context) -> None:
 
 @case("8.4/every-octet-counts", "RW-HEARTBEAT-2", tags=["waits"])
 async def every_octet_counts(t: Context) -> None:
-    """A frame that comes octet by octet keeps the connection, though none is complete for more than 2 H."""
+    """The client keeps a connection whose frame comes octet by octet for more than 2 H."""
     server, room = await t.member(heartbeat_ms=_H)
     server.answers_pings = False
     octets = encode(room.message(b"slowly"))
@@ -85,7 +85,7 @@ async def every_octet_counts(t: Context) -> None:
 
 @case("8.4/reads-while-it-writes", "RW-HEARTBEAT-4")
 async def reads_while_it_writes(t: Context) -> None:
-    """A client goes on reading while the server does not take what it writes."""
+    """The client goes on reading while the server does not take what it writes."""
     server, room = await t.member(max_body=2**21, window=1000)
     server.pause()
     for _ in range(8):

@@ -16,7 +16,7 @@ from protocol.registry import Code, FrameType
 
 @case("7.1/hello", "RW-HELLO-1", "RW-REQUEST-1", "RW-SASL-3")
 async def hello(t: Context) -> None:
-    """HELLO is first, once, with the name that was asked for, and ANONYMOUS for a client without credentials."""
+    """The client sends HELLO first and once, with its name, and ANONYMOUS if it has no credentials."""
     server, hello = await t.greeted("Ada Lovelace")
     t.require(hello.name == "Ada Lovelace", 'the name "Ada Lovelace"', hello.name)
     t.require(hello.mechanism == "ANONYMOUS", "ANONYMOUS", hello.mechanism, "RW-SASL-3")
@@ -29,7 +29,7 @@ async def hello(t: Context) -> None:
 
 @case("8.3/waits-for-welcome", "RW-CONN-1")
 async def waits_for_welcome(t: Context) -> None:
-    """A request that the application wants before WELCOME is not sent before WELCOME."""
+    """The client sends no request that the application wants before WELCOME."""
     server, hello = await t.greeted()
     t.client.tell("join", room="lobby")
     await t.alive()
@@ -44,7 +44,7 @@ async def waits_for_welcome(t: Context) -> None:
 
 @case("7.2/name-granted", "RW-WELCOME-6")
 async def name_granted(t: Context) -> None:
-    """The name in WELCOME is the client's own, whatever it asked for."""
+    """The client reports the name in WELCOME as its own, whatever it asked for."""
     server, hello = await t.greeted("ada")
     server.send(t.welcome(hello, name="~Ada the 2nd"))
     report = await t.report("connected")
@@ -53,7 +53,7 @@ async def name_granted(t: Context) -> None:
 
 @case("7.2/fields", "RW-FIELD-1", "RW-EXT-3")
 async def fields_of_welcome(t: Context) -> None:
-    """WELCOME with SERVER, AGENT, and a data part of an extension that is in use is understood."""
+    """The client understands WELCOME with SERVER, AGENT and the data of an extension in use."""
     server, hello = await t.greeted()
     welcome = t.welcome(hello)
     more = (agent("other-server/9"), server_identity(2**64 - 1, "chat.example:7117"))
@@ -63,7 +63,7 @@ async def fields_of_welcome(t: Context) -> None:
 
 @case("7.2/unknown-extension", "RW-EXT-3", "RW-GREASE-2")
 async def unknown_extension(t: Context) -> None:
-    """Extensions in WELCOME whose names the client does not know are ignored."""
+    """The client ignores extensions in WELCOME whose names it does not know."""
     server, hello = await t.waiting()
     welcome = t.welcome(hello)
     more = (extension("grease-a1b2"), extension("com.example.tables", b"\x00\xff"))
@@ -74,7 +74,7 @@ async def unknown_extension(t: Context) -> None:
 
 @case("7.2/limits-at-their-ends", "RW-WELCOME-7", "RW-REQUEST-5")
 async def limits_at_their_ends(t: Context) -> None:
-    """Limits at either end of their ranges are limits like others."""
+    """The client keeps limits at either end of their ranges like others."""
     server = await t.open(max_body=4096, heartbeat_ms=1000, dedupe_ms=0, window=1, max_rooms=1)
     await server.fence("RW-WELCOME-7")
     room = t.room()
@@ -84,7 +84,7 @@ async def limits_at_their_ends(t: Context) -> None:
 
 @case("7.2/limits-out-of-range", "RW-WELCOME-7")
 async def limits_out_of_range(t: Context) -> None:
-    """A WELCOME with a window of 0 is MALFORMED, or taken as it is; anything else is wrong."""
+    """The client sends GOAWAY(MALFORMED) for a WELCOME with a window of 0, or takes that as it is."""
     server, hello = await t.waiting()
     server.send(t.welcome(hello, window=0), breaks="RW-WELCOME-4")
     end = await server.wait(
@@ -95,7 +95,7 @@ async def limits_out_of_range(t: Context) -> None:
 
 @case("7.3/auth", "RW-AUTH-1")
 async def auth_is_answered(t: Context) -> None:
-    """AUTH is answered with AUTH for the same request, or the client ends the connection; it does not go on."""
+    """The client answers AUTH with AUTH for the same request, or ends the connection; it does not go on."""
     server, hello = await t.waiting()
     server.send(Auth(b"more?", request=hello.request))
     answer = await server.wait(
@@ -129,12 +129,17 @@ for _name, _octets in _BEFORE_WELCOME.items():
         server, _ = await t.waiting()
         await _unexpected(t, server, octets)
 
-    add(f"8.1/before-welcome-{_name}", ["RW-CHECK-3"], "Before WELCOME this frame is UNEXPECTED.", _before)
+    add(
+        f"8.1/before-welcome-{_name}",
+        ["RW-CHECK-3"],
+        f"The client sends GOAWAY(UNEXPECTED) for a frame before WELCOME ({_name}).",
+        _before,
+    )
 
 
 @case("8.1/welcome-twice", "RW-CHECK-3")
 async def welcome_twice(t: Context) -> None:
-    """A second WELCOME is UNEXPECTED."""
+    """The client sends GOAWAY(UNEXPECTED) for a second WELCOME."""
     server = await t.open()
     await server.fence()
     await _unexpected(t, server, encode(server.welcome))
@@ -142,7 +147,7 @@ async def welcome_twice(t: Context) -> None:
 
 @case("8.1/auth-after-welcome", "RW-CHECK-3")
 async def auth_after_welcome(t: Context) -> None:
-    """AUTH after WELCOME is UNEXPECTED."""
+    """The client sends GOAWAY(UNEXPECTED) for AUTH after WELCOME."""
     server = await t.open()
     await server.fence()
     await _unexpected(t, server, encode(Auth(b"x", request=server.welcome.request)))

@@ -16,7 +16,7 @@ from protocol.registry import Flag
 
 @case("7.18/cursor-stays", "RW-HISTORY-3")
 async def history(t: Context) -> None:
-    """The messages of a reply to HISTORY are the answer to the command, and leave the cursor where it was."""
+    """The client answers its command with the reply to HISTORY, and does not move its cursor for it."""
     t.needs("history")
     server, room = await t.member(next=100)
     await t.marker(server, room)
@@ -38,7 +38,7 @@ async def history(t: Context) -> None:
 
 @case("7.18/ahead-of-the-stream", "RW-HISTORY-3")
 async def history_ahead(t: Context) -> None:
-    """A reply to HISTORY that runs ahead of the stream makes no hole, and the stream still shows its own."""
+    """The client sees no hole where a reply to HISTORY runs ahead of the stream, and still shows the stream."""
     t.needs("history")
     server, room = await t.member()
     id = t.client.tell("history", room=room.name)

@@ -1,4 +1,4 @@
-"""Section 9.1: where a stream begins, and what a message has."""
+"""Section 9.1: joining, where a stream begins, and what the client reports of a message."""
 
 from conformance.client.cases.steps import (
     add,
@@ -13,7 +13,7 @@ from protocol.registry import Code, Flag, FrameType
 
 @case("9.1/cursor-is-set", "RW-CURSOR-4", "RW-STREAM-1")
 async def cursor_is_set(t: Context) -> None:
-    """The stream begins with `start` of JOINED, wherever that is."""
+    """The client begins the stream with `start` of JOINED, wherever that is."""
     server, room = await t.member(next=1000)
     server.send(room.again(999, b"below"))
     await t.marker(server, room, "RW-CURSOR-4")
@@ -24,7 +24,7 @@ async def cursor_is_set(t: Context) -> None:
 
 @case("9.1/great-numbers", "RW-CURSOR-4", "RW-MODEL-10")
 async def great_numbers(t: Context) -> None:
-    """seq up to 2^53 - 1 and epochs up to 2^64 - 1 are kept exactly."""
+    """The client keeps seq up to 2^53 - 1 and epochs up to 2^64 - 1 exactly."""
     server = await t.open()
     room = t.room(next=2**53 - 2, epoch=2**64 - 1)
     await t.join(server, room)
@@ -45,12 +45,17 @@ for _name, _epoch, _start in (("epoch", 0, 1), ("start", 7, 0)):
         octets = frame(FrameType.JOINED, body, request=join.request, room=room.ref + 9)
         await expect_fatal(t, server, octets, "RW-CURSOR-6", Code.MALFORMED)
 
-    add(f"9.1/no-{_name}", ["RW-CURSOR-6"], f"A JOINED whose {_name} is 0 is MALFORMED.", _zero)
+    add(
+        f"9.1/no-{_name}",
+        ["RW-CURSOR-6"],
+        f"The client sends GOAWAY(MALFORMED) for a JOINED whose {_name} is 0.",
+        _zero,
+    )
 
 
 @case("9.1/content", "RW-MODEL-10")
 async def content(t: Context) -> None:
-    """What is reported of a message is what the server sent: octets, ctype, name, sender, time, VERIFIED."""
+    """The client reports a message as the server sent it: octets, ctype, name, sender, time, VERIFIED."""
     server, room = await t.member()
     message = room.message(b"\x00\xff\x1b[31m", ctype=200, name="Zoë", sender=2**63, flags=Flag.SEQ | Flag.VERIFIED)
     server.send(message)

@@ -17,7 +17,7 @@ from protocol.registry import Code, Flag
 
 @case("9.4/evicted-keeps-ids", "RW-PROMISE-5", "RW-ORDER-3", "RW-REQUEST-7")
 async def evicted_keeps_ids(t: Context) -> None:
-    """An eviction changes nothing about what was published before it: its ACK still counts, once."""
+    """The client reports a publish once that is acknowledged after the eviction from its room."""
     t.needs("rejoin")
     server, room = await t.member()
     id = t.publish(room)
@@ -36,7 +36,7 @@ async def evicted_keeps_ids(t: Context) -> None:
 
 @case("9.4/joins-again", "RW-LAG-4", "RW-RECOVER-1")
 async def joins_again(t: Context) -> None:
-    """After EVICTED with RETRY the client joins again with its cursor, when retry_ms has passed, and not before."""
+    """The client joins again with its cursor after EVICTED with RETRY, when retry_ms has passed, not earlier."""
     t.needs("rejoin")
     server, room = await t.member(next=5)
     await t.marker(server, room)
@@ -50,7 +50,7 @@ async def joins_again(t: Context) -> None:
 
 @case("9.4/lagged-twice", "RW-LAG-4", "RW-PROMISE-10")
 async def lagged_twice(t: Context) -> None:
-    """After two EVICTED(LAGGED) between which only old messages came it joins with epoch 0, and the gap is reported."""
+    """The client joins with epoch 0 after EVICTED(LAGGED) twice without progress, and reports the gap."""
     t.needs("rejoin")
     server, room = await t.member(next=5)
     await t.marker(server, room)
@@ -58,7 +58,7 @@ async def lagged_twice(t: Context) -> None:
     server.send(replace(lagged, room=room.ref))
     again = t.room(room.name, next=6)
     await t.rejoin(server, again, head=100)
-    await t.marker(server, again)  # seq 6: it was there when the client joined
+    await t.marker(server, again)  # seq 6, which was there when the client joined
     server.send(replace(lagged, room=again.ref))
     join = await server.expect(Join, "RW-LAG-4")
     t.require(join.epoch == 0, "epoch 0", join)
@@ -81,13 +81,13 @@ for _code in (Code.KICKED, Code.BANNED, 699):
         await t.idle(server, 0.6)
         t.require(not server.left_over(Join), "no JOIN", server.left_over(Join), "RW-LAG-5")
 
-    _text = "After EVICTED without RETRY the client does not join again by itself."
+    _text = f"The client does not join again by itself after EVICTED with code {int(_code)}, without RETRY."
     add(f"9.4/final-{int(_code)}", ["RW-LAG-5"], _text, _final, ["waits"])
 
 
 @case("9.4/not-joined-is-repeated", "RW-LAG-6")
 async def not_joined_is_repeated(t: Context) -> None:
-    """A publish that crossed EVICTED and earned NOT_JOINED is repeated in the room, with its id."""
+    """The client repeats a publish that earned NOT_JOINED because it crossed EVICTED, with its id."""
     t.needs("rejoin", "repeat")
     server, room = await t.member()
     id = t.publish(room, b"crossing")

@@ -11,7 +11,7 @@ from protocol.registry import Code, Flag, FrameType
 
 @case("7.13/leave", "RW-MODEL-8", "RW-REQUEST-1")
 async def leave(t: Context) -> None:
-    """LEAVE carries the room's ref; the stream goes on until it is answered, and a late EVICTED is no error."""
+    """The client sends LEAVE with the room's ref, and shows the stream until LEAVE is answered."""
     server, room = await t.member()
     await t.marker(server, room)
     id = t.client.tell("leave", room=room.name)
@@ -25,7 +25,7 @@ async def leave(t: Context) -> None:
 
 @case("7.13/evicted-while-leaving", "RW-REQUEST-7")
 async def evicted_while_leaving(t: Context) -> None:
-    """EVICTED that crosses LEAVE ends the membership; the NOT_JOINED behind it is no error."""
+    """The client takes EVICTED and NOT_JOINED that cross its LEAVE for the end of the membership."""
     server, room = await t.member()
     id = t.client.tell("leave", room=room.name)
     request = await server.expect(Leave)

@@ -15,14 +15,14 @@ from protocol.registry import Code
 
 @case("12/name-as-given", "RW-NAME-7")
 async def hello_with_any_name(t: Context) -> None:
-    """A name outside of ASCII goes out in UTF-8; a client folds nothing."""
+    """The client sends a name outside of ASCII in UTF-8, as it was given."""
     _, hello = await t.greeted("Straße Ünï")
     t.require(hello.name == "Straße Ünï", "the name as it was given", hello.name, "RW-NAME-7")
 
 
 @case("12/no-folding", "RW-NAME-7")
 async def no_folding(t: Context) -> None:
-    """Two spellings of a room are two requests: only the server knows that they are one room, and says so."""
+    """The client sends two JOINs for two spellings of a room, and learns from ALREADY_JOINED that they are one."""
     server = await t.open()
     room = t.room("STRASSE")
     id = t.client.tell("join", room=room.name)
@@ -40,7 +40,7 @@ async def no_folding(t: Context) -> None:
 
 @case("12/server-spells", "RW-NAME-7", "RW-CHECK-3")
 async def server_spells(t: Context) -> None:
-    """JOINED may spell the room otherwise; names in a server's frames are not held to the rules of section 12."""
+    """The client accepts another spelling in JOINED, and names in a server's frames that section 12 forbids."""
     server = await t.open()
     room = t.room("lobby")
     id = t.client.tell("join", room="lobby")

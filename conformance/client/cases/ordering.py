@@ -12,7 +12,7 @@ from protocol.registry import Code, Flag
 
 @case("10.3/repeats-first", "RW-ORDER-3", "RW-PROMISE-5")
 async def repeats_first(t: Context) -> None:
-    """On a new connection what is unanswered is repeated first, with the same ids, in the order of first sending."""
+    """The client first repeats what was not answered on a new connection, with the same ids and in order."""
     t.needs("reconnect", "rejoin", "repeat")
     room, ids, publishes = await lost_publishes(t, (b"1", b"2", b"3"))
     ids.append(t.publish(room, b"4"))
@@ -29,7 +29,7 @@ async def repeats_first(t: Context) -> None:
 
 @case("10.3/from-the-first-refused", "RW-ORDER-2")
 async def from_the_first_refused(t: Context) -> None:
-    """After an ERROR the client waits for all replies, then repeats from the first refused on, that without ORDERED."""
+    """The client repeats from the first refused publish on, that without ORDERED, when all replies have come."""
     t.needs("ordered", "repeat")
     server, room = await t.member()
     ids = [t.publish(room, payload) for payload in (b"1", b"2", b"3", b"4")]
@@ -55,7 +55,7 @@ async def from_the_first_refused(t: Context) -> None:
 
 @case("10.3/refused-for-good", "RW-ORDER-2")
 async def refused_for_good(t: Context) -> None:
-    """What was refused for good is left out; what followed it is repeated, the first without ORDERED."""
+    """The client leaves out what was refused for good, and repeats what followed, the first without ORDERED."""
     t.needs("ordered", "repeat")
     server, room = await t.member()
     ids = [t.publish(room, payload) for payload in (b"1", b"2", b"3")]
@@ -73,7 +73,7 @@ async def refused_for_good(t: Context) -> None:
 
 @case("10.3/one-alone", "RW-ORDER-4")
 async def one_alone(t: Context) -> None:
-    """After RATE_LIMITED the first publish is sent alone, and the others when it is acknowledged."""
+    """The client sends the first publish alone after RATE_LIMITED, and the others when it is acknowledged."""
     t.needs("ordered", "repeat")
     server, room = await t.member()
     for payload in (b"1", b"2", b"3"):

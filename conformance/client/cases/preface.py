@@ -15,7 +15,7 @@ from protocol.frames import (
 
 @case("5.1/waits-for-preface", "RW-PREFACE-1", "RW-HELLO-1")
 async def waits_for_preface(t: Context) -> None:
-    """The client sends its preface, and HELLO only when the whole of the server's has come, octet by octet."""
+    """The client sends its preface, and HELLO only after the whole preface of the server."""
     server = await t.dialled()
     t.require(server.preface[4] <= 1 <= server.preface[5], "version 1 in its range", server.preface.hex())
     for octet in SERVER_PREFACE[:-1]:
@@ -30,7 +30,7 @@ async def waits_for_preface(t: Context) -> None:
 
 @case("5.1/zero-fields-ignored", "RW-PREFACE-7")
 async def zero_fields_ignored(t: Context) -> None:
-    """Values in the zero fields of the server's preface change nothing."""
+    """The client ignores the values of the zero fields in the server's preface."""
     server = await t.dialled()
     server.send_preface(SERVER_PREFACE[:5] + b"\x01\xfe\xff", breaks="RW-PREFACE-7")
     hello = await server.expect(Hello, "RW-PREFACE-7")
@@ -57,11 +57,13 @@ for _name, _octets in {
     "last-octet": bytes.fromhex("F5525751"),
     "zeros": bytes(8),
 }.items():
-    _text = "A server with another magic is left as soon as an octet differs, without a word."
+    _text = f"The client closes the connection at the first octet of another magic ({_name}), and sends nothing more."
     add(f"5.1/wrong-magic-{_name}", ["RW-PREFACE-5"], _text, _left(_octets, "RW-PREFACE-5"))
 
 
 for _version in (0, 2, 255):
-    _text = "A server that chose a version which the client does not speak is left without a word."
+    _text = (
+        f"The client closes the connection after version {_version}, which it does not speak, and sends nothing more."
+    )
     _octets = SERVER_PREFACE[:4] + bytes([_version, 0, 0, 0])
     add(f"5.1/version-{_version}", ["RW-PREFACE-8"], _text, _left(_octets, "RW-PREFACE-8"))

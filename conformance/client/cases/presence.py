@@ -15,7 +15,7 @@ def _roster(*members: tuple[int, str], flags: int = Flag.RESET, room: Room) -> R
 
 
 async def _known(t: Context, server: RawServer, room: Room) -> set[object]:
-    """Who is in the room, as the client reported it last before a marker."""
+    """The names in the room, as the client reported them last before a marker."""
     await t.marker(server, room)
     found: Report = t.client.of("presence")[-1]
     roster = found.get("roster")
@@ -37,7 +37,7 @@ async def _with_roster(t: Context) -> tuple[RawServer, Room]:
 
 @case("9.3/roster", "RW-ROSTER-5")
 async def roster(t: Context) -> None:
-    """A sequence of ROSTER frames takes the place of the roster before it, in as many frames as it has."""
+    """The client replaces its roster by a new sequence of ROSTER frames, however many frames it has."""
     server, room = await _with_roster(t)
     t.require(await _known(t, server, room) == {"bob", "eve"}, "bob and eve", t.client.of("presence")[-1])
     server.send(
@@ -47,12 +47,12 @@ async def roster(t: Context) -> None:
         _roster((9, "max"), flags=0, room=room),
     )
     found = await _known(t, server, room)
-    t.require(found == {"kim", "lee", "max"}, "kim, lee and max, and nobody of before", found)
+    t.require(found == {"kim", "lee", "max"}, "kim, lee and max alone", found)
 
 
 @case("9.3/presence", "RW-PRESENCE-6", "RW-PRESENCE-1")
 async def presence(t: Context) -> None:
-    """PRESENCE of who is known or unknown already is no error; an unknown kind is ignored."""
+    """The client takes PRESENCE of members that it knows already, or does not know, without an error."""
     server, room = await _with_roster(t)
     server.send(
         Presence(1, 5, "bob", room=room.ref),
@@ -69,7 +69,7 @@ async def presence(t: Context) -> None:
 
 @case("9.3/unknown-kind", "RW-PRESENCE-1")
 async def unknown_kind(t: Context) -> None:
-    """PRESENCE of an unknown kind changes nothing and is reported as nothing."""
+    """The client ignores PRESENCE of an unknown kind, and reports nothing."""
     server, room = await _with_roster(t)
     before = len(t.client.of("presence"))
     server.send(*(Presence(kind, 5, "bob", room=room.ref) for kind in (0, 5, 77, 255)))
@@ -79,9 +79,9 @@ async def unknown_kind(t: Context) -> None:
 
 @case("9.3/quiet", "RW-QUIET-3")
 async def quiet(t: Context) -> None:
-    """When the room becomes quiet the roster is discarded."""
+    """The client discards its roster when the room becomes quiet."""
     server, room = await _with_roster(t)
     server.send(Presence(4, 0, "", room=room.ref))
     await t.report("presence", lambda report: report.get("kind") == "quiet", "RW-QUIET-3")
     found = await _known(t, server, room)
-    t.require(found == set(), "nobody", found)
+    t.require(found == set(), "an empty roster", found)

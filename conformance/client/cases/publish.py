@@ -8,7 +8,7 @@ from conformance.client.context import Context
 
 @case("7.15/content", "RW-PROMISE-5", "RW-MODEL-8")
 async def content(t: Context) -> None:
-    """A publish goes to the ref of its room, octet for octet; an empty payload too."""
+    """The client sends a publish to the ref of its room, octet for octet, an empty payload too."""
     server, room = await t.member()
     for payload in (b"", b"\x00\xff\xfe", bytes(range(256)) * 20):
         publish = await t.published(server, room, payload)

@@ -13,15 +13,15 @@ from protocol.frames import (
 )
 from protocol.registry import Code, Flag
 
-_NO_MORE = RECONNECTS_WITHIN + 0.4  # seconds in which a client that reconnects after one failure has done so
+_NO_MORE = RECONNECTS_WITHIN + 0.4  # seconds after which a client that connects again has done so
 
 
-_SPREAD = 0.02  # seconds that random waits differ by at least, but for a chance of 1 in 10,000
+_SPREAD = 0.02  # seconds by which random waits differ at least, except with a chance of 1 in 10,000
 
 
 @case("8.7/by-itself", "RW-RECONNECT-1", tags=["waits"])
 async def by_itself(t: Context) -> None:
-    """A client whose connection was lost connects again, within the bounds of its waits: 1 s, 2 s, 4 s."""
+    """The client connects again after a lost connection, within waits of at most 1 s, 2 s and 4 s."""
     t.needs("reconnect")
     server = await t.dialled()
     await t.opened(server)
@@ -36,7 +36,7 @@ async def by_itself(t: Context) -> None:
 
 @case("8.7/random", "RW-RECONNECT-3", tags=["waits"])
 async def random_waits(t: Context) -> None:
-    """Waits are random below 1 s; an orderly end leaves the bound as it is."""
+    """The client waits for a random time below 1 s; an orderly end does not raise that bound."""
     t.needs("reconnect")
     server = await t.open()
     waits = await _waits(t, server, goaway_octets(Code.NONE), 5)
@@ -59,7 +59,7 @@ async def _waits(t: Context, server: RawServer, goaway: bytes, count: int) -> li
 
 @case("8.7/retry-and-jitter", "RW-RECONNECT-2", tags=["waits"])
 async def retry_and_jitter(t: Context) -> None:
-    """After GOAWAY with RETRY the client waits for retry_ms and a random part of jitter_ms."""
+    """The client waits for retry_ms and a random part of jitter_ms after GOAWAY with RETRY."""
     t.needs("reconnect")
     server = await t.open()
     waits = await _waits(t, server, goaway_octets(Code.SHUTDOWN, 1000, 500), 4)
@@ -70,7 +70,7 @@ async def retry_and_jitter(t: Context) -> None:
 
 @case("8.7/after-draining", "RW-RECONNECT-2", tags=["waits"])
 async def after_draining(t: Context) -> None:
-    """The time of GOAWAY(DRAINING) holds where the connection ends without another word."""
+    """The client waits for the time in GOAWAY(DRAINING), where the connection ends without another GOAWAY."""
     t.needs("reconnect")
     server = await t.open()
     began = server.now()
@@ -83,7 +83,7 @@ async def after_draining(t: Context) -> None:
 
 @case("8.7/refused-hello", "RW-RECONNECT-2", tags=["waits"])
 async def refused_hello(t: Context) -> None:
-    """After ERROR to HELLO with RETRY the client waits for its retry_ms."""
+    """The client waits for retry_ms of an ERROR to HELLO with RETRY."""
     t.needs("reconnect")
     server, hello = await t.greeted()
     began = server.now()
@@ -96,7 +96,7 @@ async def refused_hello(t: Context) -> None:
 
 @case("8.7/backs-off", "RW-RECONNECT-3", tags=["waits"])
 async def backs_off(t: Context) -> None:
-    """A server that fails at once is not asked without a pause: of four waits, in all not next to nothing."""
+    """The client pauses between attempts at a server that fails at once."""
     t.needs("reconnect")
     server = await t.dialled()
     began = server.now()
@@ -110,7 +110,7 @@ async def backs_off(t: Context) -> None:
 
 
 async def _come_back(t: Context) -> RawServer:
-    """The control of what follows: this client does come back, when nothing speaks against it."""
+    """The control of what follows: this client connects again after an ordinary end."""
     t.needs("reconnect")
     server = await t.open()
     async with t.control("connecting again"):
@@ -140,7 +140,7 @@ for _name, _final in _FINAL.items():
         await t.report("closed", requirement="RW-RECONNECT-4")
         await t.quiet(_NO_MORE, "RW-RECONNECT-4", "no further connection")
 
-    _text = "After an ERROR to HELLO that asks for the user, the client does not connect again by itself."
+    _text = f"The client does not connect again by itself after ERROR({_final.name}) to HELLO."
     add(f"8.7/never-{_name}", ["RW-RECONNECT-4"], _text, _refusal, ["waits"])
 
 
@@ -155,13 +155,13 @@ for _name, _code in (("revoked", Code.ACCOUNT_REVOKED), ("abuse", Code.ABUSE), (
         await t.report("closed", requirement="RW-RECONNECT-4")
         await t.quiet(_NO_MORE, "RW-RECONNECT-4", "no further connection")
 
-    _text = "After a GOAWAY without RETRY of class 2xx or 3xx, or ABUSE, the client does not connect again by itself."
+    _text = f"The client does not connect again by itself after GOAWAY with code {int(_code)} ({_name})."
     add(f"8.7/never-{_name}", ["RW-RECONNECT-4"], _text, _sent_away, ["waits"])
 
 
 @case("8.7/never-version-0", "RW-RECONNECT-4", tags=["waits"])
 async def version_0(t: Context) -> None:
-    """After version 0 the client does not connect again by itself."""
+    """The client does not connect again by itself after version 0."""
     server = await _come_back(t)
     server.send_preface(SERVER_PREFACE[:4] + bytes(4), breaks="RW-PREFACE-8")
     await server.expect_end("RW-PREFACE-8")

@@ -17,7 +17,7 @@ from protocol.registry import Flag
 
 @case("11/cursor", "RW-RECOVER-1", "RW-MODEL-8")
 async def cursor(t: Context) -> None:
-    """After a lost connection the client joins each room again with its cursor, and uses the new refs."""
+    """The client joins each room again with its cursor after a lost connection, and uses the new refs."""
     t.needs("reconnect", "rejoin")
     server, one = await t.member(next=41)
     two = t.room("two", next=7, epoch=2**64 - 2)
@@ -43,7 +43,7 @@ async def cursor(t: Context) -> None:
 
 @case("11/cursor-of-unknown", "RW-RECOVER-1", "RW-TYPE-5")
 async def cursor_of_unknown(t: Context) -> None:
-    """Unknown sequenced frames, and messages that came twice, count in the cursor as once seen."""
+    """The client counts unknown sequenced frames, and messages that came twice, in its cursor as seen once."""
     t.needs("reconnect", "rejoin")
     server, room = await t.member()
     await t.marker(server, room)
@@ -58,7 +58,7 @@ async def cursor_of_unknown(t: Context) -> None:
 
 @case("11/shown-once", "RW-RECOVER-3", "RW-MODEL-10")
 async def shown_once(t: Context) -> None:
-    """Messages that the server sends again after a reconnect are shown once; those of a new epoch are others."""
+    """The client shows messages that the server sends again once, and those of a new epoch as others."""
     t.needs("reconnect", "rejoin")
     server, room = await t.member()
     server.send(room.message(), room.message())
@@ -81,7 +81,7 @@ async def shown_once(t: Context) -> None:
 
 @case("11/own-message-acknowledges", "RW-RECOVER-2")
 async def own_message(t: Context) -> None:
-    """Finding its own id in a MESSAGE, a client takes the publish as acknowledged."""
+    """The client takes a publish as acknowledged when it finds its id in a MESSAGE."""
     t.needs("reconnect", "rejoin", "repeat")
     room, [id], [publish] = await lost_publishes(t, (b"there",))
     server = await t.reopened()

@@ -1,4 +1,4 @@
-"""Sections 4, 10.1 and 10.2: ids, publishing again, and what a client cannot know."""
+"""Sections 4, 10.1 and 10.2: ids, publishing again, and publishes whose outcome stays unknown."""
 
 from dataclasses import replace
 
@@ -15,12 +15,12 @@ from protocol.frames import (
 )
 from protocol.registry import Code, Flag
 
-_SKEW_MS = 5000  # what a client's way from WELCOME to a publish may take
+_SKEW_MS = 5000  # that a client may take from WELCOME to a publish
 
 
 @case("10.1/ids", "RW-ID-1")
 async def ids(t: Context) -> None:
-    """Ids have the time of the server's clock, and 80 bits that differ from message to message."""
+    """The client makes ids of the time of the server's clock and 80 bits that differ from message to message."""
     server, room = await t.member()
     for n in range(16):
         t.publish(room, bytes([n]))
@@ -31,14 +31,14 @@ async def ids(t: Context) -> None:
         t.require(near, f"a time from {NOW_MS} on, the server's", publish.id.hex())
     tails = [publish.id[6:] for publish in publishes]
     t.require(len(set(tails)) == 16, "16 different random parts", [tail.hex() for tail in tails])
-    for at in range(10):  # an octet that never changes is none of 80 random bits: a chance of 256 to the -15
+    for at in range(10):  # 16 random octets are all the same with a chance of 256 to the -15
         values = {tail[at] for tail in tails}
         t.require(len(values) > 1, f"random bits in octet {at + 6}", [tail.hex() for tail in tails])
 
 
 @case("10.1/clock-follows", "RW-ID-1")
 async def clock_follows(t: Context) -> None:
-    """On a new connection the clock is that of its WELCOME."""
+    """The client uses the clock of the WELCOME of a new connection."""
     t.needs("reconnect", "rejoin")
     server, room = await t.member()
     await server.close()
@@ -52,7 +52,7 @@ async def clock_follows(t: Context) -> None:
 
 @case("10.2/duplicate", "RW-PROMISE-5")
 async def duplicate(t: Context) -> None:
-    """An ACK with DUPLICATE, and with a seq below the cursor, is the ACK of the first copy."""
+    """The client takes an ACK with DUPLICATE, and a seq below its cursor, as the ACK of the first copy."""
     t.needs("reconnect", "rejoin", "repeat")
     room, [id], _ = await lost_publishes(t, (b"twice",))
     server, again, _ = await back_in_room(t, room)
@@ -65,7 +65,7 @@ async def duplicate(t: Context) -> None:
 
 @case("10.2/never-blindly", "RW-DEDUPE-7", "RW-PROMISE-6")
 async def never_blindly(t: Context) -> None:
-    """With dedupe_ms 0 a publish that was not answered is not repeated; it is reported as unknown."""
+    """The client does not repeat a publish without a reply if dedupe_ms is 0; it reports it as unknown."""
     t.needs("reconnect", "rejoin")
     room, [id], _ = await lost_publishes(t, (b"once",), dedupe_ms=0)
     server, again, _ = await back_in_room(t, room, dedupe_ms=0)
@@ -78,7 +78,7 @@ async def never_blindly(t: Context) -> None:
 
 @case("10.2/not-given-up-early", "RW-DEDUPE-8", "RW-DEDUPE-7")
 async def not_given_up_early(t: Context) -> None:
-    """With dedupe_ms 0 the stream up to head may still hold the message: until then it is not given up."""
+    """The client, if dedupe_ms is 0, waits for the stream up to head before it gives up a publish."""
     t.needs("reconnect", "rejoin")
     room, [id], [publish] = await lost_publishes(t, (b"once",), dedupe_ms=0)
     server = await t.reopened(dedupe_ms=0)
@@ -89,12 +89,14 @@ async def not_given_up_early(t: Context) -> None:
     await server.fence()
     server.send(t.echo(again, publish, again.next))
     report = await t.answer(id, "published", "error", requirement="RW-DEDUPE-8")
-    t.require(report.get("event") == "published", "published, as the stream says", report, "RW-DEDUPE-8")
+    t.require(
+        report.get("event") == "published", "published, since the message came in the stream", report, "RW-DEDUPE-8"
+    )
 
 
 @case("4/unknown-when-given-up", "RW-PROMISE-6")
 async def unknown_when_given_up(t: Context) -> None:
-    """A publish of which a copy was never answered is unknown, although another copy was refused for good."""
+    """The client reports a publish as unknown if any copy was not answered, though another was refused."""
     t.needs("reconnect", "rejoin", "repeat")
     room, [id], _ = await lost_publishes(t, (b"doubt",))
     server, _, _ = await back_in_room(t, room)
@@ -106,7 +108,7 @@ async def unknown_when_given_up(t: Context) -> None:
 
 @case("4/unknown-at-quit", "RW-PROMISE-6")
 async def unknown_at_quit(t: Context) -> None:
-    """A publish that waits for its answer when the application quits is unknown, if anything; it has not failed."""
+    """The client reports a publish without a reply at `quit` as unknown, if at all, and not as failed."""
     server, room = await t.member()
     id = t.publish(room)
     await server.expect(Publish)

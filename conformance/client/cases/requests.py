@@ -14,7 +14,7 @@ from protocol.registry import Code, FrameType
 
 @case("6/numbers", "RW-REQUEST-1")
 async def numbers(t: Context) -> None:
-    """Requests that are unanswered at one time have different numbers, none of them 0."""
+    """The client gives requests that are unanswered at one time different numbers other than 0."""
     server, room = await t.member()
     for n in range(20):
         t.publish(room, bytes([n]))
@@ -39,13 +39,15 @@ for _window in (1, 3):
         for id in ids:
             await t.answer(id, "published", requirement="RW-REQUEST-5")
 
-    _text = f"With a window of {_window}, no more requests are unanswered, and all are sent in the end."
+    _text = (
+        f"The client has at most {_window} unanswered requests if that is the window, and sends all of them in the end."
+    )
     add(f"6/window-{_window}", ["RW-REQUEST-5"], _text, _windowed)
 
 
 @case("6/window-of-all-kinds", "RW-REQUEST-5")
 async def window_of_all_kinds(t: Context) -> None:
-    """JOIN, PUBLISH and LEAVE share one window."""
+    """The client counts JOIN, PUBLISH and LEAVE in one window."""
     server, room = await t.member(window=2)
     t.publish(room, b"1")
     t.publish(room, b"2")
@@ -61,7 +63,7 @@ async def window_of_all_kinds(t: Context) -> None:
 
 @case("6/matched", "RW-REQUEST-7")
 async def matched(t: Context) -> None:
-    """Each reply goes to its request, by the number alone."""
+    """The client matches each reply to its request by the number alone."""
     server, room = await t.member()
     ids = [t.publish(room, bytes([n])) for n in range(3)]
     other = t.room("other")
@@ -82,7 +84,7 @@ async def matched(t: Context) -> None:
 
 @case("6/reply-after-eviction", "RW-REQUEST-7")
 async def reply_after_eviction(t: Context) -> None:
-    """An ACK that comes behind EVICTED answers its PUBLISH all the same."""
+    """The client takes an ACK after EVICTED as the answer to its PUBLISH."""
     server, room = await t.member()
     id = t.publish(room)
     publish = await server.expect(Publish)
@@ -94,7 +96,7 @@ async def reply_after_eviction(t: Context) -> None:
 
 @case("6/nobodys-reply", "RW-REQUEST-8")
 async def nobodys_reply(t: Context) -> None:
-    """A reply that answers no request is UNEXPECTED."""
+    """The client sends GOAWAY(UNEXPECTED) for a reply to none of its requests."""
     server, room = await t.member()
     await t.marker(server, room)
     octets = frame(FrameType.ACK, u64(2) + u64(1), request=0x70000001, room=room.ref)
@@ -103,7 +105,7 @@ async def nobodys_reply(t: Context) -> None:
 
 @case("6/reply-twice", "RW-REQUEST-8")
 async def reply_twice(t: Context) -> None:
-    """A second reply to a request is UNEXPECTED."""
+    """The client sends GOAWAY(UNEXPECTED) for a second reply to a request."""
     server, room = await t.member()
     publish = await t.published(server, room)
     await expect_fatal(t, server, encode(t.ack(room, publish)), "RW-REQUEST-8", Code.UNEXPECTED)
@@ -111,7 +113,7 @@ async def reply_twice(t: Context) -> None:
 
 @case("6/reply-of-another-kind", "RW-REQUEST-8")
 async def reply_of_another_kind(t: Context) -> None:
-    """OK does not answer a PUBLISH: UNEXPECTED."""
+    """The client sends GOAWAY(UNEXPECTED) for OK in reply to a PUBLISH."""
     server, room = await t.member()
     t.publish(room)
     publish = await server.expect(Publish)
@@ -121,7 +123,7 @@ async def reply_of_another_kind(t: Context) -> None:
 
 @case("6/reply-out-of-order", "RW-REQUEST-8")
 async def reply_out_of_order(t: Context) -> None:
-    """A reply to the second of two requests before one to the first is UNEXPECTED."""
+    """The client sends GOAWAY(UNEXPECTED) for a reply to the second of two requests before one to the first."""
     server, room = await t.member()
     t.publish(room, b"1")
     t.publish(room, b"2")
@@ -132,7 +134,7 @@ async def reply_out_of_order(t: Context) -> None:
 
 @case("6/ref-in-use", "RW-REQUEST-9")
 async def ref_in_use(t: Context) -> None:
-    """A JOINED with the ref of a room that the client is in is UNEXPECTED."""
+    """The client sends GOAWAY(UNEXPECTED) for a JOINED with the ref of a room that it is in."""
     server, room = await t.member()
     await t.marker(server, room)
     t.client.tell("join", room="other")
@@ -142,7 +144,7 @@ async def ref_in_use(t: Context) -> None:
 
 @case("6/message-of-no-request", "RW-REQUEST-8")
 async def message_of_no_request(t: Context) -> None:
-    """A MESSAGE whose request is no HISTORY of the client is UNEXPECTED."""
+    """The client sends GOAWAY(UNEXPECTED) for a MESSAGE whose request is no HISTORY of its own."""
     server, room = await t.member()
     await t.marker(server, room)
     await expect_fatal(t, server, message_octets(room, 2, request=0x70000001), "RW-REQUEST-8", Code.UNEXPECTED)

@@ -15,7 +15,7 @@ from protocol.registry import Code, Flag
 
 @case("9.2/dropped", "RW-STREAM-1")
 async def dropped(t: Context) -> None:
-    """Messages at or below the cursor are dropped without a word."""
+    """The client drops messages at or below its cursor without an error."""
     server, room = await t.member()
     server.send(room.message(), room.message(), room.message())
     server.send(room.again(3), room.again(1), room.again(2), room.again(3, b"another"))
@@ -31,12 +31,17 @@ for _name, _ahead in (("one", 1), ("many", 1000)):
         await expect_fatal(t, server, message_octets(room, room.next + ahead), "RW-STREAM-2", Code.SEQUENCE)
         t.require(t.seqs(room) == ["1"], "message 1 alone", t.seqs(room))
 
-    add(f"9.2/hole-{_name}", ["RW-STREAM-2"], "A message beyond the cursor + 1 is SEQUENCE.", _hole)
+    add(
+        f"9.2/hole-{_name}",
+        ["RW-STREAM-2"],
+        "The client sends GOAWAY(SEQUENCE) for a message beyond its cursor + 1.",
+        _hole,
+    )
 
 
 @case("9.2/rooms-apart", "RW-CURSOR-4", "RW-STREAM-1")
 async def rooms_apart(t: Context) -> None:
-    """Each room has its own cursor, and what comes for one is shown in that one."""
+    """The client keeps a cursor for each room, and shows each message in its own room."""
     server, one = await t.member()
     two = t.room("two", next=50)
     await t.join(server, two)
@@ -62,13 +67,13 @@ for _name, _make in _FOREIGN.items():
         await t.marker(server, room)
         await expect_fatal(t, server, _FOREIGN[name](room.ref + 30), "RW-STREAM-3", Code.UNEXPECTED)
 
-    _text = f"{_name.upper()} of a room that the client is not in is UNEXPECTED."
+    _text = f"The client sends GOAWAY(UNEXPECTED) for {_name.upper()} of a room that it is not in."
     add(f"9.2/foreign-{_name}", ["RW-STREAM-3"], _text, _foreign)
 
 
 @case("9.2/after-eviction", "RW-STREAM-3")
 async def after_eviction(t: Context) -> None:
-    """After EVICTED the client is in the room no more: a MESSAGE of it is UNEXPECTED."""
+    """The client sends GOAWAY(UNEXPECTED) for a MESSAGE of a room that it was evicted from."""
     server, room = await t.member()
     await t.marker(server, room)
     server.send(Evicted(Code.KICKED, room=room.ref))
@@ -77,7 +82,7 @@ async def after_eviction(t: Context) -> None:
 
 
 async def _rejoined(t: Context, *, epoch: int, start: int, flags: int) -> tuple[RawServer, Room]:
-    """In a room with the cursor 5, evicted, and in again as told."""
+    """A client that was evicted from a room with cursor 5, and joins again as these values say."""
     t.needs("rejoin")
     server, room = await t.member(next=5)
     await t.marker(server, room)
@@ -106,13 +111,13 @@ for _name, _epoch, _start, _flags in (
         events = [r for r in t.client.reports if r.get("event") in ("gap", "message")]
         t.require(events.index(gaps[0]) == 1, "the gap between the messages before and after it", events)
 
-    _text = "A gap is reported, before what comes behind it, when JOINED says or shows that there is one."
+    _text = f"The client reports a gap that JOINED tells ({_name}), before the messages after it."
     add(f"4/gap-{_name}", ["RW-PROMISE-10"], _text, _gap)
 
 
 @case("4/no-gap", "RW-PROMISE-10")
 async def no_gap(t: Context) -> None:
-    """Going on at the cursor is no gap, and neither is a first join in the midst of the log."""
+    """The client reports no gap when it goes on at its cursor, or first joins in the middle of the log."""
     server, room = await _rejoined(t, epoch=7, start=6, flags=0)
     await t.marker(server, room)
     t.require(not t.client.of("gap"), "no gap", t.client.of("gap"))

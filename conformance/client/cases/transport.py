@@ -11,7 +11,7 @@ from conformance.harness.verdicts import Failed
 
 @case("14/tls", "RW-TLS-1")
 async def tls(t: Context) -> None:
-    """TLS 1.3 and roomwire/1, with a server whose certificate is in order; then all goes as without."""
+    """The client speaks TLS 1.3 and roomwire/1 with a server whose certificate is valid, and joins a room."""
     t.needs("tls")
     await t.secure(authority().server())
     server, room = await t.member()
@@ -44,5 +44,5 @@ _SERVERS: dict[str, tuple[str, Callable[[], ssl.SSLContext]]] = {
 }
 
 for _path, (_requirement, _make) in _SERVERS.items():
-    _text = f"A server that cannot be trusted, or is none of this protocol ({_path}), is told nothing."
+    _text = f"The client sends nothing to a server that it cannot trust, or that speaks another protocol ({_path})."
     add(f"14/tls-{_path}", [_requirement], _text, _left(_requirement, _make))

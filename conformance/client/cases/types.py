@@ -15,7 +15,7 @@ from protocol.registry import Code, Flag, FrameType
 
 @case("6.1/ignored", "RW-TYPE-4", "RW-GREASE-2")
 async def ignored(t: Context) -> None:
-    """Frames of unknown type with bit 15 are ignored in every state, whatever their request, room, flags and body."""
+    """The client ignores unknown frames with bit 15 in every state, whatever request, room, flags and body are."""
     server, hello = await t.greeted()
     odd = [
         Unknown(0x8021, b""),
@@ -53,13 +53,13 @@ for _name, _octets in _CRITICAL.items():
         await t.marker(server, room)
         await expect_fatal(t, server, octets, "RW-TYPE-4", Code.UNKNOWN_TYPE)
 
-    _text = "A frame of a type that clients do not receive, without bit 15, is UNKNOWN_TYPE."
+    _text = f"The client sends GOAWAY(UNKNOWN_TYPE) for a critical type that clients do not receive ({_name})."
     add(f"6.1/critical-{_name}", ["RW-TYPE-4", "RW-CLOSE-2"], _text, _critical)
 
 
 @case("6.1/moves-the-cursor", "RW-TYPE-5")
 async def moves_the_cursor(t: Context) -> None:
-    """An unknown sequenced frame moves the cursor: the next message is no hole, and one below is dropped."""
+    """The client moves its cursor for an unknown sequenced frame, and drops messages at or below it."""
     server, room = await t.member()
     await t.marker(server, room)
     server.send(Unknown(0x8040, u64(2) + b"a reaction", flags=Flag.SEQ, room=room.ref))
@@ -71,7 +71,7 @@ async def moves_the_cursor(t: Context) -> None:
 
 @case("6.1/moves-no-cursor", "RW-TYPE-5")
 async def moves_no_cursor(t: Context) -> None:
-    """An unknown sequenced frame of a foreign room, with a request, or at or below the cursor moves nothing."""
+    """The client moves no cursor for unknown frames of another room, with a request, or at or below the cursor."""
     server, room = await t.member()
     await t.marker(server, room)
     server.send(
@@ -86,7 +86,7 @@ async def moves_no_cursor(t: Context) -> None:
 
 @case("6.1/hole-of-an-unknown", "RW-STREAM-2", "RW-TYPE-5")
 async def hole_of_an_unknown(t: Context) -> None:
-    """An unknown sequenced frame beyond the cursor + 1 is SEQUENCE, as a MESSAGE is."""
+    """The client sends GOAWAY(SEQUENCE) for an unknown sequenced frame beyond its cursor + 1, as for a MESSAGE."""
     server, room = await t.member()
     await t.marker(server, room)
     octets = encode(Unknown(0x8040, u64(3), flags=Flag.SEQ, room=room.ref))
@@ -101,5 +101,5 @@ for _name, _body in {"empty": b"", "short": bytes(7), "beyond": u64(2**53)}.item
         octets = frame(0x8040, body, flags=0x8000, room=room.ref)
         await expect_fatal(t, server, octets, "RW-TYPE-6", Code.MALFORMED)
 
-    _text = "An unknown frame with SEQ whose body does not begin with a seq is MALFORMED."
+    _text = "The client sends GOAWAY(MALFORMED) for an unknown frame with SEQ whose body does not begin with a seq."
     add(f"6.1/no-seq-{_name}", ["RW-TYPE-6"], _text, _no_seq)
