@@ -1,7 +1,7 @@
 """Cases for encoders and decoders: what each vector asks of them.
 
-Decoding, encoding and feeding in pieces are judged apart. A refusal counts only from a codec that has just
-decoded a frame, and decodes another one behind it.
+Decoding, encoding and feeding in pieces are judged apart. A refusal counts only if the codec has just decoded a frame,
+and decodes another one after it.
 """
 
 import json
@@ -15,9 +15,9 @@ from conformance.files import VECTORS
 from conformance.harness.case import Case, CaseRegistry
 from conformance.harness.verdicts import Failed
 
-_WHOLE = 192  # octets up to which a frame is cut at each place
-_CUTS = 48  # places at which a longer one is cut
-_SIZES = (1, 2, 3, 5, 7, 16, 17, 1000)  # of the pieces of a sequence of frames
+_WHOLE = 192  # octets of the longest frame that is cut at each place
+_CUTS = 48  # places at which a longer frame is cut
+_SIZES = (1, 2, 3, 5, 7, 16, 17, 1000)  # octets of a piece of a sequence of frames
 _BY_SECTION = {
     "5.1": "RW-PREFACE-7",
     "5.3": "RW-FIELD-1",
@@ -51,7 +51,7 @@ class Vector(NamedTuple):
 
 @cache
 def vectors(name: str) -> tuple[Vector, ...]:
-    """The vectors of a file."""
+    """The vectors of a file, in its order."""
     lines = (VECTORS / name).read_text(encoding="utf-8").splitlines()
     return tuple(_vector(json.loads(line)) for line in lines if line)
 
@@ -74,7 +74,7 @@ def _vector(line: dict[str, Any]) -> Vector:
 
 
 def cuts(length: int) -> Iterable[int]:
-    """Where a frame is cut in two: everywhere, or at the header and evenly behind it."""
+    """Where a frame is cut in two: everywhere, or at the header and evenly after it."""
     if length <= _WHOLE:
         return range(1, length)
     return sorted({1, 4, 15, 16, 17, length - 1, *range(1, length, max(1, length // _CUTS))})
@@ -156,7 +156,7 @@ async def _sequence(t: Context, sender: str) -> None:
 
 
 async def _refused_behind(t: Context, sender: str) -> None:
-    """Frames before a bad one are given back; the bad one and what follows are not."""
+    """The codec gives back the frames before a bad one, and not the bad one and what follows."""
     await t.control()
     first, last = t.ping(), t.ping()
     bad = next(v for v in vectors("malformed.jsonl") if v.sender == sender and v.error == "MALFORMED")
@@ -170,7 +170,7 @@ async def _refused_behind(t: Context, sender: str) -> None:
 
 @cache
 def codec_cases() -> tuple[Case, ...]:
-    """All of them, in the order of the document."""
+    """All cases for codecs, in the order of the document."""
     register = CaseRegistry("codec")
 
     def add(kind: str, vector: Vector, text: str, step: Any, *requirements: str) -> None:
@@ -181,14 +181,14 @@ def codec_cases() -> tuple[Case, ...]:
 
     for vector in vectors("valid.jsonl"):
         preface = vector.frame.endswith("_PREFACE")
-        add("decode", vector, f"Decodes {vector.frame}", _decode, vector.requirement)
+        add("decode", vector, f"The codec decodes {vector.frame}", _decode, vector.requirement)
         if vector.encode:
-            add("encode", vector, f"Encodes {vector.frame}", _encode, vector.requirement)
+            add("encode", vector, f"The codec encodes {vector.frame}", _encode, vector.requirement)
         if not preface:
-            add("feed", vector, f"Reads {vector.frame} in pieces", _feed, "RW-FRAME-4", vector.requirement)
+            add("feed", vector, f"The codec reads {vector.frame} in pieces", _feed, "RW-FRAME-4", vector.requirement)
     for vector in vectors("malformed.jsonl"):
-        add("refuse", vector, f"Refuses with {vector.error}", _refuse, vector.requirement)
-        text = f"Refuses with {vector.error}, in pieces"
+        add("refuse", vector, f"The codec refuses with {vector.error}", _refuse, vector.requirement)
+        text = f"The codec refuses with {vector.error}, in pieces"
         add("refuse-fed", vector, text, _refuse_fed, "RW-FRAME-4", vector.requirement)
     for sender in "CS":
         _define_streams(register, sender)
@@ -203,7 +203,7 @@ def _define_streams(register: CaseRegistry, sender: str) -> None:
         await _refused_behind(t, sender)
 
     who = {"C": "a client", "S": "a server"}[sender]
-    text = f"Reads all valid frames of {who} as one stream, in pieces of many sizes."
+    text = f"The codec reads all valid frames of {who} as one stream, in pieces of many sizes."
     register.add(f"5.2/feed/sequence-{sender}", ["RW-FRAME-4"], text, sequence)
-    text = f"Of a stream of {who} gives back the frames before a bad one, and none behind it."
+    text = f"The codec gives back the frames before a bad one in a stream of {who}, and none after it."
     register.add(f"5.2/refuse-fed/behind-{sender}", ["RW-FRAME-7", "RW-FRAME-4"], text, behind)
