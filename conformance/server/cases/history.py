@@ -1,4 +1,4 @@
-"""Sections 7.18 and 7.19: reading history."""
+"""Section 7.18: reading history, with HISTORY and HISTORY_END."""
 
 from conformance.harness.verdicts import Failed
 from conformance.server.cases.steps import SERVER, case

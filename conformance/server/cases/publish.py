@@ -177,7 +177,7 @@ async def refused_id_is_free(t: Context) -> None:
 
 @case("7.16/time", "RW-ACK-1", "RW-ACK-2")
 async def time(t: Context) -> None:
-    """The times that the server gives messages do not decrease, and are those of their ACKs."""
+    """The server gives messages times that do not decrease, and the same times in their ACKs."""
     client, joined = await t.member()
     acks = [await t.publish(client, joined.room) for _ in range(8)]
     [seen] = await t.marker(client, room=joined.room)

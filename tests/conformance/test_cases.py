@@ -1,0 +1,45 @@
+"""A case stands in the module of its section, and says in one sentence what an implementation must do."""
+
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from conformance.client.cases import client_cases
+from conformance.codec.cases import codec_cases
+from conformance.harness.case import Case
+from conformance.server.cases import server_cases
+from tests.support.places import ROOT
+
+CASES = {"server": server_cases(), "client": client_cases()}
+
+
+def sections(cases: list[Case]) -> dict[str, set[str]]:
+    """The sections of the cases by module, without those that a step defines for several modules."""
+    found = defaultdict(set)
+    for case in cases:
+        found[case.run.__module__].add(case.section)
+    return {module: numbers for module, numbers in found.items() if not module.endswith(".steps")}
+
+
+@pytest.mark.parametrize("role", CASES)
+def test_modules_name_the_sections_of_their_cases(role: str) -> None:
+    named = {}
+    for module in sections(CASES[role]):
+        subject = (sys.modules[module].__doc__ or "").splitlines()[0].partition(":")[0]
+        named[module] = set(re.findall(r"\d+(?:\.\d+)?", subject))
+    assert named == sections(CASES[role])
+
+
+@pytest.mark.parametrize("role", CASES)
+def test_every_module_of_cases_is_imported(role: str) -> None:
+    files = {path.stem for path in Path(ROOT, "conformance", role, "cases").glob("*.py")} - {"__init__", "steps"}
+    assert {module.rpartition(".")[2] for module in sections(CASES[role])} == files
+
+
+def test_descriptions_say_what_the_implementation_must_do() -> None:
+    cases = [*CASES["server"], *CASES["client"], *codec_cases()]
+    first_lines = {case: case.summary.splitlines()[0] for case in cases}
+    assert [line for case, line in first_lines.items() if not re.match(rf"The {case.role}\b.*[.]$", line)] == []
