@@ -72,9 +72,9 @@ async def shown_once(t: Context) -> None:
     t.require(t.seqs(room) == ["1", "2", "3", "4"], "messages 1 to 4, each once", t.seqs(room))
     await server.close()
     server = await t.reopened(within=t.options.timeout + 4)
-    anew = t.room(room.name, epoch=8)
-    await t.rejoin(server, anew, flags=Flag.GAP)
-    await t.marker(server, anew, "RW-MODEL-10")
+    fresh = t.room(room.name, epoch=8)
+    await t.rejoin(server, fresh, flags=Flag.GAP)
+    await t.marker(server, fresh, "RW-MODEL-10")
     found = [(r.get("epoch"), r.get("seq")) for r in t.messages(room)]
     t.require(found[4:] == [("8", "1")], "message 1 of epoch 8", found, "RW-MODEL-10")
 

@@ -131,10 +131,10 @@ class _World:
         client.refused[room] = False
         client.last[room] = 0
         self.presence.setdefault((room, connection.welcome.member), []).append(PresenceKind.JOINED)
-        owed = [frame for place, frame in client.unknown if place == room]
+        unanswered = [frame for place, frame in client.unknown if place == room]
         client.unknown = [item for item in client.unknown if item[0] != room]
-        if owed:  # RW-ORDER-3: first the publishes without a reply, in their order
-            await self._publish(client, Step("repeat", step.client, room), owed)
+        if unanswered:  # RW-ORDER-3: first the publishes without a reply, in their order
+            await self._publish(client, Step("repeat", step.client, room), unanswered)
 
     async def _publish(self, client: _Client, step: Step, frames: list[Publish]) -> None:
         """Sends publishes at once, as many as the window allows."""
