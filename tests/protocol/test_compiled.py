@@ -15,39 +15,11 @@ from protocol import compiled, layout, wire
 from protocol import frames as f
 from protocol.codec import RawFrame, encode
 from protocol.errors import LocalProtocolError, RemoteProtocolError
-from protocol.fields import agent, extension, mechanism, server_identity
 from protocol.frames import RULES
 from protocol.registry import HEADER_SIZE, MAX_SAFE, Flag, FrameType
+from tests.support.example_frames import WITH_FIELDS
 
 TYPES = pytest.mark.parametrize("type", FrameType, ids=lambda type: type.name)
-ID = bytes(range(16))
-RELAYED = (f.Field(0xC001, b"re"),)
-
-EXAMPLES: dict[FrameType, f.Frame] = {
-    type(frame).TYPE: frame
-    for frame in (
-        f.Hello("ada", "PLAIN", b"\x00x", fields=(extension("history", b"d"), agent("a/1"))),
-        f.Welcome(1, "ada", 5, 6, 7, 8, 9, 10, b"v", fields=(server_identity(3, "h:1"), agent("b"))),
-        f.Auth(b"step", fields=RELAYED),
-        f.Error(202, 50, "no", fields=(mechanism("A"), mechanism("B"))),
-        f.Ok(fields=RELAYED),
-        f.Ping(b"12345678", fields=RELAYED),
-        f.Pong(b"12345678", fields=RELAYED),
-        f.Goaway(504, 1, 2, "bye", fields=RELAYED),
-        f.Join("lobby", 1, 2, fields=RELAYED),
-        f.Joined(1, 2, 3, 4, 5, "lobby", fields=RELAYED),
-        f.Roster((f.RosterEntry(1, 2, "\u00e9"), f.RosterEntry(3, 0, "bob")), fields=RELAYED),
-        f.Presence(1, 2, "ada", fields=RELAYED),
-        f.Leave(fields=RELAYED),
-        f.Evicted(601, 1, "slow", fields=RELAYED),
-        f.Publish(ID, 0, b"hi", fields=RELAYED),
-        f.Ack(1, 2, fields=RELAYED),
-        f.Message(1, 2, 3, ID, 0, "ada", b"hi", fields=RELAYED),
-        f.History(1, 2, 3, fields=RELAYED),
-        f.HistoryEnd(1, 2, 3, fields=RELAYED),
-        f.Stop(fields=RELAYED),
-    )
-}
 HEADER_MEMBERS = {"flags", "request", "room"}
 
 
@@ -99,14 +71,14 @@ def test_a_packer_is_the_encoder_without_a_frame(type: FrameType, data: st.DataO
 
 @TYPES
 def test_same_outcome_for_every_truncation(type: FrameType) -> None:
-    body = encode(EXAMPLES[type])[HEADER_SIZE:]
+    body = encode(WITH_FIELDS[type])[HEADER_SIZE:]
     for size in range(len(body) + 1):
         same(type, body[:size])
 
 
 @TYPES
 def test_same_outcome_for_every_single_octet_change(type: FrameType) -> None:
-    body = encode(EXAMPLES[type])[HEADER_SIZE:]
+    body = encode(WITH_FIELDS[type])[HEADER_SIZE:]
     for place, octet in enumerate(body):
         for other in range(256):
             if other != octet:
@@ -115,7 +87,7 @@ def test_same_outcome_for_every_single_octet_change(type: FrameType) -> None:
 
 @TYPES
 def test_same_outcome_for_every_octet_put_in(type: FrameType) -> None:
-    body = encode(EXAMPLES[type])[HEADER_SIZE:]
+    body = encode(WITH_FIELDS[type])[HEADER_SIZE:]
     for place in range(len(body) + 1):
         for octet in (0, 1, 0x7F, 0xFF):
             same(type, body[:place] + bytes([octet]) + body[place:])
