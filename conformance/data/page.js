@@ -15,7 +15,7 @@
     return element;
   };
 
-  // Light and dark. Where a page may not store anything, the choice lasts as long as the page.
+  // Light and dark. If the page may not store anything, the choice lasts as long as the page.
   const root = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
   const stored = () => { try { return localStorage.getItem("roomwire-theme"); } catch { return null; } };
@@ -24,13 +24,13 @@
   if (["light", "dark"].includes(stored())) root.dataset.theme = stored();
   $("theme").addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
-    try { localStorage.setItem("roomwire-theme", root.dataset.theme); } catch { /* not kept, then */ }
+    try { localStorage.setItem("roomwire-theme", root.dataset.theme); } catch { /* the choice is not stored */ }
     label();
   });
   system.addEventListener("change", label);
   label();
 
-  // The filter. What a case says is read once, the first time that somebody asks for words.
+  // The filter. The text of a case is read once, at the first search for words.
   const cases = [...document.querySelectorAll(".case")];
   const sections = [...document.querySelectorAll(".section")];
   const buttons = [...document.querySelectorAll("[data-verdict]")];
@@ -96,7 +96,7 @@
     }
   });
 
-  // A link to a case or a requirement unfolds what holds it.
+  // A link to a case or a requirement unfolds the elements around it.
   function follow() {
     let target = null;
     try { target = $(decodeURIComponent(location.hash.slice(1))); } catch { return; }
@@ -109,7 +109,7 @@
   }
   addEventListener("hashchange", follow);
 
-  // Traces are data until somebody unfolds them.
+  // Traces are data until they are unfolded.
   const HEIGHT = 28, EDGE = 36;
   document.addEventListener("toggle", (event) => {
     const element = event.target;
@@ -121,7 +121,7 @@
     } else if (element.matches(".trace") && !element.querySelector(".steps")) {
       const steps = diagram(JSON.parse($(element.dataset.trace).textContent), element.dataset.role);
       element.append(steps);
-      if ("first" in element.dataset) steps.scrollTop = steps.scrollHeight; // what went wrong is what came last
+      if ("first" in element.dataset) steps.scrollTop = steps.scrollHeight; // the failure is at the end
     }
   }, true);
 
@@ -134,7 +134,7 @@
     const picture = (...inside) => draw("svg", { width, height: HEIGHT, "aria-hidden": "true" }, ...inside);
     const lives = () => [...lanes, end].map((x) => draw("line", { class: "life", x1: x, x2: x, y1: 0, y2: HEIGHT }));
     const name = (x, text) => draw("text", { x, y: 18, "text-anchor": "middle" }, text);
-    // Where nothing but lines goes to and fro, there is no connection, but the suite itself.
+    // A peer that has lines only is not a connection, but the suite itself.
     const speaks = (peer) => rows.some((row) => row[1] === peer && row[3] !== "line");
     const heads = peers.map((peer, at) => name(lanes[at], speaks(peer) ? peer : "suite"));
     const steps = make("div", { className: "steps" },
@@ -173,7 +173,7 @@
       draw("path", { class: `from-${by}`, d: `M${to} ${y} l${back} -4 v8 z` })];
   }
 
-  // Octets by field, sixteen a line. What the trace did not keep is said, not shown.
+  // Octets by field, sixteen a line. Octets that the trace did not keep are counted.
   function inside(text, hex, length, fields) {
     const table = make("table", { className: "fields" }, make("tbody"));
     const rows = fields.length ? fields : [[0, length || 0, "", ""]];

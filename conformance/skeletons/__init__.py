@@ -1,1 +1,1 @@
-"""What `roomwire-check init` writes: programs and files to begin with, which stand alone."""
+"""The files that `roomwire-check init` writes. The programs among them import nothing of the suite."""

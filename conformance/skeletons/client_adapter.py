@@ -1,9 +1,9 @@
-"""Your client behind the contract of `roomwire-check client`: commands and reports are lines of JSON.
+"""Your client as `roomwire-check client` drives it: commands and reports are lines of JSON.
 
     roomwire-check client --exec 'python3 client_adapter.py {host} {port}'
 
-It connects, says HELLO, answers PING and closing, and joins rooms, so that you see a verdict. Put your client in the
-place of `Connection`: obey `connect`, `join`, `publish`, `leave`, `history`, `quit`, and report `connected`,
+It connects, sends HELLO, answers PING and GOAWAY, and joins rooms, so that you see a verdict. Replace `Connection` with
+your client: obey `connect`, `join`, `publish`, `leave`, `history`, `quit`, and report `connected`,
 `disconnected`, `closed`, `joined`, `left`, `evicted`, `message`, `presence`, `gap`, `published`, `history`, `error`.
 Octets are hexadecimal, integers of 64 bits are decimal strings.
 """
@@ -20,7 +20,7 @@ ERROR, WELCOME, PING, PONG, GOAWAY, HELLO, JOIN, JOINED, MESSAGE = 4, 2, 6, 7, 8
 
 
 def report(**values: Any) -> None:
-    """Writes one line."""
+    """Writes a report as one line, without members that are None."""
     print(json.dumps({name: value for name, value in values.items() if value is not None}), flush=True)
 
 
@@ -31,7 +31,7 @@ def text8(text: str) -> bytes:
 
 
 class Connection:
-    """A connection to a server, read by a thread of its own."""
+    """A connection to a server, read in a thread of its own."""
 
     def __init__(self, host: str, port: int, name: str, id: Any) -> None:
         self.socket = socket.create_connection((host, port))
@@ -45,7 +45,7 @@ class Connection:
         threading.Thread(target=self.run, daemon=True).start()
 
     def read(self, count: int) -> bytes:
-        """So many octets. Raises ConnectionError at the end of the stream."""
+        """Reads exactly `count` octets. Raises ConnectionError at the end of the stream."""
         octets = b""
         while len(octets) < count:
             more = self.socket.recv(count - len(octets))
@@ -60,13 +60,13 @@ class Connection:
         self.socket.sendall(header + request.to_bytes(4, "big") + room.to_bytes(4, "big") + body)
 
     def ask(self, kind: int, body: bytes, id: Any, command: dict[str, Any], room: int = 0) -> None:
-        """Sends a request, whose reply belongs to a command."""
+        """Sends a request and remembers the command that its reply belongs to."""
         self.last += 1
         self.requests[self.last] = (id, command)
         self.send(kind, body, self.last, room)
 
     def run(self) -> None:
-        """Deals with frames until the end."""
+        """Handles frames until the connection ends."""
         code, text = None, "the end of the stream"
         try:
             while True:
@@ -88,7 +88,7 @@ class Connection:
         report(event="closed", code=code, text=text)
 
     def take(self, kind: int, flags: int, request: int, room: int, body: bytes) -> None:
-        """Deals with one frame."""
+        """Handles one frame."""
         id, command = self.requests.pop(request, (None, {}))
         if kind == PING:
             self.send(PONG, body[:8])
@@ -124,7 +124,7 @@ class Connection:
 
 
 def main() -> None:
-    """Obeys commands until `quit`, or the end of standard input."""
+    """Obeys commands until `quit` or the end of standard input."""
     host, port = sys.argv[1], int(sys.argv[2])
     report(ready=True, contract=1, name="my client", version="0", features=FEATURES)
     connection: Connection | None = None

@@ -1,9 +1,9 @@
-"""Your codec behind the contract of `roomwire-check codec`: one long-lived process that answers JSON lines.
+"""Your codec as `roomwire-check codec` drives it: one long-lived process that answers lines of JSON.
 
     roomwire-check codec --exec 'python3 codec_adapter.py'
 
-It knows PING, PONG and OK already, so that you see a verdict. Replace `read_body` and `write_body` by calls of your
-codec; nothing else has to change. Octets are hexadecimal, integers of 64 bits are decimal strings (u64, n64).
+It already knows PING, PONG and OK, so that you see a verdict. Replace `read_body` and `write_body` with calls of your
+codec; nothing else must change. Octets are hexadecimal, integers of 64 bits are decimal strings (u64, n64).
 """
 
 import json
@@ -16,11 +16,11 @@ NUMBERS = {name: number for number, name in TYPES.items()}
 
 
 class Refused(Exception):
-    """The octets earn a code of SPEC.md, section 16."""
+    """The octets are refused with a code of SPEC.md, section 16."""
 
 
 class NotYet(Exception):
-    """Your codec does not do this yet: the suite says UNSUPPORTED, and goes on."""
+    """Your codec does not do this yet: the suite reports UNSUPPORTED and goes on."""
 
 
 def read_body(name: str, body: bytes) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def read_fields(octets: bytes) -> list[dict[str, Any]]:
 
 
 def read(octets: bytes, sender: str, limit: int) -> tuple[dict[str, Any], bytes] | None:
-    """The first frame, and the octets behind it; None if it is not whole yet. `sender` is "C" or "S"."""
+    """The first frame and the octets after it, or None if it is not complete yet. `sender` is "C" or "S"."""
     if len(octets) < HEADER:
         return None
     numbers = [int.from_bytes(octets[at:end], "big") for at, end in ((0, 4), (4, 6), (6, 8), (8, 12), (12, 16))]
@@ -86,7 +86,7 @@ def read(octets: bytes, sender: str, limit: int) -> tuple[dict[str, Any], bytes]
 
 
 def decode(request: dict[str, Any]) -> dict[str, Any]:
-    """One whole frame."""
+    """Decodes one whole frame."""
     found = read(bytes.fromhex(request["hex"]), request["from"], request.get("limit", 65536))
     if found is None or found[1]:
         raise Refused("MALFORMED")
@@ -94,7 +94,7 @@ def decode(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def encode(request: dict[str, Any]) -> dict[str, Any]:
-    """The octets of a frame."""
+    """Encodes one frame."""
     name, value = request["frame"], request["value"]
     if name not in NUMBERS:
         raise NotYet
@@ -104,7 +104,7 @@ def encode(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def feed(request: dict[str, Any]) -> dict[str, Any]:
-    """A stream that comes in chunks."""
+    """Decodes a stream that arrives in chunks."""
     buffer, frames = b"", []
     for chunk in request["chunks"]:
         buffer += bytes.fromhex(chunk)
@@ -121,7 +121,7 @@ OPERATIONS = {"decode": decode, "encode": encode, "feed": feed}
 
 
 def main() -> None:
-    """Answers until the end of standard input."""
+    """Answers requests until the end of standard input."""
     greeting = {"ready": True, "contract": 1, "name": "my codec", "version": "0", "features": sorted(OPERATIONS)}
     print(json.dumps(greeting), flush=True)
     for line in sys.stdin:
