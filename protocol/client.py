@@ -33,9 +33,7 @@ from protocol.frames import (
     Message,
     Ping,
     Pong,
-    Presence,
     Publish,
-    Roster,
     Stop,
     Unknown,
     Welcome,
@@ -275,15 +273,13 @@ class ClientConnection(Connection):
             return None
         if isinstance(frame, Pong):
             return None
-        if isinstance(frame, Presence | Roster):
-            self._member(frame.room, frame.TYPE.name)
-            return Received(frame)
+        if frame.request:
+            return self._replied(frame)
+        membership = self._member(frame.room, frame.TYPE.name)
         if isinstance(frame, Evicted):
-            membership = self._member(frame.room, "EVICTED")
             membership.move("EVICTED")
             del self.memberships[frame.room]
-            return Received(frame)
-        return self._replied(frame)
+        return Received(frame)
 
     def _unknown(self, frame: Unknown) -> None:
         if not is_ignorable(frame.type):
@@ -300,8 +296,6 @@ class ClientConnection(Connection):
 
     def _sequenced(self, ref: int, seq: int, frame: str) -> bool:
         """Move the cursor; whether the frame is new."""
-        if self.state == "HELLO_SENT":
-            raise Unexpected(frame, expected="WELCOME")
         membership = self._member(ref, frame)
         if seq <= membership.cursor:
             return False  # RW-STREAM-1
@@ -311,7 +305,7 @@ class ClientConnection(Connection):
         return True
 
     def _handshake_step(self, frame: Frame) -> ClientEvent | None:
-        if isinstance(frame, Ping | Pong) or frame.request != self._hello.request:
+        if frame.request != self._hello.request:
             raise Unexpected(frame.TYPE.name, "request", str(self._hello.request), str(frame.request))
         if isinstance(frame, Auth):
             self._move("AUTH")

@@ -52,6 +52,29 @@ def test_rule_of_a_frame(frame: FrameType) -> None:
     assert rule.fields == fields
 
 
+def test_replies_are_those_of_section_6() -> None:
+    (text,) = [text for text in PROSE if text.startswith("The final reply to a request is ERROR, or: ")]
+    final, parts = text.removeprefix("The final reply to a request is ERROR, or: ").split(". ", 1)
+    replies = {
+        request: reply
+        for reply, requests in re.findall(r"(\w+) to (\w+(?: and \w+)*)", final)
+        for request in requests.split(" and ")
+    }
+    assert replies == {type.name: rule.reply.name for type, rule in by_type() if rule.reply}
+    found = re.fullmatch(
+        r"(\w+) from a server is an intermediate reply to (\w+); (\w+) with (\w+)'s number is part of \4's reply\.",
+        parts,
+    )
+    assert found
+    assert {found[2]: found[1], found[4]: found[3]} == {
+        type.name: rule.part.name for type, rule in by_type() if rule.part
+    }
+
+
+def by_type() -> list[tuple[FrameType, frames.Rule]]:
+    return [(type, RULES[type]) for type in FrameType]
+
+
 def test_flags_have_the_values_of_the_registry() -> None:
     values = {name: value for name, value in vars(Flag).items() if name.isupper()}
     assert {row.name: row.value for row in SPEC.flags.values()} == values
@@ -280,6 +303,19 @@ def test_prefaces_are_those_that_connections_send() -> None:
 def test_transitions_are_those_of_the_code(name: str) -> None:
     of_code: tuple[state.Transition, ...] = getattr(state, name)
     assert [tuple(row) for row in SPEC.transitions[name]] == [tuple(row) for row in of_code]
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "accepted"),
+    [
+        ("CLIENT", "HELLO_SENT", state.CLIENT_ACCEPTS),
+        ("SERVER", "WAIT_HELLO", state.SERVER_ACCEPTS["WAIT_HELLO"]),
+        ("SERVER", "AUTHENTICATING", state.SERVER_ACCEPTS["AUTHENTICATING"]),
+    ],
+)
+def test_frames_before_welcome_are_those_of_the_transitions(name: str, state: str, accepted: frozenset[int]) -> None:
+    events = [re.split(r"\W", row.event)[0] for row in SPEC.transitions[name] if row.state == state]
+    assert {FrameType(type).name for type in accepted} == set(events) & SPEC.frames.keys()
 
 
 @pytest.mark.parametrize("row", SPEC.join_table, ids=str)

@@ -2,7 +2,7 @@
 
 import ast
 from collections.abc import Callable
-from dataclasses import asdict, make_dataclass
+from dataclasses import FrozenInstanceError, asdict, make_dataclass, replace
 from typing import Annotated, Any
 
 import construct as c
@@ -16,7 +16,7 @@ from protocol import frames as f
 from protocol.codec import RawFrame, encode
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.frames import RULES
-from protocol.registry import HEADER_SIZE, MAX_SAFE, Flag, FrameType
+from protocol.registry import HEADER_SIZE, MAX_SAFE, Code, Flag, FrameType
 from tests.support.example_frames import WITH_FIELDS
 
 TYPES = pytest.mark.parametrize("type", FrameType, ids=lambda type: type.name)
@@ -131,6 +131,29 @@ def test_same_refusals_of_values(frame: f.Frame) -> None:
     assert octets(lambda: encode(frame)[HEADER_SIZE:]) == octets(lambda: wire.encode_body(frame.TYPE, asdict(frame)))
 
 
+def test_decoded_frames_are_frozen() -> None:
+    """The open class that decoders fill hands over an object of the frozen one, items included."""
+    frame = WITH_FIELDS[FrameType.ROSTER]
+    octets = encode(frame)[HEADER_SIZE:]
+    decoded: Any = compiled.DECODERS[FrameType.ROSTER](RawFrame(FrameType.ROSTER, 0, 0, 5, octets))
+    assert decoded == replace(frame, room=5)
+    for value, name in (
+        (decoded, "entries"),
+        (decoded, "room"),
+        (decoded.entries[0], "member"),
+        (decoded.fields[0], "type"),
+    ):
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, name, 1)
+
+
+@pytest.mark.parametrize("name", ["Message", "RosterEntry"])
+def test_open_classes_set_members_as_any_object_does(name: str) -> None:
+    """With the methods of a frozen base, decoding takes 2 to 4 times as long."""
+    cls = compiled._namespace[f"_Open{name}"]
+    assert (cls.__init__, cls.__setattr__, cls.__delattr__) == (object.__init__, object.__setattr__, object.__delattr__)
+
+
 # --- The walk
 
 
@@ -174,6 +197,8 @@ TAIL = ("fields" / c.GreedyRange(wire.FIELD), c.Terminated)
         layout.Text(layout.Name(layout.b8)),
         layout.Safe(layout.b8),
         layout.Safe(c.Bytes(8)),
+        layout.Enumerated(c.VarInt, Code),
+        layout.Safe(layout.Enumerated(layout.b8, Code)),
         layout.Counted(c.VarInt, item("a", c.Int8ub)),
         layout.Counted(c.Int8ub, item("a", c.VarInt)),
     ],
