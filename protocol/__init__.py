@@ -1,8 +1,8 @@
 """Roomwire/1 without I/O and without a clock: octets, frames, and the rules between them. See SPEC.md.
 
-`encode` and `decode` go between a frame (`protocol.frames`) and its octets, `FrameReader` cuts a stream into
-frames, and every error is a `RoomwireError`. What a connection may do and when is in `protocol.client` and
-`protocol.server`.
+`encode` and `decode` convert between a frame (`protocol.frames`) and its octets, `FrameReader` cuts a stream into
+frames, and every error is a `RoomwireError`. `protocol.client` and `protocol.server` hold what a connection may do,
+and when.
 """
 
 from protocol.codec import decode, encode

@@ -47,9 +47,10 @@ _PREFACE = MAGIC + bytes((VERSION, VERSION, 0, 0))
 
 @dataclass(slots=True)
 class Membership:
-    """A room that this connection is in, or is about to be: SPEC.md, section 9.
+    """A room that this connection is in, is joining or is leaving (SPEC.md, section 9).
 
-    `cursor` is the seq of the last message received, in the log `epoch`; `name` is as the server spells it once IN.
+    `cursor` is the seq of the last message received, in the log `epoch`. From JOINED on, `name` is as the server spells
+    it.
     """
 
     name: str
@@ -63,9 +64,9 @@ class Membership:
 
 
 class ClientConnection(Connection):
-    """Requests to octets, and octets of the server to events.
+    """The client's end: requests become octets, and octets of the server become events.
 
-    `hello` is sent as soon as the prefaces are exchanged. `memberships` holds the rooms by ref.
+    It sends `hello` as soon as the prefaces are exchanged. `memberships` maps room refs to rooms.
     """
 
     __slots__ = (
@@ -101,41 +102,41 @@ class ClientConnection(Connection):
         self._reading = True
         self._refused = False  # HELLO was answered with ERROR
         self.memberships: dict[int, Membership] = {}
-        self.version: int | None = None  # what the server chose; 0: none in common
+        self.version: int | None = None  # the server's choice; 0: none in common
         self.welcome: Welcome | None = None
 
     # --- requests
 
     @property
     def can_request(self) -> bool:
-        """Whether the state and the window let one more request be sent now (RW-REQUEST-5, RW-DRAIN-1)."""
+        """Whether the state and the window allow one more request now (RW-REQUEST-5, RW-DRAIN-1)."""
         return self.state == "OPEN" and self.welcome is not None and len(self._outstanding) < self.welcome.window
 
     @property
     def outstanding(self) -> int:
-        """How many requests are unanswered."""
+        """The number of unanswered requests."""
         return len(self._outstanding)
 
     def transport_up(self, now: float) -> None:
-        """The transport is connected: the preface is sent."""
+        """Send the preface: the transport is connected."""
         self._move("transport up")
         self._opened = self.last_received = self._now = now
         self._out.append(_PREFACE)
 
     def authenticate(self, data: bytes) -> None:
-        """Answer a Challenged."""
+        """Answer a Challenged with AUTH."""
         require(self.state == "HELLO_SENT", "there is no handshake under way")
         self._out.append(encode(Auth(data, request=self._hello.request)))
 
     def join(self, name: str, epoch: int = 0, since: int = 0, *, roster: bool = True) -> int:
-        """Send JOIN; the request's number. Raises LocalProtocolError, as all requests do, where it may not be sent."""
+        """Send JOIN and return its number. Raises LocalProtocolError, as all requests do, if it is not allowed."""
         flags = Flag.ROSTER if roster else 0
         membership = Membership(name, epoch=epoch)
         membership.move("send JOIN")
         return self._request(Join(name, epoch, since, flags=flags, request=self._number()), membership)
 
     def leave(self, ref: int) -> int:
-        """Send LEAVE; the stream goes on until it is answered."""
+        """Send LEAVE. The room's stream continues until the reply."""
         membership = self.memberships.get(ref)
         require(membership is not None and membership.state == "IN", f"not in the room {ref}")
         number = self._request(Leave(request=self._number(), room=ref), membership)
@@ -167,7 +168,7 @@ class ClientConnection(Connection):
         self._out.append(encode(Ping(opaque)))
 
     def close(self, now: float, code: Code = Code.NONE, text: str = "") -> None:
-        """End the connection: GOAWAY where the peer can understand it, else just the end."""
+        """End the connection, with a GOAWAY if the peer can understand it."""
         if self.state in ("HELLO_SENT", "OPEN", "DRAINING"):
             self.goaway(code, now, text=text)
         elif self.state in ("CONNECTING", "PREFACE"):
@@ -175,7 +176,7 @@ class ClientConnection(Connection):
             self._stop()
 
     def _number(self) -> int:
-        """RW-REQUEST-1: the next number; 32 bits, never 0, and far from those that are unanswered."""
+        """RW-REQUEST-1: the next number, of 32 bits, never 0, and far from those that are unanswered."""
         self._next_request = self._next_request % 0xFFFFFFFF + 1
         return self._next_request
 
@@ -190,7 +191,7 @@ class ClientConnection(Connection):
     # --- receiving
 
     def receive_data(self, data: bytes, now: float) -> Iterator[ClientEvent]:
-        """Take octets; the events are to be iterated over before the next call."""
+        """Take octets and return their events. Iterate over all of them before the next call."""
         self._now = now
         self.last_received = now
         if self._deaf:
@@ -226,7 +227,7 @@ class ClientConnection(Connection):
                 self._drop_input()
 
     def _after_refusal(self) -> Iterator[ClientEvent]:
-        """Of what follows an ERROR to HELLO, the GOAWAY says when to come back (RW-HELLO-3, RW-RECONNECT-2)."""
+        """Report the GOAWAY after an ERROR to HELLO: it says when to come back (RW-HELLO-3, RW-RECONNECT-2)."""
         try:
             while (raw := self._reader.next_frame()) is not None:
                 frame = decode(raw, "S") if raw.type == FrameType.GOAWAY else None
@@ -236,7 +237,7 @@ class ClientConnection(Connection):
                     yield ConnectionTerminated(frame.code, True, frame.text, frame)
                     return
         except RemoteProtocolError:
-            self._deaf = True  # only the end of the stream is still of interest
+            self._deaf = True  # wait for the end of the stream only
 
     def _receive_preface(self, data: bytes) -> bytes:
         preface = self._preface + data[: PREFACE_SIZE - len(self._preface)]
@@ -295,7 +296,7 @@ class ClientConnection(Connection):
         return membership
 
     def _sequenced(self, ref: int, seq: int, frame: str) -> bool:
-        """Move the cursor; whether the frame is new."""
+        """Move the cursor. Return whether the frame is new."""
         membership = self._member(ref, frame)
         if seq <= membership.cursor:
             return False  # RW-STREAM-1
@@ -343,7 +344,7 @@ class ClientConnection(Connection):
 
     def _membership_replied(self, membership: Membership, frame: Frame) -> None:
         if membership.state == "OUT":
-            return  # RW-REQUEST-7: EVICTED came before the reply to LEAVE
+            return  # RW-REQUEST-7: EVICTED arrived before the reply to LEAVE
         refused = membership.state == "LEAVING" and isinstance(frame, Error) and frame.code == Code.NOT_JOINED
         membership.move("ERROR(NOT_JOINED)" if refused else frame.TYPE.name)
         if isinstance(frame, Joined):
@@ -370,16 +371,16 @@ class ClientConnection(Connection):
     # --- time
 
     def pause_reading(self) -> None:
-        """The transport is not read from now on."""
+        """Note that the driver stops reading the transport."""
         self._reading = False
 
     def resume_reading(self, now: float) -> None:
-        """RW-HEARTBEAT-3: time in which we did not read is not the server's silence."""
+        """RW-HEARTBEAT-3: time in which the client did not read does not count as the server's silence."""
         self._reading = True
         self.last_received = now
 
     def next_timeout(self) -> float | None:
-        """When `handle_timeout` has something to do next, unless something else happens first."""
+        """Return when `handle_timeout` is due next, unless something happens before."""
         match self.state:
             case "CONNECTING" | "PREFACE" | "HELLO_SENT":
                 return self._opened + self._handshake
@@ -391,7 +392,7 @@ class ClientConnection(Connection):
         return None
 
     def handle_timeout(self, now: float) -> ConnectionTerminated | None:
-        """Do what is due at `now`: PING, or the end of the connection."""
+        """Do what is due at `now`: send a PING, or end the connection."""
         match self.state:
             case "CONNECTING" | "PREFACE":
                 if now >= self._opened + self._handshake:

@@ -1,7 +1,7 @@
-"""Frames to octets and back: the one boundary that everybody uses.
+"""Frames to octets and back: the one boundary that clients and servers use.
 
-Whatever octets come in, a frame or one of this project's RemoteProtocolErrors comes out. SPEC.md, "Order of
-checks": header, structure, unknown critical field, values.
+Any octets give a frame or a RemoteProtocolError. The order of checks is that of SPEC.md: header, structure, unknown
+critical field, values.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def _encode_unknown(frame: Unknown) -> bytes:
 
 _ENCODERS: dict[type, Callable[[Any], bytes]] = {**ENCODERS, Unknown: _encode_unknown}
 
-# What each end sends, by number: a frame's header holds a plain one.
+# The frames that each end sends, by plain number, as a header has it.
 _DECODERS = {
     sender: {int(type): DECODERS[type] for type, cls in FRAMES.items() if sender in cls.RULE.sender}
     for sender in ("C", "S")
@@ -46,25 +46,25 @@ _DECODERS = {
 
 
 def encode(frame: Frame | Unknown) -> bytes:
-    """The octets of a whole frame, header included.
+    """Return the octets of a whole frame, header included.
 
-    Values are held against the declaration of the body, not against the registry: request, room and flags
-    are the caller's, and so is what stands in `fields`.
+    Values are checked against the layout of the body, not against the frame's rule: `request`, `room`, `flags` and the
+    content of `fields` are the caller's responsibility.
     Raises LocalProtocolError if a value does not fit its field.
     """
     try:
         encoder = _ENCODERS[type(frame)]
     except KeyError:
-        raise LocalProtocolError(f"{frame!r} is no frame") from None
+        raise LocalProtocolError(f"{frame!r} is not a frame") from None
     return encoder(frame)
 
 
 def decode(raw: RawFrame, sender: Sender) -> Frame | Unknown:
-    """The frame in `raw`, sent by the client ("C") or the server ("S").
+    """Return the frame in `raw`, sent by the client ("C") or the server ("S").
 
-    A type that this end never sends, or that nobody knows, gives Unknown: what that means depends on the
-    receiver's role (SPEC.md, "Unknown types").
-    Raises BadHeader, Malformed, UnknownField, NameInvalid or RangeInvalid, whichever is found first.
+    A type that is not in the registry, or that `sender` never sends, gives Unknown: what follows from that depends on
+    the receiver's role (SPEC.md, "Unknown types").
+    Raises BadHeader, Malformed, UnknownField, NameInvalid or RangeInvalid, the first that the order of checks finds.
     """
     decoder = _DECODERS[sender].get(raw[0])
     return _decode_unknown(raw, sender) if decoder is None else decoder(raw)
@@ -72,7 +72,7 @@ def decode(raw: RawFrame, sender: Sender) -> Frame | Unknown:
 
 def _decode_unknown(raw: RawFrame, sender: Sender) -> Unknown:
     unknown = Unknown(raw.type, raw.body, raw.flags, raw.request, raw.room)
-    # [RW-TYPE-5] A client that ignores the frame moves its cursor by the seq in front, so that must be there.
+    # [RW-TYPE-5] A client that ignores the frame moves its cursor by the seq at its start, so that must be there.
     if sender == "S" and is_ignorable(raw.type) and raw.flags & Flag.SEQ:
         name = frame_name(raw.type)
         if len(raw.body) < 8:

@@ -1,9 +1,9 @@
-"""Fast encoders and decoders, made at import from the declarations of the frames.
+"""Fast encoders and decoders, generated at import from the declarations of the frames.
 
-A small walk over each construct tree writes plain Python around `struct.Struct` and slices; `source()` shows
-it. A node that the walk does not know is a TypeError at import, so nothing is ever skipped in silence.
+A walk over each construct tree writes plain Python around `struct.Struct` and slices. `source()` returns it. A node
+that the walk does not know raises TypeError at import, so no node is skipped silently.
 
-The layers and the errors are those of `wire.decode_body`, which tests hold this module against.
+The layers and the errors are those of `wire.decode_body`, and tests compare the two.
 """
 
 import builtins
@@ -26,10 +26,10 @@ from protocol.registry import MAX_SAFE, Flag, FrameType
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One member of a declaration, as the walk understood it.
+    """One member of a declaration.
 
-    `kind` is "number", "octets" (a fixed number of them), "prefixed" (octets behind their length) or
-    "counted" (items of the class `cls` behind their number). `format` is struct's, for it or for what stands before it.
+    `kind` is "number", "octets" (a fixed number of them), "prefixed" (octets after their length) or "counted" (items of
+    the class `cls` after their number). `format` is struct's, for the member, or for the length or number before it.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Piece:
 
 
 def walk(declaration: construct.Struct) -> tuple[Piece, ...]:
-    """The pieces of a declaration. Raises TypeError for whatever this module can't compile."""
+    """Return the pieces of a declaration. Raises TypeError for a member that this module can't compile."""
     members: list[Any] = declaration.subcons
     for member in members:
         if not member.name or member.name.startswith("_") or member.parsed:
@@ -54,7 +54,7 @@ def walk(declaration: construct.Struct) -> tuple[Piece, ...]:
 
 
 def walk_body(declaration: construct.Struct) -> tuple[Piece, ...]:
-    """The pieces of a body without its extension fields, which must follow as `wire.py` declares them."""
+    """Return the pieces of a body without its extension fields, which must follow as `wire.py` declares them."""
     *members, tail, end = declaration.subcons
     fields: Any = getattr(tail, "subcon", None)
     if tail.name != "fields" or not isinstance(fields, construct.GreedyRange) or fields.discard:
@@ -94,7 +94,7 @@ def _number(name: str, node: Any) -> str:
     return piece.format
 
 
-# --- Emitting: variables of its own begin with an underscore, and so never meet a member's name ---
+# --- Emitting. Variables that are no members begin with an underscore, so that no member has the same name.
 
 DECODER = """
 def decode_{type}(raw):
@@ -149,7 +149,7 @@ def write_fields(fields):
 
 
 def _fill(template: str, **parts: str | list[str]) -> str:
-    """The template with its parts; one that is a list of lines takes the indentation of its place."""
+    """Return the template with its parts. A part that is a list of lines gets the indentation of its place."""
     lines: list[str] = []
     for line in template.split("\n"):
         block = parts.get(line.strip("{ }")) if line.endswith("}") else None
@@ -165,15 +165,15 @@ def _indent(lines: Iterable[str]) -> list[str]:
 
 
 def _read(pieces: Iterable[Piece], base: str = "") -> tuple[list[str], str]:
-    """Lines that read the pieces as plain numbers and octets from `body`, and the place where they end.
+    """Return lines that read the pieces as plain numbers and octets from `body`, and the place where they end.
 
-    They begin at the variable `base`, or at 0. What is fixed is read at one stroke, together with the length
-    that follows it.
+    They begin at the variable `base`, or at 0. Pieces of fixed size are read in one call, together with the length that
+    follows them.
     """
     lines: list[str] = []
     names: list[str] = []
     format = ""
-    offset = 0  # of what comes next, from `base`
+    offset = 0  # of the next piece, from `base`
 
     def here() -> str:
         return f"{base} + {offset}" if base and offset else base or str(offset)
@@ -210,7 +210,7 @@ def _tuple(pieces: Iterable[Piece]) -> str:
 
 
 def _open(frame: str, pieces: Iterable[Piece], prefix: str = "") -> list[str]:
-    """Lines that turn plain numbers and octets into values, each in its own variable."""
+    """Return lines that turn plain numbers and octets into values, each in its own variable."""
     lines: list[str] = []
     for piece in pieces:
         name = piece.name
@@ -230,26 +230,26 @@ def _open(frame: str, pieces: Iterable[Piece], prefix: str = "") -> list[str]:
 
 
 def _make(cls: type, pieces: Iterable[Piece], *more: str) -> list[str]:
-    """Lines that make an object in `_made`.
+    """Return lines that make an object in `_made`.
 
-    A frozen dataclass pays object.__setattr__ for each field in its own __init__: a MESSAGE costs 1.1 us so,
-    and 0.2 us through an open class of the same slots, which hands the finished object over.
+    The __init__ of a frozen dataclass calls object.__setattr__ for each field, which takes 1.1 us for a MESSAGE. An
+    unfrozen class with the same slots takes 0.2 us; at the end the object changes its class.
     """
     stores = [f"_made.{name} = {name}" for name in (*(piece.name for piece in pieces), *more)]
     return [f"_made = _Open{cls.__name__}()", *stores, f"_made.__class__ = {cls.__name__}"]
 
 
 def _violation(rule: Rule) -> str:
-    """The condition under which a header breaks the rule."""
+    """Return the condition under which a header breaks the rule."""
     tests = {"nonzero": "not {} or ", "zero": "{} or ", "any": ""}
     numbers = tests[rule.request].format("request") + tests[rule.room].format("room")
     return f"{numbers}{'not ' * rule.seq}flags & {Flag.SEQ:#06x}"
 
 
 def _write(pieces: Iterable[Piece], source: str, format: str = "", *arguments: str) -> tuple[list[str], list[str]]:
-    """Lines that prepare the values of `source`, and the expressions whose octets make up the whole.
+    """Return lines that prepare the values of `source`, and the expressions whose octets make up the whole.
 
-    The first expression packs `arguments` by `format` before anything else.
+    The first expression begins with `arguments`, packed by `format`.
     """
     lines: list[str] = []
     parts: list[str] = []
@@ -296,7 +296,7 @@ def _encoder(type: FrameType, pieces: tuple[Piece, ...]) -> str:
 
 
 def _packer(type: FrameType, pieces: tuple[Piece, ...]) -> str:
-    """Of values instead of a frame; there is none of a frame with items."""
+    """The packer takes values instead of a frame. A frame with items has none."""
     if any(piece.kind == "counted" for piece in pieces):
         return ""
     arguments = ", ".join([*(piece.name for piece in pieces), "_fields", "flags", "request", "room"])
@@ -304,7 +304,7 @@ def _packer(type: FrameType, pieces: tuple[Piece, ...]) -> str:
 
 
 def _whole(type: FrameType, pieces: tuple[Piece, ...], source: str) -> tuple[list[str], str]:
-    """Lines that prepare the members of a frame, and the expression for all of its octets."""
+    """Return lines that prepare the members of a frame, and the expression for all of its octets."""
     lengths = [str(sum(piece.size for piece in pieces))]
     for piece in pieces:
         lengths += [f"len({piece.name})"] if piece.kind == "prefixed" else []
@@ -327,19 +327,19 @@ PIECES: dict[FrameType, tuple[Piece, ...]] = {type: walk_body(body) for type, bo
 
 
 def source() -> str:
-    """The Python that was made of the declarations."""
+    """Return the Python that is generated from the declarations."""
     emitted = [emit(type, pieces) for type, pieces in PIECES.items() for emit in (_decoder, _encoder, _packer)]
     return "\n".join([_fields(), *filter(None, emitted)])
 
 
-# --- What the emitted code calls when something is wrong ------------------------------------------
+# --- What the emitted code calls when something is wrong
 
 UNFIT = (StructError, ValueError, TypeError, AttributeError)
-"""What Python raises for values that do not fit."""
+"""What Python raises for values that do not fit their fields."""
 
 
 def missing(type: FrameType, body: bytes) -> Malformed:
-    """The error for a body that ends before its last member: it names the first that is short of octets."""
+    """The error for a body that ends before its last member. It names the first member that lacks octets."""
     try:
         _skip(type, PIECES[type], body, 0)
     except Malformed as error:
@@ -364,7 +364,7 @@ def _skip(type: FrameType, pieces: Iterable[Piece], body: bytes, at: int, prefix
 
 
 def unfit(frame: Frame, error: Exception) -> LocalProtocolError:
-    """The error for a frame that can't be encoded, in the reference's words where the body is to blame."""
+    """The error for a frame that can't be encoded. If its body is the cause, the text is that of the reference."""
     try:
         wire.encode_body(frame.TYPE, asdict(frame))
     except LocalProtocolError as reason:
@@ -401,16 +401,16 @@ def _compile() -> dict[str, Any]:
 _namespace = _compile()
 
 DECODERS: dict[FrameType, Callable[[RawFrame], Frame]] = {type: _namespace[f"decode_{type.name}"] for type in FrameType}
-"""By type, from a raw frame of that type to a Frame. They check the header too, and raise as codec.decode."""
+"""By type: from a raw frame of that type to a Frame. They check the header too, and raise like codec.decode."""
 
 ENCODERS: dict[type, Callable[[Any], bytes]] = {FRAMES[type]: _namespace[f"encode_{type.name}"] for type in FrameType}
-"""By class, from a Frame to the octets of the whole, header included. They raise LocalProtocolError."""
+"""By class: from a Frame to its octets, header included. They raise LocalProtocolError."""
 
 PACKERS: dict[FrameType, Callable[..., bytes]] = {
     type: _namespace[f"pack_{type.name}"] for type in FrameType if f"pack_{type.name}" in _namespace
 }
-"""By type, from the members of its body, then extension fields as octets, flags, request and room, to the whole.
+"""By type: from the members of the body, then extension fields as octets, flags, request and room, to all octets.
 
-For what is sent so often that making a Frame of it would cost more than all else. Names and texts are octets here, and
-nothing is held against its declaration but what struct refuses: the values are to be such as a decoder gave.
+They are for frames that are sent so often that making a Frame would cost the most. Names and texts are octets here, and
+nothing but struct checks the values, so these must come from a decoder.
 """

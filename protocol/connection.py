@@ -1,14 +1,15 @@
-"""What the two ends of a connection have in common: sending, time, and closing (SPEC.md, section 8).
+"""What both ends of a connection have in common: sending, time, and closing (SPEC.md, section 8).
 
-Neither end does I/O or reads a clock. Whoever drives it calls
+Neither end does I/O or reads a clock. Its driver calls
 
-- `receive_data(data, now)` with what arrived, and handles the events that it iterates over;
+- `receive_data(data, now)` with the octets that arrived, and iterates over the events that it returns;
 - `receive_eof(now)` at the end of the stream;
-- `handle_timeout(now)` at `next_timeout()`, or at any other time;
-- and after each of these, and after each call that sends, writes `data_to_send(now)` to the transport, and closes the
-  transport once `should_close` is true and all is written.
+- `handle_timeout(now)` at `next_timeout()`, or at any other time.
 
-`now` is in seconds, of any clock that does not step back.
+After each of these calls, and after each call that sends, the driver writes `data_to_send(now)` to the transport. It
+closes the transport when `should_close` is true and all is written.
+
+`now` is the time in seconds, by any clock that never goes back.
 """
 
 import sys
@@ -22,7 +23,7 @@ from protocol.registry import HELLO_MAX_BODY, Code, Flag, FrameType
 from protocol.state import Machine, advance
 
 HEARTBEAT_SHARE = 0.75
-"""An endpoint that has sent nothing for this share of H sends a PING: RW-HEARTBEAT-1 with room for delay."""
+"""An endpoint that has sent nothing for this share of H sends a PING (RW-HEARTBEAT-1, with a margin for delays)."""
 
 _PING = encode(Ping(bytes(8)))
 
@@ -56,13 +57,13 @@ class Connection:
         self.last_sent = now
         self._now = now
         self._reader = FrameReader(HELLO_MAX_BODY)
-        self._deaf = False  # what comes is dropped unread
+        self._deaf = False  # input is dropped unread
         self._out: list[bytes] = []
-        self._frame_since: float | None = None  # when the first octet of an unfinished frame came
+        self._frame_since: float | None = None  # when the first octet of an incomplete frame arrived
         self._closing_since: float | None = None
 
     def data_to_send(self, now: float) -> bytes:
-        """All octets that are to be written now. Each is handed out once."""
+        """Return all octets that are to be written now. Each is returned once."""
         out = self._out
         if not out:
             return b""
@@ -78,16 +79,16 @@ class Connection:
     def goaway(
         self, code: Code, now: float, *, retry_ms: int = 0, jitter_ms: int = 0, text: str = "", event: str = "close"
     ) -> None:
-        """End the connection with GOAWAY of `code`, by the transition for `event`.
+        """End the connection with a GOAWAY of `code`, by the transition for `event`.
 
-        Raises LocalProtocolError where the state has no such transition.
+        Raises LocalProtocolError if the state has no such transition.
         """
         self._move(event)
         self._say_goaway(code, retry_ms, jitter_ms, text)
         self._begin_closing(now)
 
     def receive_eof(self, now: float) -> None:
-        """The peer will send nothing more. No further event follows."""
+        """Take the end of the stream. No event follows."""
         self._move("end of stream")
         self._stop()
 
@@ -98,21 +99,21 @@ class Connection:
         self._out.append(encode(Goaway(code, retry_ms, jitter_ms, text, flags=retry_flag(code))))
 
     def _begin_closing(self, now: float) -> None:
-        # RW-CLOSE-5: go on reading, so that no reset destroys the GOAWAY, but for the linger time only.
+        # RW-CLOSE-5: keep reading for the linger time, so that no reset destroys the GOAWAY.
         self._closing_since = now
         self._frame_since = None
 
     def _stop(self) -> None:
-        """Nothing that may still come matters: close as soon as all is written."""
+        """Ignore all further input, and close as soon as all is written."""
         self.should_close = True
         self._deaf = True
 
     def _fail(self, error: RemoteProtocolError, now: float) -> None:
-        """RW-CLOSE-2: a fatal failure is answered with GOAWAY of its code."""
+        """RW-CLOSE-2: answer a fatal failure with a GOAWAY of its code."""
         self.goaway(error.code, now, text=str(error)[:500], event="fatal error")
 
     def _drop_input(self, most: int = sys.maxsize) -> int:
-        """RW-CLOSE-5: in CLOSING, drop what comes, up to the peer's last frame, which is GOAWAY; how many frames."""
+        """RW-CLOSE-5: in CLOSING, drop at most `most` frames, up to GOAWAY, the peer's last. Return how many."""
         dropped = 0
         try:
             while dropped < most and (raw := self._reader.next_frame()) is not None:
@@ -122,7 +123,7 @@ class Connection:
                     self._stop()
                     break
         except RemoteProtocolError:
-            self._deaf = True  # out of step with the frames: only the end of the stream can be recognised
+            self._deaf = True  # where the next frame begins is unknown: only the end of the stream is left
         return dropped
 
     def _linger_due(self) -> float:
@@ -134,14 +135,14 @@ class Connection:
 
 
 def retry_flag(code: Code) -> int:
-    """RW-ERROR-1: RETRY exactly for the codes that section 16 marks so."""
+    """Return RETRY exactly for the codes that section 16 marks so (RW-ERROR-1)."""
     return Flag.RETRY if code.retry else 0
 
 
 def error_frame(
     code: Code, request: int, room: int = 0, *, retry_ms: int = 0, text: str = "", fields: tuple[Field, ...] = ()
 ) -> Error:
-    """The final reply ERROR to `request`, with RETRY as the code has it."""
+    """Return the final reply ERROR to `request`, with the flag RETRY if the code has it."""
     return Error(code, retry_ms, text, fields=fields, flags=retry_flag(code), request=request, room=room)
 
 

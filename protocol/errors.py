@@ -1,6 +1,6 @@
-"""What goes wrong, one class for each code that the protocol layer itself can find.
+"""What can go wrong: one class for each code that the protocol layer itself detects.
 
-SPEC.md, "Errors". Codes that only a server's rooms, accounts or limits can earn have no class here.
+See SPEC.md, "Errors". Codes that depend on a server's rooms, accounts or limits have no class here.
 """
 
 from typing import ClassVar
@@ -9,17 +9,17 @@ from protocol.registry import Code
 
 
 class RoomwireError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base of all exceptions that this package raises on purpose."""
 
 
 class LocalProtocolError(RoomwireError):
-    """This side asked for something that the protocol does not allow. Nothing was sent."""
+    """The caller asked for something that the protocol does not allow. Nothing was sent."""
 
 
 class RemoteProtocolError(RoomwireError):
-    """The peer broke a rule. `code` is what to answer it with.
+    """The peer broke a rule. `code` is the code to answer with.
 
-    `frame` and `field` name the place, `expected` and `found` say what was wrong; each is "" where unknown.
+    `frame` and `field` name the place, `expected` and `found` say what is wrong. Each is "" where it is unknown.
     """
 
     code: ClassVar[Code]
@@ -39,60 +39,60 @@ class RemoteProtocolError(RoomwireError):
 
 
 class Malformed(RemoteProtocolError):
-    """The body is not what the declaration of its frame says. Fatal."""
+    """A body is not laid out as its frame declares. Fatal."""
 
     code = Code.MALFORMED
 
 
 class FrameTooLarge(RemoteProtocolError):
-    """The header promises a body above the limit. Fatal, and found before the body is stored."""
+    """A header announces a body above the limit. Fatal, and raised before any of the body is stored."""
 
     code = Code.FRAME_TOO_LARGE
 
 
 class UnknownType(RemoteProtocolError):
-    """A type that must be understood, and is not. Fatal."""
+    """A frame has a critical type that the receiver does not know. Fatal."""
 
     code = Code.UNKNOWN_TYPE
 
 
 class BadHeader(RemoteProtocolError):
-    """Request, room or SEQ other than the frame's type requires. Fatal."""
+    """`request`, `room` or the flag SEQ is not as the frame's type requires. Fatal."""
 
     code = Code.BAD_HEADER
 
 
 class Unexpected(RemoteProtocolError):
-    """A frame that does not exist in this state. Fatal."""
+    """A frame arrived in a state that does not allow it. Fatal."""
 
     code = Code.UNEXPECTED
 
 
 class SequenceBroken(RemoteProtocolError):
-    """A room's stream jumped past the cursor. Fatal; reconnecting helps."""
+    """A room's stream skips a seq. Fatal; reconnecting helps."""
 
     code = Code.SEQUENCE
 
 
 class TimedOut(RemoteProtocolError):
-    """The peer was silent, or did not finish, for too long. Fatal; reconnecting helps."""
+    """The peer was silent for too long, or did not complete something in time. Fatal; reconnecting helps."""
 
     code = Code.TIMEOUT
 
 
 class NameInvalid(RemoteProtocolError):
-    """A name that no room or person may have. Earns an ERROR; the connection goes on after HELLO."""
+    """A name that no room or person may have. Earns an ERROR, after which the connection goes on, except for HELLO."""
 
     code = Code.NAME_INVALID
 
 
 class UnknownField(RemoteProtocolError):
-    """An extension field that must be understood, and is not. Earns an ERROR, or is fatal if request is 0."""
+    """A critical extension field that the receiver does not know. Earns an ERROR, or is fatal if `request` is 0."""
 
     code = Code.UNKNOWN_FIELD
 
 
 class RangeInvalid(RemoteProtocolError):
-    """A number outside its range. Earns an ERROR."""
+    """A number is outside its range. Earns an ERROR."""
 
     code = Code.RANGE_INVALID

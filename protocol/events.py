@@ -1,7 +1,7 @@
-"""What a connection reports to whoever drives it: SPEC.md, sections 6 and 8.
+"""What a connection reports to its driver (SPEC.md, sections 6 and 8).
 
 Events are past participles. A server's connection reports requests as the frames themselves (`Hello`, `Join`,
-`Publish` ...) and the events below; a client's connection reports only the events below.
+`Publish` ...), and the events below. A client's connection reports only the events below.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,7 @@ from protocol.registry import Code
 
 @dataclass(frozen=True, slots=True)
 class RequestRefused:
-    """Server: a request that cannot be accepted whatever the application thinks. To be answered, in its turn, with
-    ERROR of this code."""
+    """Server: a request that the protocol itself refuses. The application answers it in turn, with ERROR of `code`."""
 
     type: int
     request: int
@@ -31,14 +30,14 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Challenged:
-    """Client: the server wants one more SASL step; answer with `authenticate`."""
+    """Client: the server asks for one more SASL step. Answer with `authenticate`."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Replied:
-    """Client: the final reply to a request of ours, HELLO included where it was refused."""
+    """Client: the final reply to a request arrived; to HELLO only if that is ERROR."""
 
     request: Frame
     reply: Frame
@@ -46,23 +45,23 @@ class Replied:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """Client: a frame of a room's stream, EVICTED, or a MESSAGE of a HISTORY (its `request` is not 0)."""
+    """Client: a frame of a room's stream, EVICTED, or a part of a reply: a MESSAGE that answers HISTORY."""
 
     frame: Frame
 
 
 @dataclass(frozen=True, slots=True)
 class DrainStarted:
-    """Client: the server is about to end. No new requests; the connection ends by itself."""
+    """Client: the server is about to stop. It takes no new requests, and the connection ends by itself."""
 
     goaway: Goaway
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionTerminated:
-    """The connection is of no further use. `by_peer` says who said so; `goaway` is None where nobody did.
+    """The connection has ended. `by_peer` is whether the peer ended it, `goaway` is the peer's GOAWAY, if it sent one.
 
-    `code` is NONE for an orderly end, and None where the transport ended, or never spoke the protocol.
+    `code` is NONE for an orderly end, and None if the transport ended, or the peer does not speak the protocol.
     """
 
     code: int | None

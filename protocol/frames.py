@@ -111,7 +111,7 @@ def declared(cls: type[_Declared]) -> type[_Declared]:
 
 @declared
 class Hello(Frame):
-    """The first frame of a client: who it is, and how it proves that."""
+    """The first frame of a client: who it is, and how it proves it."""
 
     TYPE = FrameType.HELLO
     RULE = Rule(
@@ -163,7 +163,7 @@ class Auth(Frame):
 
 @declared
 class Error(Frame):
-    """A request failed; `retry_ms` is how long to wait where RETRY is set."""
+    """A request failed. With the flag RETRY, `retry_ms` is how long to wait before it is worth trying again."""
 
     TYPE = FrameType.ERROR
     RULE = Rule(
@@ -181,7 +181,7 @@ class Error(Frame):
 
 @declared
 class Ok(Frame):
-    """A request succeeded, and there is nothing to say about it."""
+    """A request succeeded, and the reply has nothing else to say."""
 
     TYPE = FrameType.OK
     RULE = Rule("S", request="nonzero", room="any")
@@ -207,7 +207,7 @@ class Pong(Frame):
 
 @declared
 class Goaway(Frame):
-    """The connection ends; come back after `retry_ms` and up to `jitter_ms` more."""
+    """The connection ends. The client may come back after `retry_ms`, and a random time up to `jitter_ms`."""
 
     TYPE = FrameType.GOAWAY
     RULE = Rule("CS", request="zero", room="zero", flags=Flag.RETRY, states=(*HANDSHAKE, *ESTABLISHED))
@@ -219,7 +219,7 @@ class Goaway(Frame):
 
 @declared
 class Join(Frame):
-    """Asks for membership of the room `name`, from the cursor (`epoch`, `since`)."""
+    """Asks to join the room `name`, from the cursor (`epoch`, `since`) on."""
 
     TYPE = FrameType.JOIN
     RULE = Rule("C", request="nonzero", room="zero", flags=Flag.ROSTER, reply=FrameType.JOINED)
@@ -230,7 +230,7 @@ class Join(Frame):
 
 @declared
 class Joined(Frame):
-    """Membership begins: the next sequenced frame is `start`."""
+    """The membership begins. `start` is the seq of the first message that the stream will bring."""
 
     TYPE = FrameType.JOINED
     RULE = Rule("S", request="nonzero", room="nonzero", flags=Flag.GAP | Flag.QUIET)
@@ -253,7 +253,7 @@ class Roster(Frame):
 
 @declared
 class Presence(Frame):
-    """A member came or went; `kind` is a PresenceKind, or a number to ignore."""
+    """A member came or went. `kind` is a PresenceKind, or a number to ignore."""
 
     TYPE = FrameType.PRESENCE
     RULE = Rule("S", request="zero", room="nonzero", flags=Flag.VERIFIED)
@@ -283,7 +283,7 @@ class Evicted(Frame):
 
 @declared
 class Publish(Frame):
-    """A message for `room`; `id` is 16 octets, the layout of a ULID."""
+    """Asks to append a message to the log of `room`. `id` has 16 octets, in the layout of a ULID."""
 
     TYPE = FrameType.PUBLISH
     RULE = Rule("C", request="nonzero", room="nonzero", flags=Flag.ORDERED, reply=FrameType.ACK)
@@ -294,7 +294,7 @@ class Publish(Frame):
 
 @declared
 class Ack(Frame):
-    """A PUBLISH has its final place in the room's log."""
+    """The message of a PUBLISH has its final place in the room's log."""
 
     TYPE = FrameType.ACK
     RULE = Rule("S", request="nonzero", room="nonzero", flags=Flag.DUPLICATE)
@@ -304,7 +304,7 @@ class Ack(Frame):
 
 @declared
 class Message(Frame):
-    """One entry of a room's log: in its stream if `request` is 0, else a part of HISTORY's reply."""
+    """A message of a room's log: in the room's stream if `request` is 0, else a part of the reply to HISTORY."""
 
     TYPE = FrameType.MESSAGE
     RULE = Rule("S", request="any", room="nonzero", flags=Flag.SEQ | Flag.VERIFIED)
@@ -320,7 +320,7 @@ class Message(Frame):
 
 @declared
 class History(Frame):
-    """Asks for the log's entries in [start, end), at most `limit`; end 0 stands for head + 1."""
+    """Asks for the messages in [start, end), at most `limit`. An `end` of 0 stands for head + 1."""
 
     TYPE = FrameType.HISTORY
     RULE = Rule(
@@ -339,7 +339,7 @@ class History(Frame):
 
 @declared
 class HistoryEnd(Frame):
-    """Exactly [start, end) was sent, and the log holds nothing below `oldest`."""
+    """Exactly the messages in [start, end) were sent. The log has none below `oldest`."""
 
     TYPE = FrameType.HISTORY_END
     RULE = Rule("S", request="nonzero", room="nonzero", flags=Flag.MORE, extension="history")
@@ -358,7 +358,7 @@ class Stop(Frame):
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A frame whose type its receiver does not know: not in the registry, or never sent by that end."""
+    """A frame whose type its receiver does not know: it is not in the registry, or that end never sends it."""
 
     type: int
     body: bytes = b""
@@ -368,7 +368,7 @@ class Unknown:
 
     @property
     def seq(self) -> int | None:
-        """Its place in the room's log, so that a client that skips it still moves its cursor."""
+        """Its place in the room's log, by which a client that ignores the frame moves its cursor."""
         return int.from_bytes(self.body[:8], "big") if self.flags & Flag.SEQ else None
 
 

@@ -1,6 +1,6 @@
-"""Octets to frames, however the transport cut them. SPEC.md, "Header".
+"""Octets to raw frames, however the transport cuts them. SPEC.md, "Header".
 
-Bodies stay octets here; `codec.decode` opens them.
+Bodies stay octets here; `codec.decode` decodes them.
 """
 
 from struct import Struct
@@ -12,11 +12,11 @@ from protocol.layout import HEADER, plain_format
 from protocol.registry import HEADER_SIZE, HELLO_MAX_BODY, Flag, FrameType
 
 _read_header = Struct(plain_format(HEADER)).unpack_from
-_new = tuple.__new__  # half the time of a NamedTuple's own
+_new = tuple.__new__  # takes half the time of a NamedTuple's own
 
 
 class RawFrame(NamedTuple):
-    """A header's fields without the length, and the body's octets."""
+    """The fields of a header without its length, and the octets of the body."""
 
     type: int
     flags: int
@@ -26,12 +26,12 @@ class RawFrame(NamedTuple):
 
 
 def frame_name(type: int) -> str:
-    """How errors call a frame: its name in the registry, or its number."""
+    """What errors call a frame: its name, or its number if it has none."""
     return FrameType(type).name if type in RULES else f"frame {type:#06x}"
 
 
 def check_header(raw: RawFrame) -> None:
-    """Hold request, room and SEQ against the registry. Raises BadHeader; an unknown type has no rules."""
+    """Check `request`, `room` and SEQ by the frame's rule. An unknown type has no rule. Raises BadHeader."""
     rule = RULES.get(raw.type)
     if rule is None:
         return
@@ -44,29 +44,28 @@ def check_header(raw: RawFrame) -> None:
 
 
 class FrameReader:
-    """Collects octets and gives back whole frames.
+    """Collects octets and returns whole frames.
 
-    `max_body` is the limit of a body in octets; it may be raised at any time, and counts for the frames
-    whose header is looked at after that. The frames are the same, and the cost is linear in the octets fed,
-    however these are cut. [RW-FRAME-4]
+    `max_body` is the limit of a body in octets. It may be raised at any time, and holds for the frames whose header is
+    read after that. However the octets are cut, the frames are the same and the cost is linear. [RW-FRAME-4]
     """
 
     __slots__ = ("_buffer", "_needed", "_refusal", "_start", "max_body")
 
     def __init__(self, max_body: int = HELLO_MAX_BODY) -> None:
         self.max_body = max_body
-        self._buffer: bytes | bytearray = b""  # octets as fed where frames arrive whole, else collected
+        self._buffer: bytes | bytearray = b""  # the octets as fed while frames arrive whole, else collected
         self._start = 0  # where the next frame begins in the buffer
-        self._needed = HEADER_SIZE  # octets from there without which there is nothing to do
-        self._refusal: tuple[str, str, str, str] | None = None  # an exception would keep the frames it passed through
+        self._needed = HEADER_SIZE  # octets from there that the next step needs
+        self._refusal: tuple[str, str, str, str] | None = None  # an exception would keep call frames alive
 
     @property
     def buffered(self) -> int:
-        """Octets that were fed and not yet given back."""
+        """The number of octets that were fed and not yet returned."""
         return len(self._buffer) - self._start
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
-        """Take octets as they came. Raises nothing: call next_frame until it returns None."""
+        """Take octets as they arrived. Raises nothing. Call `next_frame` until it returns None."""
         buffer = self._buffer
         if self._refusal:
             return
@@ -81,9 +80,9 @@ class FrameReader:
         self._start = 0
 
     def next_frame(self) -> RawFrame | None:
-        """The next frame, or None if it is not complete.
+        """Return the next frame, or None if it is not complete.
 
-        Raises FrameTooLarge once its header promises more than `max_body`: what is buffered is dropped, the
+        Raises FrameTooLarge if its header announces a body of more than `max_body`. The buffer is dropped then, the
         body is never stored, and every later call raises the same.
         """
         buffer, start = self._buffer, self._start
@@ -110,6 +109,6 @@ class FrameReader:
     def _wait(self) -> None:
         if self._refusal:
             raise FrameTooLarge(*self._refusal)
-        if self._start:  # an idle connection shall not hold on to octets that were given back
+        if self._start:  # so that an idle connection keeps no octets that were returned
             self._buffer = self._buffer[self._start :]
             self._start = 0

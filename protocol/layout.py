@@ -54,7 +54,7 @@ class Safe(_Wrapper):
 
 
 class Enumerated(_Wrapper):
-    """A number that `names` gives a name; other numbers are allowed."""
+    """A number for which `names` has names. Other numbers are allowed."""
 
     def __init__(self, number: Node, names: type[IntEnum]) -> None:
         super().__init__(number)
@@ -96,7 +96,7 @@ Items16 = Annotated[tuple[_Item, ...], Int16ub]
 
 
 def struct_of(cls: type) -> Struct:
-    """The layout of a dataclass's members, in their order; keyword-only ones are not laid out.
+    """Return the layout of a dataclass's members, in their order. Keyword-only members are not laid out.
 
     Raises TypeError for a member whose annotation is no field type.
     """
@@ -104,7 +104,7 @@ def struct_of(cls: type) -> Struct:
 
 
 def members(declaration: Struct) -> Iterator[tuple[str, Node]]:
-    """The members of a layout that have names, with the node of each."""
+    """Yield the name and the node of each member of a layout that has a name."""
     for member in declaration.subcons:
         if isinstance(member, Renamed) and member.name:
             yield member.name, member.subcon

@@ -1,7 +1,7 @@
-"""Names of people and rooms: which are allowed, and which count as the same.
+"""Names of people and rooms: which are allowed, and which are the same (SPEC.md, "Names").
 
-SPEC.md, "Names". A name is shown as its owner wrote it, in form NFC; two names are the same exactly if their
-keys are equal. Only a server compares names, so only a server needs `key`.
+A name is shown as its owner wrote it, in form NFC. Two names are the same exactly if their keys are equal. Only a
+server compares names, so only a server needs `key`.
 """
 
 import re
@@ -10,13 +10,13 @@ import unicodedata
 from protocol.errors import NameInvalid
 
 MAX_OCTETS = 64
-"""The longest name, as octets of UTF-8 in form NFC."""
+"""The greatest length of a name in form NFC, in octets of UTF-8."""
 
 UNICODE_VERSION = unicodedata.unidata_version
-"""The Unicode version behind `normalise` and `key`; kept with stored keys, since a newer one allows more."""
+"""The Unicode version of `normalise` and `key`. Stores keep it with their keys, since a newer version allows more."""
 
-# Default_Ignorable_Code_Point, from DerivedCoreProperties.txt of the Unicode Character Database: unicodedata
-# does not have it. Version 14.0; whole blocks are reserved ahead, so later versions have the same ranges.
+# Default_Ignorable_Code_Point, from DerivedCoreProperties.txt of the Unicode Character Database, version 14.0:
+# unicodedata does not have it. Whole blocks are reserved ahead, so later versions have the same ranges.
 DEFAULT_IGNORABLE = (
     (0x00AD, 0x00AD),  # soft hyphen
     (0x034F, 0x034F),  # combining grapheme joiner
@@ -36,22 +36,22 @@ DEFAULT_IGNORABLE = (
     (0x1D173, 0x1D17A),  # musical format controls
     (0xE0000, 0xE0FFF),  # tags and supplementary variation selectors
 )
-"""First and last code point of each range of characters that have no shape of their own."""
+"""The first and last code point of each range of characters that are invisible."""
 
 _IGNORABLE = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in DEFAULT_IGNORABLE) + "]")
 _REFUSED = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"))
 
 
 def normalise(text: str) -> str:
-    """The name that `text` asks for: the text in form NFC, if it is allowed.
+    """Return the name that `text` asks for: the text in form NFC, if it is allowed.
 
-    Raises NameInvalid if it is empty or longer than MAX_OCTETS; if it has a control, format, surrogate,
-    private or unassigned character, a separator other than single U+0020 between other characters, or a
-    combining mark at its start; or if nothing of it can be seen.
+    Raises NameInvalid if it is empty or longer than MAX_OCTETS; if it has a control, format, surrogate, private or
+    unassigned character, a separator other than a single U+0020 between other characters, or a combining mark at its
+    start; or if no character of it is visible.
     """
     # [RW-NAME-1]
     name = unicodedata.normalize("NFC", text)
-    # [RW-NAME-3], and after the length its rules about places
+    # [RW-NAME-3] Its rules about places follow after the length.
     for character in name:
         if character != " " and unicodedata.category(character) in _REFUSED:
             raise _invalid("only visible characters and U+0020", _described(character))
@@ -69,15 +69,15 @@ def normalise(text: str) -> str:
 
 
 def key(text: str) -> str:
-    """What is compared instead of the name: without case, compatibility variants and invisible characters.
+    """Return what is compared instead of the name: without case, compatibility variants and invisible characters.
 
-    The compatibility caseless match of the Unicode Standard (section 3.13, D146), after removal of what is
-    default-ignorable. It may be longer than the name, hold spaces that a name may not, and is for nobody's
-    eyes. A key is its own key. Raises NameInvalid if nothing is left.
+    This is the compatibility caseless match of the Unicode Standard (section 3.13, D146), after default-ignorable
+    characters are removed. A key may be longer than the name, may have spaces that a name may not have, and is never
+    shown. A key is its own key. Raises NameInvalid if nothing is left.
     """
     visible = _IGNORABLE.sub("", text)
-    # The inner NFD puts U+0345 in its place before folding makes it a letter; the second round folds what
-    # compatibility decomposition brought to light, such as the capitals inside U+3392.
+    # The inner NFD orders U+0345 before folding makes it a letter. The second round folds what the compatibility
+    # decomposition produced, such as the capitals inside U+3392.
     once = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", visible).casefold())
     folded = unicodedata.normalize("NFKD", once.casefold())
     if not folded:

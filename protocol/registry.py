@@ -12,13 +12,13 @@ VERSION = 1
 PREFACE_SIZE = 8
 HEADER_SIZE = 16
 MAX_SAFE = 2**53 - 1
-"""The greatest seq or time: what a double, and so every language's number, holds exactly."""
+"""The greatest seq or time. Up to it, a double, and so every language's number, holds each integer exactly."""
 
 HELLO_MAX_BODY = 4096
-"""The limit of a body, in octets, until WELCOME announces another."""
+"""The limit of a body until WELCOME announces another, in octets."""
 
 CONTENT_RESERVE = 256
-"""Payload and relayed fields of a PUBLISH stay this many octets below max_body, so that the MESSAGE fits."""
+"""Payload and relayed fields of a PUBLISH are at least this many octets below max_body, so that the MESSAGE fits."""
 
 Sender = Literal["C", "S"]
 """Which end sent a frame: the client or the server."""
@@ -50,9 +50,9 @@ class FrameType(IntEnum):
 
 
 class Flag:
-    """Bits of a header's `flags`. The high octet means the same in every frame, the low octet goes by type.
+    """Bits of a header's `flags`. The high octet means the same in every frame, the low octet depends on the type.
 
-    Plain integers and not an IntFlag, because frames are masked millions of times a second.
+    These are plain integers and no IntFlag, because the codec masks flags millions of times a second.
     """
 
     SEQ = 0x8000
@@ -80,7 +80,7 @@ class FieldType(IntEnum):
 
 
 class PresenceKind(IntEnum):
-    """PRESENCE.kind; a receiver ignores a kind that it does not know."""
+    """`kind` of PRESENCE. A receiver ignores a kind that it does not know."""
 
     JOINED = 1
     LEFT = 2
@@ -89,7 +89,7 @@ class PresenceKind(IntEnum):
 
 
 class ContentType(IntEnum):
-    """`ctype` of PUBLISH and MESSAGE; others are relayed without a look inside."""
+    """`ctype` of PUBLISH and MESSAGE. A server relays other numbers as they are."""
 
     TEXT = 0
     OCTETS = 1
@@ -141,12 +141,12 @@ class Code(IntEnum):
 
     @property
     def carriers(self) -> str:
-        """The frames that carry it: E for ERROR, V for EVICTED, G for GOAWAY."""
+        """The frames that carry this code: E for ERROR, V for EVICTED, G for GOAWAY."""
         return CODES[self].carriers
 
     @property
     def retry(self) -> bool:
-        """Whether it is sent with the flag RETRY: the same may succeed later."""
+        """Whether this code is sent with the flag RETRY: the same may succeed later."""
         return CODES[self].retry
 
 
@@ -202,7 +202,7 @@ CODES: dict[Code, CodeRule] = {
 
 
 class Limit(NamedTuple):
-    """A limit that an operator may set between `low` and `high`, both included, in `unit`; fixed if equal."""
+    """A limit in `unit`. An operator may set it from `low` to `high`; it is fixed if they are equal."""
 
     default: int
     low: int
@@ -248,11 +248,11 @@ LIMITS: dict[str, Limit] = {
 
 
 GREASE = range(0x8021, 0x8021 + 0x1F * 528, 0x1F)
-"""The 528 numbers reserved for types and fields that mean nothing, so that nobody forgets to ignore."""
+"""The 528 numbers of types and fields that mean nothing. Peers send them, so that every receiver learns to ignore."""
 
 
 def is_ignorable(number: int) -> bool:
-    """Whether a frame type or field type is skipped by a receiver that does not know it."""
+    """Whether a receiver that does not know this frame type or field type ignores it."""
     return number >= 0x8000
 
 
@@ -262,5 +262,5 @@ def is_relayed(field_type: int) -> bool:
 
 
 def is_private(number: int) -> bool:
-    """Whether a frame type or field type is left to private use, and never assigned by SPEC.md."""
+    """Whether a frame type or field type is for private use: SPEC.md never assigns it."""
     return 0x7000 <= number <= 0x7FFF or number >= 0xF000

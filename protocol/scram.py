@@ -1,7 +1,7 @@
-"""SCRAM-SHA-256 as accounts use it: the arithmetic of both ends, without I/O (SPEC.md, section 13).
+"""SCRAM-SHA-256 for accounts: the arithmetic of both ends, without I/O (SPEC.md, section 13).
 
-The four messages of an exchange are octets as HELLO.auth, AUTH and WELCOME.auth carry them. Nonces and salts are given
-by the caller, who has a source of randomness.
+The four messages of an exchange are octets, as HELLO.auth, AUTH and WELCOME.auth carry them. The caller brings nonces
+and salts, since this package has no source of randomness.
 """
 
 import base64
@@ -19,11 +19,11 @@ MIN_ITERATIONS = 4_096
 MAX_ITERATIONS = 2_000_000
 
 KEY_SIZE = 32
-"""Octets of a StoredKey, a ServerKey, a proof and a signature."""
+"""The size of a StoredKey, a ServerKey, a proof and a signature, in octets."""
 
 _HEADER = b"n,,"
 _BINDING = b"c=biws"  # the header in base64
-_NONCE = rb"[!-+\--~]+"  # printable ASCII but for the comma
+_NONCE = rb"[!-+\--~]+"  # printable ASCII without the comma
 _BASE64 = rb"[A-Za-z0-9+/]+={0,2}"
 _CLIENT_FIRST = re.compile(rb"n,,(n=([^,\0]+),r=(" + _NONCE + rb"))")
 _SERVER_FIRST = re.compile(rb"r=(" + _NONCE + rb"),s=(" + _BASE64 + rb"),i=([1-9][0-9]{0,9})")
@@ -32,12 +32,12 @@ _SERVER_FINAL = re.compile(rb"v=(" + _BASE64 + rb")")
 
 
 class ScramError(RoomwireError):
-    """An exchange that fails: it earns AUTH_FAILED. `str()` says why, and is for this end's own user or log."""
+    """The exchange failed, which earns AUTH_FAILED. `str()` says why, for the user or the log of this end only."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredKeys:
-    """What a server keeps of a password: enough to recognise it, and to prove that this server knows the account."""
+    """What a server keeps of a password: enough to recognise it, and to prove that the server knows the account."""
 
     salt: bytes
     iterations: int
@@ -46,15 +46,15 @@ class StoredKeys:
 
 
 def salted_password(password: str, salt: bytes, iterations: int) -> bytes:
-    """SaltedPassword: slow on purpose, about 0.3 s of a core for a million iterations; it leaves other threads alone.
+    """Return the SaltedPassword of a password in form NFC, without SASLprep (RW-SCRAM-1).
 
-    RW-SCRAM-1: the password in form NFC, without SASLprep.
+    It is slow on purpose: a million iterations take a core about 0.3 s. Other threads run meanwhile.
     """
     return pbkdf2_hmac("sha256", unicodedata.normalize("NFC", password).encode(), salt, iterations)
 
 
 def stored_keys(password: str, salt: bytes, iterations: int) -> StoredKeys:
-    """What a server keeps of a new password."""
+    """Return what a server keeps of a new password."""
     salted = salted_password(password, salt, iterations)
     return StoredKeys(salt, iterations, sha256(_client_key(salted)).digest(), _server_key(salted))
 
@@ -74,7 +74,7 @@ def _xor(one: bytes, other: bytes) -> bytes:
 class ClientExchange:
     """The client's end of one exchange: `first`, then `challenged` and `answer`, then `verify`.
 
-    `nonce` is printable ASCII without a comma, and random: 18 octets in base64 or more.
+    `nonce` is random, in printable ASCII without a comma: at least 18 octets in base64.
     """
 
     def __init__(self, name: str, nonce: bytes) -> None:
@@ -85,9 +85,9 @@ class ClientExchange:
         self._both = b""
         self._signature = b""
         self.salt = b""
-        """The salt that the server named, once it is `challenged`."""
+        """The server's salt, after `challenged`."""
         self.iterations = 0
-        """The iteration count that the server named, which is within its bounds."""
+        """The server's iteration count, after `challenged`; it is within the bounds."""
 
     @property
     def first(self) -> bytes:
@@ -111,7 +111,7 @@ class ClientExchange:
         self._server_first = data
 
     def answer(self, salted: bytes) -> bytes:
-        """The client-final-message, with what `salted_password` made of the password and the server's salt."""
+        """Return the client-final-message. `salted` is the result of `salted_password` with the server's salt."""
         without_proof = _BINDING + b",r=" + self._both
         message = b",".join((self._first, self._server_first, without_proof))
         client_key = _client_key(salted)
@@ -127,9 +127,9 @@ class ClientExchange:
 
 
 class ServerExchange:
-    """The server's end of one exchange: `challenge`, then `final`. `name` is what stands in `n=`.
+    """The server's end of one exchange: `challenge`, then `final`. `name` is the value of `n=`.
 
-    Raises ScramError for a client-first-message that is none (RW-SCRAM-7).
+    Raises ScramError if `data` is no client-first-message (RW-SCRAM-7).
     """
 
     __slots__ = ("_both", "_client_nonce", "_first", "_keys", "_server_first", "name")
@@ -144,7 +144,7 @@ class ServerExchange:
         self._keys: StoredKeys | None = None
 
     def challenge(self, keys: StoredKeys, nonce: bytes) -> bytes:
-        """The server-first-message; `nonce` is as that of ClientExchange."""
+        """Return the server-first-message. `nonce` is like that of ClientExchange."""
         self._keys = keys
         self._both = self._client_nonce + nonce
         salt = base64.b64encode(keys.salt)
@@ -152,7 +152,7 @@ class ServerExchange:
         return self._server_first
 
     def final(self, data: bytes) -> bytes:
-        """Take the client-final-message; the server-final-message. Raises ScramError for a wrong password too."""
+        """Take the client-final-message and return the server-final-message. A wrong password raises ScramError too."""
         keys, matched = self._keys, _CLIENT_FINAL.fullmatch(data)
         if keys is None or matched is None or not hmac.compare_digest(matched[2], self._both):
             raise ScramError("not a client-final-message of this exchange")

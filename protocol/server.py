@@ -18,15 +18,15 @@ from protocol.registry import LIMITS, MAGIC, PREFACE_SIZE, VERSION, Code, FrameT
 from protocol.state import SERVER_ACCEPTS, SERVER_MACHINE, SERVER_REFUSES
 
 DROPPED = 8
-"""How many frames that are dropped unread count for one that is looked at."""
+"""How many frames that are dropped unread count as one that is handled."""
 
 _NOTHING: deque[int | bytes] = deque()
-"""What an idle connection owes: one empty deque for all, since each of its own would cost it 600 octets."""
+"""What an idle connection owes. All share one empty deque, since a deque of its own takes 600 octets."""
 
 
 @cache
 def _foreign_types(used: frozenset[str]) -> frozenset[int]:
-    """The types of extensions that are not in use."""
+    """Return the types that belong to extensions which are not in use."""
     return frozenset(type for type, rule in RULES.items() if rule.extension and rule.extension not in used)
 
 
@@ -41,17 +41,17 @@ class ServerTimes:
 
 
 class ServerConnection(Connection):
-    """Octets of one client to requests, and replies to octets.
+    """The server's end: octets of one client become requests, and replies become octets.
 
-    Each event that is a request (Hello, Join, Leave, Publish, History, Stop, RequestRefused) is to be answered with one
-    final reply through `send`, in the order of the events. `events` yields no further request while `window` of them
-    are unanswered; call `events` again after answering.
+    The driver answers Hello and Auth by `welcome`, `challenge` or `refuse`, and each later request (a frame, or
+    RequestRefused) with one final reply through `send`, in the order of the events. `events` yields no further request
+    while `window` of them are unanswered. The driver calls it again after answering.
 
-    `credit` is how many more frames are looked at: PING, PONG and what is ignored take 1 from it each, and so do
-    DROPPED of those that follow a GOAWAY. Whoever has others to serve sets it, takes from it what an event is worth,
-    and calls `events` again when he has raised it.
-    `unread` is whether `events` stopped before it had looked at all octets: until it has, no more of them are wanted,
-    or a client that minds no window would fill our memory.
+    `allowance` is how many more frames are handled. PING, PONG and ignored frames take 1 from it each, and so do
+    DROPPED frames after a GOAWAY. A driver with several connections sets it, takes from it what an event costs, and
+    calls `events` again after raising it.
+    `unread` is whether `events` stopped before the end of the octets. Until it has read them, the connection wants no
+    more: a client that ignores its window would fill the server's memory.
     """
 
     __slots__ = (
@@ -77,13 +77,13 @@ class ServerConnection(Connection):
         self._times = times
         self._opened = now
         self._preface: bytes | None = b""
-        self._hello = 0  # HELLO's request number once it was read
-        self._step_due = False  # HELLO or AUTH was reported and is not answered yet
+        self._hello = 0  # HELLO's request number, once HELLO is read
+        self._step_due = False  # HELLO or AUTH is reported, and not answered yet
         self._auth_steps = 0
         self._foreign: frozenset[int] = frozenset()  # types of extensions that are not in use
         self._reading = True
-        self._outstanding = _NOTHING  # requests, and encoded PONGs that wait for them
-        self._goodbye: Code | None = None  # GOAWAY to say when all is answered
+        self._outstanding = _NOTHING  # requests, and encoded PONGs that wait behind them
+        self._goodbye: Code | None = None  # the code of the GOAWAY that follows the last reply
         self._comeback = (0, 0)  # retry_ms and jitter_ms of a drain
         self._peer_left = False
         self.window = 0
@@ -93,7 +93,7 @@ class ServerConnection(Connection):
     # --- receiving
 
     def receive_data(self, data: bytes, now: float) -> Iterator[ServerEvent]:
-        """Take octets; the events are to be iterated over before the next call."""
+        """Take octets and return their events. Iterate over all of them before the next call."""
         self._now = now
         self.last_received = now
         if self._deaf:
@@ -108,7 +108,7 @@ class ServerConnection(Connection):
         preface = self._preface + data[: PREFACE_SIZE - len(self._preface)]
         rest = data[len(preface) - len(self._preface) :]
         if not MAGIC.startswith(preface[:4]):
-            self._move("wrong preface")  # RW-PREFACE-5: without a word, at the first octet that differs
+            self._move("wrong preface")  # RW-PREFACE-5: nothing is sent, and the first octet that differs decides
             self._stop()
             return b""
         if len(preface) < PREFACE_SIZE:
@@ -126,7 +126,7 @@ class ServerConnection(Connection):
         return b""
 
     def events(self) -> Iterator[ServerEvent]:
-        """What can be reported now of the octets received so far."""
+        """Yield the events of the octets received so far, as far as window and allowance permit."""
         while self._may_read():
             try:
                 raw = self._reader.next_frame()
@@ -154,8 +154,8 @@ class ServerConnection(Connection):
 
     @property
     def wants_data(self) -> bool:
-        """Whether octets that arrive now would be looked at."""
-        # RW-CLOSE-5: in CLOSING also what is dropped is read, or the transport is reset and the GOAWAY lost with it.
+        """Whether octets that arrive now would be read."""
+        # RW-CLOSE-5: in CLOSING, octets are read to be dropped, or a reset of the transport would destroy the GOAWAY.
         if self.state == "CLOSING":
             return not self._peer_left and self.credit > 0
         return self._may_read() and not self.unread
@@ -167,7 +167,7 @@ class ServerConnection(Connection):
             return True
         if self.state in ("OPEN", "DRAINING"):
             return len(self._outstanding) < self.window and self.credit > 0  # RW-REQUEST-6, RW-PING-4
-        # HELLO and AUTH are answered before what follows them is read: slicing makes no difference (RW-FRAME-4).
+        # HELLO and AUTH are answered before the next frame is read, so that slicing makes no difference (RW-FRAME-4).
         return self.state in ("WAIT_HELLO", "AUTHENTICATING") and not self._step_due and self.credit > 0
 
     def _interpret(self, raw: RawFrame) -> ServerEvent | None:
@@ -208,10 +208,10 @@ class ServerConnection(Connection):
             self._pong(frame)
         elif isinstance(frame, Goaway):
             return self._peer_leaves(frame)
-        return None  # RW-PING-3: a PONG is proof of life, nothing else
+        return None  # RW-PING-3: a PONG proves that the client is alive, and nothing else
 
     def _unknown(self, frame: Unknown) -> ServerEvent | None:
-        if frame.request:  # RW-TYPE-1: silence would hang the client
+        if frame.request:  # RW-TYPE-1: without a reply, the client would hang
             self._owe(frame.request)
             text = f"unknown request type 0x{frame.type:04X}"
             return RequestRefused(frame.type, frame.request, frame.room, Code.UNKNOWN_REQUEST, text)
@@ -232,7 +232,7 @@ class ServerConnection(Connection):
 
     def _pong(self, ping: Ping) -> None:
         pong = encode(Pong(ping.opaque))
-        if self._outstanding:  # RW-PING-2; held PONGs count towards the window, so their number is bounded
+        if self._outstanding:  # RW-PING-2; waiting PONGs count towards the window, which bounds their number
             self._owe(pong)
         else:
             self._out.append(pong)
@@ -242,13 +242,13 @@ class ServerConnection(Connection):
         self._move("GOAWAY")
         self._peer_left = self._deaf = True  # GOAWAY is its last frame (RW-CLOSE-1)
         self._begin_closing(self._now)
-        self._say_goodbye_if_due()  # RW-CLOSE-3: not before the replies that are owed
+        self._say_goodbye_if_due()  # RW-CLOSE-3: after the replies that are owed
         return ConnectionTerminated(goaway.code, True, goaway.text, goaway)
 
     # --- sending
 
     def send(self, frame: Frame) -> None:
-        """Send a frame that is no part of the handshake; after a GOAWAY it is dropped (RW-CLOSE-1).
+        """Send a frame that is not part of the handshake. After a GOAWAY it is dropped (RW-CLOSE-1).
 
         Raises LocalProtocolError for a reply that is not the next one due (RW-REQUEST-3).
         """
@@ -264,18 +264,18 @@ class ServerConnection(Connection):
             self.reply(request, encode(frame))
 
     def send_part(self, request: int, octets: bytes) -> None:
-        """Send MESSAGEs of the reply to `request`, encoded already; after a GOAWAY they are dropped (RW-CLOSE-1).
+        """Send encoded MESSAGEs of the reply to `request`. After a GOAWAY they are dropped (RW-CLOSE-1).
 
-        Raises LocalProtocolError if it is not the next one due (RW-REQUEST-4).
+        Raises LocalProtocolError if that reply is not the next one due (RW-REQUEST-4).
         """
         if not self._said_goaway():
             self._due(request)
             self._out.append(octets)
 
     def reply(self, request: int, octets: bytes) -> None:
-        """Send the final reply to `request`, encoded already; after a GOAWAY it is dropped (RW-CLOSE-1).
+        """Send the encoded final reply to `request`. After a GOAWAY it is dropped (RW-CLOSE-1).
 
-        Raises LocalProtocolError if it is not the next one due (RW-REQUEST-3).
+        Raises LocalProtocolError if that reply is not the next one due (RW-REQUEST-3).
         """
         if self._closing_since is not None and self._said_goaway():
             return
@@ -292,24 +292,24 @@ class ServerConnection(Connection):
     def _due(self, request: int) -> deque[int | bytes]:
         outstanding = self._outstanding
         if not outstanding or outstanding[0] != request:
-            raise LocalProtocolError(f"the next reply due is not that to request {request}")
+            raise LocalProtocolError(f"the reply to request {request} is not the next one due")
         return outstanding
 
     def send_encoded(self, octets: bytes) -> None:
-        """Send whole frames with `request` 0 that are encoded already: a slice of a room's stream."""
+        """Send whole encoded frames with `request` 0: a part of a room's stream."""
         if self._closing_since is None or not self._said_goaway():
             self._out.append(octets)
 
     @property
     def answering(self) -> bool:
-        """Whether replies are still sent: also after the client's GOAWAY, until all that it asked is answered."""
+        """Whether replies are still sent. After the client's GOAWAY they are, until all its requests are answered."""
         return self.state != "CLOSED" and not self._said_goaway()
 
     def _said_goaway(self) -> bool:
         return self._closing_since is not None and self._goodbye is None
 
     def welcome(self, welcome: Welcome) -> None:
-        """Accept the client: its HELLO is answered, and requests are read from now on."""
+        """Accept the client: answer its HELLO, and read requests from now on."""
         self._move("AUTH, complete" if self.state == "AUTHENTICATING" else "HELLO, complete")
         self._step_due = False
         self._out.append(encode(welcome))
@@ -337,13 +337,13 @@ class ServerConnection(Connection):
         self._begin_closing(now)
 
     def drain(self, retry_ms: int, jitter_ms: int, text: str = "") -> None:
-        """Tell the client that the server is about to end; requests are still answered."""
+        """Tell the client that the server is about to stop. Requests are still answered."""
         self._move("drain")
         self._comeback = (retry_ms, jitter_ms)
         self._say_goaway(Code.DRAINING, retry_ms, jitter_ms, text)
 
     def finish_drain(self, now: float) -> None:
-        """The drain time is over: answer what is owed, then GOAWAY(SHUTDOWN)."""
+        """End the drain: GOAWAY(SHUTDOWN) follows the replies that are owed."""
         self._move("drained")
         self._goodbye = Code.SHUTDOWN
         self._begin_closing(now)
@@ -352,7 +352,7 @@ class ServerConnection(Connection):
     def close(
         self, now: float, code: Code = Code.SHUTDOWN, *, retry_ms: int = 0, jitter_ms: int = 0, text: str = ""
     ) -> None:
-        """End the connection by the server's will: GOAWAY where the peer can understand it, else just the end."""
+        """End the connection, with a GOAWAY if the client can understand it."""
         if self.state == "WAIT_PREFACE":
             self._move("close")
             self._stop()
@@ -371,22 +371,22 @@ class ServerConnection(Connection):
     # --- time
 
     def accepted_at(self, since: float) -> None:
-        """The transport was accepted earlier than this connection was made: a TLS handshake is within the times."""
+        """Count the times from `since`, when the transport was accepted: a TLS handshake is within them."""
         self._opened = since
 
     def pause_reading(self) -> None:
-        """The transport is not read from now on."""
+        """Note that the driver stops reading the transport."""
         self._reading = False
 
     def resume_reading(self, now: float) -> None:
-        """RW-HEARTBEAT-3: time in which we did not read is not the peer's silence."""
+        """RW-HEARTBEAT-3: time in which the server did not read does not count as the client's silence."""
         self._reading = True
         self.last_received = now
         if self._frame_since is not None:
             self._frame_since = now
 
     def next_timeout(self) -> float | None:
-        """When `handle_timeout` has something to do next, unless something else happens first."""
+        """Return when `handle_timeout` is due next, unless something happens before."""
         times = self._times
         match self.state:
             case "WAIT_PREFACE":
@@ -402,7 +402,7 @@ class ServerConnection(Connection):
 
     def _linger_due(self) -> float:
         due = super()._linger_due()
-        # RW-CLOSE-3: what is owed takes as long as it takes to tell, if the peer goes on reading it.
+        # RW-CLOSE-3: replies that are owed take their time, as long as the peer keeps reading them.
         return due if self._goodbye is None else max(due, self.last_sent + self.linger)
 
     def _frame_due(self) -> float:
@@ -411,7 +411,7 @@ class ServerConnection(Connection):
         return self._frame_since + self._times.frame
 
     def handle_timeout(self, now: float) -> ConnectionTerminated | None:
-        """Do what is due at `now`: PING, or the end of the connection."""
+        """Do what is due at `now`: send a PING, or end the connection."""
         match self.state:
             case "WAIT_PREFACE":
                 if now >= self._opened + self._times.preface:

@@ -1,7 +1,7 @@
-"""The state machines of Roomwire/1, as data: SPEC.md, sections 8.1, 8.2 and 9, row for row.
+"""The state machines of Roomwire/1 as data, row for row as in SPEC.md, sections 8.1, 8.2 and 9.
 
 `ClientConnection` and `ServerConnection` change their state by these tables alone, and a test compares the tables with
-those printed in SPEC.md.
+those in SPEC.md.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from protocol.registry import Sender
 
 
 class Transition(NamedTuple):
-    """In `state`, on `event`: do `action` (for people), then be in `next`. The state "any" stands for every state."""
+    """In `state`, `event` leads to `next`. `action` is for people. The state "any" stands for every state."""
 
     state: str
     event: str
@@ -112,7 +112,7 @@ Machine = Mapping[str, Mapping[str, str]]
 
 
 def machine(transitions: Iterable[Transition]) -> Machine:
-    """The table as nested mappings, with "any" written out for each state."""
+    """Return the table as nested mappings, with "any" written out for each state."""
     rows = list(transitions)
     states = {row.state for row in rows if row.state != "any"} | {row.next for row in rows}
     table: dict[str, dict[str, str]] = {state: {} for state in states}
@@ -123,7 +123,7 @@ def machine(transitions: Iterable[Transition]) -> Machine:
 
 
 def advance(table: Machine, state: str, event: str) -> str:
-    """The state after `event` in `state`. Raises LocalProtocolError when the table has no such row."""
+    """Return the state after `event` in `state`. Raises LocalProtocolError if the table has no such row."""
     try:
         return table[state][event]
     except KeyError:
@@ -136,7 +136,7 @@ MEMBERSHIP_MACHINE = machine(MEMBERSHIP)
 
 
 def _receives(sender: Sender, state: str) -> tuple[frozenset[int], frozenset[int]]:
-    """Of the frames that `sender` sends: those that its peer accepts in `state`, and those that are UNEXPECTED."""
+    """Return which of the frames that `sender` sends its peer accepts in `state`, and which are UNEXPECTED there."""
     rules = {type: rule for type, rule in RULES.items() if sender in rule.sender}
     accepted = frozenset(type for type, rule in rules.items() if state in rule.states)
     return accepted, frozenset(rules) - accepted

@@ -1,7 +1,7 @@
-"""Bodies and extension fields by construct itself: the reference that the fast code is held against.
+"""Bodies and extension fields by construct itself: slow, and the reference for the fast code.
 
-`compiled.py` makes the fast code of the same declarations, `BODIES`; SPEC.md's tables are compared with them. Nothing
-of construct leaves this module: bodies go in and out as dicts of plain values.
+`compiled.py` generates the fast code from the same declarations, `BODIES`, and tests compare SPEC.md's tables with
+them. Values come in and go out as plain dicts; containers of construct stay inside.
 """
 
 import re
@@ -29,7 +29,7 @@ BODIES: dict[FrameType, Struct] = {
 
 
 def decode_body(type: FrameType, body: bytes) -> dict[str, Any]:
-    """The values of a body by name, by construct's own parser; items and `fields` are lists of dicts.
+    """Return the values of a body by name, parsed by construct. Items and `fields` are lists of dicts.
 
     Raises Malformed, UnknownField, NameInvalid or RangeInvalid, the first that the order of checks finds.
     """
@@ -39,7 +39,7 @@ def decode_body(type: FrameType, body: bytes) -> dict[str, Any]:
 
 
 def encode_body(type: FrameType, values: Mapping[str, Any]) -> bytes:
-    """The octets of a body, by construct's own builder, from values as decode_body returns them.
+    """Return the octets of a body, built by construct from values as `decode_body` returns them.
 
     Raises LocalProtocolError if a value does not fit its field.
     """
@@ -47,21 +47,21 @@ def encode_body(type: FrameType, values: Mapping[str, Any]) -> bytes:
 
 
 def decode_field(frame: FrameType, type: int, value: bytes) -> dict[str, Any]:
-    """The values inside a known extension field. Raises Malformed."""
+    """Return the values inside a known extension field. Raises Malformed."""
     known = FieldType(type)
     return _opened(frame, VALUES[known], _parsed(frame.name, known.name, VALUES[known], value, known.name))
 
 
 def encode_field(type: FieldType, values: Mapping[str, Any]) -> bytes:
-    """The octets inside a known extension field. Raises LocalProtocolError if a value does not fit."""
+    """Return the octets inside a known extension field. Raises LocalProtocolError if a value does not fit."""
     return _built(type.name, VALUES[type], values)
 
 
 def check_fields(frame: FrameType, fields: Iterable[tuple[int, bytes]]) -> None:
-    """Hold the extension fields of a body, as (type, value), against the registry.
+    """Check the extension fields of a body, each as (type, value), by the frame's rule.
 
-    Raises Malformed for a repeated field that is not declared repeatable, or octets too few or too many
-    inside a known one; after that, UnknownField for one that must be understood and is not.
+    Raises Malformed if a field is repeated that may not be, or if a known field has too few octets or too many. If
+    there is no such field, raises UnknownField for a critical field that is not known.
     """
     known = RULES[frame].fields
     seen = set()
@@ -72,7 +72,7 @@ def check_fields(frame: FrameType, fields: Iterable[tuple[int, bytes]]) -> None:
             decode_field(frame, kind, value)
             # [RW-FIELD-3]
             if kind in seen and not known[FieldType(kind)]:
-                raise Malformed(frame.name, FieldType(kind).name, "one at most", "another")
+                raise Malformed(frame.name, FieldType(kind).name, "at most one", "another")
             seen.add(kind)
         # [RW-FIELD-1]
         elif unknown is None and not is_ignorable(kind):
@@ -83,27 +83,27 @@ def check_fields(frame: FrameType, fields: Iterable[tuple[int, bytes]]) -> None:
 
 
 def ill_formed(frame: FrameType, field: str, octets: bytes) -> Malformed | NameInvalid:
-    """The error for a name that is not UTF-8: a client may mistype, a server never."""
+    """The error for a name that is not UTF-8. Of a client it is a refused request, of a server it is fatal."""
     # [RW-CHECK-6]
     error = NameInvalid if RULES[frame].sender == "C" else Malformed
     return error(frame.name, field, "well-formed UTF-8", octets.hex())
 
 
 def out_of_range(frame: FrameType, field: str, number: int) -> Malformed | RangeInvalid:
-    """The error for a seq or time above MAX_SAFE."""
+    """The error for a seq or a time above MAX_SAFE."""
     # [RW-CHECK-4]
     error = RangeInvalid if RULES[frame].sender == "C" else Malformed
     return error(frame.name, field, f"at most {MAX_SAFE}", str(number))
 
 
 def left_over(frame: str, field: str) -> Malformed:
-    """The error for octets that no declaration accounts for."""
+    """The error for octets after the end of the layout."""
     # [RW-FRAME-7]
-    return Malformed(frame, field, "nothing after the last whole one", "octets left over")
+    return Malformed(frame, field, "no octets after the last field", "octets left over")
 
 
 def truncated(frame: str, field: str, expected: int, found: int) -> Malformed:
-    """The error for octets that are declared, and missing."""
+    """The error for a field whose octets are missing."""
     # [RW-FRAME-7]
     return Malformed(frame, field, f"{expected} octets", str(found))
 
@@ -132,13 +132,13 @@ def _built(place: str, declaration: Struct, values: Mapping[str, Any]) -> bytes:
 
 
 def _place(prefix: str, error: Exception) -> str:
-    """The field that an error of construct is about, whose path is "(parsing) -> entries -> items -> name"."""
+    """The field that an error of construct is about. Its path is like "(parsing) -> entries -> items -> name"."""
     path = (getattr(error, "path", None) or "").split(" -> ")[1:]
     return ".".join(part for part in (prefix, *path) if part not in ("", "count", "items"))  # PrefixedArray's
 
 
 def _opened(frame: FrameType, declaration: Struct, raw: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Plain numbers and octets to values: the layer after structure and extension fields."""
+    """Turn plain numbers and octets into values: the layer after structure and extension fields."""
     return {name: _open(frame, prefix + name, node, raw[name]) for name, node in members(declaration)}
 
 
@@ -161,7 +161,7 @@ def _open(frame: FrameType, field: str, node: Node, raw: Any) -> Any:
 
 
 def _closed(place: str, declaration: Struct, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values to plain numbers and octets."""
+    """Turn values into plain numbers and octets."""
     return {name: _close(f"{place}.{name}", node, values[name]) for name, node in members(declaration)}
 
 
