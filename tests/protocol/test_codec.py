@@ -1,4 +1,4 @@
-"""protocol.codec: what goes in comes out, and whatever comes in is a frame or a documented error."""
+"""protocol.codec: frames survive encoding and decoding, and any octets give a frame or a documented error."""
 
 import tracemalloc
 from dataclasses import replace
@@ -80,7 +80,7 @@ def sender_of(type: FrameType) -> Sender:
 
 
 def body(type: FrameType, hexadecimal: str, **header: int) -> RawFrame:
-    """A raw frame of that body, whose header is as it must be where nothing else is said."""
+    """A raw frame with that body. Its header is as the rule requires, unless `header` says otherwise."""
     rule = RULES[type]
     values = {
         "flags": Flag.SEQ if rule.seq else 0,
@@ -90,7 +90,7 @@ def body(type: FrameType, hexadecimal: str, **header: int) -> RawFrame:
     return RawFrame(type, **{**values, **header}, body=bytes.fromhex(hexadecimal))
 
 
-# --- What goes in comes out
+# --- Round trips
 
 
 @TYPES
@@ -105,13 +105,13 @@ def test_round_trip(type: FrameType, data: st.DataObject) -> None:
 
 
 @given(frames(), u16)
-def test_unknown_flags_are_no_error(frame: f.Frame, noise: int) -> None:
+def test_unknown_flags_are_ignored(frame: f.Frame, noise: int) -> None:
     frame = replace(frame, flags=frame.flags | noise & ~Flag.SEQ)
     assert decode(raw(encode(frame)), sender_of(frame.TYPE)) == frame
 
 
-def test_decoded_frames_are_whole_values() -> None:
-    """They are not made by their classes' own __init__, so what that gives is looked at here."""
+def test_decoded_frame_is_a_whole_value() -> None:
+    """Decoders do not call __init__, so this test looks at all that it provides."""
     frame = f.Roster((f.RosterEntry(1, 2, "ada"),), flags=Flag.RESET, room=5)
     decoded = decode(raw(encode(frame)), "S")
     assert isinstance(decoded, f.Roster)
@@ -167,10 +167,10 @@ def test_octets(frame: f.Frame | f.Unknown, octets: str) -> None:
     assert decode(raw(bytes.fromhex(octets)), "C" if isinstance(frame, f.Hello) else "S") == frame
 
 
-# --- Extension fields that are known
+# --- Known extension fields
 
 
-def test_known_fields_are_read() -> None:
+def test_known_fields() -> None:
     welcome = f.Welcome(1, "ada", 0, 65536, 30000, 0, 32, 256, b"")
     assert extensions(welcome) == {}
     assert agent_of(welcome) is None
@@ -193,7 +193,7 @@ def test_known_fields_keep_their_values(text: str, octets: bytes, number: int) -
     assert identity_of(welcome) == (number, text)
 
 
-def test_ill_formed_text_in_a_field_is_replaced() -> None:
+def test_ill_formed_text_in_a_field() -> None:
     assert agent_of(f.Hello("", "", b"", fields=(f.Field(FieldType.AGENT, b"a\xff"),))) == "a\ufffd"
     assert extensions(f.Hello("", "", b"", fields=(f.Field(FieldType.EXTENSION, b"\x01\xffx"),))) == {"\ufffd": b"x"}
 
@@ -227,7 +227,7 @@ def test_values_that_do_not_fit_a_field(make: Any, arguments: tuple[Any, ...]) -
         (FrameType.PING, "F000", "fields"),
         (FrameType.PING, "F000 0001", "fields"),
         (FrameType.PING, "F000 0000 00", "fields"),
-        # Structure comes before unknown critical fields, wherever they stand.
+        # Structure comes before unknown critical fields, also when these stand first.
         (FrameType.PING, "7000 0000 F000 0001", "fields"),
         (FrameType.HELLO, "7000 0000 8002 0001 61 8002 0001 62", "AGENT"),
     ],
@@ -239,7 +239,7 @@ def test_malformed_fields(type: FrameType, tail: str, field: str) -> None:
 
 
 @TYPES
-def test_a_critical_field_must_be_known(type: FrameType) -> None:
+def test_unknown_critical_field(type: FrameType) -> None:
     octets = SHORTEST[type]
     decode(body(type, octets + "F000 0001 61 F000 0001 61 8002 0000"), sender_of(type))
     for number in ("0002", "7000", "7FFF"):
@@ -249,7 +249,7 @@ def test_a_critical_field_must_be_known(type: FrameType) -> None:
 
 
 @TYPES
-def test_a_field_that_is_known_elsewhere_is_unknown_here(type: FrameType) -> None:
+def test_field_of_another_frame(type: FrameType) -> None:
     if FieldType.EXTENSION not in RULES[type].fields:
         with pytest.raises(UnknownField):
             decode(body(type, SHORTEST[type] + "0001 0001 00"), sender_of(type))
@@ -270,7 +270,7 @@ def test_one_octet_less_or_more(type: FrameType) -> None:
         assert caught.value.frame == type.name
 
 
-def test_errors_carry_expected_and_found() -> None:
+def test_error_has_expected_and_found() -> None:
     with pytest.raises(Malformed) as caught:
         decode(body(FrameType.JOIN, "05 6162"), "C")
     assert str(caught.value) == "MALFORMED: JOIN.name: expected 5 octets, found 2"
@@ -280,7 +280,7 @@ def test_errors_carry_expected_and_found() -> None:
 
 
 @pytest.mark.parametrize("held", [0, 1, 100])
-def test_a_count_that_promises_much_costs_little(held: int) -> None:
+def test_large_count_in_a_short_body(held: int) -> None:
     frame = body(FrameType.ROSTER, "FFFF" + "00" * 10 * held)
     tracemalloc.start()
     try:
@@ -314,7 +314,7 @@ def test_header_rules(type: FrameType) -> None:
 
 
 @TYPES
-def test_a_type_that_an_end_never_sends_is_unknown(type: FrameType) -> None:
+def test_type_of_the_other_end_is_unknown(type: FrameType) -> None:
     for sender in ("C", "S"):
         frame = body(type, SHORTEST[type])
         decoded = decode(frame, sender)
@@ -332,7 +332,7 @@ def test_unknown_types() -> None:
             assert decode(frame, sender) == f.Unknown(number, b"abc", 0x4000, 1, 2)
 
 
-def test_a_sequenced_frame_that_is_ignored_has_its_seq() -> None:
+def test_unknown_frame_with_seq() -> None:
     frame = RawFrame(0xF000, Flag.SEQ, 0, 5, bytes.fromhex("000000000000002C 61"))
     decoded = decode(frame, "S")
     assert isinstance(decoded, f.Unknown)
@@ -372,7 +372,7 @@ def test_a_sequenced_frame_that_is_ignored_has_its_seq() -> None:
         (FrameType.JOINED, "00" * 16 + "0020000000000000" + "00" * 13, "start", Malformed),
         (FrameType.JOINED, "00" * 24 + "0020000000000000" + "00" * 5, "oldest", Malformed),
         (FrameType.HISTORY_END, "00" * 16 + "0020000000000000", "oldest", Malformed),
-        # In the order of the wire, where several are wrong.
+        # If several are wrong, the first on the wire counts.
         (FrameType.JOIN, "01 FF" + "FF" * 16, "name", NameInvalid),
         (FrameType.HISTORY, "FF" * 16 + "0000", "start", RangeInvalid),
     ],
@@ -402,13 +402,13 @@ def test_greatest_values() -> None:
         (FrameType.GOAWAY, "0000 00000000 00000000 0003 61FF62"),
     ],
 )
-def test_ill_formed_text_is_replaced(type: FrameType, octets: str) -> None:
+def test_ill_formed_text(type: FrameType, octets: str) -> None:
     decoded = decode(body(type, octets), "S")
     assert isinstance(decoded, f.Error | f.Evicted | f.Goaway)
     assert decoded.text == "a\ufffdb"
 
 
-def test_ill_formed_mechanism_is_replaced() -> None:
+def test_ill_formed_mechanism() -> None:
     decoded = decode(body(FrameType.HELLO, "00 01 FF 0000"), "C")
     assert isinstance(decoded, f.Hello)
     assert decoded.mechanism == "\ufffd"

@@ -24,7 +24,7 @@ HEADER_MEMBERS = {"flags", "request", "room"}
 
 
 def outcome(read: Callable[[FrameType, bytes], dict[str, Any]], type: FrameType, body: bytes) -> Any:
-    """The values, or the error with all that it says."""
+    """The values, or the error with its arguments."""
     try:
         return read(type, body)
     except RemoteProtocolError as error:
@@ -32,7 +32,7 @@ def outcome(read: Callable[[FrameType, bytes], dict[str, Any]], type: FrameType,
 
 
 def fast(type: FrameType, body: bytes) -> dict[str, Any]:
-    """The body's values as the compiled decoder sees them, in the form that the reference gives."""
+    """The values of a body by the compiled decoder, in the form that the reference returns."""
     rule = RULES[type]
     request, room = (int(wanted == "nonzero") for wanted in (rule.request, rule.room))
     frame = compiled.DECODERS[type](RawFrame(type, Flag.SEQ if rule.seq else 0, request, room, body))
@@ -40,7 +40,7 @@ def fast(type: FrameType, body: bytes) -> dict[str, Any]:
 
 
 def listed(values: dict[str, Any]) -> dict[str, Any]:
-    """Sequences as lists: a frame has tuples, construct gives lists."""
+    """Tuples as lists: a frame has tuples, construct returns lists."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
@@ -60,7 +60,7 @@ def test_same_octets_and_values(type: FrameType, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("type", compiled.PACKERS)
 @given(data=st.data())
-def test_a_packer_is_the_encoder_without_a_frame(type: FrameType, data: st.DataObject) -> None:
+def test_packer_gives_the_octets_of_the_encoder(type: FrameType, data: st.DataObject) -> None:
     frame = data.draw(FRAMES[type])
     values = [getattr(frame, piece.name) for piece in compiled.PIECES[type]]
     octets = [value.encode() if isinstance(value, str) else value for value in values]
@@ -86,7 +86,7 @@ def test_same_outcome_for_every_single_octet_change(type: FrameType) -> None:
 
 
 @TYPES
-def test_same_outcome_for_every_octet_put_in(type: FrameType) -> None:
+def test_same_outcome_for_every_inserted_octet(type: FrameType) -> None:
     body = encode(WITH_FIELDS[type])[HEADER_SIZE:]
     for place in range(len(body) + 1):
         for octet in (0, 1, 0x7F, 0xFF):
@@ -132,7 +132,7 @@ def test_same_refusals_of_values(frame: f.Frame) -> None:
 
 
 def test_decoded_frames_are_frozen() -> None:
-    """The open class that decoders fill hands over an object of the frozen one, items included."""
+    """Decoders fill an object of an open class, and change its class to the frozen one, for items too."""
     frame = WITH_FIELDS[FrameType.ROSTER]
     octets = encode(frame)[HEADER_SIZE:]
     decoded: Any = compiled.DECODERS[FrameType.ROSTER](RawFrame(FrameType.ROSTER, frame.flags, 0, 5, octets))
@@ -148,7 +148,7 @@ def test_decoded_frames_are_frozen() -> None:
 
 
 @pytest.mark.parametrize("name", ["Message", "RosterEntry"])
-def test_open_classes_set_members_as_any_object_does(name: str) -> None:
+def test_open_class_sets_members_like_any_object(name: str) -> None:
     """With the methods of a frozen base, decoding takes 2 to 4 times as long."""
     cls = compiled._namespace[f"_Open{name}"]
     assert (cls.__init__, cls.__setattr__, cls.__delattr__) == (object.__init__, object.__setattr__, object.__delattr__)
@@ -204,7 +204,7 @@ TAIL = ("fields" / c.GreedyRange(wire.FIELD), c.Terminated)
     ],
     ids=str,
 )
-def test_a_node_that_is_not_known_is_an_error(node: Any) -> None:
+def test_unknown_node(node: Any) -> None:
     with pytest.raises(TypeError):
         compiled.walk_body(c.Struct("x" / node, *TAIL))
 
@@ -227,7 +227,7 @@ def test_a_node_that_is_not_known_is_an_error(node: Any) -> None:
     ],
     ids=str,
 )
-def test_a_declaration_that_cannot_be_followed_is_an_error(declaration: c.Struct) -> None:
+def test_unusable_declaration(declaration: c.Struct) -> None:
     with pytest.raises(TypeError):
         compiled.walk_body(declaration)
 
@@ -245,14 +245,14 @@ def test_pieces() -> None:
     ]
 
 
-def test_source_is_python_that_can_be_read() -> None:
+def test_source_has_all_functions() -> None:
     functions = {node.name for node in ast.parse(compiled.source()).body if isinstance(node, ast.FunctionDef)}
     expected = {f"{action}_{type.name}" for action in ("encode", "decode") for type in FrameType}
     packers = {f"pack_{type.name}" for type in FrameType if type != FrameType.ROSTER}
     assert functions == {*expected, *packers, "read_fields", "write_fields"}
 
 
-def test_what_is_fixed_is_read_at_one_stroke() -> None:
+def test_fixed_members_are_read_in_one_call() -> None:
     source = compiled.source()
     assert "seq, time_ms, sender, id, ctype, _size = _read_QQQ16sBB(body, 0)\n" in source
     assert "seq, time_ms = _read_QQ(body, 0)\n" in source

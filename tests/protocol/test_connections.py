@@ -1,4 +1,4 @@
-"""The two ends of a connection, without I/O: every row of the tables, any slicing, any octets (SPEC.md, section 8)."""
+"""Both ends of a connection, without I/O: every transition, any slicing, any octets (SPEC.md, section 8)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ JOINED = f.Joined(9, 0, 1, 1, 1, "lobby", request=2, room=5)
 
 
 def server(*, open: bool = True) -> ServerConnection:
-    """A server's end, after WELCOME unless told otherwise."""
+    """A server's end, after WELCOME unless `open` is false."""
     conn = ServerConnection(0.0, ServerTimes())
     if open:
         feed(conn, PREFACE + encode(HELLO))
@@ -64,119 +64,127 @@ def feed(conn: ServerConnection | ClientConnection, octets: bytes, now: float = 
 
 
 def sent(conn: ServerConnection | ClientConnection, sender: Any) -> list[Any]:
-    """The frames that the connection wants to send now."""
+    """Return the frames that the connection wants to send now."""
     reader = FrameReader(2**24)
     reader.feed(conn.data_to_send(0.0).removeprefix(SERVER_PREFACE).removeprefix(PREFACE))
     return [decode(raw, sender) for raw in iter(reader.next_frame, None)]
 
 
 def goaway(conn: ServerConnection | ClientConnection, sender: str) -> Code:
-    """The code of the GOAWAY that is the last frame to be sent."""
+    """Return the code of the last frame that the connection wants to send, a GOAWAY."""
     last = sent(conn, sender)[-1]
     assert isinstance(last, f.Goaway)
     return Code(last.code)
 
 
-# --- every row of the tables
+# --- every transition
+
+
+PING, BYE = encode(f.Ping(bytes(8))), encode(f.Goaway(Code.NONE))
+DRAIN = encode(f.Goaway(Code.DRAINING, 1, 2, flags=Flag.RETRY))
+BAD = bytes.fromhex("00000001000600000000000000000000FF")
+
+
+def waiting_server() -> ServerConnection:
+    conn = server(open=False)
+    feed(conn, PREFACE)
+    return conn
+
+
+def server_with_hello() -> ServerConnection:
+    conn = server(open=False)
+    feed(conn, PREFACE + encode(HELLO))
+    return conn
+
+
+def authenticating_server() -> ServerConnection:
+    conn = server_with_hello()
+    conn.challenge(b"1")
+    return conn
+
+
+def server_with_auth() -> ServerConnection:
+    conn = authenticating_server()
+    feed(conn, encode(f.Auth(b"2", request=1)))
+    return conn
+
+
+def draining_server() -> ServerConnection:
+    conn = server()
+    conn.drain(1, 2)
+    return conn
+
+
+def closing_server() -> ServerConnection:
+    conn = server()
+    conn.goaway(Code.SHUTDOWN, 0.0)
+    return conn
 
 
 def server_rows() -> Iterator[Callable[[], object]]:
-    ping, bye = encode(f.Ping(bytes(8))), encode(f.Goaway(Code.NONE))
-    bad = bytes.fromhex("00000001000600000000000000000000FF")
-
-    def authenticating() -> ServerConnection:
-        conn = server(open=False)
-        feed(conn, PREFACE + encode(HELLO))
-        conn.challenge(b"1")
-        return conn
-
-    def hello_read() -> ServerConnection:
-        conn = server(open=False)
-        feed(conn, PREFACE + encode(HELLO))
-        return conn
-
-    def auth_read() -> ServerConnection:
-        conn = authenticating()
-        feed(conn, encode(f.Auth(b"2", request=1)))
-        return conn
-
-    def waiting() -> ServerConnection:
-        conn = server(open=False)
-        feed(conn, PREFACE)
-        return conn
-
-    def draining() -> ServerConnection:
-        conn = server()
-        conn.drain(1, 2)
-        return conn
-
-    def closing() -> ServerConnection:
-        conn = server()
-        conn.goaway(Code.SHUTDOWN, 0.0)
-        return conn
-
+    """Calls that together take every transition of the server."""
     yield lambda: feed(server(open=False), b"\xf5\x52\x57\x50\x02\x03\0\0")
     yield lambda: feed(server(open=False), b"GET ")
     yield lambda: server(open=False).handle_timeout(5.0)
     yield lambda: server(open=False).close(0.0)
-    yield lambda: hello_read().refuse(Code.NAME_INVALID, 0.0)
-    yield lambda: auth_read().welcome(WELCOME)
-    yield lambda: auth_read().challenge(b"3")
-    yield lambda: auth_read().refuse(Code.AUTH_FAILED, 0.0)
-    for state in (waiting, authenticating, server, draining):
-        yield lambda state=state: feed(state(), bye)  # type: ignore[misc]
-        yield lambda state=state: feed(state(), bad)  # type: ignore[misc]
+    yield lambda: server_with_hello().refuse(Code.NAME_INVALID, 0.0)
+    yield lambda: server_with_auth().welcome(WELCOME)
+    yield lambda: server_with_auth().challenge(b"3")
+    yield lambda: server_with_auth().refuse(Code.AUTH_FAILED, 0.0)
+    for state in (waiting_server, authenticating_server, server, draining_server):
+        yield lambda state=state: feed(state(), BYE)  # type: ignore[misc]
+        yield lambda state=state: feed(state(), BAD)  # type: ignore[misc]
         yield lambda state=state: state().handle_timeout(61.0)  # type: ignore[misc]
         yield lambda state=state: state().close(0.0)  # type: ignore[misc]
-    for state in (server, draining, closing):
-        yield lambda state=state: feed(state(), ping)  # type: ignore[misc]
-    yield lambda: draining().finish_drain(0.0)
-    yield lambda: feed(closing(), bye)
-    yield lambda: closing().handle_timeout(2.0)
+    for state in (server, draining_server, closing_server):
+        yield lambda state=state: feed(state(), PING)  # type: ignore[misc]
+    yield lambda: draining_server().finish_drain(0.0)
+    yield lambda: feed(closing_server(), BYE)
+    yield lambda: closing_server().handle_timeout(2.0)
     yield lambda: server().receive_eof(0.0)
 
 
+def client_with_hello() -> ClientConnection:
+    return client(SERVER_PREFACE)
+
+
+def draining_client() -> ClientConnection:
+    conn = open_client()
+    conn.join("lobby")
+    feed(conn, DRAIN)
+    return conn
+
+
+def closing_client() -> ClientConnection:
+    conn = open_client()
+    conn.close(0.0)
+    return conn
+
+
 def client_rows() -> Iterator[Callable[[], object]]:
-    ping, bye = encode(f.Ping(bytes(8))), encode(f.Goaway(Code.NONE))
-    drain = encode(f.Goaway(Code.DRAINING, 1, 2, flags=Flag.RETRY))
-    bad = bytes.fromhex("00000001000600000000000000000000FF")
-
-    def hello_sent() -> ClientConnection:
-        return client(SERVER_PREFACE)
-
-    def draining() -> ClientConnection:
-        conn = open_client()
-        conn.join("lobby")
-        feed(conn, drain)
-        return conn
-
-    def closing() -> ClientConnection:
-        conn = open_client()
-        conn.close(0.0)
-        return conn
-
+    """Calls that together take every transition of the client."""
     yield lambda: ClientConnection(HELLO, 0.0).close(0.0)
     yield lambda: ClientConnection(HELLO, 0.0).handle_timeout(10.0)
     yield lambda: feed(client(), b"HTTP")
     yield lambda: client().handle_timeout(10.0)
     yield lambda: client().close(0.0)
-    yield lambda: feed(hello_sent(), encode(f.Auth(b"", request=1)))
-    yield lambda: feed(hello_sent(), encode(error_frame(Code.NAME_INVALID, 1)))
-    for state in (hello_sent, open_client, draining):
-        yield lambda state=state: feed(state(), bye)  # type: ignore[misc]
-        yield lambda state=state: feed(state(), bad)  # type: ignore[misc]
+    yield lambda: feed(client_with_hello(), encode(f.Auth(b"", request=1)))
+    yield lambda: feed(client_with_hello(), encode(error_frame(Code.NAME_INVALID, 1)))
+    for state in (client_with_hello, open_client, draining_client):
+        yield lambda state=state: feed(state(), BYE)  # type: ignore[misc]
+        yield lambda state=state: feed(state(), BAD)  # type: ignore[misc]
         yield lambda state=state: state().handle_timeout(61.0)  # type: ignore[misc]
         yield lambda state=state: state().close(0.0)  # type: ignore[misc]
-    for state in (open_client, draining, closing):
-        yield lambda state=state: feed(state(), ping)  # type: ignore[misc]
-    yield lambda: feed(draining(), encode(error_frame(Code.UNAVAILABLE, 2)))
-    yield lambda: feed(closing(), bye)
-    yield lambda: closing().handle_timeout(2.0)
+    for state in (open_client, draining_client, closing_client):
+        yield lambda state=state: feed(state(), PING)  # type: ignore[misc]
+    yield lambda: feed(draining_client(), encode(error_frame(Code.UNAVAILABLE, 2)))
+    yield lambda: feed(closing_client(), BYE)
+    yield lambda: closing_client().handle_timeout(2.0)
     yield lambda: open_client().receive_eof(0.0)
 
 
 @pytest.mark.parametrize(("table", "rows"), [(SERVER, server_rows), (CLIENT, client_rows)], ids=["server", "client"])
-def test_every_row_of_the_table_is_reached(
+def test_every_transition_is_reached(
     table: tuple[Transition, ...], rows: Callable[[], Iterator[Callable[[], object]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: set[tuple[str, str]] = set()
@@ -189,7 +197,7 @@ def test_every_row_of_the_table_is_reached(
     monkeypatch.setattr(module, "advance", watched)
     for row in rows():
         row()
-    # "frame" rows keep the state, so nothing moves; they are held by the tests of requests below.
+    # "frame" rows keep the state, so nothing moves. The tests of requests below cover them.
     ends = {event for _, event in taken}
     missing = {
         row for row in table if row.event != "frame" and (row.state, row.event) not in taken and row.state != "any"
@@ -207,12 +215,12 @@ def slices(octets: bytes, cuts: Iterable[int]) -> list[bytes]:
 
 
 def run_server(parts: Iterable[bytes]) -> tuple[list[str], bytes]:
-    """Events and answers of a small server that is given these octets."""
+    """Return the events and the octets of a small server that receives these octets."""
     conn = server(open=False)
     seen: list[str] = []
     out = b""
     for part in parts:
-        assert conn.wants_data, "a transport that is not read any more would hang the client"
+        assert conn.wants_data, "the client would hang: the server no longer reads the transport"
         events: list[ServerEvent] = list(conn.receive_data(part, 0.0))
         while events:
             for event in events:
@@ -303,7 +311,7 @@ def test_any_octets_are_events_at_the_client(parts: list[bytes]) -> None:
 # --- requests and replies
 
 
-def test_replies_are_given_in_order_and_pongs_wait_for_them() -> None:
+def test_replies_in_order_and_pongs_behind_them() -> None:
     conn = server()
     octets = encode(f.Join("a", 0, 0, request=2)) + encode(f.Ping(b"12345678")) + encode(f.Join("b", 0, 0, request=3))
     assert [event.request for event in feed(conn, octets)] == [2, 3]
@@ -314,13 +322,13 @@ def test_replies_are_given_in_order_and_pongs_wait_for_them() -> None:
     assert [frame.TYPE for frame in sent(conn, "S")] == [FrameType.JOINED, FrameType.PONG, FrameType.JOINED]
 
 
-def test_no_more_than_the_window_is_reported_until_replies_are_given() -> None:
+def test_requests_beyond_the_window_wait_for_replies() -> None:
     conn = server()
     octets = b"".join(encode(f.Leave(request=n, room=1)) for n in range(2, 12))
     assert [event.request for event in feed(conn, octets)] == [2, 3, 4, 5]
     assert not conn.wants_data
     conn.send(error_frame(Code.NOT_JOINED, 2))
-    assert not conn.wants_data  # there is enough: it is looked at first
+    assert not conn.wants_data  # it first reads the octets that it has
     assert len(list(conn.events())) == 1
     for n in range(3, 12):
         conn.send(error_frame(Code.NOT_JOINED, n))
@@ -328,14 +336,14 @@ def test_no_more_than_the_window_is_reported_until_replies_are_given() -> None:
     assert conn.wants_data
 
 
-def test_a_ping_flood_counts_towards_the_window() -> None:
+def test_ping_flood_counts_towards_the_window() -> None:
     conn = server()
     feed(conn, encode(f.Leave(request=2, room=1)) + encode(f.Ping(bytes(8))) * 1000)
     assert not conn.wants_data
     assert sent(conn, "S") == []
 
 
-def test_after_goaway_of_the_client_the_owed_replies_come_first() -> None:
+def test_owed_replies_precede_the_answer_to_goaway() -> None:
     conn = server()
     feed(conn, encode(f.Join("lobby", 0, 0, request=2)) + encode(f.Goaway(Code.NONE)))
     assert sent(conn, "S") == []
@@ -345,7 +353,7 @@ def test_after_goaway_of_the_client_the_owed_replies_come_first() -> None:
 
 
 def test_owed_replies_are_not_cut_by_the_linger_time() -> None:
-    """RW-CLOSE-3: as long as the peer goes on taking them."""
+    """RW-CLOSE-3: as long as the peer keeps reading them."""
     conn = server()
     linger = ServerTimes().linger
     feed(conn, encode(f.History(1, 0, 0, request=2, room=1)) + encode(f.Goaway(Code.NONE)), 1.0)
@@ -381,7 +389,7 @@ def test_nothing_is_sent_after_goaway() -> None:
         (bytes.fromhex("00000000 0001 0000 00000001 00000000"), Code.MALFORMED),
     ],
 )
-def test_before_welcome_each_earns_its_code(octets: bytes, code: Code) -> None:
+def test_wrong_frame_before_welcome(octets: bytes, code: Code) -> None:
     conn = server(open=False)
     feed(conn, PREFACE)
     events = feed(conn, octets)
@@ -389,7 +397,7 @@ def test_before_welcome_each_earns_its_code(octets: bytes, code: Code) -> None:
     assert goaway(conn, "S") == code
 
 
-def test_unknown_ignorable_frames_are_ignored_before_welcome() -> None:
+def test_ignorable_frame_before_welcome() -> None:
     conn = server(open=False)
     assert feed(conn, PREFACE + encode(f.Unknown(0x8021, b"xyz"))) == []
     assert [event.name for event in feed(conn, encode(HELLO))] == ["ada"]
@@ -410,20 +418,20 @@ def message(seq: int, request: int = 0) -> bytes:
     return encode(f.Message(seq, 1, 7, bytes(16), 0, "ada", b"hi", request=request, room=5))
 
 
-def test_the_stream_moves_the_cursor_once() -> None:
+def test_stream_moves_the_cursor_once() -> None:
     conn = joined_client(start=4)
     events = feed(conn, message(3) + message(4) + message(4) + message(5))
     assert [event.frame.seq for event in events] == [4, 5]
     assert conn.memberships[5].cursor == 5
 
 
-def test_a_hole_in_the_stream_ends_the_connection() -> None:
+def test_hole_in_the_stream_ends_the_connection() -> None:
     conn = joined_client()
     feed(conn, message(2))
     assert goaway(conn, "C") == Code.SEQUENCE
 
 
-def test_an_unknown_sequenced_frame_moves_the_cursor() -> None:
+def test_unknown_sequenced_frame_moves_the_cursor() -> None:
     conn = joined_client()
     unknown = f.Unknown(0x9999, (1).to_bytes(8, "big") + b"?", flags=Flag.SEQ, room=5)
     assert [event.frame.seq for event in feed(conn, encode(unknown) + message(2))] == [2]
@@ -448,14 +456,14 @@ def test_history_leaves_the_cursor_alone() -> None:
         message(1, request=3),
     ],
 )
-def test_what_the_state_does_not_allow_ends_the_connection(octets: bytes) -> None:
+def test_unexpected_frame_ends_the_connection(octets: bytes) -> None:
     conn = joined_client()
     events = feed(conn, octets)
     assert isinstance(events[-1], ConnectionTerminated)
     assert goaway(conn, "C") == Code.UNEXPECTED
 
 
-def test_a_reply_after_eviction_is_still_matched() -> None:
+def test_reply_after_eviction() -> None:
     conn = joined_client()
     number = conn.publish(5, bytes(16), 0, b"hi")
     octets = encode(f.Evicted(Code.KICKED, room=5)) + encode(f.Ack(1, 1, request=number, room=5))
@@ -464,7 +472,7 @@ def test_a_reply_after_eviction_is_still_matched() -> None:
         conn.publish(5, bytes(16), 0, b"hi")
 
 
-def test_a_leave_that_is_refused_for_another_reason_leaves_nothing() -> None:
+def test_refused_leave_keeps_the_membership() -> None:
     conn = joined_client()
     events = feed(conn, encode(error_frame(Code.INTERNAL, conn.leave(5), 5)) + message(1))
     assert [type(event) for event in events] == [Replied, Received]
@@ -473,7 +481,7 @@ def test_a_leave_that_is_refused_for_another_reason_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize("joined", [f.Joined(0, 0, 1, 1, 1, "a"), f.Joined(9, 0, 0, 1, 1, "a")])
-def test_a_log_has_an_epoch_and_begins_at_one(joined: f.Joined) -> None:
+def test_joined_with_epoch_0_or_start_0(joined: f.Joined) -> None:
     """RW-CURSOR-6."""
     conn = open_client()
     conn.join("a")
@@ -481,7 +489,7 @@ def test_a_log_has_an_epoch_and_begins_at_one(joined: f.Joined) -> None:
     assert goaway(conn, "C") == Code.MALFORMED
 
 
-def test_the_window_is_kept_by_the_client() -> None:
+def test_client_keeps_the_window() -> None:
     conn = joined_client()
     for number in range(4):
         conn.publish(5, bytes([number] * 16), 0, b"hi")

@@ -1,4 +1,4 @@
-"""protocol.frames: declarations that fit together. That they equal SPEC.md's tables is tested with SPEC.md."""
+"""protocol.frames: its declarations fit together. tests/documents compares them with SPEC.md."""
 
 from dataclasses import FrozenInstanceError
 from inspect import Parameter, signature
@@ -66,7 +66,7 @@ def test_frame_is_frozen() -> None:
             setattr(frame, name, 3)
 
 
-def test_frame_is_shown_as_it_is_written() -> None:
+def test_repr_is_the_call() -> None:
     assert repr(Join("lobby", 1, 2, request=3)) == (
         "Join(name='lobby', epoch=1, since=2, fields=(), flags=0, request=3, room=0)"
     )

@@ -1,4 +1,4 @@
-"""protocol.framing: the same frames however the octets are cut, and no more work than octets."""
+"""protocol.framing: the same frames however the octets are cut, at a cost that is linear in the octets."""
 
 from itertools import pairwise
 from typing import Any, ClassVar, SupportsIndex
@@ -40,7 +40,7 @@ def test_any_slicing_gives_the_same_frames(frames: list[RawFrame], data: st.Data
     for start, end in pairwise([0, *cuts, len(stream)]):
         kind = data.draw(st.sampled_from([bytes, bytearray, memoryview]))
         reader.feed(kind(stream[start:end]))
-        # Whoever reads may take all that is there, or a frame now and then.
+        # A caller may take all frames that are there, or one now and then.
         if data.draw(st.booleans()):
             found += drain(reader)
         elif frame := reader.next_frame():
@@ -68,8 +68,8 @@ def test_every_cut_in_two_gives_the_same_frames() -> None:
         assert found + drain(reader) == SAMPLES
 
 
-def test_bodies_are_octets_of_their_own() -> None:
-    """What was fed may change afterwards, as a buffer that is read into does."""
+def test_bodies_are_copies() -> None:
+    """The octets that were fed may change later, for example in a reused buffer."""
     for cut in (0, 20, 40):
         data = bytearray(STREAM)
         reader = FrameReader()
@@ -82,7 +82,7 @@ def test_bodies_are_octets_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("length", [HELLO_MAX_BODY + 1, 2**24, 2**32 - 1])
-def test_a_body_above_the_limit_is_refused_at_its_header(length: int) -> None:
+def test_body_above_the_limit_is_refused_at_its_header(length: int) -> None:
     reader = FrameReader()
     header = length.to_bytes(4, "big") + octets(SAMPLES[0])[4:]
     reader.feed(STREAM + header[:-1])
@@ -97,7 +97,7 @@ def test_a_body_above_the_limit_is_refused_at_its_header(length: int) -> None:
         assert reader.buffered == 0
 
 
-def test_the_limit_itself_is_allowed_and_may_be_raised() -> None:
+def test_body_at_a_limit_that_is_raised() -> None:
     reader = FrameReader(10)
     reader.feed(octets(RawFrame(6, 0, 0, 0, bytes(10))) + octets(RawFrame(6, 0, 0, 0, bytes(11))))
     assert drain_one(reader) == 10
@@ -108,7 +108,7 @@ def test_the_limit_itself_is_allowed_and_may_be_raised() -> None:
         reader.next_frame()
 
 
-def test_a_header_is_held_against_the_limit_once() -> None:
+def test_limit_lowered_within_a_frame() -> None:
     reader = FrameReader(10)
     whole = octets(RawFrame(6, 0, 0, 0, bytes(10)))
     reader.feed(whole[:20])
@@ -124,7 +124,7 @@ def drain_one(reader: FrameReader) -> int:
     return len(frame.body)
 
 
-def test_what_was_given_back_is_let_go() -> None:
+def test_returned_octets_are_released() -> None:
     reader = FrameReader(2**20)
     reader.feed(octets(RawFrame(6, 0, 0, 0, bytes(2**20))) + b"\x00")
     assert len(drain(reader)) == 1
@@ -135,7 +135,7 @@ def test_what_was_given_back_is_let_go() -> None:
 
 
 class Counted(bytearray):
-    """A bytearray that counts the octets that are moved by it."""
+    """A bytearray that counts the octets that it moves."""
 
     moved: ClassVar[int] = 0
 
@@ -154,7 +154,7 @@ class Counted(bytearray):
         return found
 
     def __delitem__(self, key: SupportsIndex | slice) -> None:
-        # CPython moves the start of a bytearray whose front is deleted, and no octets but now and then.
+        # When the front of a bytearray is deleted, CPython moves its start, and moves octets only now and then.
         if not isinstance(key, slice) or key.start or key.step:
             Counted.moved += len(self)
         super().__delitem__(key)
@@ -162,7 +162,7 @@ class Counted(bytearray):
 
 @pytest.mark.parametrize("size", [1, 2, 15, 16, 17, 300])
 @pytest.mark.parametrize("body", [0, 1, 4000, 60000])
-def test_work_grows_with_the_octets_alone(size: int, body: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_is_linear_in_octets(size: int, body: int, monkeypatch: pytest.MonkeyPatch) -> None:
     headers = 0
 
     def read_header(*arguments: Any) -> Any:

@@ -32,7 +32,7 @@ def test_members_in_order_without_keyword_only_ones() -> None:
     assert [name for name, _ in layout.members(layout.struct_of(Whole))] == ["code", "since", "items"]
 
 
-def test_layout_builds_and_parses() -> None:
+def test_layout_parses_what_it_builds() -> None:
     declaration = layout.struct_of(Whole)
     values = {"code": 105, "since": 2**53 - 1, "items": [{"number": 7, "name": b"ada"}]}
     octets = bytes.fromhex("0069 001FFFFFFFFFFFFF 0001 07 03 616461")

@@ -36,7 +36,7 @@ def test_same_name(one: str, other: str) -> None:
     ("one", "other"),
     [("\u0130", "i"), ("\u0131", "i"), ("a", "\u0430"), ("a b", "ab"), ("room1", "room2")],
 )
-def test_another_name(one: str, other: str) -> None:
+def test_different_name(one: str, other: str) -> None:
     assert key(one) != key(other)
 
 
@@ -121,7 +121,7 @@ def test_nothing_left_to_compare(text: str) -> None:
         key(text)
 
 
-def test_refusal_says_what_is_wrong() -> None:
+def test_refusal_has_the_character() -> None:
     with pytest.raises(NameInvalid) as refused:
         normalise("a\u202eb")
     assert (refused.value.field, refused.value.found) == ("name", "U+202E (Cf)")
@@ -129,7 +129,7 @@ def test_refusal_says_what_is_wrong() -> None:
 
 
 def test_ignorable_ranges() -> None:
-    """Sorted; every format character is there but those with a shape; none makes a difference to a key."""
+    """The ranges are sorted, include every format character that is invisible, and do not change a key."""
     bounds = [point for pair in DEFAULT_IGNORABLE for point in pair]
     assert bounds == sorted(bounds)
     # Prepended concatenation marks, interlinear annotation and hieroglyph controls are Cf, and not ignorable.
@@ -141,18 +141,18 @@ def test_ignorable_ranges() -> None:
 
 
 def test_every_code_point() -> None:
-    """No compatibility or case variant leaves something that another round would still change."""
+    """A second round changes the key of no code point."""
     for character in map(chr, range(0x110000)):
         folded = key("#" + character)
         assert key(folded) == folded
         assert key("#" + unicodedata.normalize("NFC", character)) == folded
 
 
-# Letters and marks that fold, compose, decompose, reorder or vanish, among any others.
+# Letters and marks that fold, compose, decompose, reorder or vanish.
 tricky = st.sampled_from("aAiI\u0130\u0131\u00df\u1e9e\u03a3\u03c3\u03c2\u0345\u0301\u0307\u0323\u1fb3\ufb01\u3392 ")
 anything = st.characters(exclude_categories=())
 texts = st.text(st.one_of(anything, tricky, st.sampled_from(IGNORABLE)), max_size=80)
-# Without letters such as U+0131, whose capital is another letter's, and marks that casing turns into letters.
+# Without letters whose capital belongs to another letter, like U+0131, and marks that casing turns into letters.
 cased = anything.filter(lambda c: c.upper().casefold() == c.casefold() and not unicodedata.combining(c))
 
 
@@ -172,13 +172,13 @@ def test_canonical_equivalents_have_one_key(text: str) -> None:
 
 
 @given(st.text(cased, max_size=20).map("#".__add__))
-def test_case_makes_no_difference(text: str) -> None:
+def test_case_is_ignored(text: str) -> None:
     assert key(text.upper()) == key(text.lower()) == key(text.casefold()) == key(text)
 
 
 @given(texts)
 def test_allowed_names_are_stable(text: str) -> None:
-    """normalise raises nothing but NameInvalid, and what it returns it returns again, with the same key."""
+    """normalise raises only NameInvalid. Its result is stable, and has the same key."""
     try:
         name = normalise(text)
     except NameInvalid:

@@ -1,4 +1,4 @@
-"""protocol.registry: tables that fit together. That they equal SPEC.md's is tested with SPEC.md."""
+"""protocol.registry: its tables fit together. tests/documents compares them with SPEC.md."""
 
 import pytest
 
@@ -114,7 +114,7 @@ def test_grease() -> None:
         (RangeInvalid, Code.RANGE_INVALID),
     ],
 )
-def test_errors_know_their_codes(error: type[RemoteProtocolError], code: Code) -> None:
+def test_error_codes(error: type[RemoteProtocolError], code: Code) -> None:
     assert error.code is code
     assert str(error()) == code.name
 
@@ -128,7 +128,7 @@ def test_errors_know_their_codes(error: type[RemoteProtocolError], code: Code) -
         (("JOIN",), "MALFORMED: JOIN"),
     ],
 )
-def test_errors_say_where_and_what(arguments: tuple[str, ...], text: str) -> None:
+def test_error_texts(arguments: tuple[str, ...], text: str) -> None:
     error = Malformed(*arguments)
     assert str(error) == text
     assert (error.frame, error.field, error.expected, error.found) == (*arguments, "", "", "")[:4]

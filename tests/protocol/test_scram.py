@@ -1,4 +1,4 @@
-"""SCRAM-SHA-256: the example of RFC 7677, both ends against each other, and what each of them refuses."""
+"""protocol.scram: the example of RFC 7677, both ends against each other, and what each of them refuses."""
 
 import base64
 import unicodedata
@@ -41,7 +41,7 @@ def _challenged(keys: StoredKeys = PENCIL) -> ServerExchange:
 
 
 def test_example_of_rfc_7677() -> None:
-    """RW-SCRAM-4, RW-SCRAM-7: the very messages of the document, at both ends."""
+    """RW-SCRAM-4, RW-SCRAM-7: both ends send the messages of the document."""
     client = _client()
     assert client.first == CLIENT_FIRST
     server = _challenged()
@@ -52,7 +52,7 @@ def test_example_of_rfc_7677() -> None:
     client.verify(SERVER_FINAL)
 
 
-def test_example_stands_in_the_document() -> None:
+def test_example_is_in_the_document() -> None:
     text = document().read_text(encoding="utf-8")
     for message in (CLIENT_FIRST, SERVER_FIRST, CLIENT_FINAL, SERVER_FINAL):
         assert f"\n    {message.decode()}\n" in text
@@ -64,7 +64,7 @@ def test_example_stands_in_the_document() -> None:
     password=st.text(st.characters(exclude_categories=["Cs"])),
 )
 def test_both_ends_agree(name: str, password: str) -> None:
-    """Any name and password; RW-SCRAM-1: a password is what it is in form NFC."""
+    """RW-SCRAM-1: any name and password; the form NFC of a password counts."""
     client = ClientExchange(name, b"abc")
     server = ServerExchange(client.first)
     assert server.name == name
@@ -102,7 +102,7 @@ def test_wrong_password() -> None:
         b"n,,n=user,r=\xc3\xa9",
     ],
 )
-def test_server_refuses_what_is_no_first_message(first: bytes) -> None:
+def test_malformed_first_message(first: bytes) -> None:
     """RW-SCRAM-7."""
     with pytest.raises(ScramError):
         ServerExchange(first)
@@ -123,7 +123,7 @@ def test_server_refuses_what_is_no_first_message(first: bytes) -> None:
         CLIENT_FINAL.replace(b"p=dHzb", b"p=dHz"),
     ],
 )
-def test_server_refuses_what_is_no_final_message(final: bytes) -> None:
+def test_wrong_final_message(final: bytes) -> None:
     """RW-SCRAM-7."""
     assert final != CLIENT_FINAL
     with pytest.raises(ScramError):
@@ -149,20 +149,20 @@ def test_server_refuses_what_is_no_final_message(final: bytes) -> None:
         SERVER_FIRST.replace(b"r=", b"e=", 1),
     ],
 )
-def test_client_refuses_a_wrong_challenge(challenge: bytes) -> None:
+def test_wrong_challenge(challenge: bytes) -> None:
     """RW-SCRAM-3."""
     with pytest.raises(ScramError):
         _client().challenged(challenge)
 
 
 @pytest.mark.parametrize("iterations", [4096, 2_000_000])
-def test_client_takes_iterations_up_to_the_bounds(iterations: int) -> None:
+def test_iterations_at_the_bounds(iterations: int) -> None:
     client = _client()
     client.challenged(SERVER_FIRST.replace(b"i=4096", b"i=%d" % iterations))
     assert client.iterations == iterations
 
 
-def test_client_takes_one_challenge() -> None:
+def test_second_challenge() -> None:
     client = _answered()
     with pytest.raises(ScramError):
         client.challenged(SERVER_FIRST)
@@ -172,18 +172,18 @@ def test_client_takes_one_challenge() -> None:
     "final",
     [b"", b"v=", b"e=other-error", SERVER_FINAL[:-2], SERVER_FINAL.replace(b"v=6", b"v=7"), SERVER_FINAL + b","],
 )
-def test_client_refuses_a_wrong_signature(final: bytes) -> None:
+def test_wrong_signature(final: bytes) -> None:
     """RW-SCRAM-4."""
     with pytest.raises(ScramError):
         _answered().verify(final)
 
 
-def test_client_that_was_not_challenged_verifies_nothing() -> None:
+def test_signature_without_challenge() -> None:
     with pytest.raises(ScramError):
         _client().verify(b"v=")
 
 
-def test_keys_are_not_shown() -> None:
+def test_keys_are_not_in_repr() -> None:
     assert PENCIL.stored_key.hex() not in repr(PENCIL)
     assert repr(PENCIL.server_key) not in repr(PENCIL)
     assert scram.MECHANISM == "SCRAM-SHA-256"
