@@ -82,7 +82,7 @@ class Client:
         self.session = Session(
             name,
             rng or random.SystemRandom(),
-            time.monotonic(),
+            _now(),
             password=password,
             roster=roster,
             handshake=connect_timeout,
@@ -166,7 +166,7 @@ class Client:
             return self.rooms[name]
         if name not in self._joins:
             try:
-                self.session.join(name, time.monotonic(), history=history, cursor=cursor)
+                self.session.join(name, _now(), history=history, cursor=cursor)
             except LocalProtocolError as error:
                 raise JoinError(str(error)) from error
             self._joins[name] = []
@@ -197,7 +197,7 @@ class Client:
     async def close(self) -> None:
         """Say goodbye, and wait briefly for the server to close. What is not answered is given up."""
         self._closing = True
-        self.session.close(time.monotonic())
+        self.session.close(_now())
         if self._dialling is not None:
             self._dialling.cancel()
         if self._deriving is not None:
@@ -223,7 +223,7 @@ class Client:
             while True:
                 self._space.clear()
                 try:
-                    ticket = self.session.publish(room, payload, time.monotonic(), ctype=ctype, fields=fields)
+                    ticket = self.session.publish(room, payload, _now(), ctype=ctype, fields=fields)
                     break
                 except TooManyPending:
                     await self._space.wait()
@@ -235,7 +235,7 @@ class Client:
 
     async def ask_history(self, room: str, start: int, end: int, limit: int, *, newest: bool) -> events.HistoryPage:
         try:
-            ticket = self.session.history(room, time.monotonic(), start=start, end=end, limit=limit, newest=newest)
+            ticket = self.session.history(room, _now(), start=start, end=end, limit=limit, newest=newest)
         except LocalProtocolError as error:
             raise HistoryError(str(error)) from error
         page: asyncio.Future[events.HistoryPage] = asyncio.get_running_loop().create_future()
@@ -245,7 +245,7 @@ class Client:
 
     async def leave(self, room: str) -> None:
         if room in self.session.rooms() and not self._closing:
-            self.session.leave(room, time.monotonic())
+            self.session.leave(room, _now())
             left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._leaves.setdefault(room, []).append(left)
             self._pump()
@@ -253,7 +253,7 @@ class Client:
 
     def _forget(self, room: str) -> None:
         if room in self.session.rooms() and not self._closing:
-            self.session.leave(room, time.monotonic())
+            self.session.leave(room, _now())
             self._pump()
 
     # --- the connection
@@ -264,20 +264,20 @@ class Client:
             transport.abort()
             return
         self._transport = transport
-        self.session.connect(time.monotonic())
+        self.session.connect(_now())
         self._pump()
 
     def data_received(self, transport: Transport, data: bytes) -> None:
         """Octets arrived."""
         if transport is self._transport:
-            self.session.receive_data(data, time.monotonic())
+            self.session.receive_data(data, _now())
             self._pump()
 
     def transport_lost(self, transport: Transport, text: str) -> None:
         """The transport has ended."""
         if transport is self._transport:
             self._transport = None
-            self.session.connection_lost(time.monotonic(), text)
+            self.session.connection_lost(_now(), text)
             self._pump()
 
     async def _dial(self) -> None:
@@ -297,7 +297,7 @@ class Client:
         except (OSError, UnicodeError) as error:
             failure = reason(error)
         if failure and self._transport is None:  # else it was connected a moment too late, and is being closed
-            self.session.connect_failed(time.monotonic(), failure)
+            self.session.connect_failed(_now(), failure)
         self._dialling = None
         self._pump()
 
@@ -313,7 +313,7 @@ class Client:
         if self._deriving is None and (derivation := session.derivation) is not None and not self._closing:
             self._deriving = asyncio.get_running_loop().create_task(self._derive(derivation))
         if transport is not None:
-            transport.write(session.data_to_send(time.monotonic()))
+            transport.write(session.data_to_send(_now()))
             if session.should_close:
                 transport.close(_LINGER)
             elif transport.unwritten > _MAX_UNWRITTEN:
@@ -331,7 +331,7 @@ class Client:
         due = session.reconnect_at if self._transport is None else session.next_timeout()
         if due is None or not self._started or self._dialling is not None:
             return
-        delay = due - time.monotonic()
+        delay = due - _now()
         if self._transport is None and delay <= 0:
             self._dialling = asyncio.get_running_loop().create_task(self._dial())
         else:
@@ -339,7 +339,7 @@ class Client:
 
     def _time_out(self) -> None:
         self._timer = None
-        self.session.handle_timeout(time.monotonic())
+        self.session.handle_timeout(_now())
         self._pump()
 
     def _regulate(self) -> None:
@@ -353,7 +353,7 @@ class Client:
             self.session.pause_reading()
         elif self._transport.paused and (waits or len(self._events) <= self._max_events // 2):
             self._transport.resume_reading()
-            self.session.resume_reading(time.monotonic())
+            self.session.resume_reading(_now())
 
     # --- events
 
@@ -424,6 +424,14 @@ class Client:
         _fail(self._first, error)
         self._space.set()
         self._closed.set()
+
+
+def _now() -> float:
+    """Seconds of the running loop's clock, or of the process's: a Client may be made before a loop runs."""
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        return time.monotonic()
 
 
 def _resolve(future: asyncio.Future[T] | None, result: T) -> None:

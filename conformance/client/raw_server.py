@@ -9,12 +9,12 @@ import contextlib
 import os
 import socket
 import ssl
-import time
 from collections.abc import Callable, Iterable
 
 from conformance.client.invariants import CaseInvariants, Invariants
 from conformance.harness.connection import F, RawConnection, Sent, reset
 from conformance.harness.verdicts import Failed
+from conformance.wire import clock
 from conformance.wire.log import WireLog
 from conformance.wire.octets import split_frames
 from conformance.wire.text import code_name, frame_line
@@ -41,7 +41,7 @@ class RawServer(RawConnection):
         case_invariants: CaseInvariants,
     ) -> None:
         super().__init__(label, reader, writer, log, timeout)
-        self.at = time.monotonic()
+        self.at = clock.now()
         self.octet_times: list[float] = []
         self.invariants = Invariants(self._breach, case_invariants)
         self._said_goaway = False
@@ -100,7 +100,7 @@ class RawServer(RawConnection):
     @staticmethod
     def now() -> float:
         """The clock of `Received.at`, in seconds."""
-        return time.monotonic()
+        return clock.now()
 
     def pause(self, paused: bool = True) -> None:
         """Stops or resumes reading."""
@@ -115,7 +115,7 @@ class RawServer(RawConnection):
         await self._may_read.wait()
 
     def _came(self, data: bytes) -> None:
-        self.octet_times.append(time.monotonic())
+        self.octet_times.append(clock.now())
         self._buffer += data
         if not self.preface:
             if not MAGIC.startswith(bytes(self._buffer[: len(MAGIC)])):
@@ -227,9 +227,9 @@ class Listener:
 
     async def accept(self, within: float, requirement: str = "") -> RawServer:
         """The client's next connection. Raises Failed if there is none `within` so many seconds."""
-        deadline = time.monotonic() + within
+        deadline = clock.now() + within
         while len(self.connections) <= self._taken:
-            left = deadline - time.monotonic()
+            left = deadline - clock.now()
             if left <= 0:
                 raise Failed("the client to connect", f"nothing within {within:g} s", requirement)
             self.news.clear()

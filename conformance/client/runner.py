@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,6 +23,7 @@ from conformance.harness.verdicts import (
     combine,
 )
 from conformance.spec.tables import Spec
+from conformance.wire import clock
 
 _IN_A_ROW = 12  # deaths or broken contracts, after which the command is given up
 
@@ -42,7 +42,7 @@ class ClientRunner:
         self._failures = 0
         self._in_a_row = 0
         self._given_up = ""
-        self._began = time.monotonic()
+        self._began = clock.now()
         self.greeting: dict[str, Any] = {}
 
     async def run(self, cases: Sequence[Case]) -> list[Result]:
@@ -97,7 +97,7 @@ class ClientRunner:
 
     async def _try(self, case: Case) -> Result:
         context = Context(self._launch, self._options, self._gate)
-        began = time.monotonic()
+        began = clock.now()
         end: Exception | None = None
         try:
             in_time(self._options, began - self._began)
@@ -113,7 +113,7 @@ class ClientRunner:
         self._in_a_row = self._in_a_row + 1 if isinstance(end, ContractBroken | Crashed) else 0
         if self._in_a_row >= _IN_A_ROW:
             self._given_up = self._given_up or f"given up after {_IN_A_ROW} cases in a row: {end}"
-        result = judge(case, self._spec, end, time.monotonic() - began, context.log, self._options)
+        result = judge(case, self._spec, end, clock.now() - began, context.log, self._options)
         if end is not None:
             result = replace(result, wire=(*result.wire, *context.said), stderr=context.stderr)
         return result

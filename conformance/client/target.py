@@ -6,12 +6,12 @@ Commands and reports are lines of JSON, as CONTRACT.md says. Each case launches 
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from conformance.harness.process import Program, Unreachable, arguments
 from conformance.harness.verdicts import ContractBroken, Crashed, Failed
+from conformance.wire import clock
 from conformance.wire.log import WireLog
 
 CONTRACT = 1
@@ -208,7 +208,7 @@ class ClientTarget:
     ) -> Report:
         """Waits until `find` finds a report. Raises Failed when the time is over, Crashed when the client is dead."""
         seconds = self.timeout if within is None else within
-        deadline = time.monotonic() + seconds
+        deadline = clock.now() + seconds
         while True:
             found = find()
             if found is not None:
@@ -218,7 +218,7 @@ class ClientTarget:
             if self.ended:
                 await self.program.wait(1.0)
                 raise Crashed(f"the client {self.program.died or 'closed its output'}")
-            left = deadline - time.monotonic()
+            left = deadline - clock.now()
             if left <= 0:
                 raise Failed(f"the report {expected}", self._instead(seconds), requirement)
             self.news.clear()

@@ -1,7 +1,6 @@
 """Runs codec cases, each worker with a process of its own that lives as long as it answers."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from conformance.harness.options import Options
 from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.verdicts import ACCEPTED, ContractBroken, Crashed, Result, combine
 from conformance.spec.tables import Spec
+from conformance.wire import clock
 from conformance.wire.log import WireLog
 
 _IN_A_ROW = 3  # deaths or broken answers of one worker's process, after which its program is given up
@@ -32,7 +32,7 @@ class CodecRunner:
         self._given_up = ""
         self._tries: dict[str, list[Result]] = {}
         self.greeting: dict[str, Any] = {}
-        self._began = time.monotonic()
+        self._began = clock.now()
 
     async def run(self, cases: Sequence[Case]) -> list[Result]:
         """The results, in the order in which they came. Raises Unreachable or Unstartable."""
@@ -52,7 +52,7 @@ class CodecRunner:
         try:
             while queue and not self._enough:
                 case = queue.pop()
-                began = time.monotonic()
+                began = clock.now()
                 end: Exception | None = None
                 context: Context | None = None
                 try:
@@ -73,7 +73,7 @@ class CodecRunner:
                     stderr, codec = codec.stderr, None
                 if in_a_row >= _IN_A_ROW:
                     self._given_up = self._given_up or f"given up after {_IN_A_ROW} cases in a row: {end}"
-                self._add(case, end, time.monotonic() - began, context, stderr)
+                self._add(case, end, clock.now() - began, context, stderr)
         finally:
             if codec:
                 await codec.stop()

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +11,7 @@ from rich.text import Text
 
 from conformance.fuzz import reach
 from conformance.fuzz.stats import TABLES, Stats
+from conformance.wire import clock
 from conformance.wire.text import code_name
 
 _EVERY = 10.0  # seconds between lines where nobody looks at a terminal
@@ -27,7 +27,7 @@ class Progress:
     max_time: float
     max_examples: int
     tables: tuple[str, ...] = ("server", "membership")
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=clock.now)
     notes: list[str] = field(default_factory=list)
     _live: Live | None = None
     _said: float = 0.0
@@ -46,7 +46,7 @@ class Progress:
     @property
     def seconds(self) -> float:
         """Time since the beginning."""
-        return time.monotonic() - self.began
+        return clock.now() - self.began
 
     @property
     def over(self) -> bool:
@@ -64,7 +64,7 @@ class Progress:
 
     def show(self, note: str = "") -> None:
         """Says how far it is, if it is time to."""
-        now = time.monotonic()
+        now = clock.now()
         if now - self._said < (_REFRESH if self._live else _EVERY):
             return
         self._said = now

@@ -10,7 +10,6 @@ import itertools
 import socket
 import ssl
 import struct
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from conformance.harness.verdicts import Failed, HarnessFault
 from conformance.spec.tables import load
+from conformance.wire import clock
 from conformance.wire.log import WireLog
 from conformance.wire.octets import HEADER, Header, decode, encode, read_header, split_frames
 from conformance.wire.text import code_name, frame_line, quoted
@@ -33,7 +33,7 @@ _BROKEN_BY = {Code.MALFORMED: "RW-FRAME-7", Code.BAD_HEADER: "RW-FRAME-6", Code.
 
 @dataclass(slots=True)
 class Received:
-    """A frame of the other end. `taken` is set once a case has used it; `at` is a time of time.monotonic()."""
+    """A frame of the other end. `taken` is set once a case has used it; `at` is a time of clock.now()."""
 
     frame: Frame | Unknown
     at: float
@@ -213,7 +213,7 @@ class RawConnection(ABC):
         except RemoteProtocolError as error:
             self._breach(self._broken_by(error, header), "a well-formed frame", str(error))
             return
-        self.received.append(Received(frame, time.monotonic(), HEADER.size + len(body)))
+        self.received.append(Received(frame, clock.now(), HEADER.size + len(body)))
         self.observer.received(frame)
         if isinstance(frame, Ping) and self.answers_pings and self._may_answer(frame):
             self.send(Pong(frame.opaque))
@@ -240,7 +240,7 @@ class RawConnection(ABC):
     ) -> T:
         """Waits until `find` finds something. Raises Failed after a breach, at the end of the stream or of the time."""
         seconds = self.timeout if within is None else within
-        deadline = time.monotonic() + seconds
+        deadline = clock.now() + seconds
         while True:
             self.raise_breach()
             found = find()
@@ -248,7 +248,7 @@ class RawConnection(ABC):
                 return found
             if self.ended:
                 raise Failed(expected, self.last_words(), requirement)
-            left = deadline - time.monotonic()
+            left = deadline - clock.now()
             if left <= 0:
                 raise Failed(expected, f"nothing within {seconds:g} s{self._instead()}", requirement)
             self.news.clear()

@@ -278,12 +278,13 @@ class Context:
     def time_out(self, name: str) -> float:
         """For how many seconds to wait for a time-out of the target.
 
-        That is the run's patience, unless it was declared how long the time-out is. Raises Informative if that is
-        longer than the run's patience.
+        That is the run's patience, unless it was declared how long the time-out is: then that, or what this case has
+        offered its own server, if that is longer. Raises Informative if it is longer than the run's patience.
         """
         declared = self.options.limits.get(name)
         if declared is None:
             return self.options.patience
+        declared = max(declared, self._own.limits.get(name, 0) if self._own else 0)
         if declared / 1000 > self.options.patience:
             raise Informative(f"not tried: {name} is declared as {declared}, beyond the patience of this run")
         return declared / 1000 + self.options.timeout

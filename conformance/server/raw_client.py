@@ -8,7 +8,6 @@ The invariants see every frame all the same.
 import asyncio
 import contextlib
 import itertools
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
@@ -16,6 +15,7 @@ from typing import cast
 from conformance.harness.connection import F, RawConnection, Received, Sent, reset
 from conformance.harness.verdicts import Failed, HarnessFault
 from conformance.server.invariants import Invariants
+from conformance.wire import clock
 from conformance.wire.log import WireLog
 from conformance.wire.octets import CLIENT_PREFACE, HEADER, Header
 from conformance.wire.text import frame_line
@@ -56,13 +56,13 @@ class RawClient(RawConnection):
     ) -> None:
         super().__init__(label, reader, writer, log, timeout)
         self.octets = 0
-        self.last_octet = time.monotonic()
+        self.last_octet = clock.now()
         self.said_goaway = False
         self.capture: bytearray | None = None
         self.invariants = Invariants(self._breach)
         self._unread = 0
         self._request = 0
-        self._opened = time.monotonic()
+        self._opened = clock.now()
 
     @property
     def observer(self) -> Invariants:
@@ -123,7 +123,7 @@ class RawClient(RawConnection):
             await self.news.wait()
 
     def _came(self, data: bytes) -> None:
-        self.last_octet = time.monotonic()
+        self.last_octet = clock.now()
         self.octets += len(data)
         if self.ended:
             return
@@ -283,7 +283,7 @@ class RawClient(RawConnection):
     def now_ms(self) -> int:
         """The server's clock in milliseconds, as WELCOME told it."""
         came = next((item.at for item in self.received if isinstance(item.frame, Welcome)), self._opened)
-        return self.welcome.now_ms + int((time.monotonic() - came) * 1000)
+        return self.welcome.now_ms + int((clock.now() - came) * 1000)
 
     def pause(self, paused: bool = True) -> None:
         """Stops or resumes reading."""

@@ -8,7 +8,6 @@ the case judged by comparing what had come, FAIL if the same comes again, else I
 
 import contextlib
 import json
-import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from conformance.harness.verdicts import Failed, Inconclusive
 from conformance.server.context import Context
 from conformance.server.raw_client import RawClient
 from conformance.server.recording import FORMAT
+from conformance.wire import clock
 from conformance.wire.octets import CLIENT_PREFACE, HEADER, decode, frame, read_header, split_frames
 from conformance.wire.text import frame_line
 from protocol.errors import RemoteProtocolError
@@ -158,9 +158,9 @@ class _Replay:
 
     async def _settled(self) -> None:
         """Waits a while for as many frames as had come before this step when it was recorded."""
-        deadline = time.monotonic() + min(_SETTLED, self.t.options.timeout)
+        deadline = clock.now() + min(_SETTLED, self.t.options.timeout)
         for label, frames in self.recorded.items():
-            peer, left = self.peers.get(label), deadline - time.monotonic()
+            peer, left = self.peers.get(label), deadline - clock.now()
             if peer is not None and left > 0:
                 with contextlib.suppress(Failed):  # what is wrong is judged at the end
                     await peer.wait(partial(_as_many, peer, len(frames)), "as many frames", within=left)

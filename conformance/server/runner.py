@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -21,6 +20,7 @@ from conformance.harness.verdicts import (
 from conformance.server.context import Context
 from conformance.server.target import LaunchedServer, ServerTarget
 from conformance.spec.tables import Spec
+from conformance.wire import clock
 
 _RESTARTS = 10  # of a server that dies again and again
 _DEATH_NOTICED = 0.2  # seconds that a dying process has to be seen as dead after a case failed
@@ -41,7 +41,7 @@ class ServerRunner:
         self._last_stderr = ""
         self._failures = 0
         self._enough = asyncio.Event()
-        self._began = time.monotonic()
+        self._began = clock.now()
 
     async def run(self, cases: Sequence[Case]) -> list[Result]:
         """All results in the order of the cases; fewer once there were as many failures as the run allows."""
@@ -88,7 +88,7 @@ class ServerRunner:
 
     async def _try(self, case: Case) -> Result:
         context = Context(self._target, self._options)
-        began, generation = time.monotonic(), self._restarts
+        began, generation = clock.now(), self._restarts
         end: BaseException | None = None
         try:
             in_time(self._options, began - self._began)
@@ -104,7 +104,7 @@ class ServerRunner:
             died = await self._revive(generation)
         if died:
             end = Crashed(died)
-        result = judge(case, self._spec, end, time.monotonic() - began, context.log, self._options)
+        result = judge(case, self._spec, end, clock.now() - began, context.log, self._options)
         directory = self._options.replay_dir
         if context.recording and directory and result.verdict in RECORDED:
             path = context.recording.write(directory, result, self._options.seed)

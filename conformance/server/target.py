@@ -6,7 +6,6 @@ import random
 import signal
 import socket
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +14,7 @@ from conformance.harness.process import Program, Unreachable, arguments, placeho
 from conformance.harness.tls import Trust, authority
 from conformance.harness.verdicts import CaseEnd, Informative
 from conformance.server.raw_client import RawClient
+from conformance.wire import clock
 from conformance.wire.log import WireLog
 from protocol.frames import Welcome
 from protocol.registry import Flag
@@ -90,9 +90,9 @@ class ServerTarget:
         """The first WELCOME has come."""
 
     async def _until_ready(self, *, retrying: bool) -> None:
-        deadline = time.monotonic() + self.ready
+        deadline = clock.now() + self.ready
         reason = ""
-        while (left := deadline - time.monotonic()) > 0 and not self.died:
+        while (left := deadline - clock.now()) > 0 and not self.died:
             reason = await self._probe(left)
             if not reason:
                 return

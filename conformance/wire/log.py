@@ -1,9 +1,9 @@
 """What went over the wire in a case: both directions of all its connections, with times."""
 
-import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from conformance.wire import clock
 from conformance.wire.text import hex_lines, stream_lines
 from protocol.registry import Sender
 
@@ -32,12 +32,12 @@ class WireLog:
     shown: int = 6
 
     def __post_init__(self) -> None:
-        self._began = time.monotonic()
+        self._began = clock.now()
         self._entries: list[Entry] = []
 
     def add(self, peer: str, sender: Sender, octets: bytes, note: str = "", *, framed: bool = True) -> None:
         """Remembers octets; `framed` says that they are frames and not a preface."""
-        self._add(Entry(time.monotonic() - self._began, peer, sender, octets, note, framed))
+        self._add(Entry(clock.now() - self._began, peer, sender, octets, note, framed))
 
     def _add(self, entry: Entry) -> None:
         self._entries.append(entry)
@@ -50,7 +50,7 @@ class WireLog:
 
     def said(self, peer: str, sender: Sender, line: str) -> None:
         """Remembers a line of a program's standard input or output."""
-        self._add(Entry(time.monotonic() - self._began, peer, sender, b"", "", False, line))
+        self._add(Entry(clock.now() - self._began, peer, sender, b"", "", False, line))
 
     @property
     def entries(self) -> list[Entry]:

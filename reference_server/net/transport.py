@@ -68,12 +68,13 @@ class PeerProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._acceptor.open -= 1
+        transport, self._transport = self._transport, None  # a lost one of TLS does not know what it holds
         if self._peer is not None:
             self._peer.lost(self._hub.now)
-        if self._transport is not None:
-            self._acceptor.closing.discard(self._transport)
-            _untie(self._transport)
-        self._peer = self._transport = None
+            self._peer = None
+        if transport is not None:
+            self._acceptor.closing.discard(transport)
+            _untie(transport)
 
     def pause_writing(self) -> None:
         if self._peer is not None:

@@ -4,7 +4,6 @@ A `ClientMutant` patches classes of the reference client, none of which the suit
 mutant. The mutants are in client/.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,6 +15,7 @@ from conformance.harness.case import Case
 from conformance.harness.options import Options
 from conformance.harness.verdicts import Result, Verdict
 from conformance.spec.tables import load
+from tests.support import virtual_time
 from tests.support.client_in_process import launch, run_to_the_end
 
 Patch = pytest.MonkeyPatch
@@ -54,4 +54,4 @@ def trial(mutant: ClientMutant, cases: Sequence[Case]) -> tuple[dict[str, str], 
     with pytest.MonkeyPatch.context() as patch:
         mutant.patch(patch)
         runner = ClientRunner(launch, load(), Options(timeout=0.6, ready=5.0, jobs=24), lambda result: result)
-        return {result.id: end(result) for result in asyncio.run(run_to_the_end(runner.run(cases)))}, []
+        return {result.id: end(result) for result in virtual_time.run(run_to_the_end(runner.run(cases)))}, []

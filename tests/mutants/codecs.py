@@ -3,7 +3,6 @@
 `trial` runs cases against a mutant. The mutants are in codec/.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,6 +13,7 @@ from conformance.codec.target import CodecTarget
 from conformance.harness.case import Case
 from conformance.harness.verdicts import CaseEnd, Failed, Unsupported
 from conformance.wire.log import WireLog
+from tests.support import virtual_time
 
 Answer = dict[str, Any]
 Change = Callable[[Answer, Answer], Answer]
@@ -50,7 +50,7 @@ class _InProcess(CodecTarget):
 
 def trial(mutant: CodecMutant, cases: Sequence[Case]) -> tuple[dict[str, str], list[str]]:
     """How cases end on a codec mutant, in the words of `servers.trial`."""
-    return asyncio.run(_trial(mutant, cases)), []
+    return virtual_time.run(_trial(mutant, cases)), []
 
 
 async def _trial(mutant: CodecMutant, cases: Sequence[Case]) -> dict[str, str]:

@@ -32,6 +32,7 @@ from reference_server.config import Config
 from reference_server.net.listener import Listener
 from reference_server.store.base import Retention
 from reference_server.store.memory import MemoryStore
+from tests.support import virtual_time
 from tests.support.accounts import ADMINS, PASSWORDS, accounts_file
 
 FAST: dict[str, Any] = {
@@ -54,8 +55,6 @@ FAST: dict[str, Any] = {
 """Settings with short time-outs and without rate limits."""
 
 OPTIONS = Options(timeout=0.8, patience=6.5, ready=5.0, limits={"stall_ms": 1_000})
-PATIENT_OPTIONS = Options(timeout=10.0, patience=20.0, ready=10.0, limits={"stall_ms": 1_000})
-"""Options for servers that have to pass: a busy machine must not make them fail."""
 
 
 class Invalid(NamedTuple):
@@ -290,7 +289,7 @@ def trial(mutant: ServerMutant, cases: Sequence[Case], options: Options = OPTION
     connection is held to), or another word with the reason: "unsupported", "no verdict".
     """
     with mutated(mutant):
-        return asyncio.run(_trial(mutant, cases, options))
+        return virtual_time.run(_trial(mutant, cases, options))
 
 
 async def _trial(mutant: ServerMutant, cases: Sequence[Case], options: Options) -> tuple[dict[str, str], list[str]]:

@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 import stat
+import struct
 import subprocess
 import threading
 from pathlib import Path
@@ -68,6 +69,18 @@ def test_handshake(files: Path) -> None:
                 assert len(raw.recv(PREFACE_SIZE)) == PREFACE_SIZE
         server.until(lambda: not server.hub.peers and not server.listener.open)
         assert not server.hub.addresses._handshakes
+
+
+def test_reset_leaves_nothing_behind(files: Path) -> None:
+    """A transport of TLS that is lost does not know any more how much it holds."""
+    with serving(**settings(files)) as server:
+        for _ in range(5):
+            with tls_socket(server.port, context(files)) as raw:
+                raw.sendall(PREFACE)
+                assert raw.recv(PREFACE_SIZE)
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        server.until(lambda: not server.hub.peers and not server.listener.open)
+        assert not server.listener.closing
 
 
 @pytest.mark.parametrize("alpn", ["", "http/1.1"])

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from conformance.fuzz.client.model import NOW_MS, ClientRoom
 from conformance.fuzz.failure import fail
 from conformance.fuzz.stats import Stats
 from conformance.harness.verdicts import Crashed
+from conformance.wire import clock
 from conformance.wire.log import WireLog
 from conformance.wire.octets import encode
 from conformance.wire.text import frame_line
@@ -269,7 +269,7 @@ class ClientLink(ABC):
         flags, retry = (Flag.RETRY, RETRY_MS) if code.retry else (0, 0)
         self.stats.codes["G", code] += 1
         self.stats.sent += 1
-        self._said_at = time.monotonic()
+        self._said_at = clock.now()
         wire.send(Goaway(code, retry, 0, "the end", flags=flags))
 
     async def _answers_goaway(self, wire: RawServer) -> None:
@@ -336,13 +336,13 @@ class ClientLink(ABC):
 
     async def _until(self, owed: Callable[[], str]) -> None:
         """Waits until nothing is owed; what is has its requirement in front. Raises Failed if it takes too long."""
-        deadline = time.monotonic() + self.timeout
+        deadline = clock.now() + self.timeout
         while True:
             self.absorb()
             missing = owed()
             if not missing:
                 return
-            left = deadline - time.monotonic()
+            left = deadline - clock.now()
             if left <= 0:
                 requirement, _, expected = missing.partition(" ")
                 words = self.wire.last_words() if self.wire else "no connection"

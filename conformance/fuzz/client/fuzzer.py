@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import time
 import traceback
 from collections.abc import Sequence
 from random import Random
@@ -19,6 +18,7 @@ from conformance.fuzz.stats import Stats
 from conformance.harness.ddmin import smallest_async
 from conformance.harness.exit_status import CONFORMS, FAILS, FAULT
 from conformance.harness.process import Unreachable
+from conformance.wire import clock
 
 _TRIES = 2  # of a failing script, which has to fail each time in the same way
 _LOSSES = (0, 1, 1, 2, 3)  # connections that a script loses at most: each costs a client's waiting
@@ -100,7 +100,7 @@ class ClientFuzz:
         again = [await self.player(seed, Stats()).play(steps) for _ in range(_TRIES)]
         if not all(other is not None and other.requirement == failure.requirement for other in again):
             return
-        until = time.monotonic() + self.options.shrinking
+        until = clock.now() + self.options.shrinking
         last = failure
 
         async def fails(shorter: Sequence[ClientStep]) -> bool:
@@ -112,5 +112,5 @@ class ClientFuzz:
             last = other
             return True
 
-        left = await smallest_async(steps, shortest, fails, lambda: time.monotonic() > until)
+        left = await smallest_async(steps, shortest, fails, lambda: clock.now() > until)
         self.found[at] = Found(last, left, seed, True, seconds, {})

@@ -6,7 +6,6 @@ wire and by what it reports, as CONTRACT.md has it.
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Sequence
 
 from conformance.client.raw_server import RawServer
@@ -19,6 +18,7 @@ from conformance.fuzz.client.steps import JOIN_REFUSALS, ClientStep
 from conformance.fuzz.failure import Failure, Said, fail
 from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.verdicts import Crashed, Failed
+from conformance.wire import clock
 from conformance.wire.octets import encode
 from conformance.wire.text import code_name
 from protocol.fields import extensions
@@ -363,14 +363,14 @@ class ClientPlayer(Serving):
         said_at = self._said_at
         self._visit("OPEN", "GOAWAY(DRAINING)")
         self._ends = True
-        deadline = time.monotonic() + self.timeout
+        deadline = clock.now() + self.timeout
         while True:
             self.absorb()
             if self._taken and not self._queue:
                 self._visit("DRAINING", "frame")
             if wire.observer.goaway or wire.ended:
                 break
-            left = deadline - time.monotonic()
+            left = deadline - clock.now()
             if left <= 0:
                 fail("RW-DRAIN-4", "GOAWAY(NONE) when all is answered", "nothing")
             self._news.clear()

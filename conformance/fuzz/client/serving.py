@@ -1,12 +1,12 @@
 """A right server: what it makes of a client's requests, and how the client's reports are held against it."""
 
-import time
 from typing import Any
 
 from conformance.client.target import Report
 from conformance.fuzz.client.connection import LATE, MEMBER, RETRY_MS, ClientLink, Command
 from conformance.fuzz.client.model import NOW_MS, ClientRoom
 from conformance.fuzz.failure import fail
+from conformance.wire import clock
 from conformance.wire.text import frame_line
 from protocol.frames import (
     Ack,
@@ -59,7 +59,7 @@ class Serving(ClientLink):
             return
         if command.ids and publish.id not in command.ids:
             fail("RW-PROMISE-5", f"the id {command.ids[0].hex()} again", frame_line(publish))
-        if time.monotonic() < command.waits_until - LATE:
+        if clock.now() < command.waits_until - LATE:
             fail("RW-ERROR-2", f"no repeat for {RETRY_MS} ms", frame_line(publish))
         if command.lost and command.unknown and not self._dedupe_ms:
             fail("RW-DEDUPE-7", "no repeat of a publish whose outcome is unknown", frame_line(publish))
@@ -170,7 +170,7 @@ class Serving(ClientLink):
             if command and not code.retry:
                 command.fails = True
             elif command:
-                command.waits_until = time.monotonic() + (RETRY_MS / 1000 if code != Code.PRECEDED else 0)
+                command.waits_until = clock.now() + (RETRY_MS / 1000 if code != Code.PRECEDED else 0)
             return
         room.refused = False
         flags = Flag.DUPLICATE if entry else 0

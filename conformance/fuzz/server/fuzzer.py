@@ -1,7 +1,6 @@
 """Fuzzing a server: scripts against the model, octets that nobody meant, what fails made short and written down."""
 
 import contextlib
-import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from conformance.harness.exit_status import CONFORMS, FAILS, FAULT
 from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.verdicts import Crashed, Failed
 from conformance.server.target import LaunchedServer, ServerTarget
+from conformance.wire import clock
 
 TIGHT = MappingProxyType(
     {
@@ -239,7 +239,7 @@ class ServerFuzz:
         return player.play(steps)
 
     def _shrunk(self, place: Place, steps: list[Step], seed: int, failure: Failure) -> tuple[list[Step], Failure]:
-        until = time.monotonic() + self.options.shrinking
+        until = clock.now() + self.options.shrinking
         last = failure
 
         def fails(shorter: Sequence[Step]) -> bool:
@@ -251,7 +251,7 @@ class ServerFuzz:
             last = other
             return True
 
-        return smallest(steps, shortest, fails, lambda: time.monotonic() > until), last
+        return smallest(steps, shortest, fails, lambda: clock.now() > until), last
 
     def _mutate(self, place: Place, number: int) -> None:
         """One burst of mutated octets, with a connection beside it that has to be served all the same."""

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
+from conformance.wire import clock
+
 _NONE: Mapping[str, str] = MappingProxyType({})
 _SPARE = 1.5
 BUFFERS = 8 * 2**20
@@ -204,7 +206,7 @@ class Sockets:
         return Socket(self, self._address())
 
     def now(self) -> float:
-        return time.monotonic()
+        return clock.now()
 
     def wait(self, seconds: float) -> bool:
         poll = select.poll()

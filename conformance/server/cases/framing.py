@@ -1,12 +1,12 @@
 """Section 5.2: lengths, segments and unfinished frames."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 
 from conformance.server.cases.steps import IGNORABLE, case, expect_accepted, hello, ping
 from conformance.server.context import Context
 from conformance.server.raw_client import RawClient
+from conformance.wire import clock
 from conformance.wire.octets import HEADER, encode, field, frame
 from protocol.frames import Ack, Goaway, Hello, Join, Joined, Leave, Ok, Ping, Pong, Publish, Welcome
 from protocol.registry import HELLO_MAX_BODY, Code, FrameType
@@ -160,9 +160,9 @@ async def frame_time_out_dripping(t: Context) -> None:
     await expect_accepted(t, client, ping())
     octets = frame(IGNORABLE, bytes(min(4000, client.welcome.max_body)))
     client.send_octets(octets[:20], breaks="RW-FRAME-5")
-    deadline = time.monotonic() + t.time_out("frame_ms")
+    deadline = clock.now() + t.time_out("frame_ms")
     at = 20
-    while not client.ended and not client.invariants.goaway and time.monotonic() < deadline:
+    while not client.ended and not client.invariants.goaway and clock.now() < deadline:
         await asyncio.sleep(min(1.0, client.welcome.heartbeat_ms / 4000))
         client.write(octets[at : at + 1])
         at += 1

@@ -1,13 +1,13 @@
 """Sections 7.7 and 8.4: PING, PONG and the heartbeat."""
 
 import asyncio
-import time
 from typing import NamedTuple
 
 from conformance.harness.verdicts import Failed, Informative
 from conformance.server.cases.steps import case
 from conformance.server.context import Context
 from conformance.server.raw_client import RawClient
+from conformance.wire import clock
 from conformance.wire.octets import HEADER, Header, encode, frame, read_header, u16
 from protocol.frames import Ping, Pong
 from protocol.registry import Code, FrameType
@@ -177,9 +177,9 @@ async def silent_client(t: Context) -> None:
     await client.fence()
     limit = _silence_limit(t, client)
     client.answers_pings = False
-    last = time.monotonic()
+    last = clock.now()
     await client.expect_goaway(Code.TIMEOUT, "RW-HEARTBEAT-2", limit + _SLACK + t.options.timeout)
-    lasted = time.monotonic() - last
+    lasted = clock.now() - last
     t.require(lasted > limit - _SLACK, f"nothing before {limit:g} s", f"GOAWAY after {lasted:.1f} s")
     await t.alive()
 
@@ -191,14 +191,14 @@ async def any_octet_counts(t: Context) -> None:
     await client.fence()
     limit = _silence_limit(t, client)
     period = limit / 2
-    until = time.monotonic() + limit + _SLACK
+    until = clock.now() + limit + _SLACK
     pause = min(period / 4, 5.0)
     last, unread = client.last_octet, 0.0
-    while time.monotonic() < until:
-        begun = time.monotonic()
+    while clock.now() < until:
+        begun = clock.now()
         await asyncio.sleep(pause)
         client.send_octets(frame(FrameType.PONG, b"I live.."))
-        now = time.monotonic()
+        now = clock.now()
         # Time in which the suite itself was not scheduled is not the server's silence.
         unread = now - begun - pause + (unread if client.last_octet == last else 0.0)
         last = client.last_octet

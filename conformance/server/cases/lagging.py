@@ -4,7 +4,6 @@ These members have a transport that holds little, so that a few megaoctets in th
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 
 from conformance.harness.verdicts import Failed, Informative
@@ -13,6 +12,7 @@ from conformance.server.cases.retention import trimmed
 from conformance.server.cases.steps import case
 from conformance.server.context import Context
 from conformance.server.raw_client import RawClient
+from conformance.wire import clock
 from conformance.wire.octets import frame
 from conformance.wire.text import code_name
 from protocol.frames import Ack, Error, Evicted, Message, Presence, Publish
@@ -121,13 +121,13 @@ async def slow(t: Context) -> None:
     await slow.fence()
     slow.pause()
     head = await _flood(t, publisher, joined.room, reader)
-    deadline = time.monotonic() + t.time_out("stall_ms")
+    deadline = clock.now() + t.time_out("stall_ms")
     member = slow.welcome.member
     while not reader.find(Presence, lambda p: p.member == member and p.kind in (PresenceKind.LEFT, PresenceKind.LOST)):
         reader.raise_breach()
         slow.write(_PONG)  # it sends, so it is alive: it only does not read
         await asyncio.sleep(0.1)
-        if time.monotonic() > deadline:
+        if clock.now() > deadline:
             slow.pause(False)
             await _reads_on(slow, lambda: head in _numbers(slow), "each message, or the end", "RW-LAG-2")
             if not slow.ended and "stall_ms" in t.options.limits:

@@ -1,13 +1,13 @@
 """Sections 3, 7.18 and 9.1 where messages were trimmed, on servers of its own that retain little."""
 
 import asyncio
-import time
 
 from conformance.harness.verdicts import Informative, Unsupported
 from conformance.server.cases.history import read
 from conformance.server.cases.steps import case
 from conformance.server.context import Context
 from conformance.server.raw_client import RawClient
+from conformance.wire import clock
 from protocol.frames import Ack, Joined, Leave, Ok, Publish
 from protocol.registry import Flag
 
@@ -17,12 +17,12 @@ _TRIMMED_WITHIN = 20.0  # seconds that a server gets to trim
 async def trimmed(t: Context, joined: Joined, oldest: int) -> int:
     """Waits until `oldest` of a room is at least this, and returns it. Raises Informative if that does not come."""
     client = await t.open()
-    deadline = time.monotonic() + min(_TRIMMED_WITHIN, t.options.patience)
+    deadline = clock.now() + min(_TRIMMED_WITHIN, t.options.patience)
     while True:
         there = await t.join(client, joined.name)
         if there.oldest >= oldest:
             return there.oldest
-        if time.monotonic() > deadline:
+        if clock.now() > deadline:
             raise Informative(f"not tried: the server retains messages from {there.oldest} on")
         await client.expect(client.ask(Leave(room=there.room)), Ok)
         await asyncio.sleep(0.1)
