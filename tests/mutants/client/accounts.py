@@ -14,37 +14,37 @@ from protocol.frames import (
 )
 from protocol.scram import ClientExchange
 from reference_client import adapter, transport
-from reference_client.session import login as login_module
+from reference_client.session.login import Login
 from reference_client.tls import client_context
 from tests.mutants.client.changes import changes, each, receives, replaces, sends
 from tests.mutants.clients import ClientMutant, Patch
 
 
-def _password_as_typed(patch: Patch) -> None:
+def _scram_password_nfkc(patch: Patch) -> None:
     plain = scram.salted_password
 
     def salted(password: str, salt: bytes, iterations: int) -> bytes:
         return plain(unicodedata.normalize("NFKC", password), salt, iterations)
 
-    patch.setattr(login_module, "salted_password", salted)
+    patch.setattr("reference_client.session.login.salted_password", salted)
 
 
-def _same_nonce(patch: Patch) -> None:
+def _scram_constant_nonce(patch: Patch) -> None:
     plain = ClientExchange.__init__
     patch.setattr(ClientExchange, "__init__", lambda self, name, nonce: plain(self, name, b"always-the-same-nonce"))
 
 
-def _any_iterations(patch: Patch) -> None:
+def _scram_any_iteration_count(patch: Patch) -> None:
     patch.setattr(scram, "MIN_ITERATIONS", 1)
     patch.setattr(scram, "MAX_ITERATIONS", 2_000_001)
 
 
-def _any_challenge(patch: Patch) -> None:
+def _scram_any_challenge(patch: Patch) -> None:
     pattern = rb"(?:m=x,)?r=([^,]*),s=([^,]*),i=([0-9]+)"
     patch.setattr(scram, "_SERVER_FIRST", re.compile(pattern))
 
 
-def _answers_anything(patch: Patch) -> None:
+def _scram_malformed_challenge(patch: Patch) -> None:
     plain = ClientExchange.challenged
 
     def challenged(self: ClientExchange, data: bytes) -> None:
@@ -56,7 +56,7 @@ def _answers_anything(patch: Patch) -> None:
     patch.setattr(ClientExchange, "challenged", challenged)
 
 
-def _overlooks_the_second(patch: Patch) -> None:
+def _second_auth_ignored(patch: Patch) -> None:
     plain = ClientExchange.challenged
 
     def challenged(self: ClientExchange, data: bytes) -> None:
@@ -64,10 +64,12 @@ def _overlooks_the_second(patch: Patch) -> None:
             plain(self, data)
 
     patch.setattr(ClientExchange, "challenged", challenged)
-    patch.setattr(login_module.Login, "answer", _once(login_module.Login.answer))
+    patch.setattr(Login, "answer", _once(Login.answer))
 
 
 def _once(plain: Any) -> Any:
+    """`Login.answer` that answers only the first AUTH."""
+
     def answer(self: Any) -> Any:
         if self._exchange is not None and self._exchange._signature:
             return None
@@ -77,6 +79,8 @@ def _once(plain: Any) -> Any:
 
 
 def _context(change: Any) -> Any:
+    """Changes the TLS context of the client."""
+
     def apply(patch: Patch) -> None:
         def made(ca: Path | None = None) -> ssl.SSLContext:
             context = client_context(ca)
@@ -88,20 +92,20 @@ def _context(change: Any) -> Any:
     return apply
 
 
-def _older(context: ssl.SSLContext) -> None:
+def _tls_1_2_accepted(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
 
 
-def _trusting(context: ssl.SSLContext) -> None:
+def _certificate_not_checked(context: ssl.SSLContext) -> None:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
 
 
-def _any_host(context: ssl.SSLContext) -> None:
+def _host_name_not_checked(context: ssl.SSLContext) -> None:
     context.check_hostname = False
 
 
-def _no_protocol(patch: Patch) -> None:
+def _tls_other_alpn(patch: Patch) -> None:
     _context(lambda context: context.set_alpn_protocols(["other/1"]))(patch)
     patch.setattr(transport, "objection", lambda tls: "")
 
@@ -113,7 +117,7 @@ MUTANTS: tuple[ClientMutant, ...] = (
         "second-auth-ignored",
         "Does not answer a second AUTH.",
         ("RW-AUTH-1",),
-        _overlooks_the_second,
+        _second_auth_ignored,
         only=("client/7.3/challenge-twice",),
     ),
     # 13 SCRAM-SHA-256
@@ -133,24 +137,28 @@ MUTANTS: tuple[ClientMutant, ...] = (
         "scram-password-nfkc",
         "Puts its password into NFKC.",
         ("RW-SCRAM-1",),
-        _password_as_typed,
+        _scram_password_nfkc,
         only=("client/13/scram-password-nfc",),
     ),
     ClientMutant(
         "scram-constant-nonce",
         "Uses the same nonce for all exchanges.",
         ("RW-SCRAM-1",),
-        _same_nonce,
+        _scram_constant_nonce,
         only=("client/13/scram-fresh-nonce",),
     ),
-    ClientMutant("scram-any-iteration-count", "Accepts any iteration count.", ("RW-SCRAM-3",), _any_iterations),
+    ClientMutant(
+        "scram-any-iteration-count", "Accepts any iteration count.", ("RW-SCRAM-3",), _scram_any_iteration_count
+    ),
     ClientMutant(
         "scram-any-challenge",
         "Accepts a challenge with a mandatory extension or ill-formed attributes.",
         ("RW-SCRAM-3",),
-        _any_challenge,
+        _scram_any_challenge,
     ),
-    ClientMutant("scram-malformed-challenge", "Answers a malformed challenge.", ("RW-SCRAM-3",), _answers_anything),
+    ClientMutant(
+        "scram-malformed-challenge", "Answers a malformed challenge.", ("RW-SCRAM-3",), _scram_malformed_challenge
+    ),
     ClientMutant(
         "scram-any-signature",
         "Accepts any signature of the server.",
@@ -164,9 +172,9 @@ MUTANTS: tuple[ClientMutant, ...] = (
         replaces(ClientExchange, "verify", lambda self, data: None),
     ),
     # 14 Transport
-    ClientMutant("tls-1-2-accepted", "Accepts TLS 1.2.", ("RW-TLS-1",), _context(_older)),
+    ClientMutant("tls-1-2-accepted", "Accepts TLS 1.2.", ("RW-TLS-1",), _context(_tls_1_2_accepted)),
     ClientMutant(
-        "tls-other-alpn", "Offers another ALPN protocol.", ("RW-TLS-1",), _no_protocol, only=("client/14/tls",)
+        "tls-other-alpn", "Offers another ALPN protocol.", ("RW-TLS-1",), _tls_other_alpn, only=("client/14/tls",)
     ),
     ClientMutant(
         "alpn-not-checked",
@@ -174,6 +182,10 @@ MUTANTS: tuple[ClientMutant, ...] = (
         ("RW-TLS-4",),
         replaces(transport, "objection", lambda tls: ""),
     ),
-    ClientMutant("certificate-not-checked", "Accepts any certificate.", ("RW-TLS-5",), _context(_trusting)),
-    ClientMutant("host-name-not-checked", "Accepts a certificate for any host.", ("RW-TLS-5",), _context(_any_host)),
+    ClientMutant(
+        "certificate-not-checked", "Accepts any certificate.", ("RW-TLS-5",), _context(_certificate_not_checked)
+    ),
+    ClientMutant(
+        "host-name-not-checked", "Accepts a certificate for any host.", ("RW-TLS-5",), _context(_host_name_not_checked)
+    ),
 )

@@ -20,7 +20,6 @@ from protocol.frames import (
     Pong,
 )
 from protocol.registry import CODES, Code
-from reference_client.session import session as session_module
 from reference_client.session.backoff import Backoff
 from reference_client.session.outbox import Pace
 from reference_client.session.session import Session
@@ -29,7 +28,7 @@ from tests.mutants.client.changes import as_is, changes, each, fatal_if, receive
 from tests.mutants.clients import ClientMutant, Patch
 
 
-def _dies_without_a_word(patch: Patch) -> None:
+def _failure_without_goaway(patch: Patch) -> None:
     def fail(self: ClientConnection, error: RemoteProtocolError, now: float) -> None:
         self._move("fatal error")
         self._stop()
@@ -37,7 +36,7 @@ def _dies_without_a_word(patch: Patch) -> None:
     patch.setattr(Connection, "_fail", fail)
 
 
-def _impatient(patch: Patch) -> None:
+def _retry_too_early(patch: Patch) -> None:
     def refused(self: Pace, retry_ms: int, now: float) -> float:
         self._limit = 1
         return 0.0
@@ -45,7 +44,7 @@ def _impatient(patch: Patch) -> None:
     patch.setattr(Pace, "refused", refused)
 
 
-def _waits_for_ever(patch: Patch) -> None:
+def _heartbeat_timeout_none(patch: Patch) -> None:
     def timeout(self: ClientConnection, now: float) -> None:
         if self.state in ("OPEN", "DRAINING"):
             self._keep_alive(now)
@@ -53,7 +52,7 @@ def _waits_for_ever(patch: Patch) -> None:
     patch.setattr(ClientConnection, "handle_timeout", timeout)
 
 
-def _reads_nothing_while_it_writes(patch: Patch) -> None:
+def _writing_stops_reading(patch: Patch) -> None:
     plain = Transport.write
 
     def write(self: Transport, data: bytes) -> None:
@@ -65,7 +64,7 @@ def _reads_nothing_while_it_writes(patch: Patch) -> None:
     patch.setattr(Transport, "write", write)
 
 
-def _closes_at_once(patch: Patch) -> None:
+def _linger_none(patch: Patch) -> None:
     plain = Connection._begin_closing
 
     def begin(self: Connection, now: float) -> None:
@@ -75,10 +74,10 @@ def _closes_at_once(patch: Patch) -> None:
     patch.setattr(Connection, "_begin_closing", begin)
 
 
-_deaf_to_draining = receives(changes(Goaway, lambda f: None if f.code == Code.DRAINING else f))
+_ignores_draining = receives(changes(Goaway, lambda f: None if f.code == Code.DRAINING else f))
 
 
-def _counts_frames(patch: Patch) -> None:
+def _heartbeat_short_segments_ignored(patch: Patch) -> None:
     plain = ClientConnection.receive_data
 
     def receive_data(self: ClientConnection, data: bytes, now: float) -> Any:
@@ -91,7 +90,7 @@ def _counts_frames(patch: Patch) -> None:
     patch.setattr(ClientConnection, "receive_data", receive_data)
 
 
-def _after_version_0(patch: Patch) -> None:
+def _reconnect_after_version_0(patch: Patch) -> None:
     plain = ClientConnection._receive_preface
 
     def receive(self: ClientConnection, data: bytes) -> bytes:
@@ -157,7 +156,7 @@ MUTANTS: tuple[ClientMutant, ...] = (
         fatal_if(lambda f: isinstance(f, Error) and f.code == Code.FORBIDDEN, Malformed),
     ),
     ClientMutant(
-        "retry-too-early", "Repeats a refused request before retry_ms has passed.", ("RW-ERROR-2",), _impatient
+        "retry-too-early", "Repeats a refused request before retry_ms has passed.", ("RW-ERROR-2",), _retry_too_early
     ),
     ClientMutant(
         "every-error-retried",
@@ -186,19 +185,22 @@ MUTANTS: tuple[ClientMutant, ...] = (
         replaces(Connection, "_keep_alive", lambda self, now: None),
     ),
     ClientMutant(
-        "heartbeat-timeout-none", "Waits for a silent server without a time-out.", ("RW-HEARTBEAT-2",), _waits_for_ever
+        "heartbeat-timeout-none",
+        "Waits for a silent server without a time-out.",
+        ("RW-HEARTBEAT-2",),
+        _heartbeat_timeout_none,
     ),
     ClientMutant(
         "heartbeat-short-segments-ignored",
         "Does not count segments of fewer than 16 octets as a sign of life.",
         ("RW-HEARTBEAT-2",),
-        _counts_frames,
+        _heartbeat_short_segments_ignored,
     ),
     ClientMutant(
         "writing-stops-reading",
         "Stops reading while it has something to write.",
         ("RW-HEARTBEAT-4",),
-        _reads_nothing_while_it_writes,
+        _writing_stops_reading,
     ),
     # 8.5 Closing
     ClientMutant(
@@ -211,13 +213,13 @@ MUTANTS: tuple[ClientMutant, ...] = (
         "failure-without-goaway",
         "Closes the connection after a fatal failure without GOAWAY.",
         ("RW-CLOSE-2",),
-        _dies_without_a_word,
+        _failure_without_goaway,
     ),
     ClientMutant("goaway-missing", "Sends no GOAWAY.", ("RW-CLOSE-4",), sends(each(Goaway))),
-    ClientMutant("linger-none", "Closes at once after its GOAWAY.", ("RW-CLOSE-5",), _closes_at_once),
+    ClientMutant("linger-none", "Closes at once after its GOAWAY.", ("RW-CLOSE-5",), _linger_none),
     # 8.6 Draining
-    ClientMutant("drain-ignored", "Sends new requests after GOAWAY(DRAINING).", ("RW-DRAIN-1",), _deaf_to_draining),
-    ClientMutant("drain-without-goaway", "Sends no GOAWAY after GOAWAY(DRAINING).", ("RW-DRAIN-4",), _deaf_to_draining),
+    ClientMutant("drain-ignored", "Sends new requests after GOAWAY(DRAINING).", ("RW-DRAIN-1",), _ignores_draining),
+    ClientMutant("drain-without-goaway", "Sends no GOAWAY after GOAWAY(DRAINING).", ("RW-DRAIN-4",), _ignores_draining),
     # 8.7 Connecting again
     ClientMutant(
         "reconnect-never",
@@ -247,7 +249,9 @@ MUTANTS: tuple[ClientMutant, ...] = (
         "reconnect-after-final-code",
         "Connects again after a GOAWAY that forbids it.",
         ("RW-RECONNECT-4",),
-        replaces(session_module, "_is_final", lambda farewell: False),
+        lambda patch: patch.setattr("reference_client.session.session._is_final", lambda farewell: False),
     ),
-    ClientMutant("reconnect-after-version-0", "Connects again after version 0.", ("RW-RECONNECT-4",), _after_version_0),
+    ClientMutant(
+        "reconnect-after-version-0", "Connects again after version 0.", ("RW-RECONNECT-4",), _reconnect_after_version_0
+    ),
 )

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from conformance.wire.octets import encode as encode_octets
-from conformance.wire.octets import frame
+from conformance.wire import octets
 from protocol.client import ClientConnection
 from protocol.errors import (
     BadHeader,
@@ -29,21 +28,32 @@ from protocol.frames import (
 from protocol.framing import FrameReader
 from protocol.registry import Code, Flag
 from reference_client.session import requests
-from tests.mutants.client.changes import as_is, each, fatal_if, ignores, ignores_in, receives, replaces, reports, sends
+from tests.mutants.client.changes import (
+    Change,
+    as_is,
+    each,
+    fatal_if,
+    ignores,
+    ignores_in,
+    receives,
+    replaces,
+    reports,
+    sends,
+)
 from tests.mutants.clients import ClientMutant, Patch
 
 
-def _hello_at_once(patch: Patch) -> None:
+def _hello_before_preface(patch: Patch) -> None:
     plain = ClientConnection.transport_up
 
     def transport_up(self: ClientConnection, now: float) -> None:
         plain(self, now)
-        self._out.append(encode_octets(self._hello))
+        self._out.append(octets.encode(self._hello))
 
     patch.setattr(ClientConnection, "transport_up", transport_up)
 
 
-def _waits_for_all_of_a_wrong_preface(patch: Patch) -> None:
+def _preface_checked_late(patch: Patch) -> None:
     plain = ClientConnection._receive_preface
     held: dict[int, bytes] = {}
 
@@ -54,7 +64,9 @@ def _waits_for_all_of_a_wrong_preface(patch: Patch) -> None:
     patch.setattr(ClientConnection, "_receive_preface", receive)
 
 
-def _sees_preface(change: Callable[[bytes], bytes]) -> Callable[[Patch], None]:
+def _preface(change: Callable[[bytes], bytes]) -> Change:
+    """Changes the server's preface on its way in."""
+
     def apply(patch: Patch) -> None:
         plain = ClientConnection._receive_preface
         patch.setattr(ClientConnection, "_receive_preface", lambda self, data: plain(self, change(data)))
@@ -65,7 +77,7 @@ def _sees_preface(change: Callable[[bytes], bytes]) -> Callable[[Patch], None]:
 _CRITICAL = (Field(0x0003, b"mine"),)
 
 
-def _no_limit(patch: Patch) -> None:
+def _max_body_none(patch: Patch) -> None:
     plain = FrameReader.next_frame
 
     def next_frame(self: FrameReader) -> Any:
@@ -75,7 +87,7 @@ def _no_limit(patch: Patch) -> None:
     patch.setattr(FrameReader, "next_frame", next_frame)
 
 
-def _limit_stays_small(patch: Patch) -> None:
+def _max_body_stays_4095(patch: Patch) -> None:
     plain = FrameReader.next_frame
 
     def next_frame(self: FrameReader) -> Any:
@@ -85,7 +97,7 @@ def _limit_stays_small(patch: Patch) -> None:
     patch.setattr(FrameReader, "next_frame", next_frame)
 
 
-def _loses_single_octets(patch: Patch) -> None:
+def _single_octets_dropped(patch: Patch) -> None:
     plain = ClientConnection.receive_data
     patch.setattr(
         ClientConnection,
@@ -97,7 +109,7 @@ def _loses_single_octets(patch: Patch) -> None:
 _KNOWN_FIELDS = (0x0001, 0x8002, 0x8003, 0x8004)
 
 
-def _late_ack_is_an_error(patch: Patch) -> None:
+def _late_ack_fatal(patch: Patch) -> None:
     plain = ClientConnection._replied
 
     def replied(self: ClientConnection, frame: Frame) -> Any:
@@ -108,24 +120,24 @@ def _late_ack_is_an_error(patch: Patch) -> None:
     patch.setattr(ClientConnection, "_replied", replied)
 
 
-def _complains(patch: Patch) -> None:
+def _goaway_after_wrong_magic(patch: Patch) -> None:
     plain = ClientConnection._receive_preface
 
     def receive(self: ClientConnection, data: bytes) -> bytes:
         rest = plain(self, data)
         if self.state == "CLOSED":
-            self._out.append(encode_octets(Goaway(Code.MALFORMED)))
+            self._out.append(octets.encode(Goaway(Code.MALFORMED)))
         return rest
 
     patch.setattr(ClientConnection, "_receive_preface", receive)
 
 
-def _loses_what_comes_at_once(patch: Patch) -> None:
+def _long_segments_truncated(patch: Patch) -> None:
     plain = ClientConnection.receive_data
     patch.setattr(ClientConnection, "receive_data", lambda self, data, now: plain(self, data[:9000], now))
 
 
-def _every_unknown_moves(patch: Patch) -> None:
+def _ignored_reply_moves_cursor(patch: Patch) -> None:
     plain = ClientConnection._unknown
 
     def unknown(self: ClientConnection, frame: Unknown) -> None:
@@ -142,31 +154,33 @@ MUTANTS: tuple[ClientMutant, ...] = (
         "hello-before-preface",
         "Sends HELLO before it has received the server's preface.",
         ("RW-PREFACE-1",),
-        _hello_at_once,
+        _hello_before_preface,
     ),
     ClientMutant(
         "preface-checked-late",
         "Waits for the whole preface before it checks the magic.",
         ("RW-PREFACE-5",),
-        _waits_for_all_of_a_wrong_preface,
+        _preface_checked_late,
     ),
-    ClientMutant("goaway-after-wrong-magic", "Answers a wrong magic with GOAWAY.", ("RW-PREFACE-5",), _complains),
+    ClientMutant(
+        "goaway-after-wrong-magic", "Answers a wrong magic with GOAWAY.", ("RW-PREFACE-5",), _goaway_after_wrong_magic
+    ),
     ClientMutant(
         "preface-zero-checked",
         "Treats a zero field that is not 0 as a wrong magic.",
         ("RW-PREFACE-7",),
-        _sees_preface(lambda d: d if d[5:8] in (b"", bytes(3)) else b"\0" * 8),
+        _preface(lambda d: d if d[5:8] in (b"", bytes(3)) else b"\0" * 8),
     ),
     ClientMutant(
         "any-version-accepted",
         "Accepts any version of the server.",
         ("RW-PREFACE-8",),
-        _sees_preface(lambda d: d[:4] + b"\x01" + d[5:] if len(d) >= 8 else d),
+        _preface(lambda d: d[:4] + b"\x01" + d[5:] if len(d) >= 8 else d),
     ),
     # 5.2 Header
-    ClientMutant("max-body-none", "Has no limit for bodies.", ("RW-FRAME-1",), _no_limit),
+    ClientMutant("max-body-none", "Has no limit for bodies.", ("RW-FRAME-1",), _max_body_none),
     ClientMutant(
-        "max-body-stays-4095", "Keeps a limit of 4,095 octets for bodies.", ("RW-FRAME-2",), _limit_stays_small
+        "max-body-stays-4095", "Keeps a limit of 4,095 octets for bodies.", ("RW-FRAME-2",), _max_body_stays_4095
     ),
     ClientMutant(
         "max-body-exceeded",
@@ -174,19 +188,19 @@ MUTANTS: tuple[ClientMutant, ...] = (
         ("RW-FRAME-3",),
         replaces(requests, "CONTENT_RESERVE", -(10**6)),
     ),
-    ClientMutant("single-octets-dropped", "Drops segments of one octet.", ("RW-FRAME-4",), _loses_single_octets),
+    ClientMutant("single-octets-dropped", "Drops segments of one octet.", ("RW-FRAME-4",), _single_octets_dropped),
     ClientMutant(
         "long-segments-truncated",
         "Drops what is behind the first 9,000 octets of a segment.",
         ("RW-FRAME-4",),
-        _loses_what_comes_at_once,
+        _long_segments_truncated,
     ),
     ClientMutant("bad-header-ignored", "Ignores frames that earn BAD_HEADER.", ("RW-FRAME-6",), ignores(BadHeader)),
     ClientMutant(
         "octet-left-over",
         "Sends LEAVE with an octet left over.",
         ("RW-FRAME-7",),
-        sends(each(Leave, lambda f: frame(0x14, b"!", request=f.request, room=f.room))),
+        sends(each(Leave, lambda f: octets.frame(0x14, b"!", request=f.request, room=f.room))),
         only=("client/7.13/*",),
     ),
     ClientMutant("malformed-body-ignored", "Ignores malformed bodies.", ("RW-FRAME-7",), ignores(Malformed)),
@@ -258,7 +272,7 @@ MUTANTS: tuple[ClientMutant, ...] = (
         "late-ack-fatal",
         "Ends the connection over an ACK of a room that it has left.",
         ("RW-REQUEST-7",),
-        _late_ack_is_an_error,
+        _late_ack_fatal,
     ),
     ClientMutant(
         "ack-of-other-request",
@@ -301,7 +315,7 @@ MUTANTS: tuple[ClientMutant, ...] = (
         "ignored-reply-moves-cursor",
         "Moves its cursor for a frame of unknown type that is a reply.",
         ("RW-TYPE-5",),
-        _every_unknown_moves,
+        _ignored_reply_moves_cursor,
     ),
     ClientMutant(
         "unknown-type-without-seq-ignored",

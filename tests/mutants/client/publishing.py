@@ -20,7 +20,7 @@ from tests.mutants.client.changes import changes, fatal_if, receives, replaces, 
 from tests.mutants.clients import ClientMutant, Patch
 
 
-def _new_ids(patch: Patch) -> None:
+def _repeat_with_new_id(patch: Patch) -> None:
     plain = Outbox.take
 
     def take(self: Outbox, request: int) -> None:
@@ -30,7 +30,7 @@ def _new_ids(patch: Patch) -> None:
     patch.setattr(Outbox, "take", take)
 
 
-def _other_content(patch: Patch) -> None:
+def _repeat_with_other_content(patch: Patch) -> None:
     plain = Outbox.refused
 
     def refused(self: Outbox, request: int, *, repeat: bool) -> Any:
@@ -43,15 +43,15 @@ def _other_content(patch: Patch) -> None:
 _COUNT = itertools.count(1)
 
 
-def _next() -> bytes:
+def _counted() -> bytes:
     return next(_COUNT).to_bytes(10, "big")
 
 
-def _ulid(now_ms: float, tail: bytes = b"") -> bytes:
+def _id(now_ms: float, tail: bytes = b"") -> bytes:
     return int(now_ms).to_bytes(6, "big") + (tail or random.randbytes(10))
 
 
-def _at_once(patch: Patch) -> None:
+def _refused_repeated_at_once(patch: Patch) -> None:
     def next_(self: Outbox) -> Any:
         self.waiting.extendleft(reversed(self._refused))
         self._refused.clear()
@@ -60,7 +60,7 @@ def _at_once(patch: Patch) -> None:
     patch.setattr(Outbox, "next", next_)
 
 
-def _new_ones_first(patch: Patch) -> None:
+def _repeats_reversed(patch: Patch) -> None:
     plain = Outbox.disconnected
 
     def disconnected(self: Outbox) -> None:
@@ -70,7 +70,7 @@ def _new_ones_first(patch: Patch) -> None:
     patch.setattr(Outbox, "disconnected", disconnected)
 
 
-def _the_rest_at_once(patch: Patch) -> None:
+def _rest_before_first_ack(patch: Patch) -> None:
     plain = Outbox.take
 
     def take(self: Outbox, request: int) -> None:
@@ -82,12 +82,12 @@ def _the_rest_at_once(patch: Patch) -> None:
 
 MUTANTS: tuple[ClientMutant, ...] = (
     # 4 The promise
-    ClientMutant("repeat-with-new-id", "Repeats a publish with a new id.", ("RW-PROMISE-5",), _new_ids),
+    ClientMutant("repeat-with-new-id", "Repeats a publish with a new id.", ("RW-PROMISE-5",), _repeat_with_new_id),
     ClientMutant(
         "repeat-with-other-content",
         "Repeats a refused publish with other content.",
         ("RW-PROMISE-5",),
-        _other_content,
+        _repeat_with_other_content,
         only=("client/7.4/waits",),
     ),
     ClientMutant(
@@ -107,13 +107,13 @@ MUTANTS: tuple[ClientMutant, ...] = (
         "id-from-own-clock",
         "Makes ids from its own clock.",
         ("RW-ID-1",),
-        replaces(Requests, "_new_id", lambda self, now: _ulid(time.time() * 1000)),
+        replaces(Requests, "_new_id", lambda self, now: _id(time.time() * 1000)),
     ),
     ClientMutant(
         "id-guessable",
         "Makes ids that can be guessed.",
         ("RW-ID-1",),
-        replaces(Requests, "_new_id", lambda self, now: _ulid(self._welcome.now_ms, _next())),
+        replaces(Requests, "_new_id", lambda self, now: _id(self._welcome.now_ms, _counted())),
     ),
     # 10.2 Repeats
     ClientMutant(
@@ -133,7 +133,7 @@ MUTANTS: tuple[ClientMutant, ...] = (
         "refused-repeated-at-once",
         "Repeats a refused publish before the replies to later ones.",
         ("RW-ORDER-2",),
-        _at_once,
+        _refused_repeated_at_once,
     ),
     ClientMutant(
         "repeat-always-ordered",
@@ -142,7 +142,7 @@ MUTANTS: tuple[ClientMutant, ...] = (
         replaces(Outbox, "ordered", property(lambda self: True)),
     ),
     ClientMutant(
-        "repeats-reversed", "Repeats unanswered publishes in reverse order.", ("RW-ORDER-3",), _new_ones_first
+        "repeats-reversed", "Repeats unanswered publishes in reverse order.", ("RW-ORDER-3",), _repeats_reversed
     ),
     ClientMutant(
         "all-at-once-after-limit",
@@ -154,7 +154,7 @@ MUTANTS: tuple[ClientMutant, ...] = (
         "rest-before-first-ack",
         "Sends the other publishes before the first is acknowledged.",
         ("RW-ORDER-4",),
-        _the_rest_at_once,
+        _rest_before_first_ack,
     ),
     # 11 Recovery
     ClientMutant(

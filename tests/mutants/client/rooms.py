@@ -25,11 +25,11 @@ from protocol.frames import (
 from protocol.registry import Code, Flag
 from reference_client.events import Gap
 from reference_client.session.membership import RoomState
-from tests.mutants.client.changes import changes, each, fatal_if, ignores_in, receives, replaces, reports, sends
+from tests.mutants.client.changes import Change, changes, each, fatal_if, ignores_in, receives, replaces, reports, sends
 from tests.mutants.clients import ClientMutant, Patch
 
 
-def _only_by_the_flag(patch: Patch) -> None:
+def _gap_only_by_flag(patch: Patch) -> None:
     plain = RoomState.joined
     patch.setattr(
         RoomState,
@@ -40,7 +40,7 @@ def _only_by_the_flag(patch: Patch) -> None:
     )
 
 
-def _cursor_from_one(patch: Patch) -> None:
+def _cursor_not_from_joined(patch: Patch) -> None:
     plain = ClientConnection._membership_replied
 
     def replied(self: ClientConnection, membership: Any, frame: Frame) -> None:
@@ -51,8 +51,8 @@ def _cursor_from_one(patch: Patch) -> None:
     patch.setattr(ClientConnection, "_membership_replied", replied)
 
 
-def _sequenced(judge: Callable[[int, int], bool]) -> Callable[[Patch], None]:
-    """A stream of which each message is taken as `judge(seq, cursor)` says."""
+def _sequenced(judge: Callable[[int, int], bool]) -> Change:
+    """Accepts a message of the stream if `judge(seq, cursor)` says so."""
 
     def sequenced(self: ClientConnection, ref: int, seq: int, frame: str) -> bool:
         membership = self._member(ref, frame)
@@ -63,12 +63,12 @@ def _sequenced(judge: Callable[[int, int], bool]) -> Callable[[Patch], None]:
     return replaces(ClientConnection, "_sequenced", sequenced)
 
 
-def _everything_is_shown(patch: Patch) -> None:
+def _old_message_reported(patch: Patch) -> None:
     _sequenced(lambda seq, cursor: True)(patch)
     patch.setattr(RoomState, "shows", lambda self, seq: True)
 
 
-def _old_is_fatal(patch: Patch) -> None:
+def _old_message_fatal(patch: Patch) -> None:
     def judge(seq: int, cursor: int) -> bool:
         if seq <= cursor:
             raise SequenceBroken("MESSAGE")
@@ -77,7 +77,7 @@ def _old_is_fatal(patch: Patch) -> None:
     _sequenced(judge)(patch)
 
 
-def _history_moves_the_cursor(patch: Patch) -> None:
+def _history_moves_cursor(patch: Patch) -> None:
     plain = ClientConnection._replied
 
     def replied(self: ClientConnection, frame: Frame) -> Any:
@@ -88,10 +88,10 @@ def _history_moves_the_cursor(patch: Patch) -> None:
     patch.setattr(ClientConnection, "_replied", replied)
 
 
-_KINDS = (1, 2, 3, 4)
+_KNOWN_KINDS = (1, 2, 3, 4)
 
 
-def _old_is_new(patch: Patch) -> None:
+def _evicted_twice_same_cursor(patch: Patch) -> None:
     plain = RoomState.shows
 
     def shows(self: RoomState, seq: int) -> bool:
@@ -101,7 +101,7 @@ def _old_is_new(patch: Patch) -> None:
     patch.setattr(RoomState, "shows", shows)
 
 
-def _always_a_gap(patch: Patch) -> None:
+def _gap_always_reported(patch: Patch) -> None:
     plain = RoomState.joined
 
     def joined(self: RoomState, frame: Joined, membership: Any) -> Any:
@@ -152,7 +152,9 @@ MUTANTS: tuple[ClientMutant, ...] = (
         ("RW-NAME-7",),
         sends(each(Join, lambda f: replace(f, name=f.name.casefold()))),
     ),
-    ClientMutant("cursor-not-from-joined", "Sets its cursor to 0 at JOINED.", ("RW-CURSOR-4",), _cursor_from_one),
+    ClientMutant(
+        "cursor-not-from-joined", "Sets its cursor to 0 at JOINED.", ("RW-CURSOR-4",), _cursor_not_from_joined
+    ),
     ClientMutant(
         "invalid-joined-ignored",
         "Ignores a JOINED whose epoch or start is 0.",
@@ -171,20 +173,20 @@ MUTANTS: tuple[ClientMutant, ...] = (
         ("RW-PROMISE-10",),
         reports(lambda r: None if r.get("event") == "gap" else r),
     ),
-    ClientMutant("gap-only-by-flag", "Reports a gap only when JOINED says GAP.", ("RW-PROMISE-10",), _only_by_the_flag),
-    ClientMutant("gap-always-reported", "Reports a gap at every JOINED.", ("RW-PROMISE-10",), _always_a_gap),
+    ClientMutant("gap-only-by-flag", "Reports a gap only when JOINED says GAP.", ("RW-PROMISE-10",), _gap_only_by_flag),
+    ClientMutant("gap-always-reported", "Reports a gap at every JOINED.", ("RW-PROMISE-10",), _gap_always_reported),
     # 9.2 The stream
     ClientMutant(
         "old-message-reported",
         "Reports messages that are not above its cursor.",
         ("RW-STREAM-1",),
-        _everything_is_shown,
+        _old_message_reported,
     ),
     ClientMutant(
         "old-message-fatal",
         "Ends the connection over a message that is not above its cursor.",
         ("RW-STREAM-1",),
-        _old_is_fatal,
+        _old_message_fatal,
     ),
     ClientMutant(
         "hole-ignored", "Ignores a hole in the stream.", ("RW-STREAM-2",), _sequenced(lambda seq, cursor: seq > cursor)
@@ -199,20 +201,20 @@ MUTANTS: tuple[ClientMutant, ...] = (
         "history-moves-cursor",
         "Moves its cursor for a MESSAGE that answers HISTORY.",
         ("RW-HISTORY-3",),
-        _history_moves_the_cursor,
+        _history_moves_cursor,
     ),
     # 9.3 Presence and roster
     ClientMutant(
         "unknown-presence-fatal",
         "Ends the connection over a PRESENCE of unknown kind.",
         ("RW-PRESENCE-1",),
-        fatal_if(lambda f: isinstance(f, Presence) and f.kind not in _KINDS, Malformed),
+        fatal_if(lambda f: isinstance(f, Presence) and f.kind not in _KNOWN_KINDS, Malformed),
     ),
     ClientMutant(
         "unknown-presence-as-left",
         "Treats a PRESENCE of unknown kind as (left).",
         ("RW-PRESENCE-1",),
-        receives(changes(Presence, lambda f: f if f.kind in _KINDS else replace(f, kind=2))),
+        receives(changes(Presence, lambda f: f if f.kind in _KNOWN_KINDS else replace(f, kind=2))),
     ),
     ClientMutant(
         "presence-of-stranger-fatal",
@@ -240,7 +242,10 @@ MUTANTS: tuple[ClientMutant, ...] = (
         receives(changes(Evicted, lambda f: replace(f, flags=0))),
     ),
     ClientMutant(
-        "evicted-twice-same-cursor", "Never joins with epoch 0 after EVICTED(LAGGED).", ("RW-LAG-4",), _old_is_new
+        "evicted-twice-same-cursor",
+        "Never joins with epoch 0 after EVICTED(LAGGED).",
+        ("RW-LAG-4",),
+        _evicted_twice_same_cursor,
     ),
     ClientMutant(
         "evicted-without-retry-rejoins",

@@ -1,5 +1,7 @@
 """Server mutants about accounts, SCRAM-SHA-256, STOP and TLS (SPEC.md, 7.3, 7.20, 13, 14)."""
 
+import os
+import re
 import ssl
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,69 +34,63 @@ from reference_server.core.peer import Peer
 from reference_server.net import listener, tls, transport
 from tests.mutants.server.changes import changes, recoded
 from tests.mutants.servers import MutantConnection, Received, Sent, ServerMutant
+from tests.support.accounts import ADMINS, PASSWORDS
 
 Patch = pytest.MonkeyPatch
 
 
-def _patches(owner: Any, name: str, value: Any) -> Callable[[Patch], None]:
+def _replaces(owner: Any, name: str, value: Any) -> Callable[[Patch], None]:
     return lambda patch: patch.setattr(owner, name, value)
 
 
-def _tilde_for_accounts(self: Handshake, peer: Peer, hello: Hello, name: str) -> None:
+def _guest_tilde_only_if_taken(self: Handshake, peer: Peer, hello: Hello, name: str) -> None:
     accounts = self._hub.accounts
     taken = accounts is not None and accounts.find(key_of(name)) is not None
     self._welcome(peer, hello, f"~{name}" if taken else name)
 
 
-def _cuts_long_names(self: Handshake, peer: Peer, hello: Hello, name: str) -> None:
+def _guest_name_truncated(self: Handshake, peer: Peer, hello: Hello, name: str) -> None:
     self._welcome(peer, hello, name if name.startswith("~") else f"~{name}"[:64])
 
 
-def _finds_exactly(patch: Patch) -> None:
-    find = Accounts.find
-
-    def exactly(self: Accounts, key: str) -> Any:
-        return find(self, key)
-
+def _account_exact_spelling(patch: Patch) -> None:
+    """Adds a question mark to each name that is not spelt as its account, so that no account is found."""
     plain = ServerExchange.__init__
 
     def init(self: ServerExchange, data: bytes) -> None:
         plain(self, data)
-        if self.name not in ("Ada", "a,b=c", "Zoë", "ops"):
+        if self.name not in {*PASSWORDS, *ADMINS}:
             self.name += "?"
 
     patch.setattr(ServerExchange, "__init__", init)
-    patch.setattr(Accounts, "find", exactly)
     patch.setattr(
         "reference_server.core.handlers.hello.key_of", lambda name: key_of(name.removesuffix("?")) + "?" * ("?" in name)
     )
 
 
-def _no_escapes(patch: Patch) -> None:
+def _scram_name_still_escaped(patch: Patch) -> None:
     patch.setattr(scram, "_unescaped", lambda name: name.decode(errors="replace"))
 
 
-def _two_names(self: Handshake, peer: Peer, hello: Hello, name: str) -> None:
-    plain_challenge(self, peer, hello, ServerExchange(hello.auth).name)
+def _scram_other_hello_name(self: Handshake, peer: Peer, hello: Hello, name: str) -> None:
+    _plain_challenge(self, peer, hello, ServerExchange(hello.auth).name)
 
 
-plain_challenge = Handshake._challenge
+_plain_challenge = Handshake._challenge
 
 
-def _random_salt(self: Accounts, key: str) -> StoredKeys:
-    import os
-
+def _unknown_account_random_salt(self: Accounts, key: str) -> StoredKeys:
     return StoredKeys(os.urandom(16), self.iterations, bytes(32), bytes(32))
 
 
-def _tells_strangers(self: Handshake, peer: Peer, name: str, reason: str) -> None:
+def _unknown_account_told(self: Handshake, peer: Peer, name: str, reason: str) -> None:
     accounts = self._hub.accounts
     known = accounts is not None and accounts.find(key_of(name)) is not None
     self._refuse(peer, Code.AUTH_FAILED, "wrong password" if known else "no such account")
 
 
-def _lets_in(patch: Patch) -> None:
-    """Whatever the proof, and whatever the messages look like."""
+def _scram_any_proof(patch: Patch) -> None:
+    """Also if the message is ill-formed."""
     plain = ServerExchange.final
 
     def final(self: ServerExchange, data: bytes) -> bytes:
@@ -106,13 +102,11 @@ def _lets_in(patch: Patch) -> None:
     patch.setattr(ServerExchange, "final", final)
 
 
-def _first_is(pattern: bytes) -> Callable[[Patch], None]:
-    import re
-
-    return _patches(scram, "_CLIENT_FIRST", re.compile(pattern, re.DOTALL))
+def _first_message(pattern: bytes) -> Callable[[Patch], None]:
+    return _replaces(scram, "_CLIENT_FIRST", re.compile(pattern, re.DOTALL))
 
 
-def _challenges_anything(patch: Patch) -> None:
+def _scram_any_first_message(patch: Patch) -> None:
     plain = ServerExchange.__init__
 
     def init(self: ServerExchange, data: bytes) -> None:
@@ -124,28 +118,26 @@ def _challenges_anything(patch: Patch) -> None:
     patch.setattr(ServerExchange, "__init__", init)
 
 
-def _any_final(pattern: bytes) -> Callable[[Patch], None]:
-    import re
-
-    return _patches(scram, "_CLIENT_FINAL", re.compile(pattern, re.DOTALL))
+def _scram_any_binding(pattern: bytes) -> Callable[[Patch], None]:
+    return _replaces(scram, "_CLIENT_FINAL", re.compile(pattern, re.DOTALL))
 
 
-def _no_refusal(c: MutantConnection, sent: Sent) -> list[Sent]:
-    """In the place of a refusal it asks once more."""
+def _auth_second_attempt(c: MutantConnection, sent: Sent) -> list[Sent]:
+    """Sends AUTH in place of the refusal."""
     failed = isinstance(sent, Error | Goaway) and sent.code == Code.AUTH_FAILED
     if not failed:
         return [sent]
     return [Auth(b"once more", request=sent.request)] if isinstance(sent, Error) else []
 
 
-def _never_content(c: MutantConnection, received: Received) -> list[Sent]:
+def _auth_endless(c: MutantConnection, received: Received) -> list[Sent]:
     if not isinstance(received, Auth):
         return [received]
     c.extra.append(Auth(b"and more", request=received.request))
     return []
 
 
-def _any_number(c: MutantConnection, received: Received) -> list[Sent]:
+def _auth_any_request(c: MutantConnection, received: Received) -> list[Sent]:
     return [replace(received, request=1)] if isinstance(received, Auth) else [received]
 
 
@@ -153,39 +145,39 @@ def _full(handshake: Handshake, key: str) -> bool:
     return handshake._connections[key] >= handshake._hub.config.account_connections
 
 
-def _full_before_the_challenge(self: Handshake, peer: Peer, hello: Hello, name: str) -> None:
+def _account_full_before_challenge(self: Handshake, peer: Peer, hello: Hello, name: str) -> None:
     if _full(self, key_of(name)):
         self._refuse(peer, Code.SERVER_FULL, "that account is busy", 100)
     else:
-        plain_challenge(self, peer, hello, name)
+        _plain_challenge(self, peer, hello, name)
 
 
-plain_auth = Handshake.auth
+_plain_auth = Handshake.auth
 
 
-def _full_before_the_proof(self: Handshake, peer: Peer, auth: Auth) -> None:
+def _account_full_before_proof(self: Handshake, peer: Peer, auth: Auth) -> None:
     account = self._logins[peer].account
     if account is not None and _full(self, account.key):
         self._refuse(peer, Code.SERVER_FULL, "that account is busy", 100)
     else:
-        plain_auth(self, peer, auth)
+        _plain_auth(self, peer, auth)
 
 
-plain_welcome = Handshake._welcome
+_plain_welcome = Handshake._welcome
 
 
-def _one_cap_for_all(self: Handshake, peer: Peer, hello: Hello, name: str, *account: Any) -> None:
+def _account_limit_shared(self: Handshake, peer: Peer, hello: Hello, name: str, *account: Any) -> None:
     if account and self._connections.total() >= self._hub.config.account_connections:
         self._refuse(peer, Code.SERVER_FULL, "there are too many accounts", 100)
     else:
-        plain_welcome(self, peer, hello, name, *account)
+        _plain_welcome(self, peer, hello, name, *account)
 
 
-def _drains_only(self: Stopper, peer: Peer, stop: Stop) -> None:
+def _stop_without_ok(self: Stopper, peer: Peer, stop: Stop) -> None:
     self._context.host.drain()
 
 
-def _older_too(patch: Patch) -> None:
+def _tls_1_2_accepted(patch: Patch) -> None:
     plain = tls.server_context
 
     def context(config: Any) -> ssl.SSLContext | None:
@@ -197,7 +189,7 @@ def _older_too(patch: Patch) -> None:
     patch.setattr(listener, "server_context", context)
 
 
-def _no_protocol(patch: Patch) -> None:
+def _tls_without_alpn(patch: Patch) -> None:
     plain = tls.server_context
     silent = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
@@ -217,14 +209,14 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "auth-endless",
         "Answers each AUTH with another AUTH, without end.",
         ("RW-AUTH-3",),
-        receives=_never_content,
+        receives=_auth_endless,
         accounts=True,
     ),
     ServerMutant(
         "auth-any-request",
         "Accepts an AUTH with any request number.",
         ("RW-AUTH-2",),
-        receives=_any_number,
+        receives=_auth_any_request,
         accounts=True,
     ),
     ServerMutant(
@@ -261,21 +253,21 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "guest-name-without-tilde",
         "Grants guests their name without a tilde.",
         ("RW-SASL-5",),
-        patch=_patches(Handshake, "_guest", lambda self, peer, hello, name: self._welcome(peer, hello, name)),
+        patch=_replaces(Handshake, "_guest", lambda self, peer, hello, name: self._welcome(peer, hello, name)),
         accounts=True,
     ),
     ServerMutant(
         "guest-tilde-only-if-taken",
         "Puts a tilde before a guest's name only if an account has that name.",
         ("RW-SASL-5",),
-        patch=_patches(Handshake, "_guest", _tilde_for_accounts),
+        patch=_replaces(Handshake, "_guest", _guest_tilde_only_if_taken),
         accounts=True,
     ),
     ServerMutant(
         "guest-name-truncated",
         "Truncates the name of a guest that is too long for its tilde.",
         ("RW-SASL-5",),
-        patch=_patches(Handshake, "_guest", _cuts_long_names),
+        patch=_replaces(Handshake, "_guest", _guest_name_truncated),
         accounts=True,
     ),
     # 13 SCRAM-SHA-256
@@ -283,42 +275,42 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "account-exact-spelling",
         "Finds an account only by its exact spelling.",
         ("RW-SCRAM-5",),
-        patch=_finds_exactly,
+        patch=_account_exact_spelling,
         accounts=True,
     ),
     ServerMutant(
         "scram-name-still-escaped",
         "Does not decode =2C and =3D in the name of a SCRAM message.",
         ("RW-SCRAM-5",),
-        patch=_no_escapes,
+        patch=_scram_name_still_escaped,
         accounts=True,
     ),
     ServerMutant(
         "scram-other-hello-name",
         "Accepts a HELLO whose name is not that of the SCRAM message.",
         ("RW-SCRAM-5",),
-        patch=_patches(Handshake, "_challenge", _two_names),
+        patch=_replaces(Handshake, "_challenge", _scram_other_hello_name),
         accounts=True,
     ),
     ServerMutant(
         "unknown-account-random-salt",
         "Sends a new salt each time for an unknown account.",
         ("RW-SCRAM-2",),
-        patch=_patches(Accounts, "nobodys_keys", _random_salt),
+        patch=_replaces(Accounts, "nobodys_keys", _unknown_account_random_salt),
         accounts=True,
     ),
     ServerMutant(
         "unknown-account-same-salt",
         "Sends the same salt for all unknown accounts.",
         ("RW-SCRAM-2",),
-        patch=_patches(Accounts, "nobodys_keys", lambda self, key: StoredKeys(b"x" * 16, 4096, bytes(32), bytes(32))),
+        patch=_replaces(Accounts, "nobodys_keys", lambda self, key: StoredKeys(b"x" * 16, 4096, bytes(32), bytes(32))),
         accounts=True,
     ),
     ServerMutant(
         "unknown-account-iterations",
         "Sends another iteration count for unknown accounts.",
         ("RW-SCRAM-2",),
-        patch=_patches(
+        patch=_replaces(
             Accounts, "nobodys_keys", lambda self, key: StoredKeys(self.salt(key), 5000, bytes(32), bytes(32))
         ),
         accounts=True,
@@ -327,7 +319,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "unknown-account-longer-salt",
         "Sends longer salts for unknown accounts.",
         ("RW-SCRAM-2",),
-        patch=_patches(
+        patch=_replaces(
             Accounts, "nobodys_keys", lambda self, key: StoredKeys(self.salt(key) * 2, 4096, bytes(32), bytes(32))
         ),
         accounts=True,
@@ -336,52 +328,56 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "unknown-account-told",
         "Sends in the text of ERROR whether the account exists.",
         ("RW-SCRAM-2",),
-        patch=_patches(Handshake, "_fail", _tells_strangers),
+        patch=_replaces(Handshake, "_fail", _unknown_account_told),
         accounts=True,
     ),
     ServerMutant(
-        "scram-any-proof", "Accepts any final message of the client.", ("RW-SCRAM-7",), patch=_lets_in, accounts=True
+        "scram-any-proof",
+        "Accepts any final message of the client.",
+        ("RW-SCRAM-7",),
+        patch=_scram_any_proof,
+        accounts=True,
     ),
     ServerMutant(
         "scram-any-gs2-header",
         "Accepts any GS2 header.",
         ("RW-SCRAM-7",),
-        patch=_first_is(rb"(?:.*?,,)?(n=([^,\0]+),r=([!-+\--~]+))"),
+        patch=_first_message(rb"(?:.*?,,)?(n=([^,\0]+),r=([!-+\--~]+))"),
         accounts=True,
     ),
     ServerMutant(
         "scram-mandatory-extension",
         "Accepts a mandatory extension before the name.",
         ("RW-SCRAM-7",),
-        patch=_first_is(rb"n,,((?:m=x,)?n=([^,\0]+),r=([!-+\--~]+))"),
+        patch=_first_message(rb"n,,((?:m=x,)?n=([^,\0]+),r=([!-+\--~]+))"),
         accounts=True,
     ),
     ServerMutant(
         "scram-no-client-nonce",
         "Accepts a first message without a nonce.",
         ("RW-SCRAM-7",),
-        patch=_first_is(rb"n,,(n=([^,\0]+)(?:,r=)?([!-+\--~]*))"),
+        patch=_first_message(rb"n,,(n=([^,\0]+)(?:,r=)?([!-+\--~]*))"),
         accounts=True,
     ),
     ServerMutant(
         "scram-any-first-message",
         "Sends a challenge after any first message.",
         ("RW-SCRAM-7",),
-        patch=_challenges_anything,
+        patch=_scram_any_first_message,
         accounts=True,
     ),
     ServerMutant(
         "scram-any-binding",
         "Accepts any channel binding, and an attribute behind the proof.",
         ("RW-SCRAM-7",),
-        patch=_any_final(rb"(c=[^,]+,r=([!-+\--~]+)),p=([A-Za-z0-9+/=]+)(?:,x=y)?"),
+        patch=_scram_any_binding(rb"(c=[^,]+,r=([!-+\--~]+)),p=([A-Za-z0-9+/=]+)(?:,x=y)?"),
         accounts=True,
     ),
     ServerMutant(
         "scram-constant-nonce",
         "Uses the same nonce for all exchanges.",
         ("RW-SCRAM-7",),
-        patch=_patches(Hub, "nonce", lambda self: b"always-the-same"),
+        patch=_replaces(Hub, "nonce", lambda self: b"always-the-same"),
         accounts=True,
     ),
     ServerMutant(
@@ -392,35 +388,39 @@ MUTANTS: tuple[ServerMutant, ...] = (
         accounts=True,
     ),
     ServerMutant(
-        "auth-second-attempt", "Asks again after a wrong answer.", ("RW-SASL-2",), sends=_no_refusal, accounts=True
+        "auth-second-attempt",
+        "Asks again after a wrong answer.",
+        ("RW-SASL-2",),
+        sends=_auth_second_attempt,
+        accounts=True,
     ),
     # 13 Connections of one account
     ServerMutant(
         "account-full-before-challenge",
         "Refuses a connection beyond the account's limit before the challenge.",
         ("RW-SASL-11",),
-        patch=_patches(Handshake, "_challenge", _full_before_the_challenge),
+        patch=_replaces(Handshake, "_challenge", _account_full_before_challenge),
         accounts=True,
     ),
     ServerMutant(
         "account-full-before-proof",
         "Refuses a connection beyond the account's limit before it checks the proof.",
         ("RW-SASL-11",),
-        patch=_patches(Handshake, "auth", _full_before_the_proof),
+        patch=_replaces(Handshake, "auth", _account_full_before_proof),
         accounts=True,
     ),
     ServerMutant(
         "account-limit-shared",
         "Applies the limit of one account to all accounts together.",
         ("RW-SASL-10",),
-        patch=_patches(Handshake, "_welcome", _one_cap_for_all),
+        patch=_replaces(Handshake, "_welcome", _account_limit_shared),
         accounts=True,
     ),
     ServerMutant(
         "account-place-kept",
         "Still counts the connections of an account that have ended.",
         ("RW-SASL-10",),
-        patch=_patches(Handshake, "gone", lambda self, peer: self._logins.pop(peer, None)),
+        patch=_replaces(Handshake, "gone", lambda self, peer: self._logins.pop(peer, None)),
         accounts=True,
     ),
     ServerMutant(
@@ -436,38 +436,38 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "stop-any-account",
         "Answers STOP of any account with OK.",
         ("RW-STOP-1",),
-        patch=_patches(Stopper, "stop", lambda self, peer, stop: peer.conn.send(Ok(request=stop.request))),
+        patch=_replaces(Stopper, "stop", lambda self, peer, stop: peer.conn.send(Ok(request=stop.request))),
         accounts=True,
     ),
     ServerMutant(
         "stop-without-drain",
         "Answers STOP with OK, and does not drain.",
         ("RW-STOP-2",),
-        patch=_patches(Stopper, "stop", lambda self, peer, stop: peer.conn.send(Ok(request=stop.request))),
+        patch=_replaces(Stopper, "stop", lambda self, peer, stop: peer.conn.send(Ok(request=stop.request))),
         accounts=True,
     ),
     ServerMutant(
         "stop-forbidden-to-admin",
         "Answers STOP of every account with ERROR(FORBIDDEN).",
         ("RW-STOP-2",),
-        patch=_patches(Stopper, "stop", lambda self, peer, stop: peer.refuse(stop, Code.FORBIDDEN, "no")),
+        patch=_replaces(Stopper, "stop", lambda self, peer, stop: peer.refuse(stop, Code.FORBIDDEN, "no")),
         accounts=True,
     ),
     ServerMutant(
         "stop-without-ok",
         "Drains at STOP without OK.",
         ("RW-STOP-2",),
-        patch=_patches(Stopper, "stop", _drains_only),
+        patch=_replaces(Stopper, "stop", _stop_without_ok),
         accounts=True,
     ),
     # 14 Transport
-    ServerMutant("tls-1-2-accepted", "Accepts TLS 1.2.", ("RW-TLS-1",), tls=True, patch=_older_too),
+    ServerMutant("tls-1-2-accepted", "Accepts TLS 1.2.", ("RW-TLS-1",), tls=True, patch=_tls_1_2_accepted),
     ServerMutant(
         "tls-without-alpn",
         "Agrees on no ALPN protocol.",
         ("RW-TLS-1",),
         tls=True,
-        patch=_no_protocol,
+        patch=_tls_without_alpn,
         only=("server/14/tls",),
     ),
     ServerMutant(
@@ -475,7 +475,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "Serves TLS connections that did not agree on roomwire/1.",
         ("RW-TLS-4",),
         tls=True,
-        patch=_patches(transport, "agreed", lambda found: True),
+        patch=_replaces(transport, "agreed", lambda found: True),
     ),
     ServerMutant(
         "tls-handshake-timeout-none",

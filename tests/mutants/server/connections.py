@@ -32,71 +32,52 @@ from protocol.registry import (
 )
 from reference_server.net.listener import Listener
 from tests.mutants.server.changes import changes, fatal_if, recoded, unchanged, without
-from tests.mutants.servers import Invalid, MutantConnection, Received, Sends, Sent, ServerMutant
+from tests.mutants.servers import Invalid, MutantConnection, Received, Sent, ServerMutant
 
 
-def _once(kind: type) -> Sends:
-    """Sends the first frame of a kind alone."""
-
-    def sends(c: MutantConnection, sent: Sent) -> list[Sent]:
-        if isinstance(sent, kind):
-            if c.notes.get("sent"):
-                return []
-            c.notes["sent"] = True
-        return [sent]
-
-    return sends
-
-
-def _unasked(sent: Welcome) -> Welcome:
+def _unasked_extension_accepted(sent: Welcome) -> Welcome:
     return replace(sent, fields=(*sent.fields, extension("org.example.unasked")))
 
 
-def _echo_extensions(c: MutantConnection, received: Received) -> list[Sent]:
+def _notes_extensions(c: MutantConnection, received: Received) -> list[Sent]:
     if isinstance(received, Hello):
-        c.notes["names"] = list(extensions(received))
+        c.notes["extensions"] = list(extensions(received))
     return [received]
 
 
-def _all_extensions(c: MutantConnection, sent: Sent) -> list[Sent]:
+def _all_extensions_accepted(c: MutantConnection, sent: Sent) -> list[Sent]:
     if isinstance(sent, Welcome):
-        return [replace(sent, fields=tuple(extension(name) for name in c.notes["names"]))]
+        return [replace(sent, fields=tuple(extension(name) for name in c.notes["extensions"]))]
     return [sent]
 
 
-_AT_HELLO = (Code.UNKNOWN_FIELD, Code.NAME_INVALID, Code.UNSUPPORTED_MECHANISM)
+_REFUSALS_OF_HELLO = (Code.UNKNOWN_FIELD, Code.NAME_INVALID, Code.UNSUPPORTED_MECHANISM)
 
 
-def _fence_stop(c: MutantConnection, sent: list[Sent]) -> list[Sent]:
+def _pong_out_of_order(c: MutantConnection, sent: list[Sent]) -> list[Sent]:
     return sorted(sent, key=lambda f: not isinstance(f, Pong))
 
 
-class OnlyRequests(MutantConnection):
-    """Counts requests alone as signs of life."""
-
+class HeartbeatRequestsOnly(MutantConnection):
     def receive(self, data: bytes) -> bytes:
         return b"" if data.startswith(frame(FrameType.PONG, b"I live..")) else super().receive(data)
 
 
-class Curt(MutantConnection):
-    """Does not linger."""
-
+class LingerNone(MutantConnection):
     def send(self, data: bytes) -> bytes:
         if self.conn.state == "CLOSING":
             self.conn._stop()
         return super().send(data)
 
 
-class Clinging(MutantConnection):
-    """Lingers for ever."""
-
+class LingerEndless(MutantConnection):
     def send(self, data: bytes) -> bytes:
         self.conn.linger = 1e9
         return super().send(data)
 
 
-def _late_publish(c: MutantConnection, received: Received) -> list[Sent]:
-    """GOAWAY behind what came behind it."""
+def _goaway_read_late(c: MutantConnection, received: Received) -> list[Sent]:
+    """Moves a GOAWAY behind the frame that follows it."""
     if isinstance(received, Goaway) and c.more:
         c.notes["held"] = received
         return []
@@ -104,56 +85,54 @@ def _late_publish(c: MutantConnection, received: Received) -> list[Sent]:
     return [received, held] if held else [received]
 
 
-def _no_replies_at_the_end(c: MutantConnection, sent: list[Sent]) -> list[Sent]:
+def _acks_lost_at_goaway(c: MutantConnection, sent: list[Sent]) -> list[Sent]:
     gone = any(isinstance(f, Goaway) for f in sent)
     return [f for f in sent if not (gone and isinstance(f, Ack))]
 
 
-class Frail(MutantConnection):
-    """One connection that fails takes all others with it."""
+class FailureSilencesAll(MutantConnection):
+    """Sends nothing on any connection after `failed` was set."""
 
     def receive(self, data: bytes) -> bytes:
         if not self._preface_sent and not MAGIC.startswith(data[:4]):
-            self.world["ill"] = True
+            self.world["failed"] = True
         return super().receive(data)
 
     def send(self, data: bytes) -> bytes:
-        return b"" if self.world.get("ill") else super().send(data)
+        return b"" if self.world.get("failed") else super().send(data)
 
 
-class Stuck(Frail):
-    """Half a frame on one connection holds up all others."""
+class PartialFrameBlocksAll(FailureSilencesAll):
+    """Counts part of a frame as a failure."""
 
     def receive(self, data: bytes) -> bytes:
         received = super().receive(data)
         if (self._unread and len(self._unread) < 100) or not data:
-            self.world["ill"] = True
+            self.world["failed"] = True
         return received
 
 
-def _falls_ill(c: MutantConnection, received: Received) -> list[Sent]:
+def _notes_failure(c: MutantConnection, received: Received) -> list[Sent]:
     if isinstance(received, Invalid) or (isinstance(received, Unknown) and not is_ignorable(received.type)):
-        c.world["ill"] = True
+        c.world["failed"] = True
     return [received]
 
 
-class Crowded(MutantConnection):
-    """Has places for a few connections, and gives none free."""
-
+class ClosedConnectionsCounted(MutantConnection):
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self.world["places"] = self.world.get("places", 7) - 1
-        self.notes["no place"] = self.world["places"] < 0
+        self.world["places left"] = self.world.get("places left", 7) - 1
+        self.notes["refused"] = self.world["places left"] < 0
 
     def send(self, data: bytes) -> bytes:
-        return b"" if self.notes["no place"] else super().send(data)
+        return b"" if self.notes["refused"] else super().send(data)
 
 
-def _spoken(c: MutantConnection, sent: list[Sent]) -> list[Sent]:
+def _drain_no_replies(c: MutantConnection, sent: list[Sent]) -> list[Sent]:
     return [f for f in sent if not (c.notes.get("draining") and isinstance(f, (Ack, Pong, Message)))]
 
 
-def _notes_drain(c: MutantConnection, sent: Sent) -> list[Sent]:
+def _notes_draining(c: MutantConnection, sent: Sent) -> list[Sent]:
     if isinstance(sent, Joined):
         c.notes["room"] = sent.room
     if isinstance(sent, Goaway) and sent.code == Code.DRAINING:
@@ -161,13 +140,13 @@ def _notes_drain(c: MutantConnection, sent: Sent) -> list[Sent]:
     return [sent]
 
 
-def _told_of_the_end(c: MutantConnection, received: Received) -> list[Sent]:
+def _drain_presence(c: MutantConnection, received: Received) -> list[Sent]:
     if isinstance(received, Ping) and c.notes.get("draining"):
         c.extra.append(Presence(PresenceKind.LEFT, 99, "gone", room=c.notes["room"]))
     return [received]
 
 
-def _still_listening(patch: pytest.MonkeyPatch) -> None:
+def _drain_accepts_connections(patch: pytest.MonkeyPatch) -> None:
     drain = Listener.drain
 
     def drain_open(listener: Listener) -> None:
@@ -186,7 +165,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "hello-goaway-other-code",
         "Sends another code in GOAWAY than in the ERROR to HELLO before it.",
         ("RW-HELLO-3",),
-        sends=recoded(dict.fromkeys(_AT_HELLO, Code.AUTH_FAILED), Goaway),
+        sends=recoded(dict.fromkeys(_REFUSALS_OF_HELLO, Code.AUTH_FAILED), Goaway),
     ),
     ServerMutant(
         "unexpected-other-code",
@@ -211,9 +190,9 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "stop-without-account",
         "Accepts all extensions, and answers STOP with OK on any connection.",
         ("RW-STOP-1",),
-        receives=_echo_extensions,
+        receives=_notes_extensions,
         sends=lambda c, f: (
-            [replace(f, fields=tuple(map(extension, c.notes["names"])))]
+            [replace(f, fields=tuple(map(extension, c.notes["extensions"])))]
             if isinstance(f, Welcome)
             else [Ok(request=f.request)]
             if isinstance(f, Error) and f.code == Code.UNKNOWN_REQUEST
@@ -224,14 +203,14 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "unasked-extension-accepted",
         "Names an extension in WELCOME that the client did not name.",
         ("RW-WELCOME-2",),
-        sends=changes(Welcome, _unasked),
+        sends=changes(Welcome, _unasked_extension_accepted),
     ),
     ServerMutant(
         "all-extensions-accepted",
         "Names every extension of HELLO in WELCOME.",
         ("RW-EXT-3", "RW-WELCOME-2"),
-        receives=_echo_extensions,
-        sends=_all_extensions,
+        receives=_notes_extensions,
+        sends=_all_extensions_accepted,
     ),
     ServerMutant(
         "unknown-extension-fatal",
@@ -330,7 +309,10 @@ MUTANTS: tuple[ServerMutant, ...] = (
         sends=changes(Pong, lambda f: replace(f, opaque=bytes(8))),
     ),
     ServerMutant(
-        "pong-out-of-order", "Sends PONG before the replies to earlier requests.", ("RW-PING-2",), writes=_fence_stop
+        "pong-out-of-order",
+        "Sends PONG before the replies to earlier requests.",
+        ("RW-PING-2",),
+        writes=_pong_out_of_order,
     ),
     ServerMutant(
         "pong-fatal",
@@ -343,7 +325,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "heartbeat-requests-only",
         "Counts only requests, and no PONG, as a sign of life.",
         ("RW-HEARTBEAT-2",),
-        connection=OnlyRequests,
+        connection=HeartbeatRequestsOnly,
     ),
     # 8.5 Closing
     ServerMutant(
@@ -356,7 +338,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "goaway-read-late",
         "Handles the frame behind a GOAWAY before the GOAWAY itself.",
         ("RW-CLOSE-1",),
-        receives=_late_publish,
+        receives=_goaway_read_late,
     ),
     ServerMutant(
         "close-without-goaway",
@@ -374,38 +356,41 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "acks-lost-at-goaway",
         "Leaves out the ACKs that it would send together with GOAWAY.",
         ("RW-CLOSE-3", "RW-REQUEST-2"),
-        writes=_no_replies_at_the_end,
+        writes=_acks_lost_at_goaway,
     ),
-    ServerMutant("linger-none", "Closes at once after its GOAWAY.", ("RW-CLOSE-5",), connection=Curt),
+    ServerMutant("linger-none", "Closes at once after its GOAWAY.", ("RW-CLOSE-5",), connection=LingerNone),
     ServerMutant(
-        "linger-endless", "Keeps reading after its GOAWAY without a time-out.", ("RW-CLOSE-5",), connection=Clinging
+        "linger-endless",
+        "Keeps reading after its GOAWAY without a time-out.",
+        ("RW-CLOSE-5",),
+        connection=LingerEndless,
     ),
     ServerMutant(
         "failure-silences-all",
         "Sends nothing on any connection after one has failed.",
         ("RW-CLOSE-7", "RW-PREFACE-5"),
-        connection=Frail,
-        receives=_falls_ill,
+        connection=FailureSilencesAll,
+        receives=_notes_failure,
     ),
     ServerMutant(
         "closed-connections-counted",
         "Serves seven connections in all, because it counts the closed ones.",
         ("RW-CLOSE-7",),
-        connection=Crowded,
+        connection=ClosedConnectionsCounted,
         only=("server/8.3/abandoned",),
     ),
     ServerMutant(
         "failure-stops-streams",
         "Sends no MESSAGE to anybody after one connection has failed.",
         ("RW-CLOSE-7",),
-        receives=_falls_ill,
-        sends=lambda c, f: [] if isinstance(f, Message) and c.world.get("ill") else [f],
+        receives=_notes_failure,
+        sends=lambda c, f: [] if isinstance(f, Message) and c.world.get("failed") else [f],
     ),
     ServerMutant(
         "partial-frame-blocks-all",
         "Sends nothing on any connection while one has sent part of a frame.",
         ("RW-CLOSE-7", "RW-FRAME-5"),
-        connection=Stuck,
+        connection=PartialFrameBlocksAll,
         receives=unchanged,
     ),
     # 8.6 Draining
@@ -413,8 +398,8 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "drain-no-replies",
         "Leaves out ACK, PONG and MESSAGE while it drains.",
         ("RW-DRAIN-2",),
-        sends=_notes_drain,
-        writes=_spoken,
+        sends=_notes_draining,
+        writes=_drain_no_replies,
     ),
     ServerMutant(
         "drain-ends-with-none",
@@ -427,11 +412,14 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "drain-presence",
         "Sends PRESENCE(left) while it drains.",
         ("RW-DRAIN-5",),
-        sends=_notes_drain,
-        receives=_told_of_the_end,
+        sends=_notes_draining,
+        receives=_drain_presence,
     ),
     ServerMutant(
-        "drain-accepts-connections", "Accepts new connections while it drains.", ("RW-DRAIN-6",), patch=_still_listening
+        "drain-accepts-connections",
+        "Accepts new connections while it drains.",
+        ("RW-DRAIN-6",),
+        patch=_drain_accepts_connections,
     ),
     ServerMutant(
         "drain-unknown-type-fatal",

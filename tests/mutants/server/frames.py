@@ -1,6 +1,5 @@
 """Server mutants about prefaces, frames, fields, flags, requests and checks (SPEC.md, 5 and 6)."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from protocol.fields import extensions
@@ -27,18 +26,16 @@ from protocol.registry import (
 )
 from reference_server.core import peer
 from tests.mutants.server.changes import FATAL, changes, fatal_if, ignores, recoded, unchanged, without
-from tests.mutants.servers import Invalid, MutantConnection, Received, Sends, Sent, ServerMutant
+from tests.mutants.servers import Invalid, MutantConnection, Received, Sent, ServerMutant
 
 
-def _fields_unknown(c: MutantConnection, received: Frame | Unknown) -> bool:
+def _unknown_field_fatal(c: MutantConnection, received: Frame | Unknown) -> bool:
     return not isinstance(received, Unknown) and any(
         item.type not in RULES[received.TYPE].fields for item in received.fields
     )
 
 
-class EarlyPreface(MutantConnection):
-    """Answers the first octet."""
-
+class PrefaceEarly(MutantConnection):
     def receive(self, data: bytes) -> bytes:
         if "early" not in self.notes:
             self.notes["early"] = True
@@ -52,18 +49,14 @@ class EarlyPreface(MutantConnection):
         return super().send(data)
 
 
-class Talkative(MutantConnection):
-    """Has a word for those who do not speak the protocol."""
-
+class PrefaceHttpAnswer(MutantConnection):
     def send(self, data: bytes) -> bytes:
         if self.conn.should_close and not data and not self._preface_sent:
             return b"HTTP/1.1 400 Bad Request\r\n\r\n"
         return super().send(data)
 
 
-class Patient(MutantConnection):
-    """Waits for a whole preface before it looks at it."""
-
+class PrefaceCheckedLate(MutantConnection):
     def receive(self, data: bytes) -> bytes:
         before = self.notes.get("before", b"")
         if len(before) >= PREFACE_SIZE:
@@ -72,27 +65,21 @@ class Patient(MutantConnection):
         return super().receive(before + data) if len(before + data) >= PREFACE_SIZE else b""
 
 
-class ReadsZero(MutantConnection):
-    """Takes the field zero for something."""
-
+class PrefaceZeroChecked(MutantConnection):
     def receive(self, data: bytes) -> bytes:
         if not self._preface_sent and data[6:8].strip(b"\0"):
             data = bytes(8) + data[8:]
         return super().receive(data)
 
 
-class WholeSegments(MutantConnection):
-    """Loses what a segment does not hold whole."""
-
+class PartialFrameDropped(MutantConnection):
     def receive(self, data: bytes) -> bytes:
         received = super().receive(data)
         self._unread = b""
         return received
 
 
-class OneASegment(MutantConnection):
-    """Reads one frame of each segment."""
-
+class OneFramePerSegment(MutantConnection):
     def receive(self, data: bytes) -> bytes:
         if not self._preface_received:
             self._preface_received = True
@@ -101,18 +88,14 @@ class OneASegment(MutantConnection):
         return data[:size]
 
 
-class Generous(MutantConnection):
-    """Takes bodies of any length before WELCOME."""
-
+class MaxBodyBeforeWelcome(MutantConnection):
     def receive(self, data: bytes) -> bytes:
         if self.conn.state == "WAIT_HELLO":
             self.conn._reader.max_body = 2**20
         return super().receive(data)
 
 
-class Hasty(MutantConnection):
-    """Gives up on a frame that is not there at once."""
-
+class FrameTimeoutImmediate(MutantConnection):
     def receive(self, data: bytes) -> bytes:
         received = super().receive(data)
         if self._unread:
@@ -121,54 +104,49 @@ class Hasty(MutantConnection):
         return received
 
 
-def _longer(sent: Message) -> Message:
+def _max_body_exceeded(sent: Message) -> Message:
     return replace(sent, fields=(*sent.fields, Field(0xC000, bytes(400)))) if len(sent.payload) > 65_000 else sent
 
 
-def _remember_fields(c: MutantConnection, received: Received) -> list[Sent]:
+def _all_fields_relayed(c: MutantConnection, received: Received) -> list[Sent]:
     if isinstance(received, Publish):
         c.world[received.id.hex()] = tuple(item for item in received.fields if not is_relayed(item.type))
     return [received]
 
 
-def _every_third(kind: type) -> Sends:
-    def sends(c: MutantConnection, sent: Sent) -> list[Sent]:
-        if isinstance(sent, kind):
-            c.notes["count"] = c.notes.get("count", 0) + 1
-            if c.notes["count"] % 3 == 0:
-                return []
-        return [sent]
-
-    return sends
+def _every_third_ack_missing(c: MutantConnection, sent: Sent) -> list[Sent]:
+    if isinstance(sent, Ack):
+        c.notes["acks"] = c.notes.get("acks", 0) + 1
+        if c.notes["acks"] % 3 == 0:
+            return []
+    return [sent]
 
 
-def _later(first: type, then: type) -> Callable[[MutantConnection, list[Sent]], list[Sent]]:
-    """Frames of one kind behind those of another in the same write."""
-    return lambda c, sent: (
-        [f for f in sent if not isinstance(f, first)] + [f for f in sent if isinstance(f, first)]
-        if any(isinstance(f, then) for f in sent)
-        else sent
-    )
+def _replies_interleaved(c: MutantConnection, sent: list[Sent]) -> list[Sent]:
+    """Moves the MESSAGEs of one write behind its ACKs, if it has any."""
+    if not any(isinstance(f, Ack) for f in sent):
+        return sent
+    return sorted(sent, key=lambda f: isinstance(f, Message))
 
 
-def _overrun(c: MutantConnection, received: Received) -> list[Sent]:
+def _pipelined_requests_fatal(c: MutantConnection, received: Received) -> list[Sent]:
     if not isinstance(received, (Invalid, Unknown)) and received.request and c.more >= 32:
         return [FATAL]
     return [received]
 
 
-def _deaf_to_unknown(c: MutantConnection, received: Received) -> list[Sent]:
+def _critical_type_ignored(c: MutantConnection, received: Received) -> list[Sent]:
     return [] if isinstance(received, Unknown) and not received.request else [received]
 
 
-def _deaf_after_error(c: MutantConnection, sent: Sent) -> list[Sent]:
-    if c.notes.get("deaf"):
+def _silent_after_error(c: MutantConnection, sent: Sent) -> list[Sent]:
+    if c.notes.get("silent"):
         return []
-    c.notes["deaf"] = isinstance(sent, Error)
+    c.notes["silent"] = isinstance(sent, Error)
     return [sent]
 
 
-def _ill_formed(c: MutantConnection, received: Received) -> bool:
+def _ill_formed_text_fatal(c: MutantConnection, received: Received) -> bool:
     if isinstance(received, Goaway):
         return "\ufffd" in received.text
     return isinstance(received, Hello) and "\ufffd" in received.mechanism
@@ -177,7 +155,7 @@ def _ill_formed(c: MutantConnection, received: Received) -> bool:
 MUTANTS: tuple[ServerMutant, ...] = (
     # 5.1 Preface
     ServerMutant(
-        "preface-early", "Sends its preface after the client's first octet.", ("RW-PREFACE-2",), connection=EarlyPreface
+        "preface-early", "Sends its preface after the client's first octet.", ("RW-PREFACE-2",), connection=PrefaceEarly
     ),
     ServerMutant(
         "preface-version-2",
@@ -195,33 +173,33 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "preface-http-answer",
         "Answers a wrong or missing preface with an HTTP error.",
         ("RW-PREFACE-5", "RW-PREFACE-6"),
-        connection=Talkative,
+        connection=PrefaceHttpAnswer,
     ),
     ServerMutant(
         "preface-checked-late",
         "Waits for the whole preface before it checks the magic.",
         ("RW-PREFACE-5",),
-        connection=Patient,
+        connection=PrefaceCheckedLate,
     ),
     ServerMutant(
         "preface-zero-checked",
         "Treats a zero field that is not 0 as a wrong magic.",
         ("RW-PREFACE-7",),
-        connection=ReadsZero,
+        connection=PrefaceZeroChecked,
     ),
     # 5.2 Header
     ServerMutant(
         "partial-frame-dropped",
         "Drops a frame that does not arrive in one segment.",
         ("RW-FRAME-4", "RW-CONN-2", "RW-FRAME-5", "RW-CLOSE-7"),
-        connection=WholeSegments,
+        connection=PartialFrameDropped,
         receives=unchanged,
     ),
     ServerMutant(
         "one-frame-per-segment",
         "Reads only the first frame of each segment.",
         ("RW-FRAME-4", "RW-HELLO-2", "RW-REQUEST-3", "RW-REQUEST-2"),
-        connection=OneASegment,
+        connection=OneFramePerSegment,
     ),
     ServerMutant(
         "body-length-checked-late",
@@ -230,7 +208,10 @@ MUTANTS: tuple[ServerMutant, ...] = (
         receives=unchanged,
     ),
     ServerMutant(
-        "max-body-before-welcome", "Accepts bodies of up to 1 MiB before WELCOME.", ("RW-FRAME-2",), connection=Generous
+        "max-body-before-welcome",
+        "Accepts bodies of up to 1 MiB before WELCOME.",
+        ("RW-FRAME-2",),
+        connection=MaxBodyBeforeWelcome,
     ),
     ServerMutant(
         "max-body-above-announced",
@@ -242,13 +223,13 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "max-body-exceeded",
         "Sends MESSAGE bodies that are longer than the limit.",
         ("RW-FRAME-3",),
-        sends=changes(Message, _longer),
+        sends=changes(Message, _max_body_exceeded),
     ),
     ServerMutant(
         "frame-timeout-immediate",
         "Ends the connection over a frame that does not arrive in one segment.",
         ("RW-FRAME-5", "RW-FRAME-4", "RW-CONN-2"),
-        connection=Hasty,
+        connection=FrameTimeoutImmediate,
         receives=unchanged,
     ),
     ServerMutant(
@@ -280,7 +261,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "unknown-field-fatal",
         "Ends the connection over an extension field that it does not know.",
         ("RW-FIELD-1", "RW-GREASE-2"),
-        receives=fatal_if(_fields_unknown),
+        receives=fatal_if(_unknown_field_fatal),
     ),
     ServerMutant(
         "unknown-field-other-code",
@@ -304,7 +285,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "all-fields-relayed",
         "Copies all extension fields from PUBLISH to MESSAGE.",
         ("RW-FIELD-6",),
-        receives=_remember_fields,
+        receives=_all_fields_relayed,
         sends=lambda c, f: [replace(f, fields=c.world.get(f.id.hex(), ()) + f.fields) if isinstance(f, Message) else f],
     ),
     # 5.4 Flags
@@ -325,7 +306,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "every-third-ack-missing",
         "Leaves out every third ACK.",
         ("RW-REQUEST-2", "RW-CLOSE-3", "RW-REQUEST-6"),
-        sends=_every_third(Ack),
+        sends=_every_third_ack_missing,
     ),
     ServerMutant(
         "not-joined-unanswered",
@@ -350,14 +331,14 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "replies-interleaved",
         "Sends the ACK of a later request between the MESSAGEs of a reply to HISTORY.",
         ("RW-REQUEST-4",),
-        writes=_later(Message, Ack),
+        writes=_replies_interleaved,
         patch=lambda p: p.setattr(peer, "FRAMES_PER_TICK", 10_000),
     ),
     ServerMutant(
         "pipelined-requests-fatal",
         "Ends the connection over more than 32 requests in one segment.",
         ("RW-REQUEST-6", "RW-REQUEST-2"),
-        receives=_overrun,
+        receives=_pipelined_requests_fatal,
     ),
     # 6.1 Unknown types
     ServerMutant(
@@ -376,7 +357,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "critical-type-ignored",
         "Ignores critical frames of unknown type.",
         ("RW-TYPE-3", "RW-CHECK-2", "RW-CLOSE-2", "RW-CLOSE-5"),
-        receives=_deaf_to_unknown,
+        receives=_critical_type_ignored,
     ),
     # 6.2 Order of checks
     ServerMutant(
@@ -402,7 +383,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
         ),
     ),
     ServerMutant(
-        "silent-after-error", "Sends nothing after its first ERROR.", ("RW-CHECK-2",), sends=_deaf_after_error
+        "silent-after-error", "Sends nothing after its first ERROR.", ("RW-CHECK-2",), sends=_silent_after_error
     ),
     ServerMutant(
         "range-other-code",
@@ -414,7 +395,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "ill-formed-text-fatal",
         "Ends the connection over ill-formed UTF-8 in a text or a mechanism.",
         ("RW-CHECK-5",),
-        receives=fatal_if(_ill_formed),
+        receives=fatal_if(_ill_formed_text_fatal),
     ),
     ServerMutant(
         "name-invalid-other-code",

@@ -21,8 +21,7 @@ from tests.mutants.server.changes import changes, recoded
 from tests.mutants.servers import ServerMutant
 
 
-def _slowest(patch: pytest.MonkeyPatch) -> None:
-    """Nobody is written to while somebody does not read."""
+def _slow_reader_blocks_all(patch: pytest.MonkeyPatch) -> None:
     held: set[PeerProtocol] = set()
     pause, resume, write = PeerProtocol.pause_writing, PeerProtocol.resume_writing, PeerProtocol.write
 
@@ -43,13 +42,12 @@ def _slowest(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(PeerProtocol, "write", writing)
 
 
-def _no_eviction(patch: pytest.MonkeyPatch) -> None:
-    """A member that has lagged goes on with what is there."""
+def _lagged_member_not_evicted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Room, "evict", lambda room, member, *args, **more: setattr(member, "cursor", room.log.oldest - 1))
 
 
-def _retains_for_members(patch: pytest.MonkeyPatch) -> None:
-    """Nothing is trimmed while somebody has not been sent it."""
+def _unread_messages_retained(patch: pytest.MonkeyPatch) -> None:
+    """Trims a log only when all of its messages were sent to all members."""
     retain, attach = MemoryLog.retain, Room.attach
     rooms: dict[object, Room] = {}
 
@@ -66,12 +64,12 @@ def _retains_for_members(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryLog, "retain", retaining)
 
 
-def _counts_unread_time(patch: pytest.MonkeyPatch) -> None:
+def _heartbeat_counts_unread_time(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ServerConnection, "pause_reading", lambda conn: None)
     patch.setattr(ServerConnection, "resume_reading", lambda conn, now: None)
 
 
-def _forgets_ended(patch: pytest.MonkeyPatch) -> None:
+def _rate_per_connection(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(AddressBook, "take_over", lambda book, address: Spent())
 
 
@@ -87,17 +85,23 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "heartbeat-counts-unread-time",
         "Counts time in which it does not read towards the heartbeat.",
         ("RW-HEARTBEAT-3",),
-        patch=_counts_unread_time,
+        patch=_heartbeat_counts_unread_time,
     ),
     # 9.4 Members that lag
     ServerMutant(
-        "slow-reader-blocks-all", "Writes to no connection while one does not read.", ("RW-LAG-1",), patch=_slowest
+        "slow-reader-blocks-all",
+        "Writes to no connection while one does not read.",
+        ("RW-LAG-1",),
+        patch=_slow_reader_blocks_all,
     ),
     ServerMutant(
         "stall-timeout-none", "Keeps connections that read nothing.", ("RW-LAG-2",), config={"stall_ms": 10**9}
     ),
     ServerMutant(
-        "lagged-member-not-evicted", "Skips trimmed messages in place of EVICTED.", ("RW-LAG-3",), patch=_no_eviction
+        "lagged-member-not-evicted",
+        "Skips trimmed messages in place of EVICTED.",
+        ("RW-LAG-3",),
+        patch=_lagged_member_not_evicted,
     ),
     ServerMutant(
         "lagged-other-code",
@@ -109,7 +113,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "unread-messages-retained",
         "Retains messages that a member has not read.",
         ("RW-LAG-7",),
-        patch=_retains_for_members,
+        patch=_unread_messages_retained,
     ),
     # 15 Limits and timers
     ServerMutant(
@@ -128,6 +132,6 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "rate-per-connection",
         "Forgets the rates that an address has used when its connection ends.",
         ("RW-LIMIT-3",),
-        patch=_forgets_ended,
+        patch=_rate_per_connection,
     ),
 )

@@ -23,32 +23,32 @@ from protocol.registry import (
 from tests.mutants.server.changes import accepts, changes, changes_stream, recoded, refuses, without
 from tests.mutants.servers import Invalid, MutantConnection, Received, Sent, ServerMutant, fresh_id
 
-_GHOST = 0x7F000000
+_OWN_REQUESTS = 0x7F000000
 
 
-def _behind(c: MutantConnection, received: Received) -> list[Sent]:
-    """A PUBLISH that is in one segment with a LEAVE comes behind it."""
+def _pipelined_publish_misplaced(c: MutantConnection, received: Received) -> list[Sent]:
     if isinstance(received, Publish) and c.more:
         return [replace(received, room=received.room + 1)]
     return [received]
 
 
-def _acks_round(c: MutantConnection, sent: list[Sent]) -> list[Sent]:
+def _ack_seqs_reversed(c: MutantConnection, sent: list[Sent]) -> list[Sent]:
     acks = [f for f in sent if isinstance(f, Ack)]
-    turned = iter([replace(f, seq=g.seq, time_ms=g.time_ms) for f, g in zip(acks, acks[::-1], strict=True)])
-    return [next(turned) if isinstance(f, Ack) else f for f in sent]
+    reversed_acks = iter([replace(f, seq=g.seq, time_ms=g.time_ms) for f, g in zip(acks, acks[::-1], strict=True)])
+    return [next(reversed_acks) if isinstance(f, Ack) else f for f in sent]
 
 
-def _acks_last(c: MutantConnection, sent: list[Sent]) -> list[Sent]:
+def _message_before_ack(c: MutantConnection, sent: list[Sent]) -> list[Sent]:
     return sorted(sent, key=lambda f: isinstance(f, Ack))
 
 
-def _ghosts(c: MutantConnection, received: Received) -> list[Sent]:
-    """What is refused is appended all the same."""
+def _refused_publish_appended(c: MutantConnection, received: Received) -> list[Sent]:
+    """Publishes a message of its own behind a PUBLISH that is ill-formed or follows a refusal."""
     if isinstance(received, Invalid) and received.header.type == 0x20:
-        return [received, _ghost(c, received.header.room)]
+        return [received, _own_publish(c, received.header.room)]
     if isinstance(received, Publish):
-        return [received, _ghost(c, received.room)] if c.notes.get("refused") or not _is_text(received) else [received]
+        appends = c.notes.get("refused") or not _is_text(received)
+        return [received, _own_publish(c, received.room)] if appends else [received]
     return [received]
 
 
@@ -59,20 +59,20 @@ def _is_text(received: Publish) -> bool:
         return False
 
 
-def _ghost(c: MutantConnection, room: int) -> Publish:
-    c.notes["ghosts"] = c.notes.get("ghosts", _GHOST) + 1
-    return Publish(fresh_id(), 1, b"ghost", request=c.notes["ghosts"], room=room)
+def _own_publish(c: MutantConnection, room: int) -> Publish:
+    c.notes["own requests"] = c.notes.get("own requests", _OWN_REQUESTS) + 1
+    return Publish(fresh_id(), 1, b"own", request=c.notes["own requests"], room=room)
 
 
-def _no_ghosts(c: MutantConnection, sent: Sent) -> list[Sent]:
-    if getattr(sent, "request", 0) > _GHOST:
+def _hides_own_replies(c: MutantConnection, sent: Sent) -> list[Sent]:
+    if getattr(sent, "request", 0) > _OWN_REQUESTS:
         return []
     if isinstance(sent, (Error, Ack)):
         c.notes["refused"] = isinstance(sent, Error)
     return [sent]
 
 
-def _refused_ids(c: MutantConnection, received: Received) -> list[Sent]:
+def _notes_known_ids(c: MutantConnection, received: Received) -> list[Sent]:
     if isinstance(received, Publish):
         known = c.notes.setdefault("ids", set())
         if received.id in known:
@@ -81,27 +81,25 @@ def _refused_ids(c: MutantConnection, received: Received) -> list[Sent]:
     return [received]
 
 
-def _known_again(c: MutantConnection, sent: Sent) -> list[Sent]:
+def _refused_id_remembered(c: MutantConnection, sent: Sent) -> list[Sent]:
     if isinstance(sent, Ack) and sent.request in c.notes.get("known", ()):
         return [replace(sent, flags=Flag.DUPLICATE)]
     return [sent]
 
 
-def _nothing_behind(c: MutantConnection, sent: Sent) -> list[Sent]:
-    """PONG waits for a stream that does not end."""
+def _pong_waits_for_stream(c: MutantConnection, sent: Sent) -> list[Sent]:
     if isinstance(sent, Joined):
         c.notes["behind"] = sent.start <= sent.head
     return [] if isinstance(sent, Pong) and c.notes.get("behind") else [sent]
 
 
-def _nothing_after_ok(c: MutantConnection, sent: Sent) -> list[Sent]:
+def _leave_ends_all_streams(c: MutantConnection, sent: Sent) -> list[Sent]:
     if isinstance(sent, Ok):
         c.notes["left"] = True
     return [] if isinstance(sent, Message) and c.notes.get("left") else [sent]
 
 
-def _no_leaving(c: MutantConnection, received: Received) -> list[Sent]:
-    """Sends OK, and goes on."""
+def _stream_after_leave(c: MutantConnection, received: Received) -> list[Sent]:
     if isinstance(received, Leave):
         c.extra.append(Ok(request=received.request, room=received.room))
         return [Ping(bytes(8))]
@@ -112,11 +110,7 @@ def _age_ms(publish: Publish) -> int:
     return int.from_bytes(fresh_id()[:6], "big") - int.from_bytes(publish.id[:6], "big")
 
 
-class Masked(MutantConnection):
-    """Knows ids by connection and membership alone."""
-
-
-def _masked(c: MutantConnection, received: Received) -> list[Sent]:
+def _ids_per_membership(c: MutantConnection, received: Received) -> list[Sent]:
     if isinstance(received, Join):
         c.notes["mask"] = next(c.world.setdefault("masks", itertools.count(1)))
     if isinstance(received, Publish):
@@ -124,20 +118,19 @@ def _masked(c: MutantConnection, received: Received) -> list[Sent]:
     return [received]
 
 
-def _used_anywhere(c: MutantConnection, received: Received) -> list[Sent]:
+def _ids_shared_by_rooms(c: MutantConnection, received: Received) -> list[Sent]:
     if isinstance(received, Publish):
         c.notes["again"] = c.notes.setdefault("rooms", {}).setdefault(received.id, received.room) != received.room
     return [received]
 
 
-def _ignorable_counts(c: MutantConnection, f: Publish) -> bool:
+def _conflict_over_any_field(c: MutantConnection, f: Publish) -> bool:
     fields = tuple(item for item in f.fields if item.type < 0xC000)
     before = c.notes.setdefault("fields", {}).setdefault(f.id, fields)
     return bool(before != fields)
 
 
-def _late_lookup(c: MutantConnection, received: Received) -> list[Sent]:
-    """A repeat in the same segment is not recognised."""
+def _duplicate_in_segment_missed(c: MutantConnection, received: Received) -> list[Sent]:
     if isinstance(received, Publish):
         if not c.notes.get("more"):
             c.notes["segment"] = set()
@@ -148,8 +141,8 @@ def _late_lookup(c: MutantConnection, received: Received) -> list[Sent]:
     return [received]
 
 
-def _refusals(shared: bool) -> dict[str, Any]:
-    """Minds refusals of other rooms, memberships, and with `shared` connections."""
+def _preceded_by(shared: bool) -> dict[str, Any]:
+    """Answers PRECEDED because of refusals in other rooms; with `shared` also on other connections."""
 
     def sends(c: MutantConnection, sent: Sent) -> list[Sent]:
         notes = c.world if shared else c.notes
@@ -170,12 +163,12 @@ def _refusals(shared: bool) -> dict[str, Any]:
     return {"sends": sends, "receives": receives}
 
 
-def _first_ordered(c: MutantConnection, received: Publish) -> bool:
+def _first_ordered_refused(c: MutantConnection, received: Publish) -> bool:
     c.notes["seen"] = c.notes.get("seen", 0) + bool(received.flags & Flag.ORDERED)
     return bool(received.flags & Flag.ORDERED) and c.notes["seen"] == 1
 
 
-def _charged(c: MutantConnection, sent: Sent) -> list[Sent]:
+def _duplicates_rate_limited(c: MutantConnection, sent: Sent) -> list[Sent]:
     if isinstance(sent, Error) and sent.code == Code.RATE_LIMITED:
         c.notes["limited"] = True
     if isinstance(sent, Ack) and sent.flags and c.notes.get("limited"):
@@ -183,10 +176,8 @@ def _charged(c: MutantConnection, sent: Sent) -> list[Sent]:
     return [sent]
 
 
-def _forgets(c: MutantConnection, sent: Sent) -> list[Sent]:
-    """An id is known for as long as there are not five others."""
+def _ids_forgotten_early(c: MutantConnection, sent: Sent) -> list[Sent]:
     if isinstance(sent, Ack) and sent.flags:
-        c.notes["first"] = True
         return [replace(sent, flags=0, seq=sent.seq + 100)]
     return [sent]
 
@@ -197,28 +188,36 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "pipelined-publish-misplaced",
         "Handles a PUBLISH as if the LEAVE behind it in the same segment came first.",
         ("RW-PROMISE-8",),
-        receives=_behind,
+        receives=_pipelined_publish_misplaced,
     ),
     ServerMutant(
-        "ack-seqs-reversed", "Reverses the seqs of ACKs that it sends together.", ("RW-PROMISE-8",), writes=_acks_round
+        "ack-seqs-reversed",
+        "Reverses the seqs of ACKs that it sends together.",
+        ("RW-PROMISE-8",),
+        writes=_ack_seqs_reversed,
     ),
-    ServerMutant("message-before-ack", "Sends a MESSAGE before its ACK.", ("RW-PROMISE-11",), writes=_acks_last),
+    ServerMutant(
+        "message-before-ack", "Sends a MESSAGE before its ACK.", ("RW-PROMISE-11",), writes=_message_before_ack
+    ),
     ServerMutant(
         "refused-publish-appended",
         "Appends a message for a PUBLISH that it refuses.",
         ("RW-PROMISE-4", "RW-MODEL-1"),
-        receives=_ghosts,
-        sends=_no_ghosts,
+        receives=_refused_publish_appended,
+        sends=_hides_own_replies,
     ),
     ServerMutant(
         "refused-id-remembered",
         "Answers the repeat of a refused PUBLISH with DUPLICATE.",
         ("RW-PROMISE-4", "RW-DEDUPE-1"),
-        receives=_refused_ids,
-        sends=_known_again,
+        receives=_notes_known_ids,
+        sends=_refused_id_remembered,
     ),
     ServerMutant(
-        "pong-waits-for-stream", "Sends no PONG after a JOIN with a replay.", ("RW-PROMISE-12",), sends=_nothing_behind
+        "pong-waits-for-stream",
+        "Sends no PONG after a JOIN with a replay.",
+        ("RW-PROMISE-12",),
+        sends=_pong_waits_for_stream,
     ),
     # 7.13 LEAVE
     ServerMutant(
@@ -231,13 +230,13 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "leave-ends-all-streams",
         "Sends no MESSAGE of any room after the OK to LEAVE.",
         ("RW-MODEL-2", "RW-LEAVE-2"),
-        sends=_nothing_after_ok,
+        sends=_leave_ends_all_streams,
     ),
     ServerMutant(
         "stream-after-leave",
         "Answers LEAVE with OK, and goes on with the stream.",
         ("RW-LEAVE-2",),
-        receives=_no_leaving,
+        receives=_stream_after_leave,
     ),
     # 7.15 PUBLISH, 7.16 ACK, 7.17 MESSAGE
     ServerMutant(
@@ -322,21 +321,20 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "ids-per-membership",
         "Recognises a repeat only within a membership.",
         ("RW-DEDUPE-1",),
-        connection=Masked,
-        receives=_masked,
+        receives=_ids_per_membership,
     ),
     ServerMutant(
         "ids-shared-by-rooms",
         "Treats an id of another room as a repeat.",
         ("RW-DEDUPE-1",),
-        receives=_used_anywhere,
+        receives=_ids_shared_by_rooms,
         sends=lambda c, f: [replace(f, flags=Flag.DUPLICATE) if isinstance(f, Ack) and c.notes.get("again") else f],
     ),
     ServerMutant(
         "conflict-over-any-field",
         "Answers ID_CONFLICT when fields differ that are not relayed.",
         ("RW-DEDUPE-1",),
-        **refuses(_ignorable_counts, Code.ID_CONFLICT),
+        **refuses(_conflict_over_any_field, Code.ID_CONFLICT),
     ),
     ServerMutant(
         "id-conflict-accepted", "Sends ACK where ID_CONFLICT is due.", ("RW-DEDUPE-2",), sends=accepts(Code.ID_CONFLICT)
@@ -345,16 +343,19 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "duplicate-in-segment-missed",
         "Does not recognise a repeat in the same segment.",
         ("RW-DEDUPE-4",),
-        receives=_late_lookup,
+        receives=_duplicate_in_segment_missed,
     ),
     ServerMutant(
-        "ids-forgotten-early", "Treats a repeat as a new message.", ("RW-DEDUPE-6", "RW-DEDUPE-3"), sends=_forgets
+        "ids-forgotten-early",
+        "Treats a repeat as a new message.",
+        ("RW-DEDUPE-6", "RW-DEDUPE-3"),
+        sends=_ids_forgotten_early,
     ),
     ServerMutant(
         "duplicates-rate-limited",
         "Answers a repeat with RATE_LIMITED after it was limited once.",
         ("RW-LIMIT-2", "RW-DEDUPE-4"),
-        sends=_charged,
+        sends=_duplicates_rate_limited,
     ),
     # 10.3 Order against refusals
     ServerMutant(
@@ -364,19 +365,19 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "preceded-by-other-room",
         "Answers PRECEDED because of a refusal in another room.",
         ("RW-ORDER-1",),
-        **_refusals(False),
+        **_preceded_by(False),
     ),
     ServerMutant(
         "preceded-by-other-connection",
         "Answers PRECEDED because of a refusal on another connection.",
         ("RW-ORDER-1",),
-        **_refusals(True),
+        **_preceded_by(True),
     ),
     ServerMutant(
         "first-ordered-refused",
         "Answers PRECEDED to the first PUBLISH with ORDERED.",
         ("RW-ORDER-1",),
-        **refuses(_first_ordered, Code.PRECEDED),
+        **refuses(_first_ordered_refused, Code.PRECEDED),
     ),
     ServerMutant(
         "every-ordered-refused",

@@ -36,7 +36,7 @@ from tests.mutants.server.changes import accepts, changes, changes_stream, recod
 from tests.mutants.servers import MutantConnection, Received, Receives, Sent, ServerMutant, fresh_id
 
 
-def _one_more(c: MutantConnection, sent: Sent) -> list[Sent]:
+def _seq_from_2(c: MutantConnection, sent: Sent) -> list[Sent]:
     match sent:
         case Ack() | Message():
             return [replace(sent, seq=sent.seq + 1)]
@@ -45,7 +45,7 @@ def _one_more(c: MutantConnection, sent: Sent) -> list[Sent]:
     return [sent]
 
 
-def _as_asked(c: MutantConnection, received: Received) -> list[Sent]:
+def _room_name_as_asked(c: MutantConnection, received: Received) -> list[Sent]:
     if isinstance(received, Join):
         c.notes["asked"] = received.name
     return [received]
@@ -56,35 +56,35 @@ def _own_refs(c: MutantConnection) -> int:
     return number
 
 
-def _shifted_in(c: MutantConnection, received: Received) -> list[Sent]:
+def _refs_in(c: MutantConnection, received: Received) -> list[Sent]:
     if isinstance(received, (Publish, Leave)):
         return [replace(received, room=max(received.room - _own_refs(c), 1))]
     return [received]
 
 
-def _shifted_out(c: MutantConnection, sent: Sent) -> list[Sent]:
+def _refs_out(c: MutantConnection, sent: Sent) -> list[Sent]:
     room = getattr(sent, "room", 0)
     return [replace(sent, room=room + _own_refs(c))] if room else [sent]  # type: ignore[type-var]
 
 
-def _one_ref(c: MutantConnection, sent: Sent) -> list[Sent]:
+def _ref_constant(c: MutantConnection, sent: Sent) -> list[Sent]:
     return [replace(sent, room=5)] if getattr(sent, "room", 0) else [sent]  # type: ignore[type-var]
 
 
-def _has_cursor(c: MutantConnection, received: Received) -> list[Sent]:
+def _notes_cursor(c: MutantConnection, received: Received) -> list[Sent]:
     if isinstance(received, Join):
         c.notes["cursor"] = received.epoch != 0
     return [received]
 
 
-def _no_head(c: MutantConnection, sent: Sent) -> list[Sent]:
-    """A log that was trimmed altogether begins anew."""
+def _head_reset_by_trimming(c: MutantConnection, sent: Sent) -> list[Sent]:
+    """Resets the head when no message is left."""
     if isinstance(sent, Joined) and c.notes["cursor"] and sent.oldest == sent.head + 1:
         return [replace(sent, head=0, start=1, oldest=1)]
     return [sent]
 
 
-def _at_the_head(c: MutantConnection, sent: Sent) -> list[Sent]:
+def _replay_missing(c: MutantConnection, sent: Sent) -> list[Sent]:
     if isinstance(sent, Joined):
         c.notes["head"] = sent.head
         return [replace(sent, start=sent.head + 1)]
@@ -94,11 +94,11 @@ def _at_the_head(c: MutantConnection, sent: Sent) -> list[Sent]:
 _EPOCHS = itertools.count(1)
 
 
-def _stops_after_replay(c: MutantConnection, f: Message) -> Message | None:
+def _stream_ends_after_replay(c: MutantConnection, f: Message) -> Message | None:
     return None if f.seq > c.notes["head"] and c.notes["head"] else f
 
 
-def _before_joined(c: MutantConnection, sent: list[Sent]) -> list[Sent]:
+def _presence_before_joined(c: MutantConnection, sent: list[Sent]) -> list[Sent]:
     joined = next((f for f in sent if isinstance(f, Joined)), None)
     if joined is None:
         return sent
@@ -106,7 +106,7 @@ def _before_joined(c: MutantConnection, sent: list[Sent]) -> list[Sent]:
     return [message, *sent]
 
 
-def _of_itself(c: MutantConnection, sent: Sent) -> list[Sent]:
+def _presence_of_itself(c: MutantConnection, sent: Sent) -> list[Sent]:
     if isinstance(sent, Welcome):
         c.notes["member"] = sent.member
     if isinstance(sent, Joined):
@@ -114,7 +114,7 @@ def _of_itself(c: MutantConnection, sent: Sent) -> list[Sent]:
     return [sent]
 
 
-def _skips_one(c: MutantConnection, sent: Sent) -> list[Sent]:
+def _history_stops_stream(c: MutantConnection, sent: Sent) -> list[Sent]:
     if isinstance(sent, HistoryEnd):
         c.notes["skip"] = True
     if isinstance(sent, Message) and not sent.request and c.notes.get("skip"):
@@ -122,11 +122,13 @@ def _skips_one(c: MutantConnection, sent: Sent) -> list[Sent]:
     return [sent]
 
 
-def _key_of(name: str) -> str:
+def _names_compared_exactly(name: str) -> str:
     return name
 
 
-def _names(change: Callable[[str], str]) -> Receives:
+def _renames(change: Callable[[str], str]) -> Receives:
+    """Changes the names in HELLO and JOIN."""
+
     def receives(c: MutantConnection, received: Received) -> list[Sent]:
         if isinstance(received, (Join, Hello)):
             return [replace(received, name=change(received.name))]
@@ -135,7 +137,7 @@ def _names(change: Callable[[str], str]) -> Receives:
     return receives
 
 
-def _any_name(name: str) -> str:
+def _invalid_names_accepted(name: str) -> str:
     try:
         normalise(name)
     except NameInvalid:
@@ -143,44 +145,38 @@ def _any_name(name: str) -> str:
     return name if name != "\u115f\u115f" else f"named {fresh_id().hex()}"
 
 
-def _plain_names(name: str) -> str:
+def _non_ascii_names_refused(name: str) -> str:
     return name if name.startswith(("rw-", "u-")) or name in ("ada", "probe") else "\x07"
 
 
-def _decomposed(c: MutantConnection, sent: Sent) -> list[Sent]:
+def _names_in_nfd(c: MutantConnection, sent: Sent) -> list[Sent]:
     if isinstance(sent, (Joined, Welcome)):
         return [replace(sent, name=unicodedata.normalize("NFD", sent.name))]
     return [sent]
 
 
-def _other_name(c: MutantConnection, sent: Sent) -> list[Sent]:
+def _names_changed(c: MutantConnection, sent: Sent) -> list[Sent]:
     return [replace(sent, name=f"x{sent.name[1:]}")] if isinstance(sent, (Joined, Welcome)) else [sent]
 
 
-def _pairs(change: Callable[[list[Sent]], list[Sent]]) -> Callable[[MutantConnection, list[Sent]], list[Sent]]:
-    """Changes the order of the MESSAGEs of a reply to HISTORY."""
-
-    def batch(c: MutantConnection, sent: list[Sent]) -> list[Sent]:
-        mine = [f for f in sent if isinstance(f, Message) and f.request]
-        turned = iter(change(list(mine)))
-        return [next(turned) if isinstance(f, Message) and f.request else f for f in sent]
-
-    return batch
+def _history_reversed(c: MutantConnection, sent: list[Sent]) -> list[Sent]:
+    replies = [f for f in sent if isinstance(f, Message) and f.request]
+    return [replies.pop() if isinstance(f, Message) and f.request else f for f in sent]
 
 
-def _no_roster_repair(patch: pytest.MonkeyPatch) -> None:
+def _roster_not_repaired(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Room, "_repair_roster", lambda room, member: setattr(member, "roster_stale", False))
 
 
-def _once_quiet(c: MutantConnection, sent: Sent) -> list[Sent]:
+def _quiet_flag_once(c: MutantConnection, sent: Sent) -> list[Sent]:
     if isinstance(sent, Joined) and sent.flags & Flag.QUIET:
-        if c.world.get("sent quiet"):
+        if c.world.get("quiet sent"):
             return [replace(sent, flags=sent.flags & ~Flag.QUIET)]
-        c.world["sent quiet"] = True
+        c.world["quiet sent"] = True
     return [sent]
 
 
-def _quiet_for_ever(c: MutantConnection, sent: Sent) -> list[Sent]:
+def _quiet_flag_for_ever(c: MutantConnection, sent: Sent) -> list[Sent]:
     if isinstance(sent, Joined):
         if sent.flags & Flag.QUIET:
             c.world["quiet"] = True
@@ -189,8 +185,7 @@ def _quiet_for_ever(c: MutantConnection, sent: Sent) -> list[Sent]:
     return [sent]
 
 
-def _loud(c: MutantConnection, sent: Sent) -> list[Sent]:
-    """Tells of somebody in a quiet room."""
+def _presence_in_quiet_room(c: MutantConnection, sent: Sent) -> list[Sent]:
     if isinstance(sent, Pong) and c.notes.get("quiet"):
         return [Presence(PresenceKind.LEFT, 99, "somebody", room=c.notes["quiet"]), sent]
     if isinstance(sent, Presence) and sent.kind == PresenceKind.QUIET:
@@ -198,16 +193,15 @@ def _loud(c: MutantConnection, sent: Sent) -> list[Sent]:
     return [sent]
 
 
-def _unforgiving(c: MutantConnection, sent: Sent) -> list[Sent]:
-    """Who once asked for too much is let into no room any more."""
+def _range_error_then_forbidden(c: MutantConnection, sent: Sent) -> list[Sent]:
     if isinstance(sent, Error) and sent.code == Code.RANGE_INVALID:
-        c.notes["offended"] = True
-    if isinstance(sent, Joined) and c.notes.get("offended"):
+        c.notes["range error"] = True
+    if isinstance(sent, Joined) and c.notes.get("range error"):
         return [Error(Code.FORBIDDEN, 0, "", fields=(), flags=0, request=sent.request, room=0)]
     return [sent]
 
 
-def _one_cap(patch: pytest.MonkeyPatch) -> None:
+def _replay_limit_plus_one(patch: pytest.MonkeyPatch) -> None:
     formula = cursor.join_point
     patch.setattr(
         joiner,
@@ -219,7 +213,7 @@ def _one_cap(patch: pytest.MonkeyPatch) -> None:
 MUTANTS: tuple[ServerMutant, ...] = (
     # 3 Model
     ServerMutant(
-        "seq-from-2", "Numbers the messages of a room from 2.", ("RW-MODEL-1", "RW-PROMISE-1"), sends=_one_more
+        "seq-from-2", "Numbers the messages of a room from 2.", ("RW-MODEL-1", "RW-PROMISE-1"), sends=_seq_from_2
     ),
     ServerMutant(
         "payload-per-member",
@@ -246,16 +240,16 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "ref-per-connection",
         "Gives a room another ref on each connection.",
         ("RW-MODEL-7",),
-        receives=_shifted_in,
-        sends=_shifted_out,
+        receives=_refs_in,
+        sends=_refs_out,
     ),
-    ServerMutant("ref-constant", "Gives all rooms the same ref.", ("RW-MODEL-7",), sends=_one_ref),
+    ServerMutant("ref-constant", "Gives all rooms the same ref.", ("RW-MODEL-7",), sends=_ref_constant),
     ServerMutant(
         "head-reset-by-trimming",
         "Starts at seq 1 again after all messages were trimmed.",
         ("RW-MODEL-9",),
-        receives=_has_cursor,
-        sends=_no_head,
+        receives=_notes_cursor,
+        sends=_head_reset_by_trimming,
     ),
     # 7.9 JOIN, 9.1 Joining
     ServerMutant(
@@ -274,14 +268,14 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "room-name-as-asked",
         "Sends the room's name in JOINED as the JOIN spelled it.",
         ("RW-MODEL-7", "RW-NAME-4", "RW-JOIN-4"),
-        receives=_as_asked,
+        receives=_room_name_as_asked,
         sends=lambda c, f: [replace(f, name=c.notes["asked"]) if isinstance(f, Joined) else f],
     ),
     ServerMutant(
         "range-error-then-forbidden",
         "Refuses every JOIN after a RANGE_INVALID.",
         ("RW-CHECK-2",),
-        sends=_unforgiving,
+        sends=_range_error_then_forbidden,
         only=("server/6.2/range-since-then-joined",),
     ),
     ServerMutant(
@@ -296,8 +290,15 @@ MUTANTS: tuple[ServerMutant, ...] = (
         ("RW-CURSOR-1",),
         sends=changes(Joined, lambda f: replace(f, start=f.head + 1 if f.start <= f.head else max(f.head, 1))),
     ),
-    ServerMutant("replay-limit-plus-one", "Replays one message more than its limit.", ("RW-CURSOR-1",), patch=_one_cap),
-    ServerMutant("replay-missing", "Sends no retained messages after JOINED.", ("RW-PROMISE-9",), sends=_at_the_head),
+    ServerMutant(
+        "replay-limit-plus-one",
+        "Replays one message more than its limit.",
+        ("RW-CURSOR-1",),
+        patch=_replay_limit_plus_one,
+    ),
+    ServerMutant(
+        "replay-missing", "Sends no retained messages after JOINED.", ("RW-PROMISE-9",), sends=_replay_missing
+    ),
     ServerMutant(
         "replay-other-payload",
         "Sends other payloads in a replay.",
@@ -308,10 +309,13 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "stream-ends-after-replay",
         "Sends no new messages after a replay.",
         ("RW-CURSOR-2", "RW-CURSOR-3", "RW-CURSOR-5"),
-        sends=changes_stream(_stops_after_replay),
+        sends=changes_stream(_stream_ends_after_replay),
     ),
     ServerMutant(
-        "history-stops-stream", "Sends no new messages after a reply to HISTORY.", ("RW-CURSOR-2",), sends=_skips_one
+        "history-stops-stream",
+        "Sends no new messages after a reply to HISTORY.",
+        ("RW-CURSOR-2",),
+        sends=_history_stops_stream,
     ),
     ServerMutant(
         "first-new-message-missing",
@@ -320,7 +324,9 @@ MUTANTS: tuple[ServerMutant, ...] = (
         sends=changes_stream(lambda c, f: None if f.seq == c.notes["head"] + 1 else f),
     ),
     # 9.3 Presence and roster
-    ServerMutant("presence-before-joined", "Sends PRESENCE before JOINED.", ("RW-CURSOR-5",), writes=_before_joined),
+    ServerMutant(
+        "presence-before-joined", "Sends PRESENCE before JOINED.", ("RW-CURSOR-5",), writes=_presence_before_joined
+    ),
     ServerMutant(
         "presence-joined-missing",
         "Sends no PRESENCE(joined).",
@@ -352,7 +358,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
         sends=changes(Presence, lambda f: replace(f, kind=2) if f.kind == 3 else f),
     ),
     ServerMutant(
-        "presence-of-itself", "Sends a member its own PRESENCE(joined).", ("RW-PRESENCE-4",), sends=_of_itself
+        "presence-of-itself", "Sends a member its own PRESENCE(joined).", ("RW-PRESENCE-4",), sends=_presence_of_itself
     ),
     ServerMutant(
         "members-plus-one",
@@ -395,7 +401,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "roster-not-repaired",
         "Sends no new roster to a member that missed PRESENCE.",
         ("RW-ROSTER-3",),
-        patch=_no_roster_repair,
+        patch=_roster_not_repaired,
     ),
     ServerMutant(
         "presence-quiet-missing",
@@ -403,22 +409,30 @@ MUTANTS: tuple[ServerMutant, ...] = (
         ("RW-QUIET-1",),
         sends=without(Presence, lambda f: f.kind == PresenceKind.QUIET),
     ),
-    ServerMutant("presence-in-quiet-room", "Sends PRESENCE(left) in a quiet room.", ("RW-QUIET-1",), sends=_loud),
     ServerMutant(
-        "quiet-flag-once", "Sets QUIET only in the first JOINED of a quiet room.", ("RW-QUIET-2",), sends=_once_quiet
+        "presence-in-quiet-room",
+        "Sends PRESENCE(left) in a quiet room.",
+        ("RW-QUIET-1",),
+        sends=_presence_in_quiet_room,
+    ),
+    ServerMutant(
+        "quiet-flag-once",
+        "Sets QUIET only in the first JOINED of a quiet room.",
+        ("RW-QUIET-2",),
+        sends=_quiet_flag_once,
     ),
     ServerMutant(
         "quiet-flag-for-ever",
         "Sets QUIET in every JOINED after a room was once quiet.",
         ("RW-QUIET-2",),
-        sends=_quiet_for_ever,
+        sends=_quiet_flag_for_ever,
     ),
     # 7.18 HISTORY, 7.19 HISTORY_END
     ServerMutant(
         "history-reversed",
         "Sends the messages of a reply to HISTORY in reverse order.",
         ("RW-HISTORY-1",),
-        writes=_pairs(lambda sent: sent[::-1]),
+        writes=_history_reversed,
     ),
     ServerMutant(
         "history-empty",
@@ -457,24 +471,24 @@ MUTANTS: tuple[ServerMutant, ...] = (
         sends=changes(Message, lambda f: replace(f, time_ms=f.time_ms + 1) if f.request else f),
     ),
     # 12 Names
-    ServerMutant("names-in-nfd", "Sends names in NFD.", ("RW-NAME-1", "RW-NAME-2"), sends=_decomposed),
-    ServerMutant("names-changed", "Changes the first character of every name.", ("RW-NAME-1",), sends=_other_name),
+    ServerMutant("names-in-nfd", "Sends names in NFD.", ("RW-NAME-1", "RW-NAME-2"), sends=_names_in_nfd),
+    ServerMutant("names-changed", "Changes the first character of every name.", ("RW-NAME-1",), sends=_names_changed),
     ServerMutant(
         "invalid-names-accepted",
         "Accepts names that earn NAME_INVALID.",
         ("RW-NAME-2", "RW-NAME-3", "RW-NAME-4", "RW-HELLO-3"),
-        receives=_names(_any_name),
+        receives=_renames(_invalid_names_accepted),
     ),
     ServerMutant(
         "non-ascii-names-refused",
         "Refuses all names but a few plain ones.",
         ("RW-NAME-1", "RW-NAME-3", "RW-NAME-4"),
-        receives=_names(_plain_names),
+        receives=_renames(_non_ascii_names_refused),
     ),
     ServerMutant(
         "names-compared-exactly",
         "Compares the names of rooms octet by octet.",
         ("RW-NAME-4", "RW-JOIN-1"),
-        patch=lambda p: p.setattr(joiner, "key", _key_of),
+        patch=lambda p: p.setattr(joiner, "key", _names_compared_exactly),
     ),
 )

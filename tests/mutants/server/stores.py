@@ -18,11 +18,11 @@ from reference_server.core.peer import Pending
 from reference_server.store.base import Retention
 from reference_server.store.id_index import IdIndex
 from reference_server.store.memory import MemoryStore
-from tests.mutants.servers import Durable, MutantConnection, Sent, ServerMutant, durable
+from tests.mutants.servers import Durable, MakeStore, MutantConnection, Sent, ServerMutant, durable
 
 
-class Late(Durable):
-    """What was committed is stable a while later; what is not stable yet is gone in a crash."""
+class LateStore(Durable):
+    """Makes commits durable 0.2 s later. A crash loses the messages that are not durable yet."""
 
     starts = 0
 
@@ -30,74 +30,76 @@ class Late(Durable):
         tails, starts = [(log, log.tail) for log in self._unstable], self.starts
         self._unstable.clear()
 
-        def stable() -> None:
+        def become_durable() -> None:
             if starts == self.starts:
                 for log, tail in tails:
                     log.head = tail
                 done()
 
-        asyncio.get_running_loop().call_later(0.2, stable)
+        asyncio.get_running_loop().call_later(0.2, become_durable)
 
     def start_again(self) -> None:
-        """Forgets what was not stable."""
+        """Drops the messages that were not durable."""
         self.starts += 1
         for log in self._logs.values():
             del log._records[log.head + 1 - log.oldest :]
             log._ids = IdIndex()
 
 
-def _late(old: MemoryStore | None, retention: Retention) -> MemoryStore:
-    store = old or Late(retention)
-    assert isinstance(store, Late)
+def _late_store(old: MemoryStore | None, retention: Retention) -> MemoryStore:
+    store = old or LateStore(retention)
+    assert isinstance(store, LateStore)
     store.start_again()
     return store
 
 
-def _answers_repeats_at_once(patch: pytest.MonkeyPatch) -> None:
+def _duplicate_acked_too_early(patch: pytest.MonkeyPatch) -> None:
     ready: Any = vars(Pending)["ready"]
     patch.setattr(Pending, "ready", property(lambda p: bool(p.flags & Flag.DUPLICATE) or ready.fget(p)))
 
 
-def _after(change: Callable[[MemoryStore], None]) -> Callable[[MemoryStore | None, Retention], MemoryStore]:
-    def boot(old: MemoryStore | None, retention: Retention) -> MemoryStore:
+def _after_crash(change: Callable[[MemoryStore], None]) -> MakeStore:
+    """The same store after each start, changed."""
+
+    def make(old: MemoryStore | None, retention: Retention) -> MemoryStore:
         if old is None:
             return Durable(retention)
         change(old)
         return old
 
-    return boot
+    return make
 
 
-def _forget_last(store: MemoryStore) -> None:
+def _crash_loses_last_message(store: MemoryStore) -> None:
     for log in store._logs.values():
         del log._records[-1:]
         log.head = log.tail
 
 
-def _hole(store: MemoryStore) -> None:
+def _crash_leaves_hole(store: MemoryStore) -> None:
     for log in store._logs.values():
         log._records[2:] = [record._replace(seq=record.seq + 1) for record in log._records[2:]]
 
 
-def _forget_ids(store: MemoryStore) -> None:
+def _crash_forgets_ids(store: MemoryStore) -> None:
     for log in store._logs.values():
         log.forget(2**48)
 
 
-def _new_epochs(store: MemoryStore) -> None:
+def _crash_changes_epochs(store: MemoryStore) -> None:
     for log in store._logs.values():
         log.epoch ^= 2
 
 
-def _nothing_left(old: MemoryStore | None, retention: Retention) -> MemoryStore:
+def _crash_loses_everything(old: MemoryStore | None, retention: Retention) -> MemoryStore:
     return Durable(retention)
 
 
-def _same_epochs(old: MemoryStore | None, retention: Retention) -> MemoryStore:
+def _restart_reuses_epochs(old: MemoryStore | None, retention: Retention) -> MemoryStore:
     return MemoryStore(retention, lambda size: bytes(size))
 
 
-def _clock_back(c: MutantConnection, sent: Sent) -> list[Sent]:
+def _restart_sets_clock_back(c: MutantConnection, sent: Sent) -> list[Sent]:
     if isinstance(sent, Welcome):
         back = 100_000 * c.world["starts"] + 1000 * next(c.world.setdefault("welcomes", itertools.count()))
         return [replace(sent, now_ms=sent.now_ms - back)]
@@ -110,29 +112,32 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "crash-changes-epochs",
         "Changes the epochs of durable rooms in a crash.",
         ("RW-MODEL-5",),
-        store=_after(_new_epochs),
+        store=_after_crash(_crash_changes_epochs),
     ),
     ServerMutant(
-        "restart-reuses-epochs", "Starts a volatile log again in its old epoch.", ("RW-MODEL-4",), store=_same_epochs
+        "restart-reuses-epochs",
+        "Starts a volatile log again in its old epoch.",
+        ("RW-MODEL-4",),
+        store=_restart_reuses_epochs,
     ),
     # 4 The promise
     ServerMutant(
         "crash-loses-last-message",
         "Loses the last message of each room in a crash.",
         ("RW-PROMISE-1", "RW-PROMISE-2", "RW-PROMISE-3"),
-        store=_after(_forget_last),
+        store=_after_crash(_crash_loses_last_message),
     ),
     ServerMutant(
         "crash-leaves-hole",
         "Loses a message in the middle of each log in a crash.",
         ("RW-PROMISE-3",),
-        store=_after(_hole),
+        store=_after_crash(_crash_leaves_hole),
     ),
     ServerMutant(
         "crash-loses-everything",
         "Sends that it is durable, and loses everything in a crash.",
         ("RW-PROMISE-2", "RW-MODEL-5"),
-        store=_nothing_left,
+        store=_crash_loses_everything,
     ),
     # 7.2 WELCOME
     ServerMutant(
@@ -148,19 +153,19 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "Sets its clock back with each connection and restart.",
         ("RW-ID-4", "RW-ACK-1"),
         store=durable,
-        sends=_clock_back,
+        sends=_restart_sets_clock_back,
     ),
     ServerMutant(
         "crash-forgets-ids",
         "Forgets the ids of messages in a crash.",
         ("RW-DEDUPE-3", "RW-DEDUPE-1"),
-        store=_after(_forget_ids),
+        store=_after_crash(_crash_forgets_ids),
     ),
     ServerMutant(
         "duplicate-acked-too-early",
         "Acknowledges a repeat before the first copy is durable.",
         ("RW-DEDUPE-5",),
-        store=_late,
-        patch=_answers_repeats_at_once,
+        store=_late_store,
+        patch=_duplicate_acked_too_early,
     ),
 )
