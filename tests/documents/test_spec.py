@@ -1,7 +1,7 @@
 """SPEC.md against the code: numbers, layouts, examples, and rules that are tables.
 
-The tables are written by hand, and so are the values that the examples stand for: neither is printed from
-what it is compared with.
+The tables are written by hand, and so are the values of the examples: neither is generated from what it is compared
+with.
 """
 
 import inspect
@@ -13,8 +13,7 @@ import pytest
 from construct import FormatField, GreedyBytes, Prefixed, Struct
 
 from conformance.files import document
-from conformance.spec import tables as reader
-from conformance.spec.tables import BodyField
+from conformance.spec.tables import BodyField, JoinRow, NameRow, load
 from protocol import codec, frames, layout, names, registry, state, wire
 from protocol.client import ClientConnection
 from protocol.frames import RULES
@@ -24,7 +23,7 @@ from protocol.server import ServerConnection, ServerTimes
 from reference_server.core.handlers.cursor import join_point
 from tests.support.example_frames import EXAMPLES
 
-SPEC = reader.load()
+SPEC = load()
 TEXT = document().read_text(encoding="utf-8")
 DOCUMENT = SPEC.document
 PROSE = [paragraph.text for paragraph in DOCUMENT.paragraphs]
@@ -127,7 +126,7 @@ LENGTHS = {"b16": 2, "b32": 4, "name8": 1, "text8": 1, "text16": 2}
 
 
 def described(declaration: Struct) -> list[BodyField]:
-    """The members of a declaration in the words of SPEC.md, without the extension fields at its end."""
+    """The members of a declaration in the terms of SPEC.md, without the extension fields at its end."""
     found: list[BodyField] = []
     for member in declaration.subcons:
         name, node = member.name or "", getattr(member, "subcon", None)
@@ -139,7 +138,7 @@ def described(declaration: Struct) -> list[BodyField]:
 
 
 def word(node: Any) -> str:
-    """What SPEC.md calls the type of a node of a declaration."""
+    """The name in SPEC.md of the type of a node."""
     match node:
         case layout.Name():
             return word(node.subcon).replace("b", "name")
@@ -162,7 +161,7 @@ def word(node: Any) -> str:
 
 
 def test_types_have_the_widths_of_their_table() -> None:
-    """A row has one number for all of its types, or one for each."""
+    """A row gives one width for all of its types, or one for each."""
     widths: dict[str, int] = {}
     lengths: dict[str, int] = {}
     for row in DOCUMENT.table("5", "type", "octets", "value").rows:
@@ -183,7 +182,7 @@ def test_layout_of_a_body(frame: FrameType) -> None:
     declaration = wire.BODIES[frame]
     members = SPEC.bodies[frame.name]
     assert described(declaration) == list(members)
-    # After its members a body has extension fields and no more: section 5.3.
+    # After its members a body has extension fields and nothing else: section 5.3.
     last, end = declaration.subcons[-2:]
     assert (last.name, type(end).__name__) == ("fields", "Terminated")
     attributes = list(inspect.signature(frames.FRAMES[frame]).parameters)
@@ -218,7 +217,7 @@ def test_layout_of_a_field(field: FieldType) -> None:
 
 
 @pytest.mark.parametrize("frame", SPEC.frames)
-def test_example_means_what_it_says(frame: str) -> None:
+def test_example_values(frame: str) -> None:
     octets, meant = SPEC.examples[frame], EXAMPLES[FrameType[frame]]
     stream = FrameReader()
     stream.feed(octets)
@@ -231,7 +230,7 @@ def test_example_means_what_it_says(frame: str) -> None:
 
 
 @pytest.mark.parametrize("frame", SPEC.frames)
-def test_example_is_grouped_by_its_tables(frame: str) -> None:
+def test_example_groups(frame: str) -> None:
     meant = EXAMPLES[FrameType[frame]]
     flags, request, room = meant.flags, meant.request, meant.room
     body = [*grouped(SPEC.bodies[frame], meant)]
@@ -242,14 +241,14 @@ def test_example_is_grouped_by_its_tables(frame: str) -> None:
 
 
 @pytest.mark.parametrize("frame", SPEC.frames)
-def test_example_has_the_header_in_a_line_of_its_own(frame: str) -> None:
+def test_example_header_has_a_line_of_its_own(frame: str) -> None:
     titles = {heading.section: heading.title for heading in DOCUMENT.headings}
     (block,) = [block for block in DOCUMENT.blocks if titles[block.section] == frame]
     assert block.lines[0].split() == list(SPEC.words[frame][: len(SPEC.bodies["header"])])
 
 
 def grouped(fields: tuple[BodyField, ...], values: Any) -> list[str]:
-    """The words of a body by its table alone: a number each, a length and what it counts, octets."""
+    """The groups of a body as its table gives them: a number, or a length and then the octets that it counts."""
     found: list[str] = []
     for field in fields:
         if field.name == "count":
@@ -271,7 +270,7 @@ def number(field: BodyField, value: int | bytes) -> str:
     return value.hex().upper() if isinstance(value, bytes) else f"{value:0{2 * WIDTHS[field.type]}X}"
 
 
-def test_prefaces_are_laid_out_as_their_tables_say() -> None:
+def test_layout_of_prefaces() -> None:
     numbers = {"magic": int.from_bytes(registry.MAGIC), "version_min": 1, "version_max": 1, "version": 1}
     for end in ("client preface", "server preface"):
         words = [number(field, numbers.get(field.name, 0)) for field in SPEC.bodies[end]]
@@ -281,7 +280,7 @@ def test_prefaces_are_laid_out_as_their_tables_say() -> None:
     assert magics == [f"`0x{registry.MAGIC.hex().upper()}`"] * 2
 
 
-def test_prefaces_are_those_that_connections_send() -> None:
+def test_prefaces_of_connections() -> None:
     client, server = (
         ClientConnection(frames.Hello("ada", "ANONYMOUS", b"", request=1), 0.0),
         ServerConnection(0.0, ServerTimes()),
@@ -319,11 +318,11 @@ def test_frames_before_welcome_are_those_of_the_transitions(name: str, state: st
 
 
 @pytest.mark.parametrize("row", SPEC.join_table, ids=str)
-def test_join_table(row: reader.JoinRow) -> None:
+def test_join_table(row: JoinRow) -> None:
     found = join_point(row.head, row.oldest, row.room_epoch, row.client_epoch, row.since, 10_000)
     assert found == (row.start, row.gap)
 
 
 @pytest.mark.parametrize("row", SPEC.name_table, ids=str)
-def test_name_table(row: reader.NameRow) -> None:
+def test_name_table(row: NameRow) -> None:
     assert (names.key(row.a) == names.key(row.b)) == row.same

@@ -1,7 +1,7 @@
-"""SPEC.md against itself, and its reader against what does not fit.
+"""SPEC.md against itself, and its reader against documents with errors.
 
-Whoever changes the document in one place only is told here: a section, flag, code or requirement that is
-mentioned and not defined, tables that contradict each other, a key word that binds nobody.
+These tests fail when a change is made in only one place: a section, flag, code or requirement is mentioned and not
+defined, two tables contradict each other, or a key word stands outside a requirement.
 """
 
 import re
@@ -11,11 +11,10 @@ from itertools import chain, pairwise
 import pytest
 
 from conformance.files import document
-from conformance.spec import tables as reader
 from conformance.spec.markdown import SpecError
-from conformance.spec.tables import KEY_WORD, parse
+from conformance.spec.tables import KEY_WORD, REQUIREMENT_ID, load, parse
 
-SPEC = reader.load()
+SPEC = load()
 TEXT = document().read_text(encoding="utf-8")
 DOCUMENT = SPEC.document
 PROSE = [paragraph.text for paragraph in DOCUMENT.paragraphs]
@@ -47,7 +46,7 @@ def test_section_of_a_frame_lists_its_fields(frame: str) -> None:
 
 @pytest.mark.parametrize("name", SPEC.transitions)
 def test_transitions_are_complete(name: str) -> None:
-    """One next state for each state and event, and every state can be reached, and left but for the last."""
+    """Each state and event has one next state. Every state can be reached, and left unless it is the last."""
     rows = SPEC.transitions[name]
     assert max(Counter((row.state, row.event) for row in rows).values()) == 1
     first, reached, before = rows[0].state, {rows[0].state}, set[str]()
@@ -69,7 +68,7 @@ def test_own_checks_are_codes_that_error_can_carry() -> None:
 
 
 def test_extensions_of_frames_are_defined() -> None:
-    """Section 17.3 names each with the first section of its frames."""
+    """Section 17.3 names each extension with the first section of its frames."""
     defined = dict(re.findall(r"`(\w+)` \(section (7\.\d+)\)", " ".join(PROSE)))
     sections = {heading.title: heading.section for heading in DOCUMENT.headings}
     firsts = {row.extension: sections[row.name] for row in reversed(SPEC.frames.values()) if row.extension}
@@ -134,7 +133,7 @@ def test_references_to_sections_exist() -> None:
 
 
 def test_references_to_requirements_exist() -> None:
-    mentioned = set(reader.REQUIREMENT_ID.findall(TEXT))
+    mentioned = set(REQUIREMENT_ID.findall(TEXT))
     assert mentioned == set(SPEC.requirements)
 
 
@@ -152,7 +151,7 @@ def test_every_key_word_stands_in_a_requirement() -> None:
     assert not re.search(r"\b(SHALL|REQUIRED|RECOMMENDED|OPTIONAL)\b", TEXT)
 
 
-# The requests of the protocol that Roomwire takes the place of: the first table of section 1.
+# The requests of the protocol that Roomwire replaces: the first table of section 1.
 BEFORE = {"HELO", "JOIN_CHATROOM", "CHAT", "LEAVE_CHATROOM", "DISCONNECT", "KILL_SERVICE"}
 BEFORE |= {"ERROR_CODE", "ERROR_DESCRIPTION"}
 OUTSIDE = {"ACK", "ALPN", "ANONYMOUS", "ASCII", "BCP", "HTTP", "JSON", "MUST", "MAY", "NFC", "NFD", "NFKD"}
@@ -170,7 +169,7 @@ def test_words_in_capitals_are_defined() -> None:
 
 # The reader
 
-BROKEN = {
+ERRORS = {
     "twice": ("[RW-FRAME-2]", "[RW-FRAME-1]", r"RW-FRAME-1 stands in line \d+ already"),
     "no subject": (
         "- A client MUST answer AUTH before WELCOME with",
@@ -212,10 +211,10 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize(("old", "new", "problem"), BROKEN.values(), ids=BROKEN)
-def test_reader_names_the_line_of_what_does_not_fit(old: str, new: str, problem: str) -> None:
+@pytest.mark.parametrize(("old", "new", "problem"), ERRORS.values(), ids=ERRORS)
+def test_reader_error_names_the_line(old: str, new: str, problem: str) -> None:
     assert old in TEXT
-    broken = TEXT.replace(old, new, 1)
+    changed = TEXT.replace(old, new, 1)
     with pytest.raises(SpecError, match=rf"SPEC\.md:\d+: .*({problem})") as caught:
-        parse(broken)
-    assert caught.value.line in range(1, broken.count("\n") + 2)
+        parse(changed)
+    assert caught.value.line in range(1, changed.count("\n") + 2)

@@ -1,6 +1,6 @@
-"""The test vectors, as files and in SPEC.md's appendix B, say the same, and cover what they must.
+"""The test vectors say the same in their files and in appendix B of SPEC.md, and cover what they must.
 
-No codec is asked here: lengths are added up, and the rest is compared as text.
+These tests use no codec: they add up lengths, and compare the rest as text.
 """
 
 import json
@@ -14,7 +14,7 @@ from tests.support.places import ROOT
 
 SPEC = (ROOT / "SPEC.md").read_text(encoding="utf-8")
 LONGEST_SHOWN = 160
-"""Octets; the appendix refers to the file for what is longer."""
+"""Octets. For a longer vector the appendix refers to the file."""
 
 
 def load(name: str) -> list[dict[str, Any]]:
@@ -43,7 +43,7 @@ def header(vector: dict[str, Any]) -> list[int]:
 
 
 def tables(heading: str) -> list[list[list[str]]]:
-    """The cells of the rows, without the head, of the tables in the part of SPEC.md below a heading."""
+    """The tables below a heading of SPEC.md, as cells of rows, without the head."""
     match = re.search(rf"^(#+) {re.escape(heading)}\n", SPEC, re.MULTILINE)
     assert match, f"SPEC.md has no heading {heading!r}"
     text = SPEC[match.end() :]
@@ -53,7 +53,7 @@ def tables(heading: str) -> list[list[list[str]]]:
 
 
 def shown(vector: dict[str, Any]) -> str:
-    """The octets as the appendix has them: the header's five groups, and the body's."""
+    """The octets as the appendix shows them: the five groups of the header, then those of the body."""
     groups = vector["hex"].split()
     if len(octets(vector)) > LONGEST_SHOWN:
         return "the octets are in the file"
@@ -65,7 +65,7 @@ def requirements() -> set[str]:
     return set(re.findall(r"^- .*\[(RW-[A-Z0-9-]+)\]$", SPEC, re.MULTILINE))
 
 
-def test_there_are_enough() -> None:
+def test_number_of_vectors() -> None:
     assert len(VALID) >= 60
     assert len(MALFORMED) >= 60
     assert len(NAMES) >= 40
@@ -77,18 +77,20 @@ def test_ids_are_unique(vectors: list[dict[str, Any]]) -> None:
 
 
 def test_octets_are_unique() -> None:
-    # The same octets from both sides are two vectors, as are the same octets under two limits.
+    # The same octets make two vectors when both sides send them, or under two limits.
     keys = Counter((vector["from"], vector.get("limit"), octets(vector)) for vector in (*VALID, *MALFORMED))
     assert [key for key, count in keys.items() if count > 1] == []
 
 
-def called(vector: dict[str, Any]) -> str:
-    """What the appendix has as frame: the files name the prefaces like frames, which they are not."""
+def frame_name(vector: dict[str, Any]) -> str:
+    """The frame in the appendix. The files name prefaces as if they were frames."""
     return "preface" if vector["frame"].endswith("_PREFACE") else vector["frame"]
 
 
 def test_appendix_has_the_valid_vectors() -> None:
-    rows = [[f"`{vector['id']}`", vector["from"], called(vector), shown(vector), vector["note"]] for vector in VALID]
+    rows = [
+        [f"`{vector['id']}`", vector["from"], frame_name(vector), shown(vector), vector["note"]] for vector in VALID
+    ]
     assert tables("B.1 Valid") == [rows]
 
 
@@ -116,8 +118,8 @@ def test_lengths_are_those_of_the_bodies(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("vector", MALFORMED, ids=ids(MALFORMED))
-def test_malformed_frames_are_whole(vector: dict[str, Any]) -> None:
-    # None of them is wrong by being incomplete: that is no error, but a matter of waiting.
+def test_malformed_frames_are_complete(vector: dict[str, Any]) -> None:
+    # An incomplete frame is no error: its reader waits for the rest.
     length, limit = header(vector)[0], vector.get("limit", 65536)
     if vector["error"] == "FRAME_TOO_LARGE":
         assert length > limit
@@ -176,7 +178,7 @@ def test_sections_exist() -> None:
     assert {vector["section"] for vector in (*VALID, *MALFORMED)} <= sections
 
 
-def test_names_say_what_becomes_of_them() -> None:
+def test_name_vectors_are_consistent() -> None:
     for vector in NAMES:
         assert (vector["normalised"] is not None) == vector["valid"], vector["id"]
         assert vector["valid"] or not (vector["same_as"] or vector["differs_from"]), vector["id"]

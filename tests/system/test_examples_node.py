@@ -1,4 +1,4 @@
-"""The Node.js example is held against the conformance suite: server, codec and client, as their users would run it."""
+"""The Node.js example passes the conformance suite as its users would run it: server, codec and client."""
 
 import os
 import shlex
@@ -12,11 +12,11 @@ import pytest
 from tests.support.places import ROOT
 
 _EXAMPLE = ROOT / "examples" / "node"
-_SECONDS = 240  # so long a role may take on a machine that is busy; alone it takes 5 to 20
+_SECONDS = 240  # for a role on a busy machine; alone it takes 5 to 20
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="no node is installed")
 
-# Short times, so that the cases that wait for one do not wait long, and no rate that would slow the others down.
+# Short time-outs, so that cases that wait for one end soon, and a rate that slows no case down.
 _LIMITS = {
     "ROOMWIRE_PREFACE_MS": "3000",
     "ROOMWIRE_HANDSHAKE_MS": "4000",
@@ -26,8 +26,8 @@ _LIMITS = {
     "ROOMWIRE_PUBLISH_RATE": "1000",
 }
 
-# What is left out of a client's cases starts one program each for what the codec's cases hold, too, or waits for long.
-# The number is of cases that have to pass at least: a run that came to test next to nothing is no proof.
+# The cases that are left out for a client start a program each and test what the codec's cases test, or wait for long.
+# The number is the least number of cases that have to pass: a run of almost no cases proves nothing.
 _ROLES = {
     "server": ("server.mjs {port}", [], 300),
     "codec": ("codec-adapter.mjs", [], 500),

@@ -1,8 +1,8 @@
-"""The promise of SPEC.md as models in Promela, searched exhaustively by spin: each rule is needed, all together hold.
+"""The promise of SPEC.md as models in Promela, searched exhaustively by spin: each rule is needed, and all suffice.
 
-A model in tests/system/models/ has the rules under `#ifdef`s with their requirement ids, and its claims as flags that
-stand first in the assertions. Without a rule the claim that stands beside it below must have a counterexample; so a
-rule that the model would not miss is a failure of the model, and so is a claim that nothing can break.
+A model in tests/system/models/ has each rule in an `#ifdef` of its requirement id, and its claims as flags that stand
+first in the assertions. Without a rule, the claim beside it in the table must have a counterexample. So these tests
+fail if the model does not need a rule, or if nothing can break a claim.
 """
 
 import re
@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from conformance.spec import tables as spec
+from conformance.spec.tables import load
 
 MODELS = Path(__file__).parent / "models"
 
 BROKEN_CLAIMS = {
     "publish": {
         "RW-PROMISE-1": "acknowledged_stays",  # ACK before it is durable, then a crash
-        "RW-PROMISE-2": "acknowledged_stays",  # DURABLE is said of a log that a crash cuts back
+        "RW-PROMISE-2": "acknowledged_stays",  # DURABLE is set, and a crash truncates the log
         "RW-PROMISE-3": "prefix",  # a batch becomes durable before the one in front of it
         "RW-PROMISE-4": "failed_is_absent",  # appended, and answered with ERROR
         "RW-PROMISE-5": "once",  # repeated with a new id
@@ -28,37 +28,37 @@ BROKEN_CLAIMS = {
         "RW-PROMISE-8": "in_order",  # sequenced in another order than sent
         "RW-DEDUPE-1": "once",  # a repeat is appended
         "RW-DEDUPE-3": "once",  # the index of ids is lost in a crash
-        "RW-DEDUPE-4": "once",  # a repeat is not looked for among what is not yet durable
+        "RW-DEDUPE-4": "once",  # a repeat is not looked up among messages that are not yet durable
         "RW-DEDUPE-5": "acknowledged_stays",  # a repeat is answered before the first copy is durable
         "RW-DEDUPE-6": "once",  # an id is forgotten early
         "RW-ID-2": "once",  # an id that was forgotten is accepted
-        "RW-ID-4": "once",  # the clock steps back in a crash: a forgotten id is young again
-        "RW-ORDER-1": "in_order",  # what was sent behind a refused publish is accepted
+        "RW-ID-4": "once",  # the clock steps back in a crash: a forgotten id is accepted again
+        "RW-ORDER-1": "in_order",  # a publish sent after a refused one is accepted
         "RW-ORDER-2": "in_order",  # each refused publish is repeated by itself
-        "RW-ORDER-3": "in_order",  # something new is sent before what is unanswered
+        "RW-ORDER-3": "in_order",  # a new publish is sent before the unanswered ones
     },
     "deliver": {
         "RW-MODEL-1": "unbroken",  # a seq is left out
         "RW-MODEL-2": "unbroken",  # two messages change places
-        "RW-MODEL-4": "one_order",  # a log that lost something goes on in its epoch
+        "RW-MODEL-4": "one_order",  # a log that lost messages keeps its epoch
         "RW-MODEL-5": "no_false_gap",  # a durable log changes its epoch
         "RW-MODEL-6": "complete",  # the epoch changes, and the member is not told
-        "RW-MODEL-9": "one_order",  # the head falls when all is trimmed
+        "RW-MODEL-9": "one_order",  # the head falls when all messages are trimmed
         "RW-PROMISE-1": "one_order",  # delivered before it is durable
-        "RW-PROMISE-9": "complete",  # left out for a slow reader
-        "RW-PROMISE-10": "no_silent_gap",  # the client does not tell of the gap
-        "RW-CURSOR-1": "all_retained",  # want = since + 1 in whatever epoch
+        "RW-PROMISE-9": "complete",  # a message is left out for a slow reader
+        "RW-PROMISE-10": "no_silent_gap",  # the client does not report the gap
+        "RW-CURSOR-1": "all_retained",  # want = since + 1 in any epoch
         "RW-CURSOR-2": "unbroken",  # only new messages are sent
         "RW-CURSOR-3": "unbroken",  # a publish between JOINED and the attachment
         "RW-CURSOR-4": "unbroken",  # the client keeps its old cursor
         "RW-CURSOR-5": "joined_first",  # attached when JOIN is read
-        "RW-LAG-3": "unbroken",  # what was trimmed is skipped
+        "RW-LAG-3": "unbroken",  # trimmed messages are skipped
         "RW-LAG-4": "complete",  # an evicted member stays away
-        "RW-LAG-7": "bounded",  # a slow reader keeps messages
-        "RW-RECOVER-1": "all_retained",  # the client comes back without its cursor
+        "RW-LAG-7": "bounded",  # a slow reader keeps messages from being trimmed
+        "RW-RECOVER-1": "all_retained",  # the client joins again without its cursor
     },
     "ack": {
-        "RW-PROMISE-11": "ack_first",  # the echo is not held
+        "RW-PROMISE-11": "ack_first",  # the echo does not wait for its ACK
         "RW-PROMISE-12": "never_stuck",  # two rooms wait for each other
         "RW-REQUEST-2": "never_stuck",  # a publish is not answered
         "RW-REQUEST-3": "replies_in_order",  # a reply overtakes another
@@ -72,7 +72,7 @@ needs_spin = pytest.mark.skipif(
 
 
 def search(directory: Path, model: str, rule: str | None = None, claim: str | None = None) -> str:
-    """What spin's verifier prints for a model, without `rule`, where only a breach of `claim` counts (None: of any)."""
+    """The output of spin's verifier for a model, without `rule`; only a breach of `claim` counts, or of any if None."""
     text = (MODELS / f"{model}.pml").read_text(encoding="utf-8")
     if claim is not None:
         assert f"hidden byte {claim};" in text
@@ -96,7 +96,7 @@ def search(directory: Path, model: str, rule: str | None = None, claim: str | No
 def test_all_rules_together_keep_every_claim(model: str, tmp_path: Path) -> None:
     output = search(tmp_path, model)
     assert "errors: 0" in output, output
-    # Whatever the model says can happen does happen; but on the first connection nothing is a repeat.
+    # Every statement is reached, except that nothing is a repeat on the first connection.
     assert set(re.findall(r'state \d+, "(.*)"', output)) <= {"-end-", "replies!4,message,seq,1"}, output
 
 
@@ -105,14 +105,14 @@ def test_all_rules_together_keep_every_claim(model: str, tmp_path: Path) -> None
     ("model", "rule", "claim"),
     [(model, rule, claim) for model, rules in BROKEN_CLAIMS.items() for rule, claim in rules.items()],
 )
-def test_without_a_rule_a_claim_breaks(model: str, rule: str, claim: str, tmp_path: Path) -> None:
+def test_claim_breaks_without_its_rule(model: str, rule: str, claim: str, tmp_path: Path) -> None:
     output = search(tmp_path, model, rule, claim)
     found = re.search(rf"assertion violated \(+{claim}\|\|", output)
-    assert found, f"{model}.pml keeps {claim} without {rule}: it does not show what the rule is for\n{output}"
+    assert found, f"{model}.pml keeps {claim} without {rule}: the model does not need the rule\n{output}"
 
 
 @pytest.mark.parametrize("model", BROKEN_CLAIMS)
-def test_the_table_has_every_rule_and_every_claim_of_a_model(model: str) -> None:
+def test_table_lists_all_rules_and_claims_of_a_model(model: str) -> None:
     text = (MODELS / f"{model}.pml").read_text(encoding="utf-8")
     ids = {name.replace("_", "-") for name in re.findall(r"^#if(?:n?def) (RW_\w+)", text, re.MULTILINE)}
     assert ids == set(BROKEN_CLAIMS[model])
@@ -120,7 +120,7 @@ def test_the_table_has_every_rule_and_every_claim_of_a_model(model: str) -> None
 
 
 def test_every_rule_of_the_promise_is_in_a_model() -> None:
-    known = set(spec.load().requirements)
+    known = set(load().requirements)
     modelled = {rule for rules in BROKEN_CLAIMS.values() for rule in rules}
     assert modelled <= known
     assert {id for id in known if id.startswith("RW-PROMISE-")} <= modelled

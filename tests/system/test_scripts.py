@@ -1,7 +1,7 @@
 """start.sh, test.sh and .ci/run as real processes, in a folder of their own.
 
-What they install there is a toy distribution with a build backend beside it, so that no network is needed:
-its server, linters and pytest print how they were called.
+They install a toy distribution with a build backend of its own there, so that they need no network. Its server, linters
+and pytest print how they were called.
 """
 
 import json
@@ -63,7 +63,7 @@ build_wheel = build_editable
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder, with a space in its path, that has the scripts and the toy."""
+    """A folder with the scripts and the toy distribution. Its path has a space."""
     folder = tmp_path / "rooms and wires"
     (folder / ".ci").mkdir(parents=True)
     for name in ("start.sh", "test.sh", "setup.sh", ".ci/run"):
@@ -75,7 +75,7 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bare_path(tmp_path: Path) -> Path:
-    """A folder for $PATH that has what the scripts call, and no Python."""
+    """A folder for $PATH with the programs that the scripts call, and no Python."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for tool in TOOLS:
@@ -84,7 +84,7 @@ def bare_path(tmp_path: Path) -> Path:
 
 
 def run(script: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs it from another folder, with no package index, no user's settings, and this Python unless told."""
+    """Runs a script from another folder, without a package index or user settings, by default with this Python."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
     offline = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PYTHON": sys.executable}
     return subprocess.run(
@@ -98,7 +98,7 @@ def run(script: Path, *arguments: str, **environment: str) -> subprocess.Complet
 
 
 def only_line(process: subprocess.CompletedProcess[str]) -> str:
-    """The one line that a failed script printed."""
+    """The only line that a failed script printed."""
     assert process.returncode != 0
     assert process.stdout == ""
     (line,) = process.stderr.splitlines()
@@ -107,7 +107,7 @@ def only_line(process: subprocess.CompletedProcess[str]) -> str:
 
 
 def python_that(file: Path, prelude: str) -> str:
-    """An interpreter that runs `prelude` before any -c program."""
+    """An interpreter that runs `prelude` before each -c program."""
     file.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -c "{prelude}\n$3"\n')
     file.chmod(0o755)
     return str(file)
@@ -131,13 +131,13 @@ def test_old_python(checkout: Path, tmp_path: Path, script: str) -> None:
 
 
 @pytest.mark.parametrize("script", ["start.sh", "test.sh"])
-def test_python_that_is_none(checkout: Path, script: str) -> None:
+def test_invalid_python(checkout: Path, script: str) -> None:
     line = only_line(run(checkout / script, PYTHON="no-such-python"))
     assert line == "roomwire: needs Python 3.11 or newer, but PYTHON=no-such-python is not a Python that runs"
 
 
 @pytest.mark.parametrize("script", ["start.sh", "test.sh"])
-def test_no_python_at_all(checkout: Path, bare_path: Path, script: str) -> None:
+def test_missing_python(checkout: Path, bare_path: Path, script: str) -> None:
     line = only_line(run(checkout / script, PYTHON="", PATH=str(bare_path)))
     assert line == "roomwire: needs Python 3.11 or newer, found none as python3.11, python3.12, python3.13 or python3"
 
@@ -150,7 +150,7 @@ def test_python_without_virtual_environments(checkout: Path, tmp_path: Path, mod
 
 
 def test_order_of_preference(checkout: Path, bare_path: Path) -> None:
-    """A launcher with nothing to launch is passed over, and an old Python; python3.13 is before python3."""
+    """A launcher without a Python and an old Python are skipped; python3.13 comes before python3."""
     python_that(bare_path / "python3.11", "raise SystemExit(127)")
     python_that(bare_path / "python3.12", "import sys; sys.version_info = (3, 9, 2, 'final', 0)")
     for name in ("python3.13", "python3"):
@@ -163,8 +163,8 @@ def test_order_of_preference(checkout: Path, bare_path: Path) -> None:
     assert process.stderr.splitlines()[-1] == "roomwire: making .venv failed: python3.13 tried"
 
 
-def test_installation_that_fails(checkout: Path) -> None:
-    """It ends in one line that says why, and leaves no stamp."""
+def test_failing_installation(checkout: Path) -> None:
+    """The last line says why, and no stamp is left."""
     (checkout / "backend.py").write_text(BACKEND.replace("Provides-Extra: dev", "Requires-Dist: nobody-has-it"))
     process = run(checkout / "start.sh")
     assert process.returncode == 1
@@ -175,7 +175,7 @@ def test_installation_that_fails(checkout: Path) -> None:
 
 
 def test_start(checkout: Path) -> None:
-    """First it sets up, the second time it only starts; the port and what follows reach the server."""
+    """The first run sets up, the second only starts. The port and further arguments reach the server."""
     first = run(checkout / "start.sh", "7200", "--store", "a b")
     assert (first.returncode, first.stderr.count("\n")) == (0, 3), first.stderr
     assert json.loads(first.stdout) == ["server", "--port", "7200", "--store", "a b"]
@@ -193,7 +193,7 @@ def test_start(checkout: Path) -> None:
 
 
 def test_test(checkout: Path) -> None:
-    """All checks run whatever fails, pytest last; arguments are pytest's and leave the others out."""
+    """All checks run even if one fails, pytest last. With arguments only pytest runs, and gets them."""
     passed = run(checkout / "test.sh")
     assert passed.returncode == 0, passed.stderr
     calls = [json.loads(line) for line in passed.stdout.splitlines() if line.startswith("[")]
@@ -210,13 +210,13 @@ def test_test(checkout: Path) -> None:
     assert chosen.stdout == '["pytest", "-n", "2", "-k", "one or two"]\n'
 
     started = run(checkout / "start.sh")
-    assert started.stderr == "roomwire: starting the server on port 7117\n", "dev has all that run needs"
+    assert started.stderr == "roomwire: starting the server on port 7117\n", "an environment of dev is also one of run"
 
 
 def test_ci(checkout: Path) -> None:
-    """.ci/run is test.sh under bash, marked as CI, with nothing to read."""
+    """.ci/run runs test.sh with bash, with CI set and an empty standard input."""
     (checkout / "test.sh").write_text('echo "$CI ${BASH_VERSION:+bash} $(cat)"; exit 3\n')
-    browser = checkout / "bin" / "chromedriver"  # or it would be installed
+    browser = checkout / "bin" / "chromedriver"  # so that it is not installed
     browser.parent.mkdir()
     browser.touch(0o755)
     process = run(checkout / ".ci/run", PATH=f"{browser.parent}:{os.environ['PATH']}")

@@ -1,4 +1,4 @@
-"""Scripts for the simulated world: whatever happens, the promise of SPEC.md, section 4, holds."""
+"""Scripts for the simulated world: the promise of SPEC.md, section 4, holds in all of them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -47,7 +47,7 @@ configs = st.sampled_from(
 
 
 def play(world: World, script: list[tuple[Any, ...]]) -> None:
-    """Run the steps, with a moment between them, and check after each what must always hold."""
+    """Run the steps with a moment between them, and check in the end what must always hold."""
     for step in script:
         match step:
             case ("publish", who, where, count):
@@ -81,7 +81,7 @@ def play(world: World, script: list[tuple[Any, ...]]) -> None:
 
 
 def heal(world: World) -> None:
-    """Everybody reads, nobody is killed, and time passes: enough for heartbeats, backoff and rate limits."""
+    """Let all clients read, and let enough time pass for heartbeats, backoff and rate limits, without crashes."""
     world.fuse = 0
     for client in world.clients:
         if client.connection is not None:
@@ -89,17 +89,17 @@ def heal(world: World) -> None:
     world.run(HEALING_SECONDS)
 
 
-# A room that its only member leaves and joins again while what it published is not yet stable.
-ROOM_LET_GO = (
+# The only member of a room leaves it and joins again while its messages are not yet durable.
+ROOM_LEFT = (
     [("join", 1, "blue", 4), ("wait", 70.0), ("publish", 1, "blue", 8), ("cut", 1)],
     Config(retention_messages=5, replay_messages=4),
 )
 
 
 @settings(max_examples=300)
-@example(script=ROOM_LET_GO[0], seed=152, config=ROOM_LET_GO[1])
+@example(script=ROOM_LEFT[0], seed=152, config=ROOM_LEFT[1])
 @given(scripts, st.integers(0, 2**32), configs)
-def test_the_promise_holds(script: list[tuple[Any, ...]], seed: int, config: Config) -> None:
+def test_promise_holds_in_any_script(script: list[tuple[Any, ...]], seed: int, config: Config) -> None:
     world = World(seed, CLIENTS, config)
     for client in world.clients:
         client.join("red")
@@ -110,7 +110,7 @@ def test_the_promise_holds(script: list[tuple[Any, ...]], seed: int, config: Con
 
 
 def scenario(config: Config | None = None, seed: int = 1) -> World:
-    """A world of clients in one room."""
+    """A world whose clients are in one room."""
     world = World(seed, CLIENTS, config or Config())
     for client in world.clients:
         client.join("red")
@@ -118,7 +118,7 @@ def scenario(config: Config | None = None, seed: int = 1) -> World:
     return world
 
 
-def test_publishes_under_way_survive_a_crash_once_each() -> None:
+def test_pending_publishes_survive_crashes_once() -> None:
     world = scenario()
     for _ in range(20):
         world.clients[0].publish("red", 5)
@@ -132,7 +132,7 @@ def test_publishes_under_way_survive_a_crash_once_each() -> None:
 
 
 def killed_between_steps(seed: int = 1) -> int:
-    """Publishes of two members at once, and a crash at each step by turns; how many steps there are."""
+    """Crash the server at each step of several publishes of two members in turn. Returns the number of steps."""
     steps = 0
     while True:
         world = scenario(Config(publish_burst=1000), seed)
@@ -151,12 +151,12 @@ def killed_between_steps(seed: int = 1) -> int:
             return steps - 1
 
 
-def test_a_crash_between_any_two_steps_loses_and_doubles_nothing() -> None:
-    """RW-PROMISE-2, RW-PROMISE-3: of append, commit, acknowledge and deliver."""
+def test_crash_between_any_two_steps() -> None:
+    """RW-PROMISE-2, RW-PROMISE-3: the steps are those of append, commit, acknowledge and deliver."""
     assert sum(killed_between_steps(seed) for seed in range(4)) > 120
 
 
-def test_a_member_that_missed_more_than_is_retained_is_told_so() -> None:
+def test_member_behind_retention_gets_a_gap() -> None:
     world = scenario(Config(retention_messages=5, replay_messages=5))
     world.clients[1].connection.cut()  # type: ignore[union-attr]
     world.clients[0].publish("red", 30)
@@ -165,16 +165,16 @@ def test_a_member_that_missed_more_than_is_retained_is_told_so() -> None:
     assert any(isinstance(event, events.Gap) for event in world.clients[1].log)
 
 
-def test_a_member_that_does_not_read_keeps_nothing_from_being_trimmed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """RW-LAG-7, and RW-LAG-3 once it reads again."""
-    monkeypatch.setattr("reference_server.core.room.TAIL_OCTETS", 0)  # what is trimmed is not held in memory either
+def test_stalled_member_does_not_delay_trimming(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RW-LAG-7; and RW-LAG-3 when the member reads again."""
+    monkeypatch.setattr("reference_server.core.room.TAIL_OCTETS", 0)  # keep no trimmed messages in memory
     world = scenario(Config(retention_messages=5, publish_burst=1000))
     world.clients[1].connection.to_client.hold(True)  # type: ignore[union-attr]
     world.clients[0].publish("red", 400)
     world.run(10.0)
     log = world.log_of("red")
     assert log is not None
-    assert log.head > 200  # more than the link holds
+    assert log.head > 200  # more than the connection holds
     assert log.oldest == log.head - 4
     heal(world)
     check_end(world)
@@ -191,7 +191,7 @@ def test_refusals_do_not_change_the_order() -> None:
     assert [e.payload for e in world.clients[2].log if isinstance(e, events.MessageReceived)] == payloads
 
 
-def test_a_half_open_connection_is_found_and_told_once() -> None:
+def test_half_open_connection_is_reported_once() -> None:
     world = scenario()
     world.clients[0].connection.silent = True  # type: ignore[union-attr]
     heal(world)
@@ -201,7 +201,7 @@ def test_a_half_open_connection_is_found_and_told_once() -> None:
 
 
 @pytest.mark.parametrize("disturb", [World.crash, World.drain])
-def test_everybody_comes_back(disturb: Callable[[World], None]) -> None:
+def test_clients_connect_again(disturb: Callable[[World], None]) -> None:
     world = scenario()
     disturb(world)
     heal(world)
@@ -209,7 +209,7 @@ def test_everybody_comes_back(disturb: Callable[[World], None]) -> None:
     assert all(client.session.welcome is not None for client in world.clients)
 
 
-def test_a_room_that_nobody_visits_is_trimmed_by_age() -> None:
+def test_empty_room_is_trimmed_by_age() -> None:
     world = scenario(Config(retention_ms=60_000))
     world.clients[0].publish("red", 3)
     world.run(1.0)

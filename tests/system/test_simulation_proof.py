@@ -1,4 +1,4 @@
-"""The simulation can fail: each of these servers breaks one rule of the promise, and the oracle says so."""
+"""The simulation can fail: each of these mutants breaks one rule of the promise, and the oracle notices."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ from tests.support.oracle import check_end, check_views
 from tests.support.simulation import CrashingStore, World, keep_ids
 from tests.system.test_simulation import heal, killed_between_steps
 
-Break = Callable[[pytest.MonkeyPatch], None]
+Mutant = Callable[[pytest.MonkeyPatch], None]
 
 
 def forget_ids(patch: pytest.MonkeyPatch) -> None:
@@ -47,13 +47,13 @@ def skip_one(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Room, "_portion", lambda self, cursor, head: (head, self._tail[-1]))
 
 
-def tell_nobody(patch: pytest.MonkeyPatch) -> None:
+def tell_no_one(patch: pytest.MonkeyPatch) -> None:
     """RW-PRESENCE-2."""
     detach = Room.detach
     patch.setattr(Room, "detach", lambda self, member, kind: detach(self, member, None))
 
 
-def lose_the_last(patch: pytest.MonkeyPatch) -> None:
+def lose_last_message(patch: pytest.MonkeyPatch) -> None:
     """RW-PROMISE-2."""
     crash = CrashingStore.crash
 
@@ -65,8 +65,8 @@ def lose_the_last(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(CrashingStore, "crash", lossy)
 
 
-def know_before_the_disk(patch: pytest.MonkeyPatch) -> None:
-    """RW-PROMISE-1: what is not on disk yet is acknowledged and delivered."""
+def publish_before_commit(patch: pytest.MonkeyPatch) -> None:
+    """RW-PROMISE-1: messages are acknowledged and delivered before they are on disk."""
     commit, crash = CrashingStore.commit, CrashingStore.crash
     on_disk: dict[MemoryLog, int] = {}
 
@@ -87,8 +87,8 @@ def know_before_the_disk(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(CrashingStore, "crash", back)
 
 
-def lose_the_last_id(patch: pytest.MonkeyPatch) -> None:
-    """RW-DEDUPE-3: message and id are not one transaction."""
+def lose_last_id(patch: pytest.MonkeyPatch) -> None:
+    """RW-DEDUPE-3: a message and its id are not in one transaction."""
     crash = CrashingStore.crash
 
     def lossy(self: CrashingStore) -> None:
@@ -122,21 +122,21 @@ def disturbed() -> None:
         check_end(world)
 
 
-def test_a_whole_server_passes() -> None:
+def test_unchanged_server_passes() -> None:
     disturbed()
 
 
 @pytest.mark.parametrize(
-    "broken", [forget_ids, acknowledge_early, ignore_refusals, skip_one, tell_nobody, lose_the_last]
+    "mutant", [forget_ids, acknowledge_early, ignore_refusals, skip_one, tell_no_one, lose_last_message]
 )
-def test_a_broken_server_is_noticed(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken(monkeypatch)
+def test_server_mutant_is_noticed(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant(monkeypatch)
     with pytest.raises(AssertionError):
         disturbed()
 
 
-@pytest.mark.parametrize("broken", [know_before_the_disk, lose_the_last_id, lose_the_last])
-def test_a_store_that_breaks_between_two_steps_is_noticed(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken(monkeypatch)
+@pytest.mark.parametrize("mutant", [publish_before_commit, lose_last_id, lose_last_message])
+def test_store_mutant_is_noticed(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant(monkeypatch)
     with pytest.raises(AssertionError):
         killed_between_steps()

@@ -1,4 +1,4 @@
-"""TLS: the server's handshake, its certificate, when it insists on it; the client's checks."""
+"""TLS: the server's handshake and certificate, and when it is required; the checks of the client."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ from tests.support.server_in_process import Server, serving
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with what `roomwire-server cert` makes."""
+    """A directory with the files that `roomwire-server cert` makes."""
     directory = tmp_path_factory.mktemp("tls")
     assert cli.main(["cert", "--output", str(directory)]) == 0
     return directory
@@ -59,7 +59,7 @@ def tls_socket(port: int, made: ssl.SSLContext) -> ssl.SSLSocket:
 
 
 def test_handshake(files: Path) -> None:
-    """RW-TLS-1: version and protocol; the preface may come in the same segment as the end of the handshake."""
+    """RW-TLS-1: version and protocol. The preface may arrive in the same segment as the end of the handshake."""
     with serving(**settings(files)) as server:
         for _ in range(20):
             with tls_socket(server.port, context(files)) as raw:
@@ -84,7 +84,7 @@ def test_reset_leaves_nothing_behind(files: Path) -> None:
 
 
 @pytest.mark.parametrize("alpn", ["", "http/1.1"])
-def test_no_agreement_on_the_protocol(files: Path, alpn: str) -> None:
+def test_handshake_without_agreed_protocol(files: Path, alpn: str) -> None:
     """RW-TLS-4."""
     with serving(**settings(files)) as server:
         with (
@@ -110,7 +110,7 @@ def test_older_tls_and_clear_text_are_refused(files: Path) -> None:
 
 
 def test_stalled_handshake_is_closed_and_others_are_served(files: Path) -> None:
-    """RW-HELLO-4, RW-PREFACE-6: the handshake of TLS is within the times of the connection."""
+    """RW-HELLO-4, RW-PREFACE-6: the time-outs of the connection cover its TLS handshake."""
     with (
         serving(**settings(files), preface_ms=300) as server,
         socket.create_connection(("127.0.0.1", server.port), PATIENCE) as silent,
@@ -126,7 +126,7 @@ def test_stalled_handshake_is_closed_and_others_are_served(files: Path) -> None:
         assert not server.hub.addresses._handshakes
 
 
-def test_handshakes_under_way_are_limited_for_an_address(files: Path) -> None:
+def test_handshakes_are_limited_per_address(files: Path) -> None:
     with serving(**settings(files), address_connections=3, local_limits=True) as server:
         held = [socket.create_connection(("127.0.0.1", server.port), PATIENCE) for _ in range(3)]
         try:
@@ -143,14 +143,14 @@ def test_handshakes_under_way_are_limited_for_an_address(files: Path) -> None:
 
 
 def _serial(server: Server, files: Path) -> int:
-    """Which certificate the server shows."""
+    """The serial number of the certificate that the server shows."""
     with tls_socket(server.port, context(files)) as raw:
         certificate = raw.getpeercert()
         assert certificate is not None
         return int(str(certificate["serialNumber"]), 16)
 
 
-def test_certificate_is_read_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_certificate_reload(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert cli.main(["cert", "--output", str(tmp_path)]) == 0
     with serving(**settings(tmp_path)) as server:
         first = _serial(server, tmp_path)
@@ -166,8 +166,8 @@ def test_certificate_is_read_anew(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         assert _serial(server, tmp_path) == second
 
 
-def test_signal_reads_it_anew(tmp_path: Path) -> None:
-    """SIGHUP of a process; it goes on, and says so."""
+def test_certificate_reload_by_signal(tmp_path: Path) -> None:
+    """SIGHUP: the process keeps running, and logs the reload."""
     assert cli.main(["cert", "--output", str(tmp_path)]) == 0
     named = ("--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"))
     with running("--memory", *named) as child:
@@ -179,8 +179,8 @@ def test_signal_reads_it_anew(tmp_path: Path) -> None:
             assert raw.recv(1)
 
 
-def test_signal_ends_no_server_that_has_none() -> None:
-    """A service manager may send it to any: `systemctl reload`."""
+def test_reload_signal_without_certificate() -> None:
+    """`systemctl reload` may send SIGHUP to a server without a certificate, which keeps running."""
     with running("--memory", stdin=subprocess.DEVNULL) as child:
         child.signal(signal.SIGHUP)
         assert child.process.stderr is not None
@@ -197,7 +197,7 @@ def test_signal_ends_no_server_that_has_none() -> None:
         ("cert.pem", "", "expected a certificate and its private key in PEM"),
     ],
 )
-def test_certificates_that_are_none(files: Path, cert: str, key: str, said: str) -> None:
+def test_invalid_certificates(files: Path, cert: str, key: str, said: str) -> None:
     names = {"tls_cert": str(files / cert), "tls_key": str(files / key) if key else ""}
     with pytest.raises(ServerTlsError, match=said) as error:
         server_context(Config(**names))  # type: ignore[arg-type]
@@ -205,7 +205,7 @@ def test_certificates_that_are_none(files: Path, cert: str, key: str, said: str)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
-def test_clear_text_is_for_this_host(files: Path, host: str) -> None:
+def test_clear_text_is_limited_to_this_host(files: Path, host: str) -> None:
     """RW-TLS-2."""
     with pytest.raises(ConfigError, match=f"expected an address of this host alone, found {host}"):
         require_secrecy(Config(host=host))
@@ -217,7 +217,7 @@ def test_clear_text_is_for_this_host(files: Path, host: str) -> None:
         require_secrecy(Config(tls_key="key.pem"))
 
 
-def test_clear_text_that_others_could_read() -> None:
+def test_clear_text_on_all_addresses_is_refused() -> None:
     """RW-TLS-2."""
     line = refused("--host", "0.0.0.0", "--port", "0", "--memory", status=2)
     assert "expected an address of this host alone, found 0.0.0.0" in line
@@ -250,7 +250,7 @@ async def _connected(port: int, host: str = "localhost", **options: object) -> s
 
 
 def test_client_logs_in_over_tls(files: Path, tmp_path: Path) -> None:
-    """RW-AUTH-1, RW-SCRAM-4, RW-WELCOME-3: and it does not pretend to be somebody whose password it does not know."""
+    """RW-AUTH-1, RW-SCRAM-4, RW-WELCOME-3: with the right password, without one, and with a wrong one."""
     accounts = str(make_accounts(tmp_path / "accounts").path)
     with serving(**settings(files), accounts=accounts) as server:
         tls = client_context(files / "ca.pem")
@@ -281,8 +281,8 @@ def _served_by(directory: Path, authority: trustme.CA, leaf: trustme.LeafCert) -
     return {"tls_cert": str(directory / "all.pem")}
 
 
-def test_client_trusts_no_other_certificate(files: Path, tmp_path: Path) -> None:
-    """RW-TLS-5: another authority, another host, one that has expired. Nothing is sent then."""
+def test_client_refuses_other_certificates(files: Path, tmp_path: Path) -> None:
+    """RW-TLS-5: of another authority or host, or expired. The client sends nothing."""
     past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
     authority = trustme.CA()
     for leaf, said in (
@@ -297,30 +297,30 @@ def test_client_trusts_no_other_certificate(files: Path, tmp_path: Path) -> None
         asyncio.run(_connected(server.port, tls=client_context(tmp_path / "ca.pem")))
 
 
-def test_client_leaves_who_does_not_agree_on_the_protocol(files: Path) -> None:
+def test_client_closes_without_agreed_protocol(files: Path) -> None:
     """RW-TLS-4."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.load_cert_chain(files / "cert.pem", files / "key.pem")
-    came: list[bytes] = []
+    received: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def answer() -> None:
             connection, _ = listening.accept()
             try:
                 with made.wrap_socket(connection, server_side=True) as tls:
-                    came.append(tls.recv(100))
+                    received.append(tls.recv(100))
             except OSError:
-                came.append(b"")
+                received.append(b"")
 
         thread = threading.Thread(target=answer)
         thread.start()
         with pytest.raises(Unreachable, match="did not agree on roomwire/1"):
             asyncio.run(_connected(listening.getsockname()[1], tls=client_context(files / "ca.pem")))
         thread.join(PATIENCE)
-    assert came == [b""]
+    assert received == [b""]
 
 
-def test_authorities_that_are_none(tmp_path: Path) -> None:
+def test_invalid_authorities(tmp_path: Path) -> None:
     with pytest.raises(TlsError, match="no such file"):
         client_context(tmp_path / "none.pem")
     (tmp_path / "empty.pem").write_text("rubbish")
