@@ -1,11 +1,6 @@
 """Section 8.5: how connections end."""
 
-from conformance.client.cases.steps import (
-    PING,
-    add,
-    case,
-    goaway_octets,
-)
+from conformance.client.cases.steps import PING, add, case, goaway_octets
 from conformance.client.context import Context
 from conformance.wire.octets import frame
 from protocol.registry import Code

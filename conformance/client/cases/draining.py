@@ -1,8 +1,6 @@
 """Section 8.6: draining."""
 
-from conformance.client.cases.steps import (
-    case,
-)
+from conformance.client.cases.steps import case
 from conformance.client.context import Context
 from protocol.frames import Goaway, Join, Publish
 from protocol.registry import Code, Flag

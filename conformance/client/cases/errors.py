@@ -1,8 +1,6 @@
 """Section 7.4: ERROR."""
 
-from conformance.client.cases.steps import (
-    case,
-)
+from conformance.client.cases.steps import case
 from conformance.client.context import Context
 from conformance.wire.octets import b16, field, frame, u16, u32
 from protocol.frames import Join, Publish

@@ -16,15 +16,7 @@ from conformance.client.cases.steps import (
 )
 from conformance.client.context import Context, Room
 from conformance.wire.octets import b8, field, frame
-from protocol.frames import (
-    Field,
-    Goaway,
-    Join,
-    Presence,
-    Publish,
-    Roster,
-    RosterEntry,
-)
+from protocol.frames import Field, Goaway, Join, Presence, Publish, Roster, RosterEntry
 from protocol.registry import Code, Flag, FrameType
 
 for _name, (_type, _body, _room) in BODIES.items():

@@ -17,12 +17,7 @@ from conformance.client.cases.steps import (
 from conformance.client.context import Context, Room
 from conformance.client.raw_server import SERVER_PREFACE
 from conformance.wire.octets import HEADER, b8, encode, frame, u16, u32, u64
-from protocol.frames import (
-    Field,
-    Frame,
-    Join,
-    Publish,
-)
+from protocol.frames import Field, Frame, Join, Publish
 from protocol.registry import Code, FrameType
 
 

@@ -2,9 +2,7 @@
 
 import os
 
-from conformance.client.cases.steps import (
-    case,
-)
+from conformance.client.cases.steps import case
 from conformance.client.context import Context
 from protocol.frames import Field, Unknown
 

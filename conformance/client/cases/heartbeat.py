@@ -3,10 +3,7 @@
 import os
 from itertools import pairwise
 
-from conformance.client.cases.steps import (
-    SLACK,
-    case,
-)
+from conformance.client.cases.steps import SLACK, case
 from conformance.client.context import Context
 from conformance.wire.octets import encode, frame
 from protocol.frames import Goaway, Ping, Pong, Publish

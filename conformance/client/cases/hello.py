@@ -2,10 +2,7 @@
 
 from dataclasses import replace
 
-from conformance.client.cases.steps import (
-    add,
-    case,
-)
+from conformance.client.cases.steps import add, case
 from conformance.client.context import Context
 from conformance.client.raw_server import RawServer
 from conformance.wire.octets import encode, frame

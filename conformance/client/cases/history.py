@@ -2,15 +2,9 @@
 
 from dataclasses import replace
 
-from conformance.client.cases.steps import (
-    case,
-)
+from conformance.client.cases.steps import case
 from conformance.client.context import Context
-from protocol.frames import (
-    History,
-    HistoryEnd,
-    Message,
-)
+from protocol.frames import History, HistoryEnd, Message
 from protocol.registry import Flag
 
 

@@ -1,10 +1,6 @@
 """Section 9.1: joining, where a stream begins, and what the client reports of a message."""
 
-from conformance.client.cases.steps import (
-    add,
-    case,
-    expect_fatal,
-)
+from conformance.client.cases.steps import add, case, expect_fatal
 from conformance.client.context import Context
 from conformance.wire.octets import b8, frame, u32, u64
 from protocol.frames import Join

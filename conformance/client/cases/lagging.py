@@ -2,16 +2,9 @@
 
 from dataclasses import replace
 
-from conformance.client.cases.steps import (
-    add,
-    case,
-)
+from conformance.client.cases.steps import add, case
 from conformance.client.context import Context
-from protocol.frames import (
-    Evicted,
-    Join,
-    Publish,
-)
+from protocol.frames import Evicted, Join, Publish
 from protocol.registry import Code, Flag
 
 

@@ -1,8 +1,6 @@
 """Section 7.13: leaving."""
 
-from conformance.client.cases.steps import (
-    case,
-)
+from conformance.client.cases.steps import case
 from conformance.client.context import Context
 from conformance.wire.octets import b16, frame, u16, u32
 from protocol.frames import Evicted, Join, Leave, Ok

@@ -2,14 +2,9 @@
 
 from dataclasses import replace
 
-from conformance.client.cases.steps import (
-    case,
-)
+from conformance.client.cases.steps import case
 from conformance.client.context import Context
-from protocol.frames import (
-    Join,
-    Presence,
-)
+from protocol.frames import Join, Presence
 from protocol.registry import Code
 
 

@@ -1,10 +1,6 @@
 """Section 10.3: order against refusals."""
 
-from conformance.client.cases.steps import (
-    back_in_room,
-    case,
-    lost_publishes,
-)
+from conformance.client.cases.steps import back_in_room, case, lost_publishes
 from conformance.client.context import Context
 from protocol.frames import Publish
 from protocol.registry import Code, Flag

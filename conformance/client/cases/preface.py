@@ -2,15 +2,10 @@
 
 from collections.abc import Awaitable, Callable
 
-from conformance.client.cases.steps import (
-    add,
-    case,
-)
+from conformance.client.cases.steps import add, case
 from conformance.client.context import Context
 from conformance.client.raw_server import SERVER_PREFACE
-from protocol.frames import (
-    Hello,
-)
+from protocol.frames import Hello
 
 
 @case("5.1/waits-for-preface", "RW-PREFACE-1", "RW-HELLO-1")

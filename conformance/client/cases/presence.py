@@ -1,8 +1,6 @@
 """Section 9.3: presence and rosters."""
 
-from conformance.client.cases.steps import (
-    case,
-)
+from conformance.client.cases.steps import case
 from conformance.client.context import Context, Room
 from conformance.client.raw_server import RawServer
 from conformance.client.target import Report

@@ -1,8 +1,6 @@
 """Section 7.15: publishing."""
 
-from conformance.client.cases.steps import (
-    case,
-)
+from conformance.client.cases.steps import case
 from conformance.client.context import Context
 
 

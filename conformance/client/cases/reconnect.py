@@ -1,21 +1,12 @@
 """Section 8.7: connecting again."""
 
-from conformance.client.cases.steps import (
-    SLACK,
-    add,
-    case,
-    goaway_octets,
-)
+from conformance.client.cases.steps import SLACK, add, case, goaway_octets
 from conformance.client.context import RECONNECTS_WITHIN, Context
 from conformance.client.raw_server import SERVER_PREFACE, RawServer
-from protocol.frames import (
-    Error,
-)
+from protocol.frames import Error
 from protocol.registry import Code, Flag
 
 _NO_MORE = RECONNECTS_WITHIN + 0.4  # seconds after which a client that connects again has done so
-
-
 _SPREAD = 0.02  # seconds by which random waits differ at least, except with a chance of 1 in 10,000
 
 

@@ -2,16 +2,10 @@
 
 from dataclasses import replace
 
-from conformance.client.cases.steps import (
-    case,
-    lost_publishes,
-)
+from conformance.client.cases.steps import case, lost_publishes
 from conformance.client.context import Context
 from conformance.wire.octets import frame
-from protocol.frames import (
-    Join,
-    Publish,
-)
+from protocol.frames import Join, Publish
 from protocol.registry import Flag
 
 

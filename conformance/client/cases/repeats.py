@@ -2,17 +2,9 @@
 
 from dataclasses import replace
 
-from conformance.client.cases.steps import (
-    back_in_room,
-    case,
-    lost_publishes,
-)
+from conformance.client.cases.steps import back_in_room, case, lost_publishes
 from conformance.client.context import NOW_MS, Context
-from protocol.frames import (
-    Goaway,
-    Join,
-    Publish,
-)
+from protocol.frames import Goaway, Join, Publish
 from protocol.registry import Code, Flag
 
 _SKEW_MS = 5000  # that a client may take from WELCOME to a publish

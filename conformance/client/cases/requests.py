@@ -1,11 +1,6 @@
 """Section 6: requests and their replies."""
 
-from conformance.client.cases.steps import (
-    add,
-    case,
-    expect_fatal,
-    message_octets,
-)
+from conformance.client.cases.steps import add, case, expect_fatal, message_octets
 from conformance.client.context import Context
 from conformance.wire.octets import encode, frame, u64
 from protocol.frames import Ack, Evicted, Frame, Join, Ok, Publish

@@ -1,11 +1,6 @@
 """Sections 4 and 9.2: the stream of a room, holes and gaps."""
 
-from conformance.client.cases.steps import (
-    add,
-    case,
-    expect_fatal,
-    message_octets,
-)
+from conformance.client.cases.steps import add, case, expect_fatal, message_octets
 from conformance.client.context import Context, Room
 from conformance.client.raw_server import RawServer
 from conformance.wire.octets import encode

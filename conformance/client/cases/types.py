@@ -2,11 +2,7 @@
 
 import os
 
-from conformance.client.cases.steps import (
-    add,
-    case,
-    expect_fatal,
-)
+from conformance.client.cases.steps import add, case, expect_fatal
 from conformance.client.context import Context
 from conformance.wire.octets import encode, frame, u64
 from protocol.frames import Join, Unknown

@@ -1,12 +1,6 @@
 """Sections 7.15, 7.16 and 7.17: publishing, acknowledging, delivering."""
 
-from conformance.server.cases.steps import (
-    IGNORABLE,
-    SERVER,
-    case,
-    expect_refusal,
-    publish,
-)
+from conformance.server.cases.steps import IGNORABLE, SERVER, case, expect_refusal, publish
 from conformance.server.context import Context
 from conformance.wire.octets import encode
 from protocol.frames import Ack, Error, Field, Message, Publish
