@@ -17,6 +17,7 @@ from conformance.client.cases import (  # noqa: F401  (a module registers its ca
     leave,
     names,
     ordering,
+    ping,
     preface,
     presence,
     publish,

@@ -27,6 +27,7 @@ from conformance.server.cases import (  # noqa: F401  (a module registers its ca
     model,
     names,
     ordering,
+    ping,
     preface,
     presence,
     publish,

@@ -1,75 +1,21 @@
-"""Sections 7.7 and 8.4: PING, PONG and the heartbeat."""
+"""Section 8.4: the heartbeat."""
 
 import asyncio
 from typing import NamedTuple
 
-from conformance.harness.verdicts import Failed, Informative
+from conformance.harness.verdicts import Informative
+from conformance.server.cases.ping import all_answered, other_frames, wait_for_more
 from conformance.server.cases.steps import case
 from conformance.server.context import Context
 from conformance.server.raw_client import RawClient
 from conformance.wire import clock
-from conformance.wire.octets import HEADER, Header, encode, frame, read_header, u16
+from conformance.wire.octets import encode, frame, u16
 from protocol.frames import Ping, Pong
 from protocol.registry import Code, FrameType
 
 _SLACK = 2.0  # seconds that a busy machine may lose
 _STILL = 4.0  # seconds after which a server that reads nothing of a flood has stopped: other clients have turns, too
 _LOOK = 0.25  # seconds between two looks at whether the server reads
-
-
-@case("7.7/same-opaque", "RW-PING-1")
-async def same_opaque(t: Context) -> None:
-    """The server answers each PING with one PONG of the same octets, in order."""
-    client = await t.open()
-    values = [bytes(8), b"\xff" * 8, bytes.fromhex("F552575001010000"), b"12345678", b"12345678"]
-    client.send_octets(b"".join(encode(Ping(value)) for value in values))
-    for value in values:
-        pong = await client.expect_frame(Pong)
-        t.require(pong.opaque == value, f"PONG {value.hex()}", pong.opaque.hex())
-    await client.fence()
-    t.require(not client.left_over(Pong), "no further PONG", client.left_over(Pong))
-
-
-@case("7.7/unasked-pong", "RW-PING-3")
-async def unasked_pong(t: Context) -> None:
-    """The server ignores a PONG that it did not ask for."""
-    client, joined = await t.member()
-    for value in (bytes(8), b"\xff" * 8):
-        client.send_octets(frame(FrameType.PONG, value))
-    await client.fence("RW-PING-3")
-    await t.publish(client, joined.room)
-
-
-@case("7.7/many-unread", "RW-PING-4", "RW-PING-1", tags=["slow", "process"])
-async def many_unread(t: Context) -> None:
-    """The server stops reading a client that sends PINGs and reads nothing, and answers all of them in the end."""
-    await t.with_limits(heartbeat_ms=60_000)  # so that the server sends no PING of its own
-    client = await t.open()
-    await client.fence()
-    client.pause()
-    client.capture = bytearray()
-    sent, chunk = 0, encode(Ping(b"unread!!")) * 4096
-    stopped = False
-    while sent < 24 * 2**20 and not stopped and not client.ended:
-        client.write(chunk)
-        sent += len(chunk)
-        try:
-            await client.flush(0.5)
-        except Failed:
-            stopped = True
-    await t.alive()
-    client.pause(False)
-    if client.ended:
-        raise Informative(f"the server ended the connection after {sent} octets: {client.ended}")
-    pong = encode(Pong(b"unread!!"))
-    while not _answered(client, pong, sent):  # so many PONGs may take long: what counts is that they come
-        await _more(client, "RW-PING-1", t.options.patience)
-    given_up = bool(client.ended) and bytes.fromhex("0008 0001") in client.capture[-200:]
-    # A server whose H is short sends PINGs between the PONGs, as it must.
-    rest = [header for header, _ in _others(client.capture, pong) if header.type != FrameType.PING]
-    whole = not rest and client.capture.count(pong) * len(pong) == sent
-    t.require(given_up or whole, "each PONG, or GOAWAY(SLOW)", "other frames, or fewer PONGs", "RW-PING-1")
-    t.observe(stopped, f"{sent} octets of PINGs were read while no PONG was taken")
 
 
 def _silence_limit(t: Context, client: RawClient) -> float:
@@ -121,9 +67,9 @@ async def time_not_read(t: Context) -> None:
     went_on = flood.unsent != client.unsent
     client.pause(False)
     pong = encode(Pong(b"unread!!"))
-    while not _answered(client, pong, flood.sent):
+    while not all_answered(client, pong, flood.sent):
         client.write(frame(FrameType.PONG, b"I live.."))  # a client that is silent now would break RW-HEARTBEAT-2
-        await _more(client, "RW-HEARTBEAT-3", t.options.patience)
+        await wait_for_more(client, "RW-HEARTBEAT-3", t.options.patience)
         await asyncio.sleep(0.1)
     _judge_flood(t, client, flood, limit, went_on)
 
@@ -132,7 +78,7 @@ def _judge_flood(t: Context, client: RawClient, flood: _Flood, limit: float, wen
     """Raises Informative where the server did not stop reading, or ended the connection for another reason."""
     assert client.capture is not None
     pong = encode(Pong(b"unread!!"))
-    codes = [body[:2] for header, body in _others(client.capture, pong) if header.type == FrameType.GOAWAY]
+    codes = [body[:2] for header, body in other_frames(client.capture, pong) if header.type == FrameType.GOAWAY]
     t.observe(codes != [u16(Code.SLOW)], "the server has ended a connection that did not read for 2 H")
     # PINGs that the server did not read may reset the connection before its GOAWAY is taken. Then the time tells: a
     # server that ends it after it read nothing for about 2 H counted that time; one that ends it at once did not.
@@ -142,32 +88,6 @@ def _judge_flood(t: Context, client: RawClient, flood: _Flood, limit: float, wen
     cut = codes in ([], [u16(Code.TIMEOUT)]) and not all_answered  # there were PINGs to read
     t.observe(cut or not went_on, "the server went on reading while no PONG was taken")
     t.require(not codes and not client.ended, "a PONG for each PING", f"{codes}, {client.ended}", "RW-HEARTBEAT-3")
-
-
-def _others(octets: bytes | bytearray, pong: bytes) -> list[tuple[Header, bytes]]:
-    """The whole frames that are not this PONG, of which there are too many to look at each."""
-    rest = bytes(octets).replace(pong, b"")
-    found, at = [], 0
-    while at + HEADER.size <= len(rest):
-        header = read_header(rest[at : at + HEADER.size])
-        at += HEADER.size + header.length
-        found.append((header, rest[at - header.length : at]))
-    return found
-
-
-async def _more(client: RawClient, requirement: str, patience: float) -> None:
-    """Waits until more is captured, or the connection has ended."""
-    assert client.capture is not None
-    seen = len(client.capture)
-    await client.wait(
-        lambda: client.ended or len(client.capture or b"") > seen or None, "a PONG for each PING", requirement, patience
-    )
-
-
-def _answered(client: RawClient, pong: bytes, octets: int) -> bool:
-    """Whether all PONGs have come, or the connection has ended."""
-    assert client.capture is not None
-    return bool(client.ended) or (len(client.capture) >= octets and client.capture.count(pong) * len(pong) >= octets)
 
 
 @case("8.4/silent-client", "RW-HEARTBEAT-2", tags=["waits"])
