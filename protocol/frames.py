@@ -379,3 +379,6 @@ REPLIES: Mapping[int, frozenset[int]] = {
     type: frozenset({rule.reply, FrameType.ERROR}) for type, rule in RULES.items() if rule.reply is not None
 }
 """The final replies of SPEC.md, section 6, by request."""
+
+FINAL_REPLIES = frozenset[int]().union(*REPLIES.values())
+"""All types of final replies."""

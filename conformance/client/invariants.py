@@ -11,7 +11,7 @@ from typing import cast
 from conformance.wire.text import code_name, frame_line
 from protocol.fields import extensions
 from protocol.frames import (
-    REPLIES,
+    FINAL_REPLIES,
     RULES,
     Auth,
     Frame,
@@ -24,9 +24,6 @@ from protocol.frames import (
     Welcome,
 )
 from protocol.registry import CODES, GREASE, Code, Flag, is_ignorable
-
-_FINAL = frozenset[int]().union(*REPLIES.values())
-"""Types of final replies."""
 
 
 @dataclass
@@ -60,7 +57,7 @@ class Invariants:
             self.welcome = frame
         if isinstance(frame, Joined):
             self.refs.add(frame.room)
-        if isinstance(frame, Frame) and frame.TYPE in _FINAL:
+        if isinstance(frame, Frame) and frame.TYPE in FINAL_REPLIES:
             self.outstanding.pop(frame.request, None)
 
     def received(self, frame: Frame | Unknown) -> None:

@@ -21,7 +21,7 @@ from conformance.wire.octets import CLIENT_PREFACE, HEADER, Header
 from conformance.wire.text import frame_line
 from protocol.errors import RemoteProtocolError
 from protocol.frames import (
-    Auth,
+    FINAL_REPLIES,
     Error,
     Field,
     Frame,
@@ -184,10 +184,11 @@ class RawClient(RawConnection):
         def find() -> Frame | None:
             for item in itertools.islice(self.received, self._first, None):
                 frame = item.frame
-                final = not isinstance(frame, (Auth, Message, Unknown)) and frame.request == request
-                if final and not item.taken:
+                if item.taken or not isinstance(frame, Frame):
+                    continue
+                if frame.request == request and frame.TYPE in FINAL_REPLIES:
                     self._take(item)
-                    return cast(Frame, frame)
+                    return frame
             return None
 
         return await self.wait(find, f"a reply to request {request}", requirement, within)
