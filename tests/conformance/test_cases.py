@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from conformance.client.cases import client_cases
-from conformance.codec.cases import codec_cases
-from conformance.harness.case import Case
+from conformance.commands.cases import all_cases
+from conformance.harness.case import Case, check
 from conformance.server.cases import server_cases
+from conformance.spec.tables import load
 from tests.support.places import ROOT
 
 CASES = {"server": server_cases(), "client": client_cases()}
+ALL = all_cases()
 
 
 def sections(cases: list[Case]) -> dict[str, set[str]]:
@@ -40,6 +42,14 @@ def test_every_module_of_cases_is_imported(role: str) -> None:
 
 
 def test_descriptions_say_what_the_implementation_must_do() -> None:
-    cases = [*CASES["server"], *CASES["client"], *codec_cases()]
-    first_lines = {case: case.summary.splitlines()[0] for case in cases}
+    first_lines = {case: case.summary.splitlines()[0] for case in ALL}
     assert [line for case, line in first_lines.items() if not re.match(rf"The {case.role}\b.*[.]$", line)] == []
+
+
+def test_cases_that_fit_spec_md() -> None:
+    check(ALL, load())
+    assert len([case for case in ALL if case.role == "server"]) > 300
+    for case in ALL:
+        others = {"server": "client", "client": "server"}.get(case.role)
+        about = [load().requirements[name] for name in case.requirements]
+        assert [r.id for r in about if r.binds == others and f"a {case.role}" not in r.text] == [], case.id

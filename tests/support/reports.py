@@ -1,9 +1,13 @@
-"""Runs for tests of reports, made by hand: results with traces in which everything that a peer sent is hostile."""
+"""Made-up runs for tests of reports: results with traces in which everything that a peer sent is hostile."""
 
+import json
+import unicodedata
 from dataclasses import replace
 from datetime import UTC, datetime
+from html.parser import HTMLParser
 from typing import Any
 
+from conformance.files import DATA
 from conformance.harness.verdicts import Result, Verdict
 from conformance.report.results import About, Summary, build
 from conformance.server.cases import server_cases
@@ -14,6 +18,8 @@ from protocol.fields import agent
 from protocol.frames import Hello, Join, Welcome
 from protocol.registry import FrameType
 
+EVERY = list(Verdict)
+SCHEMA = json.loads((DATA / "results.schema.json").read_text(encoding="utf-8"))
 HOSTILE = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
     "\u202eright to left\u2066\u2069\u200f\x1b[31m\x07\x00\x7f\x85\u2028\ud800'\"`{{ 7 * 7 }}]]>&amp;<!--"
@@ -25,7 +31,7 @@ WELCOME = Welcome(7, "ada", 1, 65536, 30000, 600000, 32, 256, b"", fields=(agent
 
 
 def log(frames: int = 0) -> WireLog:
-    """A trace of a connection: hostile names and payloads, a frame that breaks a rule, octets that are no frame."""
+    """A trace of a connection: hostile names and payloads, a frame that breaks a rule, octets that are not a frame."""
     log = WireLog()
     log.add("A", "C", CLIENT_PREFACE, "preface", framed=False)
     log.add("A", "S", CLIENT_PREFACE, "preface", framed=False)
@@ -45,7 +51,7 @@ def log(frames: int = 0) -> WireLog:
 
 
 def results(verdicts: list[Verdict], *, frames: int = 0) -> list[Result]:
-    """A result of the first server cases for each verdict, all that a peer says being hostile."""
+    """A result of one of the first server cases for each verdict; everything that the peer sent is hostile."""
     found = []
     for case, verdict in zip(server_cases(), verdicts, strict=False):
         requirement = load().requirements[case.requirements[0]]
@@ -61,8 +67,39 @@ def results(verdicts: list[Verdict], *, frames: int = 0) -> list[Result]:
 
 
 def document(verdicts: list[Verdict], *, frames: int = 0, **about: Any) -> dict[str, Any]:
-    """results.json of a run that ended so."""
+    """results.json of a run with these verdicts."""
     summary = Summary("server", HOSTILE, results(verdicts, frames=frames), selected=len(verdicts))
     summary.status = int(any(verdict is not Verdict.PASS for verdict in verdicts))
     began = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     return build(summary, About(**{"command": ("roomwire-check", "server", HOSTILE), "began": began, **about}), load())
+
+
+class Outline(HTMLParser):
+    """The elements of a page with their attributes, and the text of its scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.data: dict[str, str] = {}
+        self._in: str | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attributes)))
+        self._in = tag if tag in ("script", "style") else None
+        self._id = dict(attributes).get("id") or tag
+
+    def handle_data(self, data: str) -> None:
+        if self._in:
+            self.data[self._id] = self.data.get(self._id, "") + data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in = None
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def unsafe(text: str) -> set[str]:
+    """The control, format and unassigned characters in a text, without line feeds."""
+    return {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Cn", "Zl", "Zp")} - {"\n"}

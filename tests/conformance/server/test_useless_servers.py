@@ -1,4 +1,4 @@
-"""The suite tried on servers that do nothing right: none of them may look good, and none may harm the suite."""
+"""The suite against servers that do nothing right: none of them may look good, and none may harm the suite."""
 
 import asyncio
 import contextlib
@@ -26,27 +26,26 @@ WELCOME = bytes.fromhex(
     "00000026 0002 0000 00000001 00000000"
     "1122334455667788 03 616461 0000018BCFE56800 00010000 00007530 000927C0 0020 0100 0000"
 )
-
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def closes_at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Accepts, and closes."""
+    """Accepts and closes."""
 
 
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Reads all, says nothing, closes when the client does."""
+    """Reads everything, sends nothing, closes when the client does."""
     while await reader.read(65536):
         pass
 
 
 async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Says nothing and never closes."""
+    """Reads nothing, sends nothing and never closes."""
     await asyncio.Event().wait()
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Sends back what it is sent: a preface even looks right."""
+    """Sends back what it receives; even a preface looks right."""
     while data := await reader.read(65536):
         writer.write(data)
 
@@ -58,21 +57,21 @@ async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def rubbish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answers with octets at random."""
+    """Answers with random octets."""
     chance = random.Random(7)
     while await reader.read(65536):
         writer.write(chance.randbytes(200))
 
 
 async def rubbish_frames(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A good preface, then octets at random."""
+    """Sends a correct preface, then random octets."""
     await reader.read(65536)
     writer.write(PREFACE + random.Random(8).randbytes(4000))
     await reader.read()
 
 
 async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A good preface, then PINGs without end."""
+    """Sends a correct preface, then PINGs without end."""
     writer.write(PREFACE)
     ping = bytes.fromhex("00000008 0006 0000 00000000 00000000 0102030405060708") * 100
     while not writer.is_closing():
@@ -81,7 +80,7 @@ async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def welcomes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A preface, and WELCOME whatever is sent."""
+    """Sends a preface, and answers everything with WELCOME."""
     await reader.read(65536)
     writer.write(PREFACE)
     while await reader.read(65536):
@@ -89,7 +88,7 @@ async def welcomes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 async def welcomes_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A good handshake, and silence from then on."""
+    """Completes the handshake and falls silent."""
     await reader.readexactly(8)
     writer.write(PREFACE)
     await reader.read(65536)
@@ -98,7 +97,7 @@ async def welcomes_once(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
 
 
 async def goes_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A preface, then GOAWAY(MALFORMED) and the end, whatever is sent."""
+    """Sends a preface, then answers anything with GOAWAY(MALFORMED) and closes."""
     await reader.read(65536)
     writer.write(PREFACE)
     await reader.read(65536)
@@ -122,7 +121,7 @@ HANDLERS: tuple[Handler, ...] = (
 
 @contextlib.asynccontextmanager
 async def serving(handler: Handler) -> AsyncIterator[int]:
-    """Runs a handler for each connection to a local port, which is given."""
+    """Runs a handler for each connection to a local port, and yields the port."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -149,19 +148,19 @@ async def serving(handler: Handler) -> AsyncIterator[int]:
     finally:
         server.close()
         for _ in range(5):
-            await asyncio.sleep(0)  # what is being accepted comes to its handler
+            await asyncio.sleep(0)  # connections that are being accepted reach their handler
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for writer in writers:
-            writer.transport.abort()  # a task that was cancelled before it began has closed nothing
+            writer.transport.abort()  # a task that was cancelled before it started has closed nothing
         await asyncio.sleep(0)  # the loop closes what was aborted
 
 
 _IMPATIENT = Options(timeout=0.2, patience=0.4, ready=0.4, jobs=40)
 
 
-# What a server earns that says hello, and then goes away or falls silent.
+# What a server passes that completes the handshake, and then goes away or falls silent.
 _HANDSHAKE_ONLY = {
     "server/5.1/answered",
     "server/5.1/highest-version",
@@ -184,7 +183,7 @@ async def _run(handler: Handler) -> list[Result]:
 
 
 @pytest.mark.parametrize("handler", HANDLERS, ids=lambda handler: handler.__name__)
-def test_useless_servers_pass_nothing(handler: Handler) -> None:
+def test_cases_at_a_useless_server(handler: Handler) -> None:
     """A negative case never passes because the server is dead, and no octets of a server break the suite."""
     results = asyncio.run(_run(handler))
     passed = {result.id for result in results if result.verdict is Verdict.PASS}
@@ -203,13 +202,13 @@ async def _close_twice() -> None:
             await peer.close()
 
 
-def test_connection_whose_server_reads_nothing_is_closed_twice() -> None:
-    """A case closes what it opened, and so does the end of the case: neither may be taken for a cancellation."""
+def test_connection_that_is_closed_twice() -> None:
+    """A case closes its connections, and so does the end of the case: neither may look like a cancellation."""
     asyncio.run(_close_twice())
 
 
 def _status(handler: Handler, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """Runs the command against a handler that serves from a thread of its own."""
+    """Runs the command against a handler that serves in a thread of its own."""
     started: Future[tuple[int, Callable[[], object]]] = Future()
 
     async def serve() -> None:
@@ -230,13 +229,13 @@ def _status(handler: Handler, capsys: pytest.CaptureFixture[str], *arguments: st
 
 
 @pytest.mark.parametrize("handler", [closes_at_once, echo, http, rubbish], ids=lambda h: h.__name__)
-def test_command_does_not_reach_a_useless_server(handler: Handler, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_at_a_useless_server(handler: Handler, capsys: pytest.CaptureFixture[str]) -> None:
     status, out = _status(handler, capsys)
     assert status == UNREACHABLE
     assert "Traceback" not in out
 
 
-def test_command_fails_a_server_that_only_says_hello(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_at_a_server_that_only_says_hello(capsys: pytest.CaptureFixture[str]) -> None:
     status, out = _status(welcomes_once, capsys, "--format", "json", "-k", "not waits", "-j", "40")
     document = json.loads(out)
     assert status == FAILS
@@ -244,7 +243,7 @@ def test_command_fails_a_server_that_only_says_hello(capsys: pytest.CaptureFixtu
     assert document["counts"]["FAIL"] > 50
 
 
-def test_failures_can_end_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_that_ends_at_the_first_failure(capsys: pytest.CaptureFixture[str]) -> None:
     status, out = _status(welcomes_once, capsys, "--format", "json", "-x", "-j", "1", "--section", "7.13")
     assert status == FAILS
     assert len(json.loads(out)["results"]) == 1

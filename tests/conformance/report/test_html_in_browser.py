@@ -1,4 +1,4 @@
-"""The page of a report as people use it: in a real Chromium, which is driven by chromedriver."""
+"""The page of a report in use: in a real Chromium, which is driven by chromedriver."""
 
 import copy
 from collections.abc import Iterator
@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from conformance.harness.verdicts import Verdict
-from conformance.report import html as page
-from conformance.report import results
+from conformance.report import html
+from conformance.report.results import mismatches
 from tests.support.browser import CHROMIUM, DRIVER, Browser, browser
-from tests.support.reports import document
+from tests.support.reports import SCHEMA, document
 
 pytestmark = pytest.mark.skipif(not CHROMIUM or not DRIVER, reason="chromium or chromedriver is not installed")
-
 SHOWN = "return [...document.querySelectorAll('.case')].filter(item => item.checkVisibility()).map(item => item.id)"
 FRAME = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
 
@@ -29,7 +28,7 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "index.html"
-    path.write_text(page.render([document(list(Verdict))]), encoding="utf-8")
+    path.write_text(html.render([document(list(Verdict))]), encoding="utf-8")
     return path
 
 
@@ -38,7 +37,7 @@ def write(window: Browser, words: str) -> None:
     window.type(words)
 
 
-def test_nothing_is_requested(window: Browser, file: Path) -> None:
+def test_page_requests_nothing(window: Browser, file: Path) -> None:
     window.requests()
     window.open(file)
     window.run("for (const item of document.querySelectorAll('details')) item.open = true")
@@ -83,7 +82,7 @@ def test_filter(window: Browser, file: Path) -> None:
     assert {id.split("/")[1] for id in section} == {everything[-1].split("/")[1]}
 
 
-def test_requirement_finds_its_cases(window: Browser, file: Path) -> None:
+def test_filter_by_requirement(window: Browser, file: Path) -> None:
     window.open(file)
     window.run("document.getElementById('requirements').open = true; document.querySelector('[data-find]').click()")
     requirement = window.run("return document.getElementById('text').value")
@@ -93,7 +92,7 @@ def test_requirement_finds_its_cases(window: Browser, file: Path) -> None:
     assert requirement in found
 
 
-def test_trace_unfolds_by_keyboard(window: Browser, file: Path) -> None:
+def test_trace_unfolded_by_keyboard(window: Browser, file: Path) -> None:
     window.open(file)
     window.run("document.querySelector('.case > summary').focus()")
     window.type("\ue007")  # Enter
@@ -116,7 +115,7 @@ def test_trace_unfolds_by_keyboard(window: Browser, file: Path) -> None:
     assert fields[5][2] == "name"
 
 
-def test_failure_unfolds_its_trace(window: Browser, file: Path) -> None:
+def test_trace_of_a_failure(window: Browser, file: Path) -> None:
     failed = next(item["id"] for item in document(list(Verdict))["results"] if item["verdict"] == "FAIL")
     window.open(file, f"#{failed}")
     window.run_until_done(FRAME)
@@ -142,14 +141,14 @@ def test_light_and_dark(window: Browser, file: Path) -> None:
     assert background() == dark
 
 
-def test_many_cases(window: Browser, tmp_path: Path) -> None:
-    """1,500 cases are one page that works; what they say is there, and only what is unfolded is drawn."""
+def test_page_of_many_cases(window: Browser, tmp_path: Path) -> None:
+    """A page of 1,500 cases works: all their text is in it, and only unfolded traces are drawn."""
     found = document([Verdict.PASS, Verdict.FAIL, Verdict.WARN], frames=20)
     some = found["results"]
     found["results"] = [copy.deepcopy(some[at % 3]) | {"id": f"server/3/case-{at}"} for at in range(1500)]
-    assert results.mismatches(found, {}) == []
+    assert mismatches(found, SCHEMA) == []
     path = tmp_path / "index.html"
-    path.write_text(page.render([found]), encoding="utf-8")
+    path.write_text(html.render([found]), encoding="utf-8")
     window.open(path)
     assert window.run("return document.getElementById('shown').textContent") == "1500 cases"
     assert window.run("return document.querySelectorAll('.step').length") == 0

@@ -1,4 +1,4 @@
-"""The model behind the generated interleavings: plans that are possible, and each broken promise noticed."""
+"""The oracle behind the generated interleavings: possible plans pass, and each broken promise is noticed."""
 
 from collections.abc import Callable
 from random import Random
@@ -11,13 +11,13 @@ from conformance.server.oracle import ROOMS, Ledger, plan
 A, B = b"a" * 16, b"b" * 16
 
 
-def test_a_plan_follows_from_its_seed() -> None:
+def test_plan_of_a_seed() -> None:
     assert plan(Random("1"), 4, 50) == plan(Random("1"), 4, 50)
     assert plan(Random("1"), 4, 50) != plan(Random("2"), 4, 50)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_plan_is_possible(seed: int) -> None:
+def test_plan_is_possible(seed: int) -> None:
     up: set[int] = set()
     inside: set[tuple[int, int]] = set()
     for step in plan(Random(seed), 3, 200):
@@ -37,7 +37,7 @@ def test_a_plan_is_possible(seed: int) -> None:
         assert step.kind != "publish" or step.bad < step.count
 
 
-def test_a_plan_leaves_out_what_it_is_told_to() -> None:
+def test_plan_without_some_steps() -> None:
     kinds = {step.kind for step in plan(Random(1), 3, 200, without=["drop", "goaway", "repeat"])}
     assert kinds == {"connect", "join", "publish", "leave", "pause", "resume", "settle"}
 
@@ -55,7 +55,7 @@ def _read(ledger: Ledger, seq: int, id: bytes, **other: bytes) -> None:
     ledger.message(0, seq, seq, 7, id, other.get("payload", id[:1]))
 
 
-def test_what_fits_together_passes() -> None:
+def test_consistent_story() -> None:
     ledger = _published(A, B)
     ledger.sent(0, A, b"a")
     ledger.acknowledged(0, A, 1, 1, duplicate=True)
@@ -66,7 +66,7 @@ def test_what_fits_together_passes() -> None:
     assert ledger.top(0) == 2
 
 
-def test_a_repeat_of_what_was_never_answered_may_be_either() -> None:
+def test_repeat_of_an_unanswered_publish() -> None:
     for duplicate in (False, True):
         ledger = Ledger()
         ledger.sent(0, A, b"a")
@@ -140,7 +140,7 @@ def _beyond_the_head(ledger: Ledger) -> None:
         ("RW-PROMISE-1", _beyond_the_head),
     ],
 )
-def test_what_does_not_fit_is_noticed(requirement: str, story: Callable[[Ledger], object]) -> None:
+def test_inconsistent_story(requirement: str, story: Callable[[Ledger], object]) -> None:
     with pytest.raises(Failed) as caught:
         story(_published(A, B))
     assert caught.value.requirement == requirement

@@ -1,0 +1,38 @@
+"""The suite as tests run it: the commands of reference programs, and cases at the small server of `selftest`."""
+
+import asyncio
+import shlex
+import sys
+from collections.abc import Sequence
+
+from conformance.commands.selftest_server import Quirk, SmallServer, serving
+from conformance.harness.case import Case
+from conformance.harness.options import Options
+from conformance.harness.selection import Selection
+from conformance.harness.verdicts import Result
+from conformance.server.cases import server_cases
+from conformance.server.runner import ServerRunner
+from conformance.server.target import ServerTarget
+from conformance.spec.tables import load
+
+PYTHON = shlex.quote(sys.executable)
+SERVER = f"{PYTHON} -m reference_server.cli --port {{port}}"
+CLIENT = f"{PYTHON} -m reference_client.adapter {{host}} {{port}}"
+CODEC = f"{PYTHON} -m conformance.codec.reference"
+OPTIONS = Options(timeout=2.0, patience=2.0)
+
+
+def select(*ids: str) -> list[Case]:
+    """The cases for servers with these ids, or leading parts of ids."""
+    return Selection(ids).of(server_cases(), load())
+
+
+def run_at_small_server(quirk: Quirk, cases: Sequence[Case], options: Options = OPTIONS) -> list[Result]:
+    """Runs cases at a small server that has a quirk."""
+
+    async def run() -> list[Result]:
+        async with serving(SmallServer(quirk).connected) as port:
+            target = ServerTarget("127.0.0.1", port, 5.0)
+            return await ServerRunner(target, load(), options, lambda result: result).run(cases)
+
+    return asyncio.run(run())
