@@ -24,7 +24,7 @@ MATRIX_ROWS = {row.name: row for row in matrix()}
 CASES = {case.id: case for case in all_cases()}
 ROLES = ("server", "codec", "client")
 TRIED_HERE = [name for name in MUTANTS if not name.startswith("client/")]
-"""tests/conformance/test_client_role.py tries the client mutants."""
+"""tests/conformance/client/test_mutants.py tries the client mutants."""
 KILLED = {id for row in MATRIX_ROWS.values() for id in row.kills}
 ROWS = {row.id: row for row in coverage(load(), list(CASES.values()), list(MATRIX_ROWS.values()))}
 EXCUSED = gaps.load().requirements
