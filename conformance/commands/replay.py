@@ -9,7 +9,7 @@ from conformance.commands import arguments, run_server
 from conformance.fuzz import cli as fuzz
 from conformance.fuzz import script_file
 from conformance.harness.case import Case
-from conformance.harness.judge import Report
+from conformance.harness.judge import OnResult
 from conformance.harness.selection import Selection
 from conformance.server.replay import read
 from conformance.server.runner import ServerRunner
@@ -38,7 +38,7 @@ def _run(args: argparse.Namespace) -> int:
     server, options = run_server.target(args)
     script = read(args.file)
 
-    async def run_cases(cases: Sequence[Case], report: Report) -> None:
+    async def run_cases(cases: Sequence[Case], report: OnResult) -> None:
         recorded = options
         try:
             await server.start()

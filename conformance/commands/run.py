@@ -9,7 +9,7 @@ from pathlib import Path
 from conformance.harness import baseline
 from conformance.harness.case import Case, check
 from conformance.harness.exit_status import CONFORMS, FAILS, FAULT, INTERRUPTED, NOTHING, UNREACHABLE
-from conformance.harness.judge import Report
+from conformance.harness.judge import OnResult
 from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.selection import Selection
 from conformance.harness.verdicts import ACCEPTED, Result, Verdict
@@ -18,7 +18,7 @@ from conformance.report.results import About, Summary
 from conformance.report.terminal import Reporter
 from conformance.spec.tables import load
 
-RunCases = Callable[[Sequence[Case], Report], Coroutine[None, None, None]]
+RunCases = Callable[[Sequence[Case], OnResult], Coroutine[None, None, None]]
 """Runs cases against the target and reports each result. Raises Unreachable or Unstartable."""
 
 

@@ -9,7 +9,7 @@ from conformance.client.runner import ClientRunner
 from conformance.client.target import launcher
 from conformance.commands import arguments
 from conformance.harness.case import Case
-from conformance.harness.judge import Report
+from conformance.harness.judge import OnResult
 from conformance.spec.tables import load
 
 
@@ -28,7 +28,7 @@ def _run(args: argparse.Namespace) -> int:
     options = replace(arguments.options(args, "client", ("--exec", args.exec)), ready=3 * max(args.timeout, 1.0))
     run = arguments.run_of(args, "client", arguments.selection(args), args.exec)
 
-    async def run_cases(cases: Sequence[Case], report: Report) -> None:
+    async def run_cases(cases: Sequence[Case], report: OnResult) -> None:
         runner = ClientRunner(launch, load(), options, report)
         try:
             await runner.run(cases)

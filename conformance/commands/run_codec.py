@@ -8,7 +8,7 @@ from conformance.codec.runner import CodecRunner
 from conformance.commands import arguments
 from conformance.harness import process
 from conformance.harness.case import Case
-from conformance.harness.judge import Report
+from conformance.harness.judge import OnResult
 from conformance.spec.tables import load
 
 
@@ -26,7 +26,7 @@ def _run(args: argparse.Namespace) -> int:
     options = arguments.options(args, "codec", ("--exec", args.exec))
     run = arguments.run_of(args, "codec", arguments.selection(args), args.exec)
 
-    async def run_cases(cases: Sequence[Case], report: Report) -> None:
+    async def run_cases(cases: Sequence[Case], report: OnResult) -> None:
         runner = CodecRunner(args.exec, load(), options, report)
         try:
             await runner.run(cases)

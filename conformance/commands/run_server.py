@@ -7,7 +7,7 @@ from pathlib import Path
 from conformance.commands import arguments
 from conformance.harness import process
 from conformance.harness.case import Case
-from conformance.harness.judge import Report
+from conformance.harness.judge import OnResult
 from conformance.harness.options import DECLARATIONS, Options
 from conformance.harness.tls import Trust, authority
 from conformance.server.cases import server_cases
@@ -72,7 +72,7 @@ def _trust(args: argparse.Namespace) -> Trust | None:
 def _run(args: argparse.Namespace) -> int:
     server, options = target(args)
 
-    async def run_cases(cases: Sequence[Case], report: Report) -> None:
+    async def run_cases(cases: Sequence[Case], report: OnResult) -> None:
         try:
             await server.start()
             await ServerRunner(server, load(), options, report).run(cases)

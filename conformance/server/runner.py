@@ -6,17 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from conformance.harness.case import Case
-from conformance.harness.judge import RECORDED, Report, in_time, judge
+from conformance.harness.judge import RECORDED, OnResult, Results, ended, in_time, judge
 from conformance.harness.options import Options
 from conformance.harness.process import Unreachable, Unstartable
-from conformance.harness.verdicts import (
-    ACCEPTED,
-    Crashed,
-    Failed,
-    Inconclusive,
-    Result,
-    combine,
-)
+from conformance.harness.verdicts import Crashed, Failed, Inconclusive, Result
 from conformance.server.context import Context
 from conformance.server.target import LaunchedServer, ServerTarget
 from conformance.spec.tables import Spec
@@ -27,27 +20,24 @@ _DEATH_NOTICED = 0.2  # seconds that a dying process has to be seen as dead afte
 
 
 class ServerRunner:
-    """Runs cases against one target. `report` is told of each result as it comes, and may change it."""
+    """Runs cases against one target. `on_result` is told of each result as it comes."""
 
-    def __init__(self, target: ServerTarget, spec: Spec, options: Options, report: Report) -> None:
-        self.results: list[Result] = []
+    def __init__(self, target: ServerTarget, spec: Spec, options: Options, on_result: OnResult) -> None:
         self._target = target
         self._spec = spec
         self._options = options
-        self._report = report
+        self._results = Results(options, on_result)
         self._slots = asyncio.Semaphore(options.jobs)
         self._restarting = asyncio.Lock()
         self._restarts = 0
         self._last_stderr = ""
-        self._failures = 0
-        self._enough = asyncio.Event()
         self._began = clock.now()
 
     async def run(self, cases: Sequence[Case]) -> list[Result]:
         """All results in the order of the cases; fewer once there were as many failures as the run allows."""
         own = [case for case in cases if "process" in case.tags]
         shared = [case for case in cases if "process" not in case.tags]
-        # Those that wait begin first: what they wait for goes by while the others work.
+        # Cases that wait begin first, so that their time passes while the others work.
         shared.sort(key=lambda case: "waits" not in case.tags)
         if isinstance(self._target, LaunchedServer) and own and not self._target.side_by_side:
             await self._all(shared)
@@ -56,16 +46,14 @@ class ServerRunner:
             await self._all(own)
         else:
             await self._all([*shared, *own])
-        order = {case.id: at for at, case in enumerate(cases)}
-        self.results.sort(key=lambda result: order[result.id])
-        return self.results
+        return self._results.in_order(cases)
 
     async def _all(self, cases: Iterable[Case]) -> None:
         tasks = [asyncio.create_task(self._one(case)) for case in cases]
-        enough = asyncio.create_task(self._enough.wait())
+        enough = asyncio.create_task(self._results.enough.wait())
         try:
             pending = set(tasks)
-            while pending and not self._enough.is_set():
+            while pending and not self._results.enough.is_set():
                 done, _ = await asyncio.wait({*pending, enough}, return_when=asyncio.FIRST_COMPLETED)
                 for task in done - {enough}:
                     task.result()
@@ -76,27 +64,15 @@ class ServerRunner:
             await asyncio.gather(*tasks, enough, return_exceptions=True)
 
     async def _one(self, case: Case) -> None:
-        async with contextlib.AsyncExitStack() as stack:
-            if "waits" not in case.tags:
-                await stack.enter_async_context(self._slots)
-            result = combine([await self._try(case) for _ in range(self._options.repeat)])
-        result = self._report(result)
-        self.results.append(result)
-        self._failures += result.verdict not in ACCEPTED
-        if self._options.max_failures and self._failures >= self._options.max_failures:
-            self._enough.set()
+        async with contextlib.nullcontext() if "waits" in case.tags else self._slots:
+            tries = [await self._try(case) for _ in range(self._options.repeat)]
+        self._results.add(tries)
 
     async def _try(self, case: Case) -> Result:
         context = Context(self._target, self._options)
         began, generation = clock.now(), self._restarts
-        end: BaseException | None = None
         try:
-            in_time(self._options, began - self._began)
-            await asyncio.wait_for(self._steps(case, context), self._bound)
-        except TimeoutError:
-            end = Inconclusive(f"the case did not come to its end within {self._bound:g} s")
-        except Exception as exception:
-            end = exception
+            end = await ended(self._steps(case, context, began), self._bound)
         finally:
             await context.close()
         died = ""
@@ -111,17 +87,17 @@ class ServerRunner:
             result = replace(result, replay=str(path) if path else "")
         return replace(result, stderr=self._last_stderr) if died else result
 
+    async def _steps(self, case: Case, context: Context, began: float) -> None:
+        in_time(self._options, began - self._began)
+        await case.run(context)
+        await context.finish()
+
     @property
     def _bound(self) -> float:
         return 20 * self._options.timeout + 3 * self._options.patience
 
-    @staticmethod
-    async def _steps(case: Case, context: Context) -> None:
-        await case.run(context)
-        await context.finish()
-
     async def _revive(self, generation: int) -> str:
-        """How the target died while the case ran, or ""; one that the suite starts is started again."""
+        """How the target died while the case ran, or "". A target that the suite starts is started again."""
         target = self._target
         if not isinstance(target, LaunchedServer):
             return ""
