@@ -81,7 +81,9 @@ def _piece(name: str, node: Any) -> Piece:
         case construct.Prefixed() if node.subcon is construct.GreedyBytes and not node.includelength:
             return Piece(name, "prefixed", _number(name, node.lengthfield))
         case layout.Counted():
-            return Piece(name, "counted", _number(name, node.count), items=walk(node.item), cls=node.cls)
+            items = walk(node.item)
+            if all(item.kind != "counted" for item in items):  # the loops share their variables
+                return Piece(name, "counted", _number(name, node.count), items=items, cls=node.cls)
         case layout.Enumerated():
             return _piece(name, node.subcon)
     raise TypeError(f"{name}: {node!r} can't be compiled")

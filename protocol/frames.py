@@ -33,6 +33,7 @@ class Rule(NamedTuple):
 
     request: _Number
     room: _Number
+    """Whether `request` and `room` of its header are 0."""
 
     flags: int = 0
     """All flags that mean something in it. If SEQ is among them, it must be set, else it must be clear."""

@@ -201,6 +201,7 @@ TAIL = ("fields" / c.GreedyRange(wire.FIELD), c.Terminated)
         layout.Safe(layout.Enumerated(layout.b8, Code)),
         layout.Counted(c.VarInt, item("a", c.Int8ub)),
         layout.Counted(c.Int8ub, item("a", c.VarInt)),
+        layout.Counted(c.Int8ub, item("a", layout.Counted(c.Int8ub, item("b", c.Int8ub)))),
     ],
     ids=str,
 )
