@@ -1,7 +1,7 @@
 """What the suite's cases prove, requirement by requirement.
 
 - proved: a case that names the requirement fails on a peer that breaks it, and passes on one that does not; or an
-  invariant that is watched on every connection convicts that peer. The broken peers are in tests/ of the repository,
+  invariant that is watched on every connection convicts it. Such peers, the mutants, are in tests/ of the repository,
   their results in data/kill_matrix.json.
 - tested: there are cases, but no such proof.
 - untestable: no peer could tell; data/gaps.toml says why.
@@ -25,8 +25,8 @@ STATUSES = ("proved", "tested", "untestable", "untested")
 
 
 @dataclass(frozen=True)
-class Broken:
-    """A row of the kill matrix: `kills` are the cases that fail on the peer, `watch` the invariants that convict it."""
+class Mutant:
+    """A row of the kill matrix: `kills` are the cases that fail on it, `watch` the invariants that convict it."""
 
     name: str
     breaks: tuple[str, ...]
@@ -36,7 +36,7 @@ class Broken:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What is known about one requirement. `by_watch` are the broken peers that only an invariant convicts."""
+    """What is known about one requirement. `by_watch` are the mutants that only an invariant convicts."""
 
     id: str
     section: str
@@ -49,15 +49,15 @@ class Coverage:
     reason: str
 
 
-def matrix(path: Path = MATRIX) -> list[Broken]:
+def matrix(path: Path = MATRIX) -> list[Mutant]:
     """The rows of the kill matrix. Raises OSError or ValueError for a file that cannot be read."""
     peers = json.loads(path.read_text(encoding="utf-8"))["peers"]
     return [
-        Broken(name, tuple(peer["breaks"]), tuple(peer["kills"]), tuple(peer["watch"])) for name, peer in peers.items()
+        Mutant(name, tuple(peer["breaks"]), tuple(peer["kills"]), tuple(peer["watch"])) for name, peer in peers.items()
     ]
 
 
-def coverage(spec: Spec, cases: Sequence[Case], peers: Sequence[Broken]) -> list[Coverage]:
+def coverage(spec: Spec, cases: Sequence[Case], peers: Sequence[Mutant]) -> list[Coverage]:
     """The coverage of all requirements, in the order of SPEC.md."""
     naming: dict[str, list[str]] = {name: [] for name in spec.requirements}
     for case in cases:
@@ -82,7 +82,7 @@ def coverage(spec: Spec, cases: Sequence[Case], peers: Sequence[Broken]) -> list
     return rows
 
 
-def problems(spec: Spec, cases: Sequence[Case], peers: Sequence[Broken]) -> list[str]:
+def problems(spec: Spec, cases: Sequence[Case], peers: Sequence[Mutant]) -> list[str]:
     """Ids that do not exist: of requirements that SPEC.md lacks, and of cases that the suite lacks."""
     ids = {case.id for case in cases}
     named = {

@@ -1,7 +1,7 @@
 """What the suite does not show, each entry with its reason, from data/gaps.toml.
 
 Tests hold the list against SPEC.md, the cases, the tests and the kill matrix: nothing is missing from it, and nothing
-in it is stale. Remove an entry when a case or a broken peer makes it untrue.
+in it is stale. Remove an entry when a case or a mutant makes it untrue.
 """
 
 import tomllib
@@ -17,8 +17,8 @@ class Gaps(NamedTuple):
     """Reasons by id.
 
     - `untestable`: requirements that nothing checks, because no peer could tell whether they are kept
-    - `unproved`: requirements with a case or a test, but no broken peer that a case tells from a correct one
-    - `cases`: cases that fail on no broken peer
+    - `unproved`: requirements with a case or a test, but no mutant that a case tells from a correct peer
+    - `cases`: cases that kill no mutant
     """
 
     untestable: dict[str, str]

@@ -161,7 +161,7 @@ def _agent_of(octets: bytes, role: str) -> str:
 
 
 def read_kills(path: Path = DATA / "kill_matrix.json") -> dict[str, list[str]]:
-    """For each case the broken peers that it fails on; empty if there is no matrix."""
+    """For each case the mutants that it kills; empty if there is no matrix."""
     if not path.exists():
         return {}
     kills: dict[str, list[str]] = {}

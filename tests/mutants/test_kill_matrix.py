@@ -13,7 +13,7 @@ import pytest
 from conformance.cli import main
 from conformance.commands.cases import all_cases
 from conformance.report import gaps
-from conformance.report.coverage import MATRIX, STATUSES, Broken, coverage, matrix, problems
+from conformance.report.coverage import MATRIX, STATUSES, Mutant, coverage, matrix, problems
 from conformance.server.cases import server_cases
 from conformance.spec.tables import load
 from tests.mutants.catalogue import CLIENT_MODULES, CODEC_MODULES, MUTANTS, SERVER_MODULES
@@ -84,7 +84,7 @@ def test_every_requirement_is_proved_or_excused(id: str) -> None:
 
 def test_unknown_ids() -> None:
     assert problems(load(), list(CASES.values()), list(MATRIX_ROWS.values())) == []
-    unknown = Broken("server/unknown", ("RW-NONE-1",), ("server/7.9/gone",), ())
+    unknown = Mutant("server/unknown", ("RW-NONE-1",), ("server/7.9/gone",), ())
     assert len(problems(load(), list(CASES.values()), [unknown])) == 2
 
 
@@ -97,7 +97,7 @@ def test_coverage_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     assert {row["status"] for row in document["requirements"]} == {"untestable"}
     assert all(row["reason"] for row in document["requirements"])
     assert set(document["counts"]["server"]) == set(STATUSES)
-    unknown = Broken("server/unknown", ("RW-NONE-1",), (), ())
+    unknown = Mutant("server/unknown", ("RW-NONE-1",), (), ())
     monkeypatch.setattr("conformance.commands.coverage.matrix", lambda: [unknown])
     assert main(["coverage"]) == 1
     assert "RW-NONE-1" in capsys.readouterr().out
