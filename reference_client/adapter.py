@@ -1,8 +1,8 @@
-"""The reference client as `roomwire-check client` drives it: commands and reports as lines of JSON.
+"""The adapter through which `roomwire-check client` drives the reference client, by lines of JSON.
 
     python -m reference_client.adapter HOST PORT
 
-conformance/CONTRACT.md says what the lines hold. Octets are hexadecimal, numbers of 64 bits are decimal strings.
+conformance/CONTRACT.md defines the lines. Octets are hexadecimal, 64-bit numbers are decimal strings.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ Report = Callable[[str], None]
 
 
 class Adapter:
-    """Obeys commands with a Client, and reports what happens, each a line given to `write`."""
+    """Carries out commands with a Client, and passes reports to `write`, line by line."""
 
     def __init__(self, host: str, port: int, write: Report, *, make: Callable[..., Client] = Client) -> None:
         self._host = host
@@ -42,7 +42,7 @@ class Adapter:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, lines: asyncio.StreamReader) -> None:
-        """Obeys until `quit`, or the end of the commands."""
+        """Carry out commands until `quit` or the end of the input."""
         software, _, version = SOFTWARE.partition("/")
         self.report(ready=True, contract=CONTRACT, name=software, version=version, features=FEATURES)
         try:
@@ -50,7 +50,7 @@ class Adapter:
                 command = json.loads(line)
                 if command["op"] == "quit":
                     break
-                self.obey(command)
+                self.execute(command)
             if self._client is not None and self._talking is not None:
                 await self._client.close()
                 await self._talking
@@ -60,11 +60,11 @@ class Adapter:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def report(self, **values: Any) -> None:
-        """Writes one line."""
+        """Write one report, without the values that are None."""
         self._write(json.dumps({name: value for name, value in values.items() if value is not None}))
 
-    def obey(self, command: dict[str, Any]) -> None:
-        """Begins what a command asks for; its answer may come much later."""
+    def execute(self, command: dict[str, Any]) -> None:
+        """Start a command. Its report may come much later."""
         id, op, client = command.get("id"), command["op"], self._client
         if op == "connect":
             if client is None:
@@ -80,13 +80,13 @@ class Adapter:
                 )
                 self._talking = self._begin(self._talk(client))
             else:
-                self.report(event="error", id=id, text="connected already")
+                self.report(event="error", id=id, text="already connected")
         elif op not in ("join", "publish", "leave", "history"):
             self.report(id=id, unsupported=op)
         elif client is None:
             self.report(event="error", id=id, text="not connected")
         elif (command["room"] in client.session.rooms()) == (op == "join"):
-            self.report(event="error", id=id, room=command["room"], text="in that room already, or not in it")
+            self.report(event="error", id=id, room=command["room"], text="already in the room, or not in it")
         else:
             self._begin(self._call(client, id, command))
 
@@ -100,7 +100,7 @@ class Adapter:
         entering = asyncio.get_running_loop().create_task(client.__aenter__())
         try:
             async for event in client:
-                self._happened(client, event)
+                self._report_event(client, event)
         finally:
             entering.cancel()
             with contextlib.suppress(ClientError, asyncio.CancelledError):
@@ -122,7 +122,7 @@ class Adapter:
         except OutcomeUnknown as error:
             self.report(event="error", id=id, room=room, code=error.code, text=str(error), unknown=True)
         except (ClientError, LocalProtocolError, TooManyPending) as error:
-            # What the server refused is reported as it happens, with the name of the room.
+            # A JOIN that the server refused was reported with the event JoinFailed.
             if self._joining.pop(room, None) == id or command["op"] != "join":
                 code = getattr(error, "code", None)
                 self.report(event="error", id=id, room=room, code=code, text=str(error), unknown=False)
@@ -153,7 +153,7 @@ class Adapter:
             more=page.more,
         )
 
-    def _happened(self, client: Client, event: events.Event) -> None:
+    def _report_event(self, client: Client, event: events.Event) -> None:
         match event:
             case events.Connected():
                 self.report(event="connected", id=self._connecting, name=event.name, member=str(event.member))
@@ -189,9 +189,9 @@ class Adapter:
             case events.Gap():
                 self.report(event="gap", room=event.room, epoch=str(event.epoch), start=str(event.start))
             case events.RosterChanged() | events.RoomQuiet() | events.MemberJoined() | events.MemberLeft():
-                self._presence(client, event)
+                self._report_presence(client, event)
 
-    def _presence(
+    def _report_presence(
         self,
         client: Client,
         event: events.RosterChanged | events.RoomQuiet | events.MemberJoined | events.MemberLeft,

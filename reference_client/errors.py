@@ -1,11 +1,11 @@
-"""What the client raises on purpose, beside the errors of `protocol.errors`."""
+"""Errors that the client raises, beside those of `protocol.errors`."""
 
 from protocol.errors import RoomwireError
 from protocol.registry import Code
 
 
 def code_name(code: int | None) -> str:
-    """A code as people know it; an unknown one as its number."""
+    """The name of a code, or "code N" where the code is unknown."""
     if code is None:
         return "no code"
     try:
@@ -15,7 +15,7 @@ def code_name(code: int | None) -> str:
 
 
 class ClientError(RoomwireError):
-    """Base of the errors below. `code` is a number of SPEC.md, section 16, or None where the server gave none."""
+    """The base of the errors below. `code` is a number of SPEC.md, section 16, or None where the server sent none."""
 
     def __init__(self, text: str, code: int | None = None) -> None:
         super().__init__(text, code)
@@ -29,15 +29,15 @@ class ClientError(RoomwireError):
 
 
 class Unreachable(ClientError):
-    """No connection could be made."""
+    """The connection could not be opened."""
 
 
 class Refused(ClientError):
-    """The server ended the session, or would not begin it, and there is no use in trying again."""
+    """The server refused or ended the session, and connecting again would not help."""
 
 
 class JoinError(ClientError):
-    """The room was not joined, or the membership was ended for good."""
+    """The client could not join the room, or the server ended the membership for good."""
 
 
 class PublishError(ClientError):
@@ -45,16 +45,16 @@ class PublishError(ClientError):
 
 
 class OutcomeUnknown(ClientError):
-    """Nobody can tell whether the message was published: the answer was lost, and asking again would not help."""
+    """The reply was lost for good, so it is unknown whether the message was published (RW-PROMISE-6)."""
 
 
 class TooManyPending(ClientError):
-    """So many publishes wait for an answer that no more are taken."""
+    """Too many requests wait for their replies; the session takes no more for now."""
 
 
 class StopError(ClientError):
-    """The server was not stopped."""
+    """The server did not agree to stop."""
 
 
 class HistoryError(ClientError):
-    """The server did not give the room's history."""
+    """The server did not send the room's history."""

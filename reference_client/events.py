@@ -1,9 +1,9 @@
-"""What a session reports to its application: one frozen dataclass each, in the order in which it happened.
+"""The events that a session reports to its application, in the order in which things happened.
 
-`room` is always the name by which the application joined the room; the server may spell it differently
-(`Joined.name`). `ticket` is the number that `Session.publish` or `Session.history` gave back. Times called
-`..._in` are seconds from now, times called `time_ms` are milliseconds since 1970. `code` is a number of SPEC.md,
-section 16, which may be one that this program does not know, or None where nobody gave one.
+`room` is always the name that the application joined the room by; the server may spell it differently
+(`Joined.name`). `ticket` is the number that `Session.publish` or `Session.history` returned. `retry_in` is in
+seconds from now, `time_ms` in milliseconds since 1970. `code` is a number of SPEC.md, section 16, and may be unknown
+to this program; it is None where the server sent none.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from protocol.frames import Field
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The server accepted us. `name` is what it calls us; `durable`: acknowledged messages survive a crash."""
+    """The server accepted the session as `name`. With `durable`, acknowledged messages survive a crash."""
 
     member: int
     name: str
@@ -27,7 +27,7 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """The connection, or an attempt at one, came to an end. `retry_in` is None where no further attempt follows."""
+    """The connection, or an attempt to connect, ended. `retry_in` is None if the session does not try again."""
 
     code: int | None
     text: str
@@ -36,7 +36,7 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """The server is about to end. What is under way is still answered; Disconnected follows."""
+    """The server is about to end. It still answers requests under way; Disconnected follows."""
 
     text: str
     retry_in: float
@@ -44,7 +44,7 @@ class Draining:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The session is over, and this is its last event. `code` is None after `Session.close`."""
+    """The session is over; this is its last event. `code` is None after `Session.close`."""
 
     code: int | None
     text: str
@@ -52,7 +52,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The membership begins, or goes on after an interruption (`again`). Messages up to `head` are old ones."""
+    """The membership begins, or resumes after an interruption (`again`). Messages up to `head` are old."""
 
     room: str
     name: str
@@ -67,9 +67,9 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class JoinFailed:
-    """The server refused. With `retry_in` the session tries again by itself, else the room is given up.
+    """The server refused a JOIN. With `retry_in` the session tries again by itself, otherwise it drops the room.
 
-    `same_as` is the room that this name means too, where the session is in that one already.
+    `same_as` is the joined room that this name also means, or None (RW-NAME-7).
     """
 
     room: str
@@ -91,14 +91,14 @@ class Evicted:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """The room was left, as the application asked."""
+    """The session left the room, as the application asked."""
 
     room: str
 
 
 @dataclass(frozen=True, slots=True)
 class MessageReceived:
-    """A message of a room's log, each once and in order; or one of a HistoryPage."""
+    """A message of a room's stream, reported once and in order, or a message of a HistoryPage."""
 
     room: str
     epoch: int
@@ -116,15 +116,15 @@ class MessageReceived:
 
     @property
     def text(self) -> str:
-        """The payload as text, with U+FFFD where it is none. It may still hold anything: see `render`."""
+        """The payload as text, with U+FFFD for ill-formed UTF-8. It is not safe to print: see `chat.render`."""
         return self.payload.decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The messages after (`old_epoch`, `after`) and before (`epoch`, `start`) are not to be had from the stream.
+    """The stream skips the messages after (`old_epoch`, `after`) and before (`epoch`, `start`).
 
-    Where the epochs differ the log began anew, and nobody knows how many they were. `old_epoch` is 0 where there
+    If the epochs differ, the log was reset and the number of missing messages is unknown. `old_epoch` is 0 if there
     was no cursor.
     """
 
@@ -137,7 +137,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class MemberJoined:
-    """Somebody else came into the room."""
+    """Another member joined the room."""
 
     room: str
     member: int
@@ -147,7 +147,7 @@ class MemberJoined:
 
 @dataclass(frozen=True, slots=True)
 class MemberLeft:
-    """Somebody left the room, or was `lost`: the connection broke."""
+    """A member left the room, or was `lost`: their connection broke."""
 
     room: str
     member: int
@@ -157,21 +157,21 @@ class MemberLeft:
 
 @dataclass(frozen=True, slots=True)
 class RosterChanged:
-    """The roster was received anew: see `Session.roster`."""
+    """The server sent a new roster: see `Session.roster`."""
 
     room: str
 
 
 @dataclass(frozen=True, slots=True)
 class RoomQuiet:
-    """The room has too many members for a roster and for presence: both are over."""
+    """The room has become too large for a roster and for presence; the server sends neither any more."""
 
     room: str
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The message has its place in the log."""
+    """The server acknowledged the message, which now has its place in the log."""
 
     ticket: int
     room: str
@@ -183,7 +183,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class PublishFailed:
-    """The message was not published; or with `unknown`, nobody can tell whether it was (RW-PROMISE-6)."""
+    """The message was not published, or with `unknown`, it may have been (RW-PROMISE-6)."""
 
     ticket: int
     room: str
@@ -194,7 +194,7 @@ class PublishFailed:
 
 @dataclass(frozen=True, slots=True)
 class StopAnswered:
-    """The server ends, or will not: then with the `code` and `text` of its refusal."""
+    """The server agreed to stop (`code` None), or refused with `code` and `text`."""
 
     code: int | None
     text: str
@@ -202,7 +202,7 @@ class StopAnswered:
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
-    """Exactly the messages of [`start`, `end`), ascending. `more`: what was asked for goes beyond them."""
+    """Exactly the messages of [`start`, `end`), ascending. With `more`, the requested range goes on beyond them."""
 
     ticket: int
     room: str
@@ -216,7 +216,7 @@ class HistoryPage:
 
 @dataclass(frozen=True, slots=True)
 class HistoryFailed:
-    """The request for history was refused, or its room was given up."""
+    """The server refused the request for history, or the session dropped its room."""
 
     ticket: int
     room: str

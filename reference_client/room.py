@@ -1,4 +1,4 @@
-"""A room of a Client, as applications use it."""
+"""Rooms as applications use them: publish, read history, leave."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reference_client.session.session import Session
 
 
 class Receipt(tuple[int, int]):
-    """(seq, time_ms) of a published message; also its `id`, and the `epoch` of the log."""
+    """(seq, time_ms) of a published message, with its `id` and the `epoch` of the log as attributes."""
 
     id: bytes
     epoch: int
@@ -29,29 +29,29 @@ class Receipt(tuple[int, int]):
 
 
 class Caller(Protocol):
-    """A Client, as far as its rooms need it: the session, and calls that wait for the server."""
+    """What a Room needs of its Client: the session, and calls that wait for the server."""
 
     session: Session
 
     async def submit(self, room: str, payload: bytes, ctype: int, fields: tuple[Field, ...]) -> asyncio.Future[Receipt]:
-        """Publish to `room`; wait only while too many messages are pending."""
+        """Publish to `room`; wait only while too many publishes are pending."""
 
     async def ask_history(self, room: str, start: int, end: int, limit: int, *, newest: bool) -> events.HistoryPage:
-        """One page of the log of `room`."""
+        """Fetch one page of the log of `room`."""
 
     async def leave(self, room: str) -> None:
         """Leave `room`."""
 
 
 class Room:
-    """A room that a Client is in, or is to be in again as soon as there is a connection."""
+    """A room that a Client has joined. The client joins it again after each reconnection."""
 
     def __init__(self, client: Caller, name: str) -> None:
         self._client = client
         self.name = name
-        """The name by which it was joined."""
+        """The name that `Client.join` was called with."""
         self.joined: events.Joined | None = None
-        """What the server said when it was joined last."""
+        """The most recent Joined event of the room."""
 
     @property
     def title(self) -> str:
@@ -60,36 +60,36 @@ class Room:
 
     @property
     def roster(self) -> list[Member]:
-        """Who is here, as far as is known; nobody in a quiet room. Raises LocalProtocolError once the room is left."""
+        """The members that are known; empty in a quiet room. Raises LocalProtocolError after the room was left."""
         return self._client.session.roster(self.name)
 
     @property
     def members(self) -> int:
-        """How many are here, as far as is known. Raises LocalProtocolError once the room is left."""
+        """The number of members that is known. Raises LocalProtocolError after the room was left."""
         return self._client.session.members(self.name)
 
     @property
     def cursor(self) -> tuple[int, int]:
-        """(epoch, seq) of the last message received. Raises LocalProtocolError once the room is left."""
+        """(epoch, seq) of the last message received. Raises LocalProtocolError after the room was left."""
         return self._client.session.cursor(self.name)
 
     async def publish(
         self, content: str | bytes, *, ctype: int | None = None, fields: tuple[Field, ...] = ()
     ) -> Receipt:
-        """Publish, and wait until it is acknowledged, over as many connections as that takes: (seq, time_ms).
+        """Publish, and wait for the acknowledgement, over as many connections as that takes: (seq, time_ms).
 
-        Raises PublishError, or OutcomeUnknown where nobody can tell. Whoever is cancelled stops waiting; that does
-        not take the message back.
+        Raises PublishError, or OutcomeUnknown if the reply is lost for good. Cancelling the call ends the wait; it
+        does not take the message back.
         """
         return await (await self.submit(content, ctype=ctype, fields=fields))
 
     async def submit(
         self, content: str | bytes, *, ctype: int | None = None, fields: tuple[Field, ...] = ()
     ) -> asyncio.Future[Receipt]:
-        """Publish, and wait only while too many messages are pending; the future is what `publish` waits for.
+        """Publish, and wait only while too many publishes are pending. The future is the one `publish` awaits.
 
-        Messages get their places in the order of these calls. `ctype` is TEXT for a str and OCTETS for bytes, unless
-        it is given. Raises PublishError if the client is not in the room.
+        The messages are published in the order of these calls. `ctype` defaults to TEXT for a str and to OCTETS for
+        bytes. Raises PublishError if the client is not in the room.
         """
         payload = content.encode() if isinstance(content, str) else content
         if ctype is None:
@@ -99,9 +99,9 @@ class Room:
     async def history(
         self, start: int = 1, end: int = 0, *, newest: int | None = None, page: int = 100
     ) -> AsyncIterator[events.MessageReceived]:
-        """The messages of [start, end) that the server still has, ascending; `end` 0 for all that are there.
+        """The messages of [start, end) that the server still has, in ascending order; `end` 0 is the end of the log.
 
-        With `newest` the last so many of them. They are asked for `page` at a time. Raises HistoryError.
+        With `newest`, only the last `newest` of them. Each request asks for `page` messages. Raises HistoryError.
         """
         if newest is not None:
             for message in await self._newest(start, end, newest, page):
@@ -126,9 +126,9 @@ class Room:
     async def _ask(self, epoch: int, start: int, end: int, limit: int, *, newest: bool = False) -> events.HistoryPage:
         reply = await self._client.ask_history(self.name, start, end, limit, newest=newest)
         if epoch not in (0, reply.epoch):
-            raise HistoryError("the log of the room began anew")
+            raise HistoryError("the room's log was reset")
         return reply
 
     async def leave(self) -> None:
-        """Leave, once all that was published is answered. Nothing happens if the room was left already."""
+        """Leave the room once all its publishes are answered. Does nothing if the room was left already."""
         await self._client.leave(self.name)

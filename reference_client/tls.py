@@ -1,4 +1,4 @@
-"""TLS at the client (SPEC.md, section 14)."""
+"""TLS for the client (SPEC.md, section 14)."""
 
 import ssl
 from pathlib import Path
@@ -9,12 +9,15 @@ ALPN = "roomwire/1"
 
 
 class TlsError(ClientError):
-    """TLS cannot be used as was asked."""
+    """The file of trusted authorities cannot be used."""
 
 
 def client_context(ca: Path | None = None) -> ssl.SSLContext:
-    """TLS 1.3 (RW-TLS-1) with servers whose certificates are signed by the authorities in the file `ca`, or else by
-    those that this machine trusts, and are for the host that is connected to (RW-TLS-5). Raises TlsError."""
+    """A context for TLS 1.3 (RW-TLS-1) that checks the server's certificate and host name (RW-TLS-5).
+
+    `ca` is a PEM file with the authorities to trust; without it, the context trusts those of this machine.
+    Raises TlsError.
+    """
     try:
         context = ssl.create_default_context(cafile=str(ca) if ca else None)
     except (OSError, ssl.SSLError) as error:
@@ -26,7 +29,7 @@ def client_context(ca: Path | None = None) -> ssl.SSLContext:
 
 
 def objection(tls: ssl.SSLObject | None) -> str:
-    """Why a connection cannot be used whose handshake is over, or "" (RW-TLS-4)."""
+    """Why a connection cannot be used after its TLS handshake, or "" if it can (RW-TLS-4)."""
     if tls is None or tls.selected_alpn_protocol() == ALPN:
         return ""
     return f"the other end speaks TLS, but did not agree on {ALPN}"

@@ -1,4 +1,4 @@
-"""One transport of a client: asyncio on this side, octets on the other."""
+"""The client's transport: one TCP or TLS connection on asyncio."""
 
 import asyncio
 import os
@@ -11,24 +11,27 @@ from reference_client.tls import objection
 
 
 class Owner(Protocol):
-    """Who is told what a Transport hears."""
+    """The object that a Transport reports to."""
 
-    def transport_up(self, transport: "Transport") -> None: ...
+    def transport_up(self, transport: "Transport") -> None:
+        """The connection is open."""
 
-    def data_received(self, transport: "Transport", data: bytes) -> None: ...
+    def data_received(self, transport: "Transport", data: bytes) -> None:
+        """Octets arrived."""
 
-    def transport_lost(self, transport: "Transport", text: str) -> None: ...
+    def transport_lost(self, transport: "Transport", text: str) -> None:
+        """The connection ended; `text` says how."""
 
 
 class Transport(asyncio.Protocol):
-    """Passes octets through, and says when it begins and ends."""
+    """Carries octets between asyncio and its owner."""
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._inner: asyncio.Transport | None = None
         self._closed = False
         self.objection = ""
-        """Why the connection is of no use though the transport is up; then nobody was told of it."""
+        """Why the open connection cannot be used, or "". The owner never hears of such a connection."""
         self.paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -55,7 +58,7 @@ class Transport(asyncio.Protocol):
 
     @property
     def unwritten(self) -> int:
-        """Octets that the transport has not been able to write yet."""
+        """Octets in the write buffer, which the peer has not taken yet."""
         return self._inner.get_write_buffer_size() if self._inner is not None else 0
 
     def pause_reading(self) -> None:
@@ -69,7 +72,7 @@ class Transport(asyncio.Protocol):
             self._inner.resume_reading()
 
     def close(self, patience: float) -> None:
-        """Close when all is written, or after `patience` seconds."""
+        """Close once everything is written, or after `patience` seconds at most."""
         if self._inner is not None and not self._closed:
             self._closed = True
             self._inner.close()
@@ -81,17 +84,17 @@ class Transport(asyncio.Protocol):
 
 
 def reason(error: BaseException) -> str:
-    """An error of the operating system in a few words, without numbers and addresses."""
+    """A connection error in a few words, without error numbers and addresses."""
     if isinstance(error, TimeoutError):
         return "timed out"
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not to be trusted: {error.verify_message.rstrip('.')}"
+        return f"its certificate is not trusted: {error.verify_message.rstrip('.')}"
     if isinstance(error, ssl.SSLError):
-        return f"no TLS 1.3 with it: {(error.reason or str(error)).replace('_', ' ').lower()}"
+        return f"TLS 1.3 failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
     if isinstance(error, UnicodeError):
-        return "not a name that a host can have"
+        return "not a valid host name"
     if isinstance(error, socket.gaierror):
         return str(error.strerror).lower()
-    # Where several addresses were tried, the error's text holds those of all attempts.
+    # After attempts at several addresses, the error's text holds the errors of all of them: take the first.
     number = re.search(r"\[Errno (\d+)\]", str(error))
     return os.strerror(int(number[1])).lower() if number else str(error) or type(error).__name__

@@ -1,1 +1,1 @@
-"""roomwire-chat: the line-mode terminal, and sending and tailing from scripts."""
+"""roomwire-chat: the interactive chat, and `send`, `tail` and `stop` for scripts."""

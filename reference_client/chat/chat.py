@@ -1,4 +1,4 @@
-"""roomwire-chat for people: several rooms at once, one of them the current one that typed lines go to."""
+"""The interactive chat: several rooms at once, one of which is current and receives the typed lines."""
 
 import asyncio
 import contextlib
@@ -18,17 +18,20 @@ HELP = """\
 /leave [ROOM]     leave a room, or the current one
 /room [ROOM]      make a room the current one; without a name, list the rooms
 /who [ROOM]       who is in the room
-/history [COUNT]  older messages of the current room, 20 unless you say how many
-/help             this
+/history [COUNT]  the newest messages of the current room (20)
+/help             this list
 /quit             leave (so does Ctrl-D)
 //text            sends /text
-Everything else is sent to the current room. <name> is a name that anybody may use, [name] is an account's."""
+Everything else is sent to the current room. Anybody may use the name in <name>; the name in [name] is an account's."""
 
 _GOODBYE_SECONDS = 2.0
 
 
 class Chat:
-    """What is typed becomes requests, and what happens becomes lines."""
+    """Turns typed lines into requests, and events into lines on the screen.
+
+    Each JOIN asks for `history` old messages.
+    """
 
     def __init__(self, client: Client, screen: Screen, show: Show, *, history: int) -> None:
         self._client = client
@@ -40,7 +43,7 @@ class Chat:
         self._last: dict[Room, int] = {}  # seq of our newest message
         self._tasks: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()
-        self._ending = False  # by our own wish
+        self._ending = False  # because the user wants it
         self._failed = False
         self._unknown = False
         self._commands: dict[str, Callable[[str], Coroutine[Any, Any, None]]] = {
@@ -53,7 +56,7 @@ class Chat:
         }
 
     async def run(self, rooms: Iterable[str]) -> int:
-        """Until the input ends, /quit, or the server ends the session; the exit status."""
+        """Chat until the input ends, the user types /quit, or the session ends. Returns the exit status."""
         watching = asyncio.create_task(self._watch())
         typing = asyncio.create_task(self._type(rooms))
         try:
@@ -62,7 +65,7 @@ class Chat:
             if self._ending:
                 typing.result()
             await self._client.close()
-            await watching  # to the last event
+            await watching  # until the last event is shown
         finally:
             for task in (watching, typing, *self._tasks):
                 task.cancel()
@@ -70,7 +73,7 @@ class Chat:
             return 4
         return 0 if self._ending and not self._failed else 1
 
-    # --- what happens
+    # --- events
 
     async def _watch(self) -> None:
         async for event in self._client:
@@ -79,11 +82,11 @@ class Chat:
                 self._screen.show(self._show.message(event, room=event.room if several else None))
             elif not (self._ending and isinstance(event, events.Disconnected)) and (line := self._show.event(event)):
                 self._screen.show(line)
-            if isinstance(event, events.Left | events.Evicted | events.JoinFailed) and not self._still_in():
+            if isinstance(event, events.Left | events.Evicted | events.JoinFailed) and not self._in_current():
                 self._make_current(next(iter(self._client.rooms.values()), None))
             self._moved.set()
 
-    def _still_in(self) -> bool:
+    def _in_current(self) -> bool:
         return self._current is None or self._current.name in self._client.rooms
 
     def _make_current(self, room: Room | None) -> None:
@@ -94,10 +97,10 @@ class Chat:
         self._screen.show(self._show.note(text))
 
     def _complain(self, text: str) -> None:
-        self._failed = not self._screen.interactive  # a slip of the tongue is no failure of the program
+        self._failed = not self._screen.interactive  # at a terminal, a typing error is no failure of the program
         self._screen.show(self._show.problem(text))
 
-    # --- what is typed
+    # --- typed lines
 
     async def _type(self, rooms: Iterable[str]) -> None:
         for name in rooms:
@@ -125,7 +128,7 @@ class Chat:
         running = asyncio.create_task(command(argument.strip()))
         self._tasks.add(running)
         running.add_done_callback(self._tasks.discard)
-        # At a terminal the input stays usable while the server thinks; in a script the next line depends on this one.
+        # At a terminal, typing goes on while the server answers. In a script, the next line may depend on this one.
         if not self._screen.interactive:
             await running
 
@@ -153,13 +156,13 @@ class Chat:
             self._last[room] = done.result()[0]
         elif isinstance(error, OutcomeUnknown):
             self._unknown = True
-            self._screen.show(self._show.problem(f"nobody can tell whether this was sent: {harmless(text)}"))
+            self._screen.show(self._show.problem(f"outcome unknown, perhaps sent: {harmless(text)}"))
         elif isinstance(error, ClientError):
             self._complain(f"not sent, {described(error.code, error.text)}: {harmless(text)}")
 
     async def _finish(self) -> None:
-        """All that was typed is answered, and our own messages are shown."""
-        # Who says goodbye at a terminal does not want to wait for a server that is away.
+        """Wait until all publishes are answered and our own messages are shown."""
+        # At a terminal, the user does not want to wait for a server that is away.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE_SECONDS if self._screen.interactive else None):
                 while self._pending:
@@ -176,7 +179,7 @@ class Chat:
         try:
             return await self._client.join(name, history=self._history)
         except ClientError as error:
-            if error.code is None:  # what the server says about a room is shown as an event
+            if error.code is None:  # a refusal by the server is shown as an event
                 self._complain(f"not in {harmless(name)}: {harmless(error.text)}")
             self._failed = not self._screen.interactive
             return None
@@ -217,7 +220,7 @@ class Chat:
             self._say(f"the newest {len(messages)} messages of {harmless(room.title)}:")
             for message in messages:
                 self._screen.show("  " + self._show.message(message, room=None))
-            self._say("that was history")
+            self._say("end of history")
 
     async def _help(self, _: str) -> None:
         for line in HELP.splitlines():
@@ -227,7 +230,7 @@ class Chat:
         return list(self._client.rooms.values())
 
     def _named(self, name: str) -> Room | None:
-        """The room that is meant by what somebody typed; the current one if nothing was."""
+        """The room with the typed name, or the current one without a name; None, with a complaint, if there is none."""
         if not name:
             if self._current is None:
                 self._complain("you are in no room: /join ROOM")

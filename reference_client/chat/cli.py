@@ -1,4 +1,4 @@
-"""roomwire-chat: talk by hand, or from a script."""
+"""The command roomwire-chat: its options, and what each subcommand runs."""
 
 import argparse
 import asyncio
@@ -20,7 +20,17 @@ from protocol.errors import RoomwireError
 from reference_client.chat.chat import Chat
 from reference_client.chat.credentials import Account, CredentialsError, credentials
 from reference_client.chat.render import harmless
-from reference_client.chat.send_tail import FAILED, TIMED_OUT, UNKNOWN, Send, Sender, Stopper, Tail, Tailer, warn
+from reference_client.chat.send_tail import (
+    FAILED,
+    TIMED_OUT,
+    UNKNOWN,
+    Sender,
+    SendOptions,
+    Stopper,
+    Tailer,
+    TailOptions,
+    warn,
+)
 from reference_client.chat.show import Show, wants_colour
 from reference_client.chat.terminal import Plain, Terminal, can_edit
 from reference_client.client import DEFAULT_PORT, Client
@@ -39,35 +49,35 @@ _MOST_HISTORY = 2**53 - 1
 _EXIT_STATUS = """\
 exit status:
   0    done
-  1    refused, or failed
+  1    refused or failed
   2    wrong usage
   3    the server could not be reached
-  4    nobody can tell whether a message was published: the answer was lost
-  5    the time (-W) was over before there were (enough) messages, or all was acknowledged
+  4    outcome unknown: the reply was lost, and a message may have been published
+  5    the time (-W) ended before there were enough messages, or before all were acknowledged
   130  interrupted
 """
 
 _EXAMPLES = """\
 examples:
   roomwire-chat                                      talk at localhost:7117; /join ROOM, /help
-  roomwire-chat --name ada chat.example:7117 lobby   be ada in the room lobby
-  roomwire-chat send lobby "good morning"            one message, acknowledged
-  make 2>&1 | roomwire-chat send builds -            each line a message
+  roomwire-chat --name ada chat.example:7117 lobby   join the room lobby as ada
+  roomwire-chat send lobby "good morning"            publish one message
+  make 2>&1 | roomwire-chat send builds -            publish each line as a message
   roomwire-chat tail lobby -n 1 -W 60 --json         wait a minute for the next message
   roomwire-chat --account ada roomwires://chat.example lobby
-                                                     log in as ada, over TLS; asks for the password
+                                                     log in as ada over TLS; asks for the password
   roomwire-chat --ca ca.pem localhost lobby          TLS with a certificate of `roomwire-server cert`
-  roomwire-chat stop --account ops                   end the server, if ops may
+  roomwire-chat stop --account ops                   stop the server, if ops may
 
-ROOMWIRE_SERVER is the server, ROOMWIRE_NAME the name and ROOMWIRE_ACCOUNT the account where the command line has none.
-ROOMWIRE_PASSWORD is the password, if there is no --password-file. With NO_COLOR set, nothing is coloured.
-A message from somebody else never reaches the terminal as control characters: those are shown as \\x1b.
+Without the option, ROOMWIRE_SERVER is the server, ROOMWIRE_NAME the name and ROOMWIRE_ACCOUNT the account.
+ROOMWIRE_PASSWORD is the password if there is no --password-file. With NO_COLOR set, the output has no colours.
+Control characters in the text of others never reach the terminal; they are shown as \\x1b.
 
 """
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """A parser that reports wrong usage in one line."""
 
     def error(self, message: str) -> NoReturn:
         warn(f"{harmless(message)}; see {self.prog} --help")
@@ -75,7 +85,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Address(NamedTuple):
-    """Where the server is; `tls` if that was said with it."""
+    """The server's address. `tls` is set for roomwires://."""
 
     host: str
     port: int
@@ -83,7 +93,7 @@ class Address(NamedTuple):
 
 
 def server(text: str) -> Address:
-    """HOST, HOST:PORT or [ADDRESS]:PORT, perhaps behind roomwire:// or, for TLS, roomwires://."""
+    """Parse HOST, HOST:PORT or [ADDRESS]:PORT, with roomwire:// or roomwires:// (TLS) before it or nothing."""
     scheme, slashes, rest = text.rpartition("://")
     if slashes:
         if scheme not in ("roomwire", "roomwires"):
@@ -97,7 +107,7 @@ def server(text: str) -> Address:
         raise argparse.ArgumentTypeError(f"expected HOST or HOST:PORT, found {harmless(text)!r}")
     port = int(match[2] or match[4] or DEFAULT_PORT)
     if not 1 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"the port is a number from 1 to 65535, found {port}")
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, found {port}")
     return Address(match[1] or match[3], port, tls)
 
 
@@ -111,23 +121,23 @@ def seconds(text: str) -> float:
 def count(text: str) -> int:
     value = int(text)
     if not 1 <= value <= _MOST_HISTORY:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 on, found {value}")
+        raise argparse.ArgumentTypeError(f"expected a number of at least 1, found {value}")
     return value
 
 
 def number(text: str) -> int:
     value = int(text)
     if not 0 <= value <= _MOST_HISTORY:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 on, found {value}")
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, found {value}")
     return value
 
 
 def place(text: str) -> tuple[int, int]:
-    """SEQ, or EPOCH:SEQ with the epoch in hexadecimal, as --json prints it."""
+    """Parse SEQ, or EPOCH:SEQ with the epoch in hexadecimal, as --json prints it."""
     epoch, _, seq = text.rpartition(":")
     value = int(epoch, 16) if epoch else 0
     if not 0 <= value < 2**64:
-        raise argparse.ArgumentTypeError("an epoch has at most 16 hexadecimal digits")
+        raise argparse.ArgumentTypeError("expected an epoch of at most 16 hexadecimal digits")
     return value, number(seq)
 
 
@@ -135,13 +145,40 @@ def login_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        return "guest"  # an account without a name
+        return "guest"  # the user has no name on this machine
 
 
 def parser() -> Parser:
-    """The command line."""
+    """The parser of the command line."""
+    top = Parser(
+        prog="roomwire-chat",
+        usage="roomwire-chat [--name NAME] [HOST[:PORT]] [ROOM ...]\n       roomwire-chat send|tail [option ...] ROOM\n"
+        "       roomwire-chat stop [option ...]",
+        description="Talks to a Roomwire/1 chat server: by hand, or from a script with send and tail.",
+        epilog=_EXAMPLES + _EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    shtab.add_argument_to(top, ["--print-completion"])
+    top.add_argument("--version", action="version", version="roomwire-chat 0.1.0, Roomwire/1")
+    commands = top.add_subparsers(prog="roomwire-chat", dest="command", metavar="chat|send|tail|stop", required=True)
+    options: dict[str, Any] = {
+        "parents": [_common_options()],
+        "epilog": _EXIT_STATUS,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
+    _add_chat(commands.add_parser("chat", help="talk (the default command)", **options))
+    _add_send(commands.add_parser("send", help="publish, and wait for the acknowledgement", **options))
+    _add_tail(commands.add_parser("tail", help="print messages", **options))
+    stop = commands.add_parser("stop", help="stop the server, if your account may", **options)
+    stop.add_argument("-W", dest="seconds", metavar="SECONDS", type=seconds, help="give up after this time")
+    return top
+
+
+def _common_options() -> Parser:
     common = Parser(add_help=False)
-    common.add_argument("--name", metavar="NAME", default=os.environ.get("ROOMWIRE_NAME") or None, help="who you are")
+    common.add_argument(
+        "--name", metavar="NAME", default=os.environ.get("ROOMWIRE_NAME") or None, help="your name (ROOMWIRE_NAME)"
+    )
     common.add_argument(
         "--server",
         "--host",
@@ -153,55 +190,44 @@ def parser() -> Parser:
     common.add_argument("--account", metavar="NAME", help="log in to this account (ROOMWIRE_ACCOUNT)")
     common.add_argument(
         "--password-file", metavar="FILE", type=Path,
-        help="its first line is the password (else ROOMWIRE_PASSWORD, or you are asked)"
+        help="its first line is the password (otherwise ROOMWIRE_PASSWORD, or roomwire-chat asks)"
     )  # fmt: skip
     common.add_argument("--tls", action="store_true", help="speak TLS, as with roomwires://HOST")
-    common.add_argument("--ca", metavar="FILE", type=Path, help="speak TLS, and trust these authorities alone (PEM)")
-    layout: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-    top = Parser(
-        prog="roomwire-chat",
-        usage="roomwire-chat [--name NAME] [HOST[:PORT]] [ROOM ...]\n       roomwire-chat send|tail [option ...] ROOM\n"
-        "       roomwire-chat stop [option ...]",
-        description="Talks at a Roomwire/1 chat server: by hand, or with send and tail from a script.",
-        epilog=_EXAMPLES + _EXIT_STATUS,
-        **layout,
-    )
-    shtab.add_argument_to(top, ["--print-completion"])
-    top.add_argument("--version", action="version", version="roomwire-chat 0.1.0, Roomwire/1")
-    commands = top.add_subparsers(prog="roomwire-chat", dest="command", metavar="chat|send|tail|stop", required=True)
+    common.add_argument("--ca", metavar="FILE", type=Path, help="speak TLS, and trust only these authorities (PEM)")
+    return common
 
-    chat = commands.add_parser("chat", parents=[common], help="talk (this is what happens without a command)", **layout)
+
+def _add_chat(chat: argparse.ArgumentParser) -> None:
     chat.add_argument(
-        "--history", metavar="COUNT", type=number, help=f"old messages to show ({_HISTORY} at a terminal)"
+        "--history", metavar="COUNT", type=number, help=f"old messages to show ({_HISTORY} at a terminal, else 0)"
     )
     chat.add_argument(
-        "words", nargs="*", metavar="HOST[:PORT] ROOM", help="the server, unless --server, and rooms to join"
+        "words", nargs="*", metavar="HOST[:PORT] ROOM", help="the server, unless --server names it, and rooms to join"
     )
 
-    send = commands.add_parser("send", parents=[common], help="publish, and wait for the acknowledgement", **layout)
+
+def _add_send(send: argparse.ArgumentParser) -> None:
     send.add_argument("room", metavar="ROOM")
     send.add_argument(
-        "text", metavar="TEXT", nargs="?", help="the message; - or nothing: each line of the standard input"
+        "text", metavar="TEXT", nargs="?", help="the message; - or nothing sends each line of the standard input"
     )
     send.add_argument("-W", dest="seconds", metavar="SECONDS", type=seconds, help="give up after this time")
     send.add_argument("--json", action="store_true", help="print a line of JSON for each message")
 
-    tail = commands.add_parser("tail", parents=[common], help="print messages", **layout)
+
+def _add_tail(tail: argparse.ArgumentParser) -> None:
     tail.add_argument("room", metavar="ROOM")
-    tail.add_argument("-n", dest="count", metavar="COUNT", type=count, help="end after so many messages")
+    tail.add_argument("-n", dest="count", metavar="COUNT", type=count, help="end after this many messages")
     tail.add_argument("-W", dest="seconds", metavar="SECONDS", type=seconds, help="end after this time")
-    tail.add_argument("--history", metavar="COUNT", type=number, default=0, help="begin with so many old messages (0)")
-    tail.add_argument("--since", metavar="[EPOCH:]SEQ", type=place, help="begin behind this message")
+    tail.add_argument(
+        "--history", metavar="COUNT", type=number, default=0, help="begin with this many old messages (0)"
+    )
+    tail.add_argument("--since", metavar="[EPOCH:]SEQ", type=place, help="begin after this message")
     tail.add_argument("--json", action="store_true", help="print lines of JSON")
-    stop = commands.add_parser("stop", parents=[common], help="end the server, where your account may", **layout)
-    stop.add_argument("-W", dest="seconds", metavar="SECONDS", type=seconds, help="give up after this time")
-    for command in (chat, send, tail, stop):
-        command.epilog = _EXIT_STATUS
-    return top
 
 
 def with_command(words: Sequence[str]) -> list[str]:
-    """The words with the command first: it may stand behind common options, and `chat` need not be said."""
+    """The words with the command first. It may follow common options; without one, it is `chat`."""
     rest = list(words)
     if rest and rest[0] in ("-h", "--help", "--version", "--print-completion"):
         return rest
@@ -214,7 +240,7 @@ def with_command(words: Sequence[str]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status."""
+    """Run the command, and return the exit status."""
     top = parser()
     arguments = top.parse_args(with_command(sys.argv[1:] if argv is None else argv))
     address = arguments.server
@@ -236,15 +262,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Nobody reads on. Python would complain once more when it flushes at its end.
+        # The reader has closed the pipe. Python would report that again when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Unreachable as error:
         warn(f"{harmless(address[0])}:{address[1]} cannot be reached: {harmless(str(error))}")
         return UNREACHABLE
     except OutcomeUnknown as error:
-        what = "the server is ending" if arguments.command == "stop" else "it was published"
-        warn(f"nobody can tell whether {what}: {harmless(str(error))}")
+        what = "the server may be stopping" if arguments.command == "stop" else "the message may be published"
+        warn(f"outcome unknown, {what}: {harmless(str(error))}")
         return UNKNOWN
     except (ClientError, RoomwireError) as error:
         warn(harmless(str(error)))
@@ -273,7 +299,7 @@ async def _run(
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP):
-        # As Ctrl-C: say goodbye, and give the terminal back.
+        # End as with Ctrl-C: say goodbye, and restore the terminal.
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     limit = getattr(arguments, "seconds", None)
     deadline = None if limit is None else asyncio.get_running_loop().time() + limit
@@ -283,7 +309,7 @@ async def _run(
                 await stack.enter_async_context(client)
             return await _command(arguments, client, rooms, deadline)
     except TimeoutError:
-        warn("the time is over, and there is no connection yet")
+        warn("the time is over before there is a connection")
         return TIMED_OUT
     except asyncio.CancelledError:
         return INTERRUPTED
@@ -294,10 +320,12 @@ def _command(
 ) -> Coroutine[Any, Any, int]:
     if arguments.command == "send":
         text = None if arguments.text == "-" else arguments.text
-        return Sender(client, Send(arguments.room, text, arguments.json, deadline)).run()
+        return Sender(client, SendOptions(arguments.room, text, arguments.json, deadline)).run()
     if arguments.command == "tail":
-        order = Tail(arguments.room, arguments.count, deadline, arguments.history, arguments.since, arguments.json)
-        return Tailer(client, order).run()
+        options = TailOptions(
+            arguments.room, arguments.count, deadline, arguments.history, arguments.since, arguments.json
+        )
+        return Tailer(client, options).run()
     if arguments.command == "stop":
         return Stopper(client, deadline).run()
     return _chat(client, rooms, arguments.history)

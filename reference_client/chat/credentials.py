@@ -1,4 +1,4 @@
-"""Where roomwire-chat has an account's password from: a file, the environment or the user, never the command line."""
+"""The account of roomwire-chat. Its password comes from a file, the environment or the user, never from an option."""
 
 import getpass
 import os
@@ -11,22 +11,22 @@ from reference_client.chat.render import harmless
 
 
 class CredentialsError(Exception):
-    """There is no password to log in with. `str()` is one line."""
+    """The password is missing or not usable. `str()` is one line."""
 
 
 class Account(NamedTuple):
-    """Who logs in."""
+    """The account to log in to."""
 
     name: str
     password: str
 
 
 def credentials(account: str | None, name: str | None, file: Path | None, environ: Mapping[str, str]) -> Account | None:
-    """The account to log in to, or None to come without one. Raises CredentialsError."""
+    """The account to log in to, or None for an anonymous session. Raises CredentialsError."""
     account = account or (None if name else environ.get("ROOMWIRE_ACCOUNT"))
     if not account:
         if file:
-            raise CredentialsError("--password-file: expected --account NAME with it, found none")
+            raise CredentialsError("--password-file needs --account NAME, found none")
         return None
     return Account(account, _usable(_password(account, file, environ)))
 
@@ -40,13 +40,13 @@ def _password(account: str, file: Path | None, environ: Mapping[str, str]) -> st
     if "ROOMWIRE_PASSWORD" in environ:
         return environ["ROOMWIRE_PASSWORD"]
     try:
-        # From the terminal itself: the standard input may hold what is to be said.
+        # The terminal itself, since the standard input may hold messages.
         with open("/dev/tty", "rb", buffering=0) as terminal:
             usable = os.isatty(terminal.fileno())
     except OSError:
         usable = sys.stdin.isatty()
     if not usable:
-        expected = "ROOMWIRE_PASSWORD, --password-file or a terminal to ask at"
+        expected = "ROOMWIRE_PASSWORD, --password-file or a terminal"
         raise CredentialsError(f"the password of {harmless(account)}: expected {expected}, found none")
     try:
         return getpass.getpass(f"password for {harmless(account)}: ")
@@ -58,5 +58,5 @@ def _usable(password: str) -> str:
     try:
         password.encode()
     except UnicodeEncodeError:
-        raise CredentialsError("the password: expected UTF-8, found octets that are not") from None
+        raise CredentialsError("the password: expected UTF-8, found other octets") from None
     return password

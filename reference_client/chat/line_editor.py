@@ -1,4 +1,4 @@
-"""One line of input on a terminal: keys in, text and a picture of it out. Without I/O."""
+"""The editor of one input line on a terminal, without I/O: keys in, text and its picture out."""
 
 import codecs
 import unicodedata
@@ -22,25 +22,25 @@ _SEQUENCES = {
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """The line was finished."""
+    """The user entered a line."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Nothing more will be entered: Ctrl-D in an empty line."""
+    """The user ended the input, with Ctrl-D in an empty line."""
 
 
 def cells(character: str) -> int:
-    """How many columns of a terminal the character takes."""
+    """The number of terminal columns that the character takes."""
     if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 class LineEditor:
-    """Editing as people's fingers know it from a shell.
+    """A line editor with the usual keys of a shell.
 
     `text` is the line so far, `cursor` a position in it.
     """
@@ -49,13 +49,13 @@ class LineEditor:
         self.text = ""
         self.cursor = 0
         self._history: list[str] = []
-        self._recalled = 0  # place in the history; its length: the new line
+        self._recalled = 0  # index into the history; its length stands for the new line
         self._draft = ""
-        self._escape = ""  # an escape sequence that is not complete
+        self._escape = ""  # an incomplete escape sequence
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, octets: bytes) -> list[Entered | Ended]:
-        """Take what was typed."""
+        """Take typed octets; returns what they completed."""
         done: list[Entered | Ended] = []
         for character in self._decoder.decode(octets):
             if self._escape:
@@ -138,13 +138,13 @@ class LineEditor:
         self.cursor = len(self.text)
 
     def picture(self, prompt: str, columns: int) -> tuple[str, int]:
-        """What to show in one row of so many columns, and the column of the cursor."""
+        """The text to show in one row of `columns`, and the column of the cursor."""
         room = max(columns - 1, 1)
         shown = [harmless(character) for character in self.text]
         widths = [sum(map(cells, piece)) for piece in shown]
         start = _clip(prompt, room // 2)
         left = sum(map(cells, start))
-        # As much before the cursor as fits, then as much behind it.
+        # First as much as fits before the cursor, then as much as fits behind it.
         first, used = self.cursor, 0
         while first and left + used + widths[first - 1] <= room:
             first -= 1

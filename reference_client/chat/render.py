@@ -1,8 +1,7 @@
-"""What a peer sent, made safe to show on a terminal.
+"""Make text that a peer sent safe to show on a terminal (SPEC.md, "Security considerations").
 
-SPEC.md, "Security considerations". Names, messages and error texts are written by strangers: an escape
-sequence in them would move the cursor, change the window's title or forge other people's lines, and a
-bidirectional or invisible character would show something else than what is there.
+Names, messages and error texts come from strangers. An escape sequence in them could move the cursor, change the
+window's title or forge other people's lines; a bidirectional or invisible character could hide what is there.
 """
 
 import re
@@ -14,21 +13,20 @@ _ZWJ = "\u200d"
 _UNSAFE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _VARIATION_SELECTORS = range(0xFE00, 0xFE10)
-"""Invisible by themselves, but what makes a heart red; a terminal without colour ignores them."""
+"""Invisible by themselves; they choose between emoji and text style, and terminals may ignore them."""
 
 _PLAIN = re.compile(r"[\x20-\x7e]*")
 
 
 def harmless(text: str, *, multiline: bool = False) -> str:
-    """`text` with everything that is not plainly visible written as an escape, such as \\x1b or \\u202e.
+    """Return `text` with everything that is not plainly visible escaped, like \\x1b or \\u202e.
 
-    Escaped are the categories Cc, Cf, Cs, Co, Cn, Zl and Zp and all characters without a shape of their own;
-    what remains of them is U+200D inside a joined emoji. With `multiline`, line ends (LF, CRLF) stay as LF
-    and tabs become four spaces; the caller indents the lines, or one could be forged to look like somebody
-    else's.
+    Escaped are the categories Cc, Cf, Cs, Co, Cn, Zl and Zp and all default-ignorable characters, except for U+200D
+    inside a joined emoji. With `multiline`, line ends (LF, CRLF) stay as LF and tabs become four spaces; the caller
+    must indent the lines, or a peer could forge the line of somebody else.
 
-    A backslash stays as it is: the result is for eyes, and cannot be turned back. It is plain text; where a
-    library gives square brackets or the like a meaning, escaping those is the caller's.
+    A backslash stays as it is, so the result is for people and cannot be decoded. If a library gives meaning to
+    square brackets or other characters, the caller must escape those.
     """
     if _PLAIN.fullmatch(text):
         return text
@@ -55,7 +53,7 @@ def _is_visible(character: str) -> bool:
 
 
 def _joins_emoji(line: str, index: int) -> bool:
-    """Whether the character is the joiner in, say, woman + joiner + laptop: one picture, nothing hidden."""
+    """Whether the character joins two emoji into one picture, so that it hides nothing (woman + U+200D + laptop)."""
     if line[index] != _ZWJ or not 0 < index < len(line) - 1:
         return False
     before = line[index - 1]

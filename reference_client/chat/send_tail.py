@@ -1,4 +1,4 @@
-"""roomwire-chat send and tail: for scripts."""
+"""roomwire-chat send, tail and stop, for scripts."""
 
 import asyncio
 import os
@@ -22,8 +22,8 @@ TIMED_OUT = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
-    """Publish `text`, or every line of the standard input where it is None. `deadline` is in the loop's time."""
+class SendOptions:
+    """Publish `text`, or each line of the standard input if it is None. `deadline` is in the loop's time."""
 
     room: str
     text: str | None
@@ -32,8 +32,11 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
-class Tail:
-    """Print messages: `history` old ones, or those after `since`, (epoch, seq) with epoch 0 where it was not given."""
+class TailOptions:
+    """Print `count` messages, beginning with `history` old ones or after `since`: (epoch, seq), epoch 0 if not given.
+
+    `deadline` is in the loop's time.
+    """
 
     room: str
     count: int | None
@@ -44,25 +47,25 @@ class Tail:
 
 
 def warn(text: str) -> None:
-    """One line to the standard error; `text` is harmless."""
+    """Print one line to the standard error; `text` must be harmless."""
     print(f"roomwire-chat: {text}", file=sys.stderr, flush=True)
 
 
 class Sender:
-    """Publishes, and accounts for each message in order."""
+    """Publishes messages, and reports the outcome of each, in order."""
 
-    def __init__(self, client: Client, order: Send) -> None:
+    def __init__(self, client: Client, options: SendOptions) -> None:
         self._client = client
-        self._order = order
+        self._options = options
         self._under_way: deque[asyncio.Future[Receipt]] = deque()
         self._number = 0
         self._status = OK
 
     async def run(self) -> int:
-        """The exit status."""
+        """Publish everything, and return the exit status."""
         overdue = False
         try:
-            async with asyncio.timeout_at(self._order.deadline):
+            async with asyncio.timeout_at(self._options.deadline):
                 await self._send()
         except TimeoutError:
             overdue = True
@@ -71,7 +74,7 @@ class Sender:
         return TIMED_OUT if overdue and self._status != UNKNOWN else self._status
 
     async def _send(self) -> None:
-        room = await self._client.join(self._order.room)
+        room = await self._client.join(self._options.room)
         async for payload in self._payloads():
             self._under_way.append(await room.submit(payload, ctype=0))
             while self._under_way and self._under_way[0].done():
@@ -81,8 +84,8 @@ class Sender:
             await self._account(1)
 
     async def _payloads(self) -> AsyncIterator[bytes]:
-        if self._order.text is not None:
-            yield os.fsencode(self._order.text)
+        if self._options.text is not None:
+            yield os.fsencode(self._options.text)
             return
         async for line in stdin_lines():
             yield line
@@ -96,12 +99,12 @@ class Sender:
                 self._failed(error)
 
     def _succeeded(self, receipt: Receipt) -> None:
-        if self._order.json:
+        if self._options.json:
             seq, time_ms = receipt
             print(
                 json_line(
                     "published",
-                    room=self._order.room,
+                    room=self._options.room,
                     id=receipt.id.hex(),
                     epoch=f"{receipt.epoch:016x}",
                     seq=seq,
@@ -115,48 +118,48 @@ class Sender:
         self._status = UNKNOWN if unknown else max(self._status, FAILED)
         what = "outcome unknown" if unknown else "not sent"
         warn(f"message {self._number}: {what}: {described(error.code, error.text)}")
-        if self._order.json:
+        if self._options.json:
             print(
-                json_line("failed", room=self._order.room, unknown=unknown, code=_name(error.code), text=error.text),
+                json_line("failed", room=self._options.room, unknown=unknown, code=_name(error.code), text=error.text),
                 flush=True,
             )
 
 
 class Tailer:
-    """Prints what is said in a room."""
+    """Prints the messages of a room."""
 
-    def __init__(self, client: Client, order: Tail) -> None:
+    def __init__(self, client: Client, options: TailOptions) -> None:
         self._client = client
-        self._order = order
+        self._options = options
         self._show = Show(colour=wants_colour(sys.stdout))
         self._printed = 0
 
     async def run(self) -> int:
-        """The exit status."""
-        order = self._order
+        """Print until there are enough messages or the time is over, and return the exit status."""
+        options = self._options
         try:
-            async with asyncio.timeout_at(order.deadline):
+            async with asyncio.timeout_at(options.deadline):
                 return await self._tail()
         except TimeoutError:
-            enough = self._printed >= (order.count or 1)
+            enough = self._printed >= (options.count or 1)
             return OK if enough else TIMED_OUT
 
     async def _tail(self) -> int:
-        order = self._order
-        happening = aiter(self._client)
-        epoch, seq = order.since or (0, 0)
+        options = self._options
+        stream = aiter(self._client)
+        epoch, seq = options.since or (0, 0)
         cursor = (epoch, seq) if epoch else None
-        room = await self._client.join(order.room, history=0 if order.since else order.history, cursor=cursor)
+        room = await self._client.join(options.room, history=0 if options.since else options.history, cursor=cursor)
         assert room.joined is not None
         warn(f"in {harmless(room.title)}, which has {room.joined.head} messages")
-        if order.since and not epoch and seq < room.joined.head:
+        if options.since and not epoch and seq < room.joined.head:
             async for message in room.history(seq + 1, room.joined.head + 1):
                 if message.seq > seq + 1:
-                    self._gap(events.Gap(order.room, message.epoch, seq, message.epoch, message.seq))
+                    self._gap(events.Gap(options.room, message.epoch, seq, message.epoch, message.seq))
                 seq = message.seq
                 if self._message(message):
                     return OK
-        async for event in happening:
+        async for event in stream:
             if isinstance(event, events.MessageReceived):
                 if self._message(event):
                     return OK
@@ -171,13 +174,13 @@ class Tailer:
         return FAILED
 
     def _message(self, message: events.MessageReceived) -> bool:
-        """Print; whether that was the last one wanted."""
-        print(json_message(message) if self._order.json else self._show.message(message, room=None), flush=True)
+        """Print a message. Returns whether it was the last one wanted."""
+        print(json_message(message) if self._options.json else self._show.message(message, room=None), flush=True)
         self._printed += 1
-        return self._printed == self._order.count
+        return self._printed == self._options.count
 
     def _gap(self, gap: events.Gap) -> None:
-        if self._order.json:
+        if self._options.json:
             print(json_gap(gap), flush=True)
         warn(missing(gap))
 
@@ -188,21 +191,21 @@ class Tailer:
 
 
 class Stopper:
-    """Asks the server to end."""
+    """Asks the server to stop."""
 
     def __init__(self, client: Client, deadline: float | None) -> None:
         self._client = client
         self._deadline = deadline
 
     async def run(self) -> int:
-        """The exit status."""
+        """Ask, and return the exit status."""
         try:
             async with asyncio.timeout_at(self._deadline):
                 await self._client.stop()
         except TimeoutError:
-            warn("the time is over, and the server has not answered")
+            warn("the time is over before the server answered")
             return TIMED_OUT
-        warn(f"{harmless(self._client.host)}:{self._client.port} is ending")
+        warn(f"{harmless(self._client.host)}:{self._client.port} is stopping")
         return OK
 
 

@@ -1,4 +1,4 @@
-"""Events as lines for people, and messages as lines for programs."""
+"""Lines for people and lines of JSON for programs, made of events."""
 
 import base64
 import json
@@ -19,19 +19,19 @@ _RED = 31
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Whether to colour what is written there: see no-color.org."""
+    """Whether to write colours to `stream` (see no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
 class Show:
-    """Lines for people. Everything that peers sent is made harmless here."""
+    """Makes lines for people, in which all text of peers is harmless."""
 
     def __init__(self, *, colour: bool) -> None:
         self._colour = colour
         self._day = datetime.now().date()
 
     def message(self, message: events.MessageReceived, *, room: str | None) -> str:
-        """`room` is named where several are shown. Square brackets around the name: it is verified."""
+        """A message's line. `room` is given if several are shown; a verified name is in square brackets."""
         opening, closing = "[]" if message.verified else "<>"
         name = self._painted(opening + harmless(message.name) + closing, self._colour_of(message.name))
         label = f"{harmless(room)} " if room is not None else ""
@@ -42,14 +42,15 @@ class Show:
         return f"{self._time(message.time_ms)} {label}{name} {text}"
 
     def note(self, text: str) -> str:
-        """Something that is no message. `text` is harmless."""
+        """A line that reports something; `text` must be harmless."""
         return self._painted(f"* {text}", _DIM)
 
     def problem(self, text: str) -> str:
+        """A line that reports a problem; `text` must be harmless."""
         return self._painted(f"! {text}", _RED)
 
     def event(self, event: events.Event) -> str | None:
-        """What happened, or None where nobody needs to know."""
+        """An event's line, or None if it is not shown."""
         match event:
             case events.Joined(again=True):
                 return self.note(f"back in {harmless(event.name)}")
@@ -63,7 +64,7 @@ class Show:
                 how = "was lost from" if event.lost else "left"
                 return self.note(f"{harmless(event.name)} {how} {harmless(event.room)}")
             case events.RoomQuiet():
-                return self.note(f"{harmless(event.room)} is so full that nobody is told who comes and goes")
+                return self.note(f"{harmless(event.room)} is too full to show who comes and goes")
             case events.Gap():
                 return self.problem(f"{harmless(event.room)}: {missing(event)}")
             case events.Disconnected():
@@ -83,16 +84,17 @@ class Show:
         return None
 
     def roster(self, room: str, roster: Iterable[Member], members: int) -> str:
+        """The line with a room's members: their names, or their number if no name is known."""
         names = sorted((f"[{who.name}]" if who.verified else who.name for who in roster), key=str.casefold)
         if not names:
-            return self.note(f"{harmless(room)}: {members} here, nobody says who")
+            return self.note(f"{harmless(room)}: {members} here, names unknown")
         return self.note(f"{harmless(room)}: {', '.join(map(harmless, names))}")
 
     def _time(self, time_ms: int) -> str:
         try:
             when = datetime.fromtimestamp(time_ms / 1000)
         except (ValueError, OverflowError, OSError):
-            return "--:--:--"  # a server's clock may say anything
+            return "--:--:--"  # a server may send any number
         shown = f"{when:%H:%M:%S}" if when.date() == self._day else f"{when:%Y-%m-%d %H:%M:%S}"
         return self._painted(shown, _DIM)
 
@@ -104,9 +106,9 @@ class Show:
 
 
 def missing(gap: events.Gap) -> str:
-    """What a gap means, in words."""
+    """A gap in words."""
     if gap.old_epoch != gap.epoch:
-        return "the log began anew; messages may be missing here"
+        return "the log was reset; messages may be missing here"
     count = gap.start - gap.after - 1
     if count <= 0:
         return "messages may be missing here"
@@ -114,19 +116,19 @@ def missing(gap: events.Gap) -> str:
 
 
 def described(code: int | None, text: str) -> str:
-    """A code and what the server said about it, harmless."""
+    """A code and its text, harmless."""
     if code is None:
         return harmless(text)
     return f"{code_name(code)}: {harmless(text)}" if text else code_name(code)
 
 
 def json_line(kind: str, **values: object) -> str:
-    """One line for a program; ASCII, so that nothing in it can do harm."""
+    """One line of JSON; it is ASCII, and so harmless on a terminal."""
     return json.dumps({"type": kind} | values)
 
 
 def json_message(message: events.MessageReceived) -> str:
-    """A message. Numbers of 64 bits are hexadecimal, because many readers of JSON would round them."""
+    """A message's line of JSON. 64-bit numbers are hexadecimal, since many JSON readers would round them."""
     content: dict[str, object] = (
         {"text": message.text} if message.ctype == 0 else {"base64": base64.b64encode(message.payload).decode()}
     )
@@ -147,7 +149,7 @@ def json_message(message: events.MessageReceived) -> str:
 
 
 def json_gap(gap: events.Gap) -> str:
-    """A gap: what is missing lies after (old_epoch, after) and before (epoch, start)."""
+    """A gap's line of JSON. The missing messages are after (old_epoch, after) and before (epoch, start)."""
     return json_line(
         "gap",
         room=gap.room,

@@ -1,4 +1,4 @@
-"""Where chat is shown and typed: a terminal with an input line that output does not destroy, or plain streams."""
+"""The screens of the chat: a terminal whose input line survives output, and plain streams."""
 
 import asyncio
 import contextlib
@@ -20,22 +20,22 @@ _CHUNK = 1 << 16
 
 
 class Screen(Protocol):
-    """What chat needs."""
+    """What the chat needs of its screen."""
 
     interactive: bool
 
     def show(self, line: str) -> None:
-        """Print a line, which is harmless."""
+        """Print a line; `line` must be harmless already."""
 
     def prompt(self, text: str) -> None:
-        """What stands before the input from now on."""
+        """Set the text before the input line."""
 
     def lines(self) -> AsyncIterator[bytes]:
-        """What is entered, line by line, without line ends."""
+        """The lines that the user enters, without line ends."""
 
 
 class Plain:
-    """Lines in, lines out; for pipes, files, and terminals that can do nothing else."""
+    """Plain lines in and out, for pipes, files and simple terminals."""
 
     interactive = False
 
@@ -56,7 +56,7 @@ class Plain:
 class Terminal:
     """A terminal in cbreak mode, with the input in its last row.
 
-    To be used as a context manager, which gives the terminal back as it was.
+    Use it as a context manager: leaving the context restores the terminal.
     """
 
     interactive = True
@@ -71,10 +71,10 @@ class Terminal:
 
     def __enter__(self) -> "Terminal":
         loop = asyncio.get_running_loop()
-        self._take()
+        self._set_up()
         loop.add_reader(self._input, self._typed)
         for number in (signal.SIGWINCH, signal.SIGCONT):
-            loop.add_signal_handler(number, self._take)
+            loop.add_signal_handler(number, self._set_up)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -85,8 +85,8 @@ class Terminal:
         self._write("\r\x1b[K")
         termios.tcsetattr(self._input, termios.TCSADRAIN, self._before)
 
-    def _take(self) -> None:
-        # Also after SIGCONT, since the shell has set the terminal up for itself meanwhile.
+    def _set_up(self) -> None:
+        # Also after SIGCONT, since the shell has changed the mode meanwhile.
         tty.setcbreak(self._input, termios.TCSADRAIN)
         self._draw()
 
@@ -126,15 +126,15 @@ class Terminal:
 
 
 def can_edit() -> bool:
-    """Whether both ends are a terminal on which a line can be drawn anew."""
+    """Whether input and output are a terminal that can redraw a line."""
     return os.isatty(_STDIN) and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 async def stdin_lines() -> AsyncIterator[bytes]:
-    """Lines of the standard input, without their ends, read no faster than they are taken.
+    """The lines of the standard input, without line ends, read no faster than they are taken.
 
-    By a thread, since not every kind of input can be waited for. It reads octets and not through sys.stdin, whose
-    lock it would hold when the program ends.
+    A thread reads them, since asyncio cannot wait for every kind of input. It reads from the descriptor and not from
+    sys.stdin, whose lock it would still hold when the program ends.
     """
     loop = asyncio.get_running_loop()
     chunks: asyncio.Queue[bytes] = asyncio.Queue(1)
@@ -159,7 +159,7 @@ async def stdin_lines() -> AsyncIterator[bytes]:
         for line in whole:
             yield line.removesuffix(b"\r")
         if len(rest) > _MAX_LINE:
-            yield rest  # too large for any server, which will say so
+            yield rest  # too large for any server, which will refuse it
             rest = b""
     if rest:
         yield rest

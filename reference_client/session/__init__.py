@@ -1,1 +1,1 @@
-"""A client session without I/O: reconnects, resumes, and keeps what is not acknowledged."""
+"""A client session without I/O: it reconnects, resumes, and repeats what was not acknowledged."""

@@ -1,4 +1,4 @@
-"""When to connect again (SPEC.md, section 8.7)."""
+"""How long to wait before connecting again (SPEC.md, section 8.7). All times are in seconds."""
 
 import random
 
@@ -8,11 +8,11 @@ from protocol.registry import Flag
 _LONGEST = 300.0
 _FIRST_BOUND = 1.0
 _LAST_BOUND = 60.0
-_LASTING = 60.0
+_LASTING = 60.0  # a connection that was open this long resets the bound
 
 
 class Backoff:
-    """Waits of random length, below a bound that grows while connections do not last."""
+    """Random waits below a bound, which doubles while connections do not last."""
 
     __slots__ = ("_bound", "_rng")
 
@@ -21,13 +21,14 @@ class Backoff:
         self._bound = _FIRST_BOUND
 
     def failed(self) -> float:
-        """Seconds to wait after an attempt that came to nothing."""
+        """Seconds to wait after an attempt to connect that failed."""
         return self.ended(None)
 
     def ended(self, farewell: Goaway | Error | None, *, open_for: float = 0.0, orderly: bool = False) -> float:
-        """Seconds to wait after a connection that was OPEN for some time, 0 if it never was.
+        """Seconds to wait after a connection that was OPEN for `open_for` seconds.
 
-        `farewell` is the server's last word if that was one that may name a time.
+        `farewell` is the last GOAWAY or ERROR of the server, if it sent one: it may name a time. After an `orderly`
+        end the bound does not grow.
         """
         if open_for >= _LASTING:
             self._bound = _FIRST_BOUND

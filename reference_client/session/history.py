@@ -1,4 +1,4 @@
-"""Requests for history: sent when their room is there, and again after a lost connection (SPEC.md, 7.18)."""
+"""Requests for history: sent once their room is joined, repeated after a lost connection (SPEC.md, 7.18)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ from reference_client.errors import TooManyPending
 from reference_client.session.membership import RoomState
 from reference_client.session.outbox import Pace
 
-_MOST = 64
-_AT_ONCE = 2  # replies of which parts are held in memory
+_MAX_REQUESTS = 64
+_AT_ONCE = 2  # parts of the replies to these are in memory
 
 
 @dataclass(slots=True, eq=False)
 class HistoryRequest:
-    """One HISTORY, and what of its reply has come."""
+    """One HISTORY, and the part of its reply that has arrived."""
 
     ticket: int
     room: RoomState
@@ -29,7 +29,7 @@ class HistoryRequest:
 
 
 class HistoryRequests:
-    """HISTORY changes nothing, so it is simply asked again until it is answered.
+    """The requests for history that wait for a reply. HISTORY changes nothing, so repeating it is always safe.
 
     `shown` makes the event for a message.
     """
@@ -45,20 +45,20 @@ class HistoryRequests:
         self._sent: dict[int, HistoryRequest] = {}
         self._pace = Pace()
         self.offered = False
-        """Whether the server has the extension."""
+        """Whether the server offers the extension `history`."""
 
     def add(self, request: HistoryRequest) -> None:
-        """Raises TooManyPending."""
-        if len(self._waiting) + len(self._sent) >= _MOST:
-            raise TooManyPending(f"{_MOST} requests for history wait for an answer")
+        """Take a request, to be sent by `send`. Raises TooManyPending."""
+        if len(self._waiting) + len(self._sent) >= _MAX_REQUESTS:
+            raise TooManyPending(f"{_MAX_REQUESTS} requests for history wait for a reply")
         self._waiting.append(request)
 
     def send(self, connection: ClientConnection, now: float) -> float | None:
-        """Send what can be sent now; when to try again, if that is a matter of time."""
+        """Send what can be sent now. Returns when to try again if only time is missing, otherwise None."""
         for request in list(self._waiting):
             room = request.room
             if not self.offered:
-                self._fail(request, Code.UNKNOWN_REQUEST, "the server has no history")
+                self._fail(request, Code.UNKNOWN_REQUEST, "the server does not offer history")
                 self._waiting.remove(request)
             elif room.state == "IN":
                 under_way = len(self._sent)
@@ -72,12 +72,13 @@ class HistoryRequests:
         return None
 
     def received(self, message: frames.Message) -> RoomState | None:
-        """A part of a reply; the room that it is about."""
+        """Take one message of a reply; returns its room."""
         request = self._sent[message.request]
         request.messages.append(self._shown(request.room, message))
         return request.room
 
     def replied(self, sent: frames.History, reply: frames.Frame, now: float) -> None:
+        """Take the final reply: HISTORY_END, or an ERROR after which the request may be repeated."""
         request = self._sent.pop(sent.request)
         room = request.room
         if isinstance(reply, frames.HistoryEnd):
@@ -101,12 +102,13 @@ class HistoryRequests:
         self._waiting.insert(0, request)
 
     def drop(self, room: RoomState, code: int | None, text: str) -> None:
-        """The room is given up."""
+        """Fail the waiting requests of a room that the session drops."""
         for request in [request for request in self._waiting if request.room is room]:
             self._waiting.remove(request)
             self._fail(request, code, text)
 
     def disconnected(self) -> None:
+        """The connection is lost: requests without a reply wait again, in their order."""
         again = list(self._sent.values())
         self._sent.clear()
         for request in again:

@@ -1,4 +1,4 @@
-"""Logging in to an account, over as many connections as it takes (SPEC.md, section 13)."""
+"""Logging in to an account, once on each connection (SPEC.md, section 13)."""
 
 import base64
 import random
@@ -10,44 +10,45 @@ _NONCE_SIZE = 24
 
 
 class Login:
-    """Name and password. What the password makes with a salt is dear, and remembered: a server has one salt for it.
+    """An account's name and password, and the SCRAM exchange of the present connection.
 
-    `rng` makes nonces: random.SystemRandom(), but in tests.
+    Deriving the key is expensive, so it is cached for the last salt. `rng` makes nonces: random.SystemRandom(),
+    except in tests. Raises UnicodeEncodeError if `password` is not valid Unicode.
     """
 
     def __init__(self, name: str, password: str, rng: random.Random) -> None:
-        password.encode()  # UnicodeEncodeError here, and not in the midst of an exchange
+        password.encode()  # raises here, and not in the middle of an exchange
         self._name = name
         self._password = password
         self._rng = rng
-        self._salted: tuple[bytes, int, bytes] | None = None  # with the salt and the iteration count
+        self._salted: tuple[bytes, int, bytes] | None = None  # salt, iteration count, derived key
         self._exchange: ClientExchange | None = None
-        self._owed = False  # a challenge is not answered yet
+        self._unanswered = False  # whether a challenge waits for its answer
 
     def begin(self) -> bytes:
-        """A new exchange on a new connection: the client's first message."""
+        """Begin an exchange on a new connection; returns the client's first message."""
         nonce = base64.b64encode(self._rng.randbytes(_NONCE_SIZE))
         self._exchange = ClientExchange(self._name, nonce)
-        self._owed = False
+        self._unanswered = False
         return self._exchange.first
 
     def challenged(self, data: bytes) -> None:
-        """The server's first message. Raises ScramError."""
+        """Take the server's first message. Raises ScramError."""
         assert self._exchange is not None
         self._exchange.challenged(data)
-        self._owed = True
+        self._unanswered = True
 
     @property
     def derivation(self) -> Callable[[], tuple[bytes, int, bytes]] | None:
-        """What takes long and has to be done before there is an answer; its result is for `derived`. On any thread."""
+        """The slow computation that the answer needs, or None. It may run on any thread; `derived` takes its result."""
         exchange, password = self._exchange, self._password
-        if not self._owed or exchange is None or self._known(exchange) is not None:
+        if not self._unanswered or exchange is None or self._known(exchange) is not None:
             return None
         salt, iterations = exchange.salt, exchange.iterations
         return lambda: (salt, iterations, salted_password(password, salt, iterations))
 
     def derived(self, result: tuple[bytes, int, bytes]) -> None:
-        """What `derivation` gave, perhaps for an exchange that is over."""
+        """Take the result of `derivation`, which may belong to an earlier exchange."""
         self._salted = result
 
     def _known(self, exchange: ClientExchange) -> bytes | None:
@@ -56,14 +57,14 @@ class Login:
         return None
 
     def answer(self) -> bytes | None:
-        """The answer to a challenge, once: None if there is none to give yet."""
-        if not self._owed or self._exchange is None or (salted := self._known(self._exchange)) is None:
+        """The answer to the challenge, once; None while there is no challenge or its key is not derived yet."""
+        if not self._unanswered or self._exchange is None or (salted := self._known(self._exchange)) is None:
             return None
-        self._owed = False
+        self._unanswered = False
         return self._exchange.answer(salted)
 
     def verify(self, data: bytes) -> None:
-        """The server's last message (RW-SCRAM-4). Raises ScramError."""
+        """Check the server's last message (RW-SCRAM-4). Raises ScramError."""
         if self._exchange is None:
             raise ScramError("the server did not prove that it knows the account")
         self._exchange.verify(data)

@@ -1,4 +1,4 @@
-"""One room as a session sees it: cursor, what was shown, roster (SPEC.md, sections 9 and 11)."""
+"""What a session knows of one room: cursor, messages shown, roster (SPEC.md, sections 9 and 11)."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from reference_client.events import Event, Gap, MemberJoined, MemberLeft, RoomQu
 from reference_client.session.outbox import Outbox
 
 MAX_ROSTER = 1 << 16
-"""Members of one room that are remembered; a server that names more has not become quiet in time."""
+"""Members that a roster holds at most. A server that names more should have made the room quiet."""
 
 _MAX_EPOCHS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """Somebody in a room. Names are not unique; `member` is."""
+    """A member of a room. `member` is unique, names are not."""
 
     member: int
     name: str
@@ -24,10 +24,10 @@ class Member:
 
 
 class RoomState:
-    """A room that the application wants to be in, across connections.
+    """The state of a room that the application wants to be in, across connections.
 
-    `state` is that of SPEC.md, section 9, on the present connection. `history` is how many old messages the first
-    JOIN asks for.
+    `state` is that of SPEC.md, section 9, on the present connection. `history` is the number of old messages that
+    the first JOIN asks for.
     """
 
     __slots__ = (
@@ -60,17 +60,17 @@ class RoomState:
         self.state = "OUT"
         self.ref = 0
         self.membership: Membership | None = None
-        self.head = 0  # of the last JOINED: what is up to there had been published before
-        self.not_before = 0.0  # no JOIN before this time
-        self.evictions = 0  # without a new message between them
-        self.lagged = 0  # those of them, at their end, that were EVICTED(LAGGED)
+        self.head = 0  # of the last JOINED: messages up to here are old
+        self.not_before = 0.0  # when the next JOIN or LEAVE may be sent
+        self.evictions = 0  # in a row, without a new message between them
+        self.lagged = 0  # how many of the last of them were EVICTED(LAGGED)
         self.leaving = False
-        self.gone = False  # given up: only replies under way still matter
+        self.gone = False  # dropped: only replies under way still matter
         self.outbox = Outbox()
         self.quiet = False
         self.members = 0
         self.roster: dict[int, Member] = {}
-        self._known = False  # whether a roster has come
+        self._known = False  # whether a roster has arrived
         self._epoch, self._seq = cursor or (0, 0)
         self._shown: dict[int, int] = {self._epoch: self._seq} if self._epoch else {}
 
@@ -78,14 +78,14 @@ class RoomState:
 
     @property
     def cursor(self) -> tuple[int, int]:
-        """(epoch, seq) of the last message received; epoch 0: there is none yet."""
+        """(epoch, seq) of the last message received; epoch 0 if there is none yet."""
         if self.membership is not None:
             return self.membership.epoch, max(self.membership.cursor, 0)
         return self._epoch, self._seq
 
     @property
     def entered(self) -> bool:
-        """Whether there is something to go on from: we were in the room, or were told from where to begin."""
+        """Whether there is a cursor: the session was in the room, or the application gave one."""
         return self.membership is not None or self._epoch != 0
 
     @property
@@ -98,11 +98,11 @@ class RoomState:
 
     @property
     def caught_up(self) -> bool:
-        """Whether everything that was there when we joined has been received."""
+        """Whether all messages that were in the log when the session joined have arrived."""
         return self.state in ("IN", "LEAVING") and self.cursor[1] >= self.head
 
     def joined(self, frame: Joined, membership: Membership) -> Gap | None:
-        """The membership begins. RW-PROMISE-10: what was missed is said."""
+        """The membership begins. Returns a Gap if messages were missed (RW-PROMISE-10)."""
         old_epoch, after = self.cursor
         self.state = "IN"
         self.ref = frame.room
@@ -111,18 +111,18 @@ class RoomState:
         self.head = frame.head
         self.members = frame.members
         self._clear_roster(bool(frame.flags & Flag.QUIET))
-        said = bool(frame.flags & Flag.GAP)
-        if said and old_epoch == frame.epoch and frame.start <= after:
-            self._shown[frame.epoch] = frame.start - 1  # other messages have taken those places: section 9.1
+        announced = bool(frame.flags & Flag.GAP)
+        if announced and old_epoch == frame.epoch and frame.start <= after:
+            self._shown[frame.epoch] = frame.start - 1  # other messages have taken those places (section 9.1)
         missed = old_epoch and (old_epoch != frame.epoch or frame.start > after + 1)
-        if missed or said:
+        if missed or announced:
             return Gap(self.name, old_epoch, after, frame.epoch, frame.start)
         return None
 
     def shows(self, seq: int) -> bool:
-        """Whether the message of the stream is to be shown: not if it ever was (RW-RECOVER-3).
+        """Whether to show this message of the stream: only if it was never shown before (RW-RECOVER-3).
 
-        The cursor does not tell, since JOINED may have set it to an epoch of which some messages were shown before.
+        The cursor is not enough to tell: JOINED may return to an epoch of which some messages were shown already.
         """
         epoch = self.cursor[0]
         if seq > self.head:
@@ -135,7 +135,7 @@ class RoomState:
         return True
 
     def out(self) -> None:
-        """The membership has ended; the cursor stays."""
+        """The membership ended; the cursor stays."""
         self.state = "OUT"
         self.ref = 0
         self._clear_roster(False)
@@ -148,6 +148,7 @@ class RoomState:
         self._known = False
 
     def roster_received(self, frame: Roster) -> Event | None:
+        """Take a ROSTER; returns RosterChanged with its last part."""
         if frame.flags & Flag.RESET:
             self._clear_roster(self.quiet)  # RW-ROSTER-5
         if self.quiet:
@@ -161,6 +162,7 @@ class RoomState:
         return RosterChanged(self.name)
 
     def presence_received(self, frame: Presence) -> Event | None:
+        """Take a PRESENCE; returns its event, or None if it changes nothing (RW-PRESENCE-6)."""
         if frame.kind == PresenceKind.QUIET:
             self._clear_roster(True)  # RW-QUIET-3
             return RoomQuiet(self.name)

@@ -1,7 +1,7 @@
-"""The rooms of a session and all that is sent about them: what, when, and what the replies mean.
+"""The rooms of a session and the requests about them: what is sent, when, and what the replies mean.
 
-SPEC.md, sections 6, 9, 10 and 11. `Session` says when there is a connection; between two of them everything here
-waits.
+SPEC.md, sections 6, 9, 10 and 11. `Session` calls `opened` and `disconnected`; without a connection, all requests
+wait here.
 """
 
 import random
@@ -18,16 +18,16 @@ from reference_client.session.membership import RoomState
 from reference_client.session.outbox import Pace, Pending
 
 _OUR_MEMBERS = 64
-_SHORTEST_WAIT_FULL = 1.0
-_LONGEST_WAIT_EVICTED = 10.0
-_LEAVE_AGAIN = 1.0
+_MIN_WAIT_FULL = 1.0  # seconds, like the next two
+_MAX_WAIT_EVICTED = 10.0
+_MIN_WAIT_LEAVE = 1.0
 _REFUSED_AT_ONCE = (Code.ROOM_FULL, Code.SERVER_FULL)
 
 
 class Requests:
-    """Requests of the application, until they are answered.
+    """The application's requests, until they are answered.
 
-    `emit` is told what happens. `rng` makes the random part of ids.
+    `emit` receives the events. `rng` makes the random part of ids. With `roster`, JOINs ask for a roster.
     """
 
     def __init__(self, rng: random.Random, emit: Callable[[events.Event], None], *, roster: bool) -> None:
@@ -36,54 +36,58 @@ class Requests:
         self._roster = roster
         self.rooms: dict[str, RoomState] = {}
         self.pending = 0
-        """Publishes whose outcome the application has not been told, and the octets of their content."""
+        """Publishes whose outcome the application does not know yet."""
         self.octets = 0
+        """Octets of the content of those publishes."""
         self.wake: float | None = None
-        """When something may be sent that has to wait now; None if nothing waits for time alone."""
-        self._members: deque[int] = deque(maxlen=_OUR_MEMBERS)  # what we are and were called
+        """When a request that waits for time alone may be sent; None if there is none."""
+        self._members: deque[int] = deque(maxlen=_OUR_MEMBERS)  # our own member ids on the last connections
         self._absent: dict[str, RoomState] = {}  # to be joined
-        self._busy: OrderedDict[str, RoomState] = OrderedDict()  # perhaps with something to publish, next in turn first
+        self._busy: OrderedDict[str, RoomState] = OrderedDict()  # may have something to publish; next in turn first
         self._leaving: dict[str, RoomState] = {}
         self._history = HistoryRequests(emit, self._shown)
         self._joins = Pace()
-        # Of the present connection:
+        # The present connection:
         self._connection: ClientConnection | None = None
         self._welcome: frames.Welcome | None = None
         self._welcomed = 0.0
         self._by_ref: dict[int, RoomState] = {}
-        self._asked: dict[int, RoomState] = {}  # requests other than HISTORY
+        self._asked: dict[int, RoomState] = {}  # by request number, except for HISTORY
         self._joining = 0
 
-    # --- what the application wants
+    # --- calls of the application
 
     def join(self, room: RoomState) -> None:
+        """Take a room, to be joined when possible."""
         self.rooms[room.name] = self._absent[room.name] = room
 
     def leave(self, room: RoomState) -> None:
+        """Leave the room once its publishes are answered."""
         room.leaving = True
         self._leaving[room.name] = room
         if room.state == "OUT" and room.outbox.idle:
             self._left(room)
 
     def publish(self, room: RoomState, pending: Pending) -> None:
+        """Take a publish, to be sent when possible."""
         self.pending += 1
         self.octets += pending.size
         room.outbox.add(pending)
         self._busy[room.name] = room
 
     def ask(self, request: HistoryRequest) -> None:
-        """Raises TooManyPending."""
+        """Take a request for history. Raises TooManyPending."""
         self._history.add(request)
 
     def give_up(self, code: int | None, text: str) -> None:
-        """The session ends: nothing more will be sent."""
+        """The session ends: drop all rooms."""
         for room in list(self.rooms.values()):
             self._drop(room, code, text)
 
     # --- connections
 
     def opened(self, connection: ClientConnection, welcome: frames.Welcome, now: float) -> None:
-        """The server accepted us on a new connection."""
+        """The server accepted the session on a new connection."""
         self._connection = connection
         self._welcome = welcome
         self._welcomed = now
@@ -91,7 +95,7 @@ class Requests:
         self._history.offered = "history" in extensions(welcome)
 
     def disconnected(self) -> None:
-        """Nothing more will come on the present connection."""
+        """The present connection is over."""
         self._connection = None
         gone = [room for room in self._asked.values() if room.gone]
         self._by_ref.clear()
@@ -100,7 +104,7 @@ class Requests:
         self._history.disconnected()
         for room in gone:
             room.outbox.disconnected()
-            self._fail_waiting(room, None, "the connection was lost, and the room is not to be joined again")
+            self._fail_waiting(room, None, "the connection was lost after the room was left")
         for room in list(self.rooms.values()):
             left = room.state == "LEAVING"
             room.out()
@@ -145,7 +149,7 @@ class Requests:
             del self._absent[room.name]
 
     def _send_publishes(self, connection: ClientConnection, now: float) -> None:
-        """In turn one of each room, so that none waits for another's many."""
+        """Send one publish of each room in turn, so that a busy room does not delay the others."""
         turn = deque(self._busy.values())
         while turn and connection.can_request:
             room = turn.popleft()
@@ -154,17 +158,17 @@ class Requests:
                 turn.append(room)
 
     def _publish_next(self, room: RoomState, connection: ClientConnection, now: float) -> bool:
-        """Send the room's next publish; False if there is none that may be sent now."""
+        """Send the room's next publish. Returns False if it has none that may be sent now."""
         outbox = room.outbox
         assert self._welcome is not None
         if room.state != "IN":
             return False
         while (pending := outbox.next()) is not None:
             if pending.doubtful and (pending.blind or not self._welcome.dedupe_ms):
-                # RW-DEDUPE-7. The messages that we missed may still tell that it was published.
+                # RW-DEDUPE-7. A missed message may still show that it was published, so catch up first.
                 if not room.caught_up:
                     return False
-                self._fail(room, outbox.drop(), None, "the answer was lost, and the server knows no ids")
+                self._fail(room, outbox.drop(), None, "the reply was lost, and the server does not remember ids")
                 continue
             if pending.size > self._welcome.max_body - CONTENT_RESERVE:  # RW-FRAME-3
                 self._fail(room, outbox.drop(), Code.PAYLOAD_TOO_LARGE, f"{pending.size} octets")
@@ -185,7 +189,7 @@ class Requests:
         return False
 
     def _new_id(self, now: float) -> bytes:
-        """RW-ID-1."""
+        """A new message id: 48 bits of the server's time, 80 random bits (RW-ID-1)."""
         assert self._welcome is not None
         server_ms = self._welcome.now_ms + int((now - self._welcomed) * 1000)
         return (server_ms & 0xFFFFFFFFFFFF).to_bytes(6, "big") + self._rng.getrandbits(80).to_bytes(10, "big")
@@ -202,7 +206,7 @@ class Requests:
     # --- replies
 
     def replied(self, request: frames.Frame, reply: frames.Frame, now: float) -> None:
-        """The final reply to a request about a room."""
+        """Take the final reply to a request about a room."""
         if isinstance(request, frames.History):
             self._history.replied(request, reply, now)
             return
@@ -211,10 +215,10 @@ class Requests:
             self._publish_replied(request, reply, room, now)
         elif isinstance(request, frames.Leave):
             if room.state != "LEAVING":
-                return  # it was evicted meanwhile
+                return  # EVICTED came first
             if isinstance(reply, frames.Error) and reply.code != Code.NOT_JOINED:
-                room.state = "IN"  # LEAVE is sent again, when it may be
-                room.not_before = now + max(reply.retry_ms / 1000, _LEAVE_AGAIN)
+                room.state = "IN"  # so that LEAVE is sent again
+                room.not_before = now + max(reply.retry_ms / 1000, _MIN_WAIT_LEAVE)
                 return
             del self._by_ref[room.ref]
             self._left(room)
@@ -259,8 +263,8 @@ class Requests:
             self._emit(events.JoinFailed(room.name, error.code, error.text, None, same.name if same else None))
             self._drop(room, error.code, error.text)
             return
-        if error.code == Code.ROOM_FULL:  # says nothing about other rooms
-            wait = max(error.retry_ms / 1000, _SHORTEST_WAIT_FULL)
+        if error.code == Code.ROOM_FULL:  # concerns this room alone
+            wait = max(error.retry_ms / 1000, _MIN_WAIT_FULL)
             room.not_before = now + wait
         else:
             wait = self._joins.refused(error.retry_ms, now)
@@ -277,7 +281,7 @@ class Requests:
             )
             return
         assert isinstance(reply, frames.Error)
-        crossed = reply.code == Code.NOT_JOINED and room.ref != request.room  # EVICTED was on its way
+        crossed = reply.code == Code.NOT_JOINED and room.ref != request.room  # PUBLISH and EVICTED crossed
         repeat = not room.gone and (crossed or bool(reply.flags & Flag.RETRY))
         pending = outbox.refused(request.request, repeat=repeat)
         if not repeat:
@@ -288,7 +292,7 @@ class Requests:
     # --- the stream
 
     def received(self, frame: frames.Frame, now: float) -> None:
-        """A frame of a room's stream, EVICTED, or a part of a reply to HISTORY."""
+        """Take a frame of a room's stream, EVICTED, or a message of a reply to HISTORY."""
         if isinstance(frame, frames.Message) and frame.request:
             room = self._history.received(frame)
             if room is not None:
@@ -309,7 +313,7 @@ class Requests:
             self._emit(moved)
 
     def _recognise(self, room: RoomState, frame: frames.Message) -> None:
-        """RW-RECOVER-2: our own message, of which we did not know whether it was published."""
+        """Settle the pending publish that this message turns out to be (RW-RECOVER-2)."""
         pending = room.outbox.found(frame.id)
         if pending is not None:
             epoch = room.cursor[0]
@@ -345,8 +349,8 @@ class Requests:
             self._emit(events.Evicted(room.name, frame.code, frame.text, None))
             self._drop(room, frame.code, frame.text)
             return
-        # The first time at once, if the server says so; one that goes on like this is asked less often.
-        floor = 0.0 if room.evictions == 1 else min(0.05 * 2 ** min(room.evictions, 30), _LONGEST_WAIT_EVICTED)
+        # The first eviction allows an immediate JOIN; repeated evictions make the wait grow.
+        floor = 0.0 if room.evictions == 1 else min(0.05 * 2 ** min(room.evictions, 30), _MAX_WAIT_EVICTED)
         wait = max(frame.retry_ms / 1000, floor)
         room.not_before = now + wait
         self._absent[room.name] = room
@@ -359,7 +363,7 @@ class Requests:
         self._drop(room, None, "the room was left")
 
     def _drop(self, room: RoomState, code: int | None, text: str) -> None:
-        """The room is no longer wanted; publishes that are under way may still be answered."""
+        """Forget the room. Publishes under way may still be answered."""
         room.out()
         room.gone = True
         for rooms in (self.rooms, self._absent, self._busy, self._leaving):
@@ -372,7 +376,7 @@ class Requests:
             self._fail(room, pending, code, text)
 
     def _fail(self, room: RoomState, pending: Pending, code: int | None, text: str) -> None:
-        """RW-PROMISE-6: a copy on an earlier connection makes the outcome unknown, whatever was said to this one."""
+        """Report a failure. The outcome is unknown if a copy went out on an earlier connection (RW-PROMISE-6)."""
         self._settle(pending, events.PublishFailed(pending.ticket, room.name, code, text, pending.doubtful))
 
     def _settle(self, pending: Pending, event: events.Event) -> None:

@@ -1,22 +1,22 @@
-"""Everything of a client that outlives a connection (SPEC.md, sections 8.7, 10 and 11), without I/O.
+"""The session: the state of a client that outlives its connections, without I/O (SPEC.md, 8.7, 10 and 11).
 
-A Session holds the rooms that the application wants to be in, with their cursors, and the publishes that wait
-for an answer. It joins, repeats, waits and connects again as SPEC.md says, and tells the application by events.
-It reads no clock: `now` is seconds of any clock that does not step back, the same one in all calls.
+A Session holds the rooms that the application wants to be in, with their cursors, and the publishes that wait for
+a reply. It joins, repeats, waits and reconnects as SPEC.md says, and reports to the application by events. It reads
+no clock: `now` is in seconds of any clock that never steps back, the same one in all calls.
 
-Whoever drives it, over a network or a simulated one:
+The driver of a session, over a real or a simulated network:
 
-- when `reconnect_at` is not None, opens a transport at that time, and calls `connect(now)` once it is up, or
-  `connect_failed(now, text)` where that cannot be done;
-- gives what arrives to `receive_data(data, now)`, and calls `connection_lost(now)` once for each `connect`, when
-  the transport has ended, whoever ended it;
-- calls `handle_timeout(now)` at `next_timeout()`, and at any other time it likes;
+- opens a transport at `reconnect_at` if that is not None, and calls `connect(now)` once it is up, or
+  `connect_failed(now, text)` if it cannot be opened;
+- passes received octets to `receive_data(data, now)`, and calls `connection_lost(now)` once for each `connect`,
+  when the transport has ended, on either side;
+- calls `handle_timeout(now)` at `next_timeout()`, or earlier;
 - after each of these, and after each call of the application, writes `data_to_send(now)`, then closes the
   transport if `should_close` (and calls `connection_lost`), and takes all events from `next_event()`.
 
-The application calls `join`, `leave`, `publish`, `history` and `close` at any time; what cannot be sent now is
-sent when it can. A message of a room's stream is shown once and in order (RW-RECOVER-3), whatever happens; but
-whoever leaves a room and joins it anew, or asks for history, is shown what was asked for.
+The application calls `join`, `leave`, `publish`, `history` and `close` at any time; requests that cannot be sent now
+are sent later. Each message of a room's stream is shown once and in order (RW-RECOVER-3). Only after leaving and
+joining a room again, or in history, may the application see it again.
 """
 
 import random
@@ -50,11 +50,11 @@ _ORDERLY = (Code.NONE, Code.DRAINING, Code.SHUTDOWN)
 class Session:
     """One user's rooms and publishes, over as many connections as it takes.
 
-    With `password` the session logs in to the account `name`; without, it is anonymous.
-    `rng` makes the ids of messages: random.SystemRandom() wherever somebody could gain by guessing (RW-ID-1).
-    At most `max_pending` publishes, with `max_pending_octets` of content, wait for an answer.
-    `handshake` is how many seconds the server has for its WELCOME.
-    Raises LocalProtocolError if `name` cannot be sent at all.
+    With `password` the session logs in to the account `name`; without one it is anonymous.
+    `rng` makes the ids of messages, which must be impossible to guess: use random.SystemRandom() (RW-ID-1).
+    At most `max_pending` publishes, with `max_pending_octets` of content, wait for a reply.
+    `handshake` is the time for the server's WELCOME, in seconds.
+    Raises LocalProtocolError if `name` does not fit into a HELLO.
     """
 
     def __init__(
@@ -70,13 +70,8 @@ class Session:
         max_pending: int = 1024,
         max_pending_octets: int = 1 << 24,
     ) -> None:
-        fields = (extension("history"), agent(software))
-        self._hello = frames.Hello(name, "ANONYMOUS", b"", fields=fields, request=_HELLO)
-        _require_encodable(self._hello)
-        self._login: Login | None = None
-        if password is not None:
-            self._login = Login(name, password, rng)
-            self._hello = replace(self._hello, mechanism=MECHANISM, fields=(extension("admin"), *fields))
+        self._hello = _hello(name, software, account=password is not None)
+        self._login = None if password is None else Login(name, password, rng)
         self._handshake = handshake
         self._max_pending = max_pending
         self._max_octets = max_pending_octets
@@ -88,60 +83,60 @@ class Session:
         self._ending: tuple[int | None, str] | None = None  # code and text of Closed
         self._been_connected = False
         self.closed = False
-        """Whether Closed was reported, or is about to be."""
+        """Whether the session is over: Closed is the last event."""
         self.name = name
-        """Our name, as the server granted it last (RW-WELCOME-6)."""
+        """The user's name, as the server granted it last (RW-WELCOME-6)."""
         self.welcome: frames.Welcome | None = None
-        """The WELCOME of the present connection; None while there is none that is of use."""
-        # Of the present connection:
+        """The WELCOME of the present connection; None while there is no usable connection."""
+        # The present connection:
         self._connection: ClientConnection | None = None
         self._opened_at = now
-        self._ended = True  # whether its end was seen to
-        self._farewell: frames.Goaway | frames.Error | None = None  # what may say when to come back
+        self._ended = True  # whether its end was handled
+        self._farewell: frames.Goaway | frames.Error | None = None  # may name the time to come back
 
     # --- the application
 
     @property
     def pending(self) -> int:
-        """How many publishes wait for an answer."""
+        """How many publishes wait for a reply."""
         return self._requests.pending
 
     def rooms(self) -> list[str]:
-        """The rooms that the application is in, or is to be in again."""
+        """The rooms that the application wants to be in."""
         return list(self._requests.rooms)
 
     def in_room(self, room: str) -> bool:
-        """Whether the membership exists at present."""
+        """Whether the session is a member of the room at present."""
         return room in self._requests.rooms and self._room(room).state == "IN"
 
     def roster(self, room: str) -> list[Member]:
-        """Who is in the room, as far as is known; nobody while it is quiet."""
+        """The members of the room that are known; empty while the room is quiet."""
         return list(self._room(room).roster.values())
 
     def members(self, room: str) -> int:
-        """How many members the room had when the server last said so."""
+        """The number of members, as the server said last."""
         return self._room(room).members
 
     def cursor(self, room: str) -> tuple[int, int]:
-        """(epoch, seq) of the last message received; epoch 0 if there never was one."""
+        """(epoch, seq) of the last message received; epoch 0 if there was none."""
         return self._room(room).cursor
 
     def join(self, room: str, now: float, *, history: int = 0, cursor: tuple[int, int] | None = None) -> None:
-        """Be in the room from now on: with its newest `history` messages, or from `cursor` (epoch, seq) on.
+        """Join the room, with its newest `history` messages, or with those after `cursor`, (epoch, seq).
 
-        Joined or JoinFailed follow. Raises LocalProtocolError if the session is in the room, or the name cannot
-        be sent.
+        Joined or JoinFailed follows. Raises LocalProtocolError if the session has the room already, or the name does
+        not fit into a JOIN.
         """
         self._require_open()
-        _require(room not in self._requests.rooms, f"already in the room {room!r}, or about to be")
+        _require(room not in self._requests.rooms, f"already in the room {room!r}, or joining it")
         epoch, since = cursor or (0, history)
-        _require(0 <= since <= MAX_SAFE, "a seq, or a number of messages, is 0 to 2^53 - 1")
+        _require(0 <= since <= MAX_SAFE, "expected a seq, or a number of messages, from 0 to 2^53 - 1")
         _require_encodable(frames.Join(room, epoch, since, request=1))
         self._requests.join(RoomState(room, history, cursor))
         self._requests.pump(now)
 
     def leave(self, room: str, now: float) -> None:
-        """Leave the room, once all that was published to it is answered. Left follows."""
+        """Leave the room once all its publishes are answered. Left follows."""
         self._require_open()
         self._requests.leave(self._room(room))
         self._requests.pump(now)
@@ -149,19 +144,20 @@ class Session:
     def publish(
         self, room: str, payload: bytes, now: float, *, ctype: int = 0, fields: tuple[frames.Field, ...] = ()
     ) -> int:
-        """Publish a message; the ticket that Published or PublishFailed will carry.
+        """Publish a message. Returns the ticket that Published or PublishFailed will carry.
 
-        Raises TooManyPending; LocalProtocolError if the room is none to publish to, or a field is critical.
+        Raises TooManyPending, or LocalProtocolError if the session is not in the room or leaves it, if a field is
+        critical, or if a value does not fit into a PUBLISH.
         """
         self._require_open()
         target = self._room(room)
         _require(not target.leaving, f"the room {room!r} is being left")
-        _require(all(is_ignorable(field.type) for field in fields), "fields of a message are ignorable")
+        _require(all(is_ignorable(field.type) for field in fields), "the fields of a message must be ignorable")
         _require_encodable(frames.Publish(bytes(16), ctype, payload, fields=fields))
         pending = Pending(self._tickets + 1, ctype, payload, fields)
         waiting, octets = self._requests.pending, self._requests.octets
         if waiting >= self._max_pending or (waiting and octets + pending.size > self._max_octets):
-            raise TooManyPending(f"{waiting} messages wait for an answer")
+            raise TooManyPending(f"{waiting} messages wait for a reply")
         self._tickets += 1
         self._requests.publish(target, pending)
         self._requests.pump(now)
@@ -170,37 +166,38 @@ class Session:
     def history(
         self, room: str, now: float, *, start: int = 1, end: int = 0, limit: int = 0, newest: bool = False
     ) -> int:
-        """Ask for messages of [start, end); the ticket that HistoryPage or HistoryFailed will carry.
+        """Ask for messages of [start, end). Returns the ticket that HistoryPage or HistoryFailed will carry.
 
-        `end` 0 is what is there, `limit` 0 as many as the server gives, `newest` the last ones of the range.
-        Raises TooManyPending; LocalProtocolError if the session is not in the room, or a number cannot be sent.
+        `end` 0 is the end of the log, `limit` 0 as many messages as the server sends at once; `newest` asks for the
+        last ones of the range. Raises TooManyPending, or LocalProtocolError if the session is not in the room, or a
+        number is out of range.
         """
         self._require_open()
-        _require(0 <= start <= MAX_SAFE and 0 <= end <= MAX_SAFE, "a seq is 0 to 2^53 - 1")
-        _require(0 <= limit <= 0xFFFF, "the limit is 0 to 65535")
+        _require(0 <= start <= MAX_SAFE and 0 <= end <= MAX_SAFE, "expected a seq from 0 to 2^53 - 1")
+        _require(0 <= limit <= 0xFFFF, "expected a limit from 0 to 65535")
         self._requests.ask(HistoryRequest(self._tickets + 1, self._room(room), start, end, limit, newest))
         self._tickets += 1
         self._requests.pump(now)
         return self._tickets
 
     def stop(self) -> None:
-        """Ask the server to end (STOP), now or not at all. StopAnswered follows, unless the connection ends first.
+        """Ask the server to stop (STOP); this is never repeated. StopAnswered follows, unless the connection ends.
 
-        Raises LocalProtocolError if there is no connection, or its server does not offer that.
+        Raises LocalProtocolError if STOP cannot be sent now, or the server does not offer it.
         """
         connection, welcome = self._connection, self.welcome
         if connection is None or welcome is None or not connection.can_request:
-            raise LocalProtocolError("not connected, or too busy")
-        _require("admin" in extensions(welcome), "the server cannot be stopped like this")
+            raise LocalProtocolError("not connected, or too many requests under way")
+        _require("admin" in extensions(welcome), "the server does not offer STOP to this session")
         connection.stop()
 
     def close(self, now: float) -> None:
-        """End the session. What is not answered is given up; Closed follows when the transport has ended."""
+        """End the session and drop all unanswered requests. Closed follows when the transport has ended."""
         if self._ending is None:
             self._end(None, "closed by the application", now)
 
     def next_event(self) -> events.Event | None:
-        """The next thing that happened, or None."""
+        """The next event, or None."""
         return self._events.popleft() if self._events else None
 
     def _room(self, name: str) -> RoomState:
@@ -216,14 +213,14 @@ class Session:
 
     @property
     def derivation(self) -> Callable[[], tuple[bytes, int, bytes]] | None:
-        """What has to be worked out before the server's challenge can be answered: it may take a second of one core.
+        """The computation that the answer to the server's challenge needs, or None. It may take a second.
 
-        Whoever drives the session calls it, best on another thread, and gives the result to `derived`.
+        The driver calls it, preferably on another thread, and passes its result to `derived`.
         """
         return None if self._login is None else self._login.derivation
 
     def derived(self, result: tuple[bytes, int, bytes]) -> None:
-        """What `derivation` gave."""
+        """Take the result of `derivation`."""
         if self._login is not None:
             self._login.derived(result)
             self._answer()
@@ -232,17 +229,17 @@ class Session:
 
     @property
     def reconnect_at(self) -> float | None:
-        """When to open a transport; None while there is one, and when no further one is wanted."""
+        """When to open a transport; None while there is one, or if the session is over."""
         return self._reconnect_at if self._connection is None and self._ending is None else None
 
     @property
     def should_close(self) -> bool:
-        """Whether the transport is to be closed, when all is written."""
+        """Whether to close the transport once everything is written."""
         return self._connection is not None and self._connection.should_close
 
     def connect(self, now: float) -> None:
-        """The transport is up. Raises LocalProtocolError if there is one already, or none is wanted."""
-        _require(self.reconnect_at is not None, "no connection is wanted")
+        """The transport is up. Raises LocalProtocolError if `reconnect_at` is None."""
+        _require(self.reconnect_at is not None, "the session does not want a connection now")
         hello = self._hello if self._login is None else replace(self._hello, auth=self._login.begin())
         self._connection = ClientConnection(hello, now, handshake=self._handshake)
         self._ended = False
@@ -263,14 +260,14 @@ class Session:
             return
         for event in connection.receive_data(data, now):
             self._handle(event, now)
-        # After DRAINING our own GOAWAY ends the connection, and no event says so. An ERROR to HELLO is followed
-        # by a GOAWAY, which says more.
+        # After DRAINING our own GOAWAY ends the connection, which no event reports. An ERROR that answers HELLO is
+        # followed by a GOAWAY, which says more.
         if connection.state in ("CLOSING", "CLOSED") and not isinstance(self._farewell, frames.Error):
             self._disconnected(Code.DRAINING, "the server is about to end", now)
         self._requests.pump(now)
 
     def connection_lost(self, now: float, text: str = "the connection was lost") -> None:
-        """The transport has ended; `text` says how."""
+        """The transport ended; `text` says how."""
         if self._connection is None:
             return
         self._connection.receive_eof(now)
@@ -280,21 +277,21 @@ class Session:
         self._close_if_ending()
 
     def pause_reading(self) -> None:
-        """The transport is not read from now on: the server's silence does not count (RW-HEARTBEAT-3)."""
+        """The driver stops reading, so the server's silence does not count (RW-HEARTBEAT-3)."""
         if self._connection is not None:
             self._connection.pause_reading()
 
     def resume_reading(self, now: float) -> None:
-        """The transport is read again."""
+        """The driver reads again."""
         if self._connection is not None:
             self._connection.resume_reading(now)
 
     def data_to_send(self, now: float) -> bytes:
-        """All octets that are to be written now. Each is handed out once."""
+        """The octets to write now. Each octet is returned once."""
         return b"" if self._connection is None else self._connection.data_to_send(now)
 
     def next_timeout(self) -> float | None:
-        """When `handle_timeout` has something to do next, unless something else happens first."""
+        """When to call `handle_timeout` next, or None; any other call may change it."""
         if self._connection is None:
             return None
         times = (self._connection.next_timeout(), self._requests.wake)
@@ -309,7 +306,7 @@ class Session:
             self._handle(event, now)
         self._requests.pump(now)
 
-    # --- what the server says
+    # --- events of the connection
 
     def _handle(self, event: ClientEvent, now: float) -> None:
         match event:
@@ -335,9 +332,9 @@ class Session:
                 self._disconnected(event.code, event.text, now)
 
     def _challenged(self, data: bytes, now: float) -> None:
-        """RW-AUTH-1: an answer, perhaps somewhat later, or the end."""
+        """Answer a challenge, perhaps later, or end the session (RW-AUTH-1)."""
         if self._login is None:
-            self._end(Code.AUTH_FAILED, "the server asks for more than ANONYMOUS has", now)
+            self._end(Code.AUTH_FAILED, "the server sent a challenge to an anonymous client", now)
             return
         try:
             self._login.challenged(data)
@@ -347,7 +344,7 @@ class Session:
             self._answer()
 
     def _answer(self) -> None:
-        """Answer a challenge, if there is one, and the answer is known."""
+        """Answer a challenge if one is open and its key is derived."""
         connection = self._connection
         if self._login is None or connection is None or connection.state != "HELLO_SENT":
             return
@@ -381,7 +378,7 @@ class Session:
         self._been_connected = True
 
     def _disconnected(self, code: int | None, text: str, now: float) -> None:
-        """Nothing will come of the connection any more, though its transport may live on for a while."""
+        """The connection is of no more use, though its transport may stay open for a while."""
         if self._ended:
             return
         self._ended = True
@@ -399,7 +396,7 @@ class Session:
             self._requests.give_up(*self._ending)
 
     def _end(self, code: int | None, text: str, now: float) -> None:
-        """No further connection is wanted."""
+        """End the session: no further connection is wanted."""
         self._ending = code, text
         if self._connection is None:
             self._requests.give_up(code, text)
@@ -414,8 +411,17 @@ class Session:
             self._events.append(events.Closed(*self._ending))
 
 
+def _hello(name: str, software: str, *, account: bool) -> frames.Hello:
+    """The HELLO of each connection, without `auth`. Raises LocalProtocolError."""
+    names = ("admin", "history") if account else ("history",)
+    fields = (*map(extension, names), agent(software))
+    hello = frames.Hello(name, MECHANISM if account else "ANONYMOUS", b"", fields=fields, request=_HELLO)
+    _require_encodable(hello)
+    return hello
+
+
 def _is_final(farewell: frames.Goaway | frames.Error | None) -> bool:
-    """Whether connecting again is of no use (RW-RECONNECT-4)."""
+    """Whether connecting again would not help (RW-RECONNECT-4)."""
     if farewell is None or farewell.flags & Flag.RETRY:
         return False
     return farewell.code == Code.ABUSE or farewell.code // 100 in (2, 3)
@@ -427,5 +433,5 @@ def _require(condition: bool, what: str) -> None:
 
 
 def _require_encodable(frame: frames.Frame) -> None:
-    """Raises LocalProtocolError if the frame has a value that does not fit its field."""
+    """Raise LocalProtocolError if a value of the frame does not fit its field."""
     encode(frame)

@@ -1,4 +1,4 @@
-"""roomwire-chat as people and scripts use it: real processes, real sockets, a real terminal."""
+"""roomwire-chat as users and scripts run it: real processes, sockets and terminals."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from reference_client.client import Client
 from tests.support.places import ROOT
 from tests.support.tiny_server import Peer, TinyServer
 
-LIMIT = 60  # seconds after which a test that hangs has failed
+LIMIT = 60  # seconds, after which a hanging test fails
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith("ROOMWIRE_") and name != "NO_COLOR"},
     "PYTHONPATH": str(ROOT),
@@ -33,7 +33,7 @@ ENVIRONMENT = {
 
 
 class Server:
-    """The reference server as a process."""
+    """A process of the reference server."""
 
     def __init__(self, *options: str, port: int = 0) -> None:
         command = [sys.executable, "-m", "reference_server", "--port", str(port), *options]
@@ -59,7 +59,7 @@ def server() -> Iterator[Server]:
 
 
 def chat(*words: str, text: str | bytes = "", **environment: str) -> subprocess.CompletedProcess[bytes]:
-    """Run to the end."""
+    """Run roomwire-chat to its end."""
     return subprocess.run(
         [sys.executable, "-m", "reference_client", *words],
         cwd=ROOT,
@@ -71,7 +71,7 @@ def chat(*words: str, text: str | bytes = "", **environment: str) -> subprocess.
 
 
 class Tty:
-    """roomwire-chat on a terminal of its own."""
+    """roomwire-chat on its own pseudo-terminal."""
 
     def __init__(self, *words: str, **environment: str) -> None:
         self.master, self.slave = pty.openpty()
@@ -92,18 +92,18 @@ class Tty:
         os.write(self.master, text.encode())
 
     def expect(self, pattern: str) -> str:
-        """Wait until this is seen; what was seen up to its end."""
+        """Wait for output that matches `pattern`; returns the output up to the end of the match."""
         deadline = time.monotonic() + LIMIT
         while (match := re.search(pattern, self.seen)) is None:
             ready, _, _ = select.select([self.master], [], [], max(deadline - time.monotonic(), 0))
-            assert ready, f"{pattern!r} was not seen in {self.seen!r}"
+            assert ready, f"{pattern!r} is not in {self.seen!r}"
             self.seen += os.read(self.master, 65536).decode()
         seen, self.seen = self.seen[: match.end()], self.seen[match.end() :]
         return seen
 
     def end(self) -> int:
         status = self.process.wait(LIMIT)
-        assert termios.tcgetattr(self.slave) == self.before  # the terminal is as it was
+        assert termios.tcgetattr(self.slave) == self.before  # the terminal is restored
         return status
 
     def close(self) -> None:
@@ -118,7 +118,7 @@ Terminals = Callable[..., Tty]
 
 @pytest.fixture
 def terminals() -> Iterator[Terminals]:
-    """Makes terminals, and sees to it that nothing of them is left."""
+    """Makes terminals, and closes them after the test."""
     made: list[Tty] = []
 
     def make(*words: str, **environment: str) -> Tty:
@@ -130,7 +130,7 @@ def terminals() -> Iterator[Terminals]:
         terminal.close()
 
 
-# --- people
+# --- by hand
 
 
 def test_two_people_talk(server: Server, terminals: Terminals) -> None:
@@ -149,7 +149,7 @@ def test_two_people_talk(server: Server, terminals: Terminals) -> None:
     ada.expect("hallo\r\n")
     bob.expect("<bob> hallo\r\n")
     bob.type("/who\r")
-    assert "<bob> hallo" not in bob.expect(r"\* two people: ada, bob\r\n")  # once is enough
+    assert "<bob> hallo" not in bob.expect(r"\* two people: ada, bob\r\n")  # it was shown once
     bob.type("/quit\r")
     assert bob.end() == 0
     ada.expect("bob left two people")
@@ -237,7 +237,7 @@ def test_pipe_without_a_room(server: Server) -> None:
     assert "not this" not in done.stdout.decode()
 
 
-# --- scripts
+# --- from scripts
 
 
 def test_send_and_tail(server: Server) -> None:
@@ -309,19 +309,19 @@ def test_refused(server: Server) -> None:
 
 
 def test_unreachable_server() -> None:
-    with_nobody = Server("--memory")
-    with_nobody.kill()
+    dead = Server("--memory")
+    dead.kill()
     for words in (("send", "x", "hi"), ("tail", "x"), ()):
-        done = chat("--server", with_nobody.address, *words)
+        done = chat("--server", dead.address, *words)
         assert done.returncode == 3
-        assert done.stderr.decode() == f"roomwire-chat: {with_nobody.address} cannot be reached: connection refused\n"
+        assert done.stderr.decode() == f"roomwire-chat: {dead.address} cannot be reached: connection refused\n"
     done = chat("--server", "host.invalid", "send", "x", "hi")
     assert done.returncode == 3
     assert len(done.stderr.splitlines()) == 1
 
 
 class Mute:
-    """A server in a thread that never answers a PUBLISH."""
+    """A server, in a thread, that never answers a PUBLISH."""
 
     def __init__(self) -> None:
         self._ready = threading.Event()

@@ -1,4 +1,4 @@
-"""reference_client.client over real sockets: against a small scripted server, and against the reference server."""
+"""reference_client.client over real sockets, against a small scripted server and against the reference server."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Impatient(random.Random):
-    """Waits for nothing."""
+    """A random number generator that never makes the client wait."""
 
     def uniform(self, a: float, b: float) -> float:
         return 0.0
@@ -33,7 +33,7 @@ class Impatient(random.Random):
 
 def run(test: Coroutine[Any, Any, T]) -> T:
     async def limited() -> T:
-        async with asyncio.timeout(60):  # not a measure of anything: a hanging test has to end
+        async with asyncio.timeout(60):  # measures nothing, but ends a hanging test
             return await test
 
     return asyncio.run(limited())
@@ -44,7 +44,7 @@ def client_of(server: TinyServer, **options: Any) -> Client:
 
 
 async def first(client: Client, kind: type[T]) -> T:
-    """The next event of a kind."""
+    """The next event of this kind."""
     async for event in client:
         if isinstance(event, kind):
             return event
@@ -66,7 +66,7 @@ async def reference_server(**settings: Any) -> AsyncIterator[int]:
         await running
 
 
-# --- the ordinary course
+# --- normal use
 
 
 def test_publish_and_receive() -> None:
@@ -114,7 +114,7 @@ def test_join_twice_gives_the_same_room() -> None:
     run(test())
 
 
-# --- things go wrong
+# --- failures
 
 
 def test_unreachable_server() -> None:
@@ -174,7 +174,7 @@ def test_connect_refused() -> None:
 
 
 def test_publish_across_a_lost_connection() -> None:
-    """The first copy is appended, and its ACK is lost with the connection."""
+    """The server appends the first copy, and its ACK is lost with the connection."""
 
     async def test() -> None:
         async with TinyServer() as server:
@@ -299,7 +299,7 @@ def test_cancelled_calls_leave_nothing_behind() -> None:
                     await publishing
                 server.peers[0].answer(publish)
                 server.peers[0].write()
-                assert (await first(client, events.Published)).seq == 1  # it was not taken back
+                assert (await first(client, events.Published)).seq == 1  # cancelling did not take it back
 
     run(test())
 
@@ -318,7 +318,7 @@ def test_unread_events_pause_reading() -> None:
                 if isinstance(event, events.MessageReceived):
                     shown.append(event.seq)
                     if event.seq == 1000:
-                        # Somebody who waits for a reply gets it, though nobody takes events meanwhile.
+                        # A call gets its reply although the application takes no events meanwhile.
                         assert isinstance(await room.publish("y"), Receipt)
                     if event.seq == 2000:
                         break
@@ -329,7 +329,7 @@ def test_unread_events_pause_reading() -> None:
 
 
 def test_close_with_silent_server() -> None:
-    """close() ends, whatever the other end does."""
+    """close() returns although the server does not react."""
 
     async def test() -> None:
         async with TinyServer() as server:

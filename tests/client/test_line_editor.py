@@ -1,4 +1,4 @@
-"""reference_client.chat.line_editor: keys in, text and picture out."""
+"""reference_client.chat.line_editor: keys in, text and its picture out."""
 
 import pytest
 from hypothesis import given
@@ -42,7 +42,7 @@ def test_keys(keys: str, text: str, cursor: int) -> None:
 def test_entered_and_ended() -> None:
     editor = LineEditor()
     assert editor.feed(b"one\rtwo\nthree") == [Entered("one"), Entered("two")]
-    assert editor.feed(b"\x04") == []  # deletes, since there is text
+    assert editor.feed(b"\x04") == []  # deletes, since the line is not empty
     assert editor.feed(b"\x15\x04") == [Ended()]
 
 

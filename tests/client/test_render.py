@@ -1,4 +1,4 @@
-"""reference_client.chat.render: what peers sent cannot act on a terminal."""
+"""reference_client.chat.render: text of peers cannot control the terminal."""
 
 import unicodedata
 
@@ -115,7 +115,7 @@ def test_harmless_text_is_unchanged(text: str) -> None:
 
 
 def test_every_code_point() -> None:
-    """Alone, each is either shown as it is, or as an escape in ASCII: the invisible ones always so."""
+    """Each one, alone, is shown unchanged or as an ASCII escape; invisible ones are always escaped."""
     invisible = {point for first, last in DEFAULT_IGNORABLE for point in range(first, last + 1)}
     invisible -= set(range(0xFE00, 0xFE10))  # variation selectors
     for point in range(0x110000):

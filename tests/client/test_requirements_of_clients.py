@@ -1,4 +1,4 @@
-"""Requirements of SPEC.md that bind clients, and that no other test is about."""
+"""Requirements of SPEC.md for clients that no other test covers."""
 
 import pytest
 
@@ -29,7 +29,7 @@ WELCOME = Welcome(7, "ada", 10**12, 65536, 30_000, 600_000, 4, 8, b"", request=2
 
 
 def waiting_client() -> ClientConnection:
-    """A client that has sent HELLO, by a number that is almost the last one."""
+    """A client that has sent HELLO, with almost the highest request number."""
     client = ClientConnection(Hello("ada", "ANONYMOUS", b"", request=2**32 - 2), 0.0)
     client.transport_up(0.0)
     assert list(client.receive_data(SERVER_PREFACE, 0.0)) == []
@@ -96,7 +96,7 @@ def test_goaway_is_answered_with_goaway(state: str, code: int) -> None:
     if state != "HELLO_SENT":
         list(client.receive_data(encode(WELCOME), 0.0))
     if state == "DRAINING":
-        client.join("lobby")  # unanswered, or the client would be gone
+        client.join("lobby")  # unanswered, or the client would close at once
         list(client.receive_data(encode(Goaway(Code.DRAINING, flags=Flag.RETRY)), 0.0))
         sent(client)
     assert client.state == state
@@ -107,7 +107,7 @@ def test_goaway_is_answered_with_goaway(state: str, code: int) -> None:
 
 @pytest.mark.parametrize(("code", "retry"), [(199, False), (399, False), (399, True), (599, True), (999, False)])
 def test_refusal_with_unknown_code_follows_retry(code: int, retry: bool) -> None:
-    """RW-ERROR-3, RW-CODE-2: whatever the number and the text say, and the connection goes on."""
+    """RW-ERROR-3, RW-CODE-2: the number and the text do not matter, and the connection stays open."""
     bench = in_the_lobby()
     bench.publish("a")
     publish = bench.asked(Publish)

@@ -1,4 +1,4 @@
-"""reference_client.session.session in the ordinary course of things. See also test_session_recovery and _refusals."""
+"""reference_client.session.session in normal use. See also test_session_recovery and test_session_refusals."""
 
 import pytest
 
@@ -150,7 +150,7 @@ def test_memory_is_bounded() -> None:
         bench.publish("d")
     bench = Bench(max_pending=3, max_pending_octets=100)
     bench.session.join("lobby", bench.now)
-    bench.publish("x" * 200)  # one is always taken, or it could never be told that it is too large
+    bench.publish("x" * 200)  # the first is always taken, or its refusal could never be reported
     with pytest.raises(TooManyPending):
         bench.publish("d")
     assert bench.session.pending == 1
@@ -233,7 +233,7 @@ def test_history_of_dropped_room(bench: Bench) -> None:
     assert isinstance(bench.seen[-1], events.HistoryFailed)
 
 
-# --- reading with pauses
+# --- paused reading
 
 
 def test_paused_reading_is_not_silence(bench: Bench) -> None:

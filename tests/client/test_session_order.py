@@ -1,4 +1,4 @@
-"""Whatever a server that keeps the rules refuses, forgets to answer or cuts off: once, in order, and nothing lost."""
+"""Publishes arrive once and in order, with refusals, lost replies and lost connections of a correct server."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,15 +13,15 @@ STEPS = ("publish", "accept", "refuse", "cut", "append and cut", "evict", "reset
 
 
 class Log:
-    """One room of a server, with the checks of SPEC.md that matter for order."""
+    """One room of a server, with the checks of SPEC.md that concern order."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.epoch = EPOCH
         self.messages: list[frames.Message] = []
-        self.sent = 0  # in the stream, on the present connection
+        self.sent = 0  # messages sent in the stream, on the present connection
         self.inside = False
-        self.refused = False  # whether the publish before was, in this membership
+        self.refused = False  # whether the previous publish of this membership was refused
 
     def append(self, publish: frames.Publish) -> tuple[int, bool]:
         for known in self.messages:
@@ -36,7 +36,7 @@ class Log:
         return any(message.id == publish.id for message in self.messages)
 
     def answer(self, *, refuse: bool) -> None:
-        """The next request."""
+        """Answer the next request."""
         bench = self.bench
         request = bench.requests.popleft()
         if isinstance(request, frames.Join):
@@ -64,7 +64,7 @@ class Log:
         self.stream()
 
     def append_unanswered(self) -> None:
-        """What is under way is read and appended, and nobody is told."""
+        """Append the publishes under way without answering them."""
         for request in self.bench.requests:
             if isinstance(request, frames.Publish) and self.inside:
                 self.refused = self.refused and bool(request.flags & Flag.ORDERED) and not self.known(request)

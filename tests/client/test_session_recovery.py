@@ -1,4 +1,4 @@
-"""reference_client.session.session when connections end: SPEC.md, sections 8.7 and 11."""
+"""reference_client.session.session after lost connections (SPEC.md, sections 8.7 and 11)."""
 
 from collections.abc import Callable
 
@@ -34,7 +34,7 @@ def test_rejoin_and_repeat_in_order(bench: Bench) -> None:
     assert [publish.id for publish in repeated[:2]] == [publish.id for publish in sent[1:]]  # RW-PROMISE-5
     assert [publish.payload for publish in repeated] == [b"b", b"c", b"d"]  # RW-ORDER-3
     assert bench.saw(events.Joined).again
-    # RW-RECOVER-2: "b" arrived and was not answered.
+    # RW-RECOVER-2: "b" arrived, but its reply was lost.
     bench.send(message(3, "a", id=sent[0].id, sender=11), message(4, "b", id=sent[1].id, sender=11))
     assert [type(event) for event in bench.seen] == [
         events.MessageReceived,
@@ -52,7 +52,7 @@ def test_rejoin_and_repeat_in_order(bench: Bench) -> None:
 
 @pytest.mark.parametrize(("flags", "shown"), [(Flag.GAP, [2, 3, 4]), (0, [4])])
 def test_cursor_set_back_in_the_same_epoch(bench: Bench, flags: int, shown: list[int]) -> None:
-    """From a server that has lost messages: what comes is shown if it says so, else it is what was shown before."""
+    """A server that lost messages and says so sends new ones; without GAP, they are those that were shown before."""
     bench.send(message(1), message(2), message(3))
     bench.cut()
     bench.connect()
@@ -81,7 +81,7 @@ def test_old_epoch_is_not_shown_twice(bench: Bench) -> None:
         (EPOCH, 3, 0, None),
         (EPOCH, 6, Flag.GAP, events.Gap("lobby", EPOCH, 2, EPOCH, 6)),
         (8, 1, Flag.GAP, events.Gap("lobby", EPOCH, 2, 8, 1)),
-        (8, 3, 0, events.Gap("lobby", EPOCH, 2, 8, 3)),  # RW-PROMISE-10, whatever the flag says
+        (8, 3, 0, events.Gap("lobby", EPOCH, 2, 8, 3)),  # RW-PROMISE-10, also without the flag
         (EPOCH, 5, 0, events.Gap("lobby", EPOCH, 2, EPOCH, 5)),
     ],
 )
@@ -102,7 +102,7 @@ def test_skipped_frames_move_the_cursor(bench: Bench) -> None:
 
 
 def test_no_blind_repeat() -> None:
-    """RW-DEDUPE-7: but what we missed may tell that it was published."""
+    """RW-DEDUPE-7; a missed message may still show that it was published."""
     bench = Bench()
     bench.connect(limits={"dedupe_ms": 0})
     bench.enter()
@@ -110,7 +110,7 @@ def test_no_blind_repeat() -> None:
     first = bench.asked(frames.Publish)
     bench.cut()
     (third,) = bench.publish("c")
-    bench.connect()  # a server that remembers ids does not help: the old one may not have
+    bench.connect()  # this server remembers ids, but the previous one may not have
     bench.admit(head=1, start=1)
     bench.seen.clear()
     assert not bench.requests
@@ -204,8 +204,8 @@ def test_backoff_doubles() -> None:
 
 
 def longest_waits_after(end: Callable[[Bench], None]) -> tuple[float, float]:
-    """The longest of many waits after five attempts that failed and a connection that ended somehow; and after
-    one more attempt that failed."""
+    """The longest of many waits after five failed attempts and a connection that `end` ends, and after one more
+    failed attempt."""
     first = second = 0.0
     for seed in range(100):
         bench = Bench(seed=seed)
@@ -242,7 +242,7 @@ def test_backoff_after_a_connection() -> None:
 
 
 def test_goaway_without_wait_still_backs_off(bench: Bench) -> None:
-    bench.wire.goaway(Code.INTERNAL, bench.now)  # RETRY, but at once
+    bench.wire.goaway(Code.INTERNAL, bench.now)  # RETRY without a time
     bench.exchange()
     assert bench.saw(events.Disconnected).retry_in != 0
 
@@ -322,7 +322,7 @@ def test_broken_stream_is_resumed(bench: Bench) -> None:
 
 
 def test_limits_out_of_range() -> None:
-    """RW-WELCOME-7: or a server could make us hold any amount of memory, or wait for ever."""
+    """RW-WELCOME-7: otherwise a server could make the client use unlimited memory, or wait for ever."""
     for limit in ({"max_body": 2**24 + 1}, {"max_body": 100}, {"window": 0}, {"heartbeat_ms": 1}, {"max_rooms": 0}):
         bench = Bench()
         bench.connect(limits=limit)

@@ -1,4 +1,4 @@
-"""reference_client.session.session when the server refuses, or ends a membership: SPEC.md, sections 9.4 and 10.3."""
+"""reference_client.session.session after refusals and evictions (SPEC.md, sections 9.4 and 10.3)."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_refused_publishes_are_repeated_in_order(bench: Bench) -> None:
     bench.wait_until_due()  # RW-ERROR-2
     assert bench.now == pytest.approx(1000.5)
     again = bench.asked(frames.Publish)
-    assert not bench.requests  # one at a time, until the server takes them again
+    assert not bench.requests  # one at a time until the server accepts one
     assert (again.id, again.flags & Flag.ORDERED) == (sent[1].id, 0)  # RW-ORDER-2
     bench.ack(again, 2)
     third, fourth = bench.asked(frames.Publish), bench.asked(frames.Publish)
@@ -122,7 +122,7 @@ def test_lagged(bench: Bench) -> None:
     bench.send(evicted(Code.LAGGED))
     join = bench.admit(head=9, start=5, flags=Flag.GAP)
     assert (join.epoch, join.since) == (EPOCH, 1)
-    bench.send(message(5))  # an old one: not yet caught up
+    bench.send(message(5))  # an old message: the session has not caught up
     bench.send(evicted(Code.LAGGED))
     bench.wait_until_due()
     join = bench.admit(head=20)

@@ -1,4 +1,4 @@
-"""reference_client.chat.show: what people and programs are shown."""
+"""reference_client.chat.show: lines for people and programs."""
 
 import json
 from typing import Any
@@ -75,7 +75,7 @@ def test_colours_only_where_enabled() -> None:
         (events.Gap("x", 1, 2, 1, 4), "1 message is missing"),
         (events.Gap("x", 1, 2, 1, 9), "6 messages are missing"),
         (events.Gap("x", 1, 2, 1, 2), "may be missing"),
-        (events.Gap("x", 1, 2, 8, 4), "began anew"),
+        (events.Gap("x", 1, 2, 8, 4), "was reset"),
     ],
 )
 def test_gaps_in_words(gap: events.Gap, words: str) -> None:

@@ -1,4 +1,4 @@
-"""The reference client's adapter within this process, in the place of a program that the suite launches."""
+"""The reference client's adapter in this process, in place of a program that the suite launches."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ class _Lines:
             self.reader.feed_data(data)
 
     async def drain(self) -> None:
-        """There is always room."""
+        """Return at once: the buffer is never full."""
 
     def close(self) -> None:
         if not self._closed:
@@ -78,7 +78,7 @@ async def _launch(host: str, port: int) -> Running:
 
 
 async def run_to_the_end(run: Awaitable[T]) -> T:
-    """What comes of it; whatever clients have left behind in the loop is ended with it."""
+    """Await `run`, then end the tasks that clients have left in the loop."""
     try:
         return await run
     finally:
@@ -86,7 +86,7 @@ async def run_to_the_end(run: Awaitable[T]) -> T:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        for _ in range(3):  # transports that were aborted are closed in the loop's next turns
+        for _ in range(3):  # the loop closes aborted transports in its next turns
             await asyncio.sleep(0)
 
 

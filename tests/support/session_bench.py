@@ -1,4 +1,4 @@
-"""A session and a server that says what a test wants it to say, in memory and under a virtual clock."""
+"""A session and a scripted server, in memory and with a virtual clock."""
 
 import random
 from collections import deque
@@ -20,7 +20,7 @@ REF = 5
 
 
 class Bench:
-    """A session, and a server that says what the test wants it to say."""
+    """A session, and a server that sends what the test wants."""
 
     def __init__(self, *, seed: int = 1, **options: Any) -> None:
         self.now = 1000.0
@@ -35,7 +35,7 @@ class Bench:
         return self.server
 
     def dial(self) -> None:
-        """The transport is up, and HELLO is at the server."""
+        """Open the transport, and take the HELLO at the server."""
         assert self.session.reconnect_at is not None
         self.now = max(self.now, self.session.reconnect_at)
         self.session.connect(self.now)
@@ -53,7 +53,7 @@ class Bench:
         self.exchange()
 
     def exchange(self) -> None:
-        """Carry octets to and fro until nobody has more to say."""
+        """Carry octets back and forth until neither end has more to send."""
         moved = True
         while moved:
             moved = False
@@ -92,13 +92,13 @@ class Bench:
         self.exchange()
 
     def asked(self, kind: type[T]) -> T:
-        """The next request, which is of this kind."""
+        """The next request, which must be of this kind."""
         request = self.requests.popleft()
         assert isinstance(request, kind), request
         return request
 
     def saw(self, kind: type[T]) -> T:
-        """The next event, which is of this kind."""
+        """The next event, which must be of this kind."""
         event = self.seen.popleft()
         assert isinstance(event, kind), event
         return event
@@ -112,7 +112,7 @@ class Bench:
     def admit(
         self, *, epoch: int = EPOCH, head: int = 0, start: int | None = None, flags: int = 0, ref: int = REF
     ) -> frames.Join:
-        """Answer a JOIN."""
+        """Answer the JOIN that was sent."""
         join = self.asked(frames.Join)
         start = head + 1 if start is None else start
         self.send(
@@ -141,7 +141,7 @@ def evicted(code: Code, retry_ms: int = 0) -> frames.Evicted:
 
 
 def in_the_lobby() -> Bench:
-    """Connected, and in the room lobby."""
+    """A Bench that is connected and in the room lobby."""
     bench = Bench()
     bench.connect()
     bench.enter()

@@ -293,7 +293,7 @@ def test_client_refuses_other_certificates(files: Path, tmp_path: Path) -> None:
             with pytest.raises(Unreachable, match=said):
                 asyncio.run(_connected(server.port, tls=client_context(tmp_path / "ca.pem")))
             assert not server.run(lambda: server.hub.counters.accepted)
-    with serving(**settings(files)) as server, pytest.raises(Unreachable, match="not to be trusted"):
+    with serving(**settings(files)) as server, pytest.raises(Unreachable, match="is not trusted"):
         asyncio.run(_connected(server.port, tls=client_context(tmp_path / "ca.pem")))
 
 
