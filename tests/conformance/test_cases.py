@@ -27,7 +27,7 @@ def sections(cases: list[Case]) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("role", CASES)
-def test_modules_name_the_sections_of_their_cases(role: str) -> None:
+def test_sections_in_docstrings_of_modules(role: str) -> None:
     named = {}
     for module in sections(CASES[role]):
         subject = (sys.modules[module].__doc__ or "").splitlines()[0].partition(":")[0]
@@ -36,17 +36,17 @@ def test_modules_name_the_sections_of_their_cases(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", CASES)
-def test_every_module_of_cases_is_imported(role: str) -> None:
+def test_modules_of_cases(role: str) -> None:
     files = {path.stem for path in Path(ROOT, "conformance", role, "cases").glob("*.py")} - {"__init__", "steps"}
     assert {module.rpartition(".")[2] for module in sections(CASES[role])} == files
 
 
-def test_descriptions_say_what_the_implementation_must_do() -> None:
+def test_descriptions_of_cases() -> None:
     first_lines = {case: case.summary.splitlines()[0] for case in ALL}
     assert [line for case, line in first_lines.items() if not re.match(rf"The {case.role}\b.*[.]$", line)] == []
 
 
-def test_cases_that_fit_spec_md() -> None:
+def test_requirements_of_cases() -> None:
     check(ALL, load())
     assert len([case for case in ALL if case.role == "server"]) > 300
     for case in ALL:

@@ -24,7 +24,7 @@ def test_list_and_explain(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("role", ["server", "client", "codec"])
-def test_explain_shows_the_source_of_a_case(role: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_of_a_case(role: str, capsys: pytest.CaptureFixture[str]) -> None:
     for case in [case for case in all_cases() if case.role == role][::25]:
         assert main(["explain", case.id]) == 0
         out = capsys.readouterr().out

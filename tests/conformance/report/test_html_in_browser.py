@@ -37,7 +37,7 @@ def write(window: Browser, words: str) -> None:
     window.type(words)
 
 
-def test_page_requests_nothing(window: Browser, file: Path) -> None:
+def test_page_without_requests(window: Browser, file: Path) -> None:
     window.requests()
     window.open(file)
     window.run("for (const item of document.querySelectorAll('details')) item.open = true")

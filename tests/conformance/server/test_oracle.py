@@ -17,7 +17,7 @@ def test_plan_of_a_seed() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_plan_is_possible(seed: int) -> None:
+def test_plan_of_any_seed(seed: int) -> None:
     up: set[int] = set()
     inside: set[tuple[int, int]] = set()
     for step in plan(Random(seed), 3, 200):
