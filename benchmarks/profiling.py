@@ -54,9 +54,9 @@ STAGES = (
     ("parse PUBLISH", r"\bdecode_|\(protocol/(framing|codec)|\b(receive_data|events|_interpret|_owe|_may_read) "),
     (
         "decide, sequence, encode MESSAGE",
-        r"\bpack_MESSAGE|/(publisher|relay|limits|clock)\.py|\b(_publish|appended|sequenced) ",
+        r"\bpack_MESSAGE|/(publish|messages|limits|clock)\.py|\b(reply_in_turn|appended|sequenced) ",
     ),
-    ("memory of ids and messages", r"/(memory_store|id_index|store)\.py|<string>"),
+    ("memory of ids and messages", r"/store/(memory|id_index|base)\.py|<string>"),
     ("rows, transaction, sync", r"/sqlite_\w+\.py"),
     ("ACK", r"\bpack_ACK|\b(settle|_settle|reply|_due|ready) "),
     ("slice rooms' logs, hand them out", r"/room\.py|\b(write_stream|send_encoded|_flush_rooms) "),
@@ -64,8 +64,8 @@ STAGES = (
         "gather and write each client's octets",
         r"\b(_write_out|write_out|data_to_send|_steer_reading|wants_data) |PeerProtocol\.write ",
     ),
-    ("what else clients ask", r"/peer\.py"),
-    ("event loop", r"\(asyncio|/(listener|transport)\.py|/hub\.py|/context\.py"),
+    ("what else clients ask", r"/peer\.py|/handlers/"),
+    ("event loop", r"\(asyncio|/(listener|transport)\.py|/(hub|state)\.py"),
 )
 """Where a frame belongs, by "function (file:line)"; the innermost frame of a stack that belongs anywhere decides."""
 

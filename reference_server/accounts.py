@@ -78,7 +78,7 @@ class Accounts:
         """RW-SCRAM-2: the salt that an account of this name has, whether there is one or not."""
         return self._derived(b"salt", key)[:_SALT_SIZE]
 
-    def nobodys_keys(self, key: str) -> StoredKeys:
+    def unknown_keys(self, key: str) -> StoredKeys:
         """What an unknown account is checked against: it looks like others, and no password fits."""
         return StoredKeys(
             self.salt(key), self.iterations, self._derived(b"stored key", key), self._derived(b"server key", key)

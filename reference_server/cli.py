@@ -180,7 +180,7 @@ async def _run_server(config: Config) -> int:
             loop = asyncio.get_running_loop()
             metrics = MetricsServer(listener.hub, loop, config.metrics_host, config.metrics_port)
     except (ListenError, AccountsError):
-        listener.hub.store.close()
+        listener.hub.state.store.close()
         raise
     listener.handle_signals()
     where = "in memory only: gone when the server ends" if config.memory else f"in {for_people(data_directory(config))}"

@@ -1,7 +1,8 @@
 """The server without I/O and without a clock: what happens in a tick, at a time-out, and at the end.
 
-A tick is one turn of the event loop. Whatever arrives in it is parsed, sequenced and appended to the logs of rooms; at
-its end `flush` commits, answers what became stable, and hands each room's new octets to its members, one write each.
+A tick is one turn of the event loop. The server parses, sequences and appends to the rooms' logs all that arrives in
+it. At its end `flush` commits, sends the replies that are due, and hands each room's new octets to its members, in one
+write each.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ from collections.abc import Callable, Iterator
 from protocol.registry import Code
 from reference_server.accounts import Accounts
 from reference_server.config import Config
-from reference_server.core.handlers import Requests
+from reference_server.core.handlers import HANDLERS
 from reference_server.core.limits import Spent
 from reference_server.core.peer import Link, Peer
 from reference_server.core.retention import RetentionSweeper
-from reference_server.core.state import Context, Host
+from reference_server.core.state import Host, ServerState
 from reference_server.store.base import Store
 
 log = logging.getLogger("roomwire.server")
 
 REFUSED_AT_ONCE = 32
-"""How many connections beyond the caps may be there to be told so."""
+"""How many connections beyond the caps may wait to be told why they are refused."""
 
 DRAIN_RETRY_MS = 1_000
 
@@ -30,55 +31,64 @@ SWEPT_AT_ONCE = 256
 """How many peers are looked at without a pause: a fraction of a millisecond."""
 
 
-class Hub(Context):
-    """The server: its context, its peers, and the tick."""
+class Hub:
+    """The server: its peers, and the tick. All parts of it share `state`."""
 
     def __init__(
         self, config: Config, store: Store, host: Host, wall_ms: int, random_number: Callable[[], int], address: str
     ) -> None:
-        super().__init__(config, store, host, wall_ms, random_number, address)
-        self.requests = Requests(self)
-        self.retention = RetentionSweeper(self)
+        self.state = ServerState(config, store, host, wall_ms, random_number, address)
+        self.retention = RetentionSweeper(self.state)
         self.peers: set[Peer] = set()
-        self._refused = 0  # peers that are here only to be told that there is no room for them
+        self._refused = 0  # peers that are only here to be told that the server is full
         self.failed: Exception | None = None
+
+    @property
+    def health(self) -> str:
+        """ "serving", or why not: "draining" or "failed"."""
+        if self.failed is not None:
+            return "failed"
+        return "draining" if self.state.draining else "serving"
 
     # --- peers
 
     def accept(self, link: Link, address: str) -> Peer:
-        """A new connection. One beyond the caps is let in as far as HELLO, to be told why it is refused.
+        """Accept a connection. One beyond the caps gets as far as HELLO, to be told why it is refused.
 
-        There is room to tell that to a few: where too many wait to be told, or just wait, the peer is gone at once. So
-        they can keep neither descriptors nor the places of others.
+        At most REFUSED_AT_ONCE can wait to be told; a further one is closed at once. So refused connections take
+        neither descriptors nor places from others.
         """
-        allowed = self.addresses.connect(address) and len(self.peers) - self._refused < self.config.max_connections
-        allowed = allowed and not self.draining  # RW-DRAIN-6: accepted just before the listener was closed
-        peer = Peer(self, self.requests, self.peer_gone, link, address, full=not allowed)
+        state = self.state
+        allowed = state.addresses.connect(address) and len(self.peers) - self._refused < state.config.max_connections
+        allowed = allowed and not state.draining  # RW-DRAIN-6: accepted just before the listener was closed
+        peer = Peer(state, HANDLERS, self.peer_gone, link, address, full=not allowed)
         self.peers.add(peer)
-        self.counters.accepted += 1
+        state.counters.accepted += 1
         if allowed:
-            peer.publish_bucket, peer.join_bucket, peer.history_bucket = self.addresses.take_over(address)
+            peer.publish_bucket, peer.join_bucket, peer.history_bucket = state.addresses.take_over(address)
         self._refused += peer.full
         if self._refused > REFUSED_AT_ONCE:
-            peer.lost(self.now)
+            peer.lost(state.now)
         return peer
 
     def peer_gone(self, peer: Peer) -> None:
         """The peer's link is closed."""
+        state = self.state
         self.peers.discard(peer)
         self._refused -= peer.full
-        self.waiting.discard(peer)
-        self.ready_queue.discard(peer)
-        self.requests.gone(peer)
+        state.unsettled.discard(peer)
+        state.ready_queue.discard(peer)
+        if peer.account:
+            state.account_disconnected(peer.account)
         spent = Spent(peer.publish_bucket, peer.join_bucket, peer.history_bucket)
-        self.addresses.disconnect(peer.address, spent, self.now)
+        state.addresses.disconnect(peer.address, spent, state.now)
 
     # --- accounts
 
     def use_accounts(self, accounts: Accounts | None) -> None:
-        """Let in who has one of these accounts from now on. Whose account is gone, or has another password, is sent
-        away (RW-SASL-8)."""
-        before, self.accounts = self.accounts, accounts
+        """Use these accounts from now on. Close connections whose account was removed or whose password changed
+        (RW-SASL-8)."""
+        before, self.state.accounts = self.state.accounts, accounts
         for peer in tuple(self.peers) if before is not None else ():
             if not peer.account:
                 continue
@@ -86,101 +96,98 @@ class Hub(Context):
             new = accounts.find(peer.account) if accounts else None
             if old is None or new is None or old.keys != new.keys:
                 log.info("account revoked", extra={"peer": peer.address, "client": peer.name})
-                peer.goaway(Code.ACCOUNT_REVOKED, self.now, text="the account was removed, or has another password")
+                text = "the account was removed, or has another password"
+                peer.goaway(Code.ACCOUNT_REVOKED, self.state.now, text=text)
 
     # --- the tick
 
     def flush(self) -> None:
-        """The end of a tick."""
-        self._scheduled = False
+        """End a tick."""
+        state = self.state
+        state.flush_scheduled = False
         if self.failed is not None:
             self._write_out()
             return
-        if self._appended:
-            appended, self._appended = self._appended, set()
-            count, begun = self.counters.appended, self.now
-            self.store.commit(lambda: self._committed(appended, count, begun))
-        if self.waiting:
+        if state.appended_keys:
+            appended, state.appended_keys = state.appended_keys, set()
+            count, begun = state.counters.appended, state.now
+            state.store.commit(lambda: self._committed(appended, count, begun))
+        if state.unsettled:
             self._settle()
         self._flush_rooms()
         self._write_out()
 
     def give_credit(self) -> None:
         """Let some of the peers go on that used up their credit in an earlier tick."""
-        self.ready_queue.give_credit()
+        self.state.ready_queue.give_credit()
 
     def _committed(self, appended: set[str], count: int, begun: float) -> None:
         """What was appended up to some tick is stable now: ACKs first (RW-PROMISE-11), then the streams."""
-        self.counters.committed(count, self.now - begun)
-        self._changed.update(self.rooms[key] for key in appended if key in self.rooms)
+        state = self.state
+        state.counters.committed(count, state.now - begun)
+        state.changed_rooms.update(state.rooms[key] for key in appended if key in state.rooms)
         self._settle()
-        self._schedule()
+        state.schedule_flush()
 
     def _settle(self) -> None:
-        waiting, self.waiting = self.waiting, set()
-        for peer in waiting:
+        unsettled, self.state.unsettled = self.state.unsettled, set()
+        for peer in unsettled:
             peer.settle()
 
     def _flush_rooms(self) -> None:
-        changed, self._changed = self._changed, set()
+        changed, self.state.changed_rooms = self.state.changed_rooms, set()
         for room in changed:
             if not room.flush():
-                self.room_changed(room)
+                self.state.room_changed(room)
             room.trim_tail()
 
     def _write_out(self) -> None:
-        now = self.now
-        touched, self._touched = self._touched, set()
-        for peer in touched:
+        now = self.state.now
+        unwritten, self.state.unwritten = self.state.unwritten, set()
+        for peer in unwritten:
             peer.write_out(now)
-
-    @property
-    def health(self) -> str:
-        """ "serving", or why not: "draining" or "failed"."""
-        if self.failed is not None:
-            return "failed"
-        return "draining" if self.draining else "serving"
 
     # --- time-outs and housekeeping
 
     def sweep(self) -> Iterator[None]:
-        """What time has brought, to be exhausted several times in a heartbeat and in the shortest time-out.
+        """Do what is due by now; to be exhausted several times in a heartbeat and in the shortest time-out.
 
-        It yields often, so that whoever has something to do at once can do it between two of ten thousand peers.
+        It yields often, so that the caller can serve clients between two of ten thousand peers.
         """
-        now = self.now
+        now = self.state.now
         for number, peer in enumerate(tuple(self.peers), 1):
             if not peer.gone:
                 peer.sweep(now)
             if number % SWEPT_AT_ONCE == 0:
                 yield
-                now = self.now
+                now = self.state.now
         if self.failed is None:
             yield from self.retention.sweep(now)
 
     # --- the end
 
     def drain(self) -> None:
-        """Begin to end: tell every client, and answer what it still asks (section 8.6)."""
-        self.draining = True
+        """Begin to drain: tell every client, and answer what it still asks (section 8.6)."""
+        state = self.state
+        state.draining = True
         for peer in tuple(self.peers):
             if peer.conn.state == "OPEN":
-                peer.conn.drain(DRAIN_RETRY_MS, self.config.jitter_ms, "the server is about to end")
-                self.touched(peer)
+                peer.conn.drain(DRAIN_RETRY_MS, state.config.jitter_ms, "the server is about to end")
+                state.touched(peer)
             elif peer.conn.state not in ("CLOSING", "CLOSED"):
-                peer.goaway(Code.SHUTDOWN, self.now, retry_ms=DRAIN_RETRY_MS)
+                peer.goaway(Code.SHUTDOWN, state.now, retry_ms=DRAIN_RETRY_MS)
 
     def finish_drain(self) -> None:
-        """The drain time is over: GOAWAY(SHUTDOWN) for those who are still there."""
+        """The drain time is over: send GOAWAY(SHUTDOWN) to the clients that are still there."""
         for peer in tuple(self.peers):
             if peer.conn.state == "DRAINING":
-                peer.conn.finish_drain(self.now)
-                self.touched(peer)
+                peer.conn.finish_drain(self.state.now)
+                self.state.touched(peer)
 
     def fail(self, error: Exception) -> None:
-        """The store has failed: nothing is acknowledged any more (RW-PROMISE-7)."""
+        """The store has failed: from now on nothing is acknowledged (RW-PROMISE-7)."""
         if self.failed is not None:
             return
         self.failed = error
         for peer in tuple(self.peers):
-            peer.goaway(Code.INTERNAL, self.now, retry_ms=DRAIN_RETRY_MS, text="the server failed")
+            peer.goaway(Code.INTERNAL, self.state.now, retry_ms=DRAIN_RETRY_MS, text="the server failed")

@@ -1,7 +1,7 @@
-"""One client at the server: its requests are executed here, in order (SPEC.md, sections 6, 7 and 10).
+"""One client at the server: its requests are executed in their order (SPEC.md, sections 6, 7 and 10).
 
 PUBLISH is pipelined: its reply waits until the message is stable, while later publishes are sequenced already. Every
-other request is a barrier: it is executed when all earlier ones are answered, so a member is attached when JOINED is
+other request is a barrier: it is executed once all earlier ones are answered, so a member is attached when JOINED is
 written (RW-CURSOR-5), and replies keep their order (RW-REQUEST-3).
 """
 
@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 from protocol.codec import pack_ack
 from protocol.connection import error_frame
 from protocol.events import ConnectionTerminated, RequestRefused, ServerEvent
-from protocol.frames import Auth, Error, Hello, History, Join, Leave, Ok, Publish, Stop
-from protocol.registry import Code, Flag, FrameType, PresenceKind
+from protocol.frames import Auth, Error, Hello, History, Join, Leave, Publish, Stop
+from protocol.registry import Code, FrameType, PresenceKind
+from protocol.scram import ServerExchange
 from protocol.server import ServerConnection
-from reference_server.core.credit import FRAMES_PER_TICK, REPEAT_COST, REQUEST_COST
+from reference_server.accounts import Account
+from reference_server.core.credit import FRAMES_PER_TICK, REQUEST_COST
 from reference_server.core.limits import TokenBucket
 from reference_server.core.room import READS_AT_ONCE, Member, Room
-from reference_server.core.state import Context
+from reference_server.core.state import ServerState
 
 log = logging.getLogger("roomwire.server")
 
@@ -29,7 +31,10 @@ NO_EXTENSIONS: frozenset[str] = frozenset()
 """One empty set for all connections."""
 
 STREAM_OCTETS = 256 * 1024
-"""How much of all its rooms' streams one client is handed in a tick, about."""
+"""About how many octets of all its rooms' streams one client is handed in a tick."""
+
+Handler = Callable[["Peer", Any, float], None]
+"""Answers a request of the peer, at once or in a callback (`Peer.run`). The arguments: peer, frame, now."""
 
 
 class Link(Protocol):
@@ -48,33 +53,19 @@ class Link(Protocol):
         """Close when all is written."""
 
     def waiting(self) -> int:
-        """Octets that were handed over and are not yet taken by the network."""
+        """Octets that were handed over and that the network has not taken yet."""
 
 
-class Handlers(Protocol):
-    """What executes a peer's requests: `requests.Requests`."""
+class Login(NamedTuple):
+    """A client that was challenged; `account` is None if there is none of that name."""
 
-    def hello(self, peer: Peer, hello: Hello) -> None:
-        """Answer HELLO."""
-
-    def auth(self, peer: Peer, auth: Auth) -> None:
-        """Answer AUTH."""
-
-    def publish(self, peer: Peer, member: Member | None, publish: Publish, now: float) -> Pending | Error:
-        """Decide on a PUBLISH, and sequence it."""
-
-    def join(self, peer: Peer, join: Join) -> None:
-        """Answer JOIN, at once or in a callback (`Peer.run`)."""
-
-    def history(self, peer: Peer, history: History) -> None:
-        """Answer HISTORY, at once or in a callback."""
-
-    def stop(self, peer: Peer, stop: Stop) -> None:
-        """Answer STOP."""
+    hello: Hello
+    exchange: ServerExchange
+    account: Account | None
 
 
 class Pending(NamedTuple):
-    """A PUBLISH that was sequenced: its ACK is due once its seq is stable. With `error`: a reply in its turn."""
+    """The reply to a PUBLISH that waits: an ACK until its seq is stable, an `error` until its turn."""
 
     request: int
     member: Member | None
@@ -89,7 +80,10 @@ class Pending(NamedTuple):
 
 
 class Peer:
-    """A connection, its memberships by room ref, and its replies that are still due."""
+    """A connection, its memberships by room ref, and the replies that it is still owed.
+
+    `state` is the server's; the state of the connection itself is `conn.state`.
+    """
 
     __slots__ = (
         "_backlog",
@@ -97,12 +91,12 @@ class Peer:
         "_blocked_size",
         "_executing",
         "_handlers",
+        "_on_gone",
         "_parting",
         "_paused",
         "_pending",
         "_stream_octets",
-        "_tell_gone",
-        "_when_taken",
+        "_when_writable",
         "account",
         "address",
         "conn",
@@ -110,9 +104,9 @@ class Peer:
         "full",
         "gone",
         "history_bucket",
-        "hub",
         "join_bucket",
         "link",
+        "login",
         "member",
         "memberships",
         "name",
@@ -120,20 +114,28 @@ class Peer:
         "output_pending",
         "publish_bucket",
         "reads",
+        "state",
         "writable",
     )
 
     def __init__(
-        self, hub: Context, handlers: Handlers, gone: Callable[[Peer], None], link: Link, address: str, full: bool
+        self,
+        state: ServerState,
+        handlers: Mapping[type[ServerEvent], Handler],
+        on_gone: Callable[[Peer], None],
+        link: Link,
+        address: str,
+        full: bool,
     ) -> None:
-        self.hub = hub
+        self.state = state
         self._handlers = handlers
-        self._tell_gone = gone
+        self._on_gone = on_gone
         self.link = link
         self.address = address
-        self.conn = ServerConnection(hub.now, hub.times)
+        self.conn = ServerConnection(state.now, state.times)
         self.conn.credit = FRAMES_PER_TICK
         self.full = full  # the server has no room for this connection (RW-CONN-3)
+        self.login: Login | None = None  # between the challenge and AUTH
         self.name = ""
         self.account = ""  # the key of a verified name
         self.member = 0
@@ -147,29 +149,29 @@ class Peer:
         self.output_full = False  # it is handed no more messages in this tick
         self.output_pending = False  # because of that some room has more for it
         self._stream_octets = 0  # handed to it in this tick
-        self._executing = False  # a request that is no PUBLISH goes on in a callback
+        self._executing = False  # a request other than PUBLISH goes on in a callback
         self.gone = False
         self._pending: deque[Pending] | None = None
         self._backlog: deque[ServerEvent] | None = None
         self._paused = False
         self._blocked_since: float | None = None
-        self._blocked_size = 0  # what would be waiting if nothing had been taken since
+        self._blocked_size = 0  # octets that would be waiting if the network had taken none since
         self._parting: PresenceKind | None = None  # how it leaves its rooms, once all that it asked is answered
-        self._when_taken: Callable[[], None] | None = None
+        self._when_writable: Callable[[], None] | None = None
 
     # --- from the transport
 
     def receive(self, data: bytes, now: float) -> None:
-        """Octets of the client."""
+        """Take octets of the client."""
         if not self.gone:
             self._handle(self.conn.receive_data(data, now), now)
-            self.hub.touched(self)
+            self.state.touched(self)
 
     def lost(self, now: float) -> None:
-        """The end of the stream, or its failure."""
+        """The stream has ended, or has failed."""
         if not self.gone:
             if self.conn.state in ("OPEN", "DRAINING"):
-                self.hub.counters.lost += 1
+                self.state.counters.lost += 1
                 log.info("client lost", extra={"peer": self.address, "client": self.name})
             self._leave_all(self._parting or PresenceKind.LOST)
             if self.conn.state != "CLOSED":
@@ -177,7 +179,7 @@ class Peer:
             self._end()
 
     def blocked(self, now: float) -> None:
-        """The transport has as much as it may hold: nothing more is written, and nothing read (RW-PING-4)."""
+        """The transport holds as much as it may: stop writing and reading (RW-PING-4)."""
         self.writable = False
         self._blocked_since = now
         self._blocked_size = self.link.waiting()
@@ -190,21 +192,21 @@ class Peer:
         self._steer_reading(now)
         self._rooms_changed()
         if self.conn.unread:
-            self.hub.waiting.add(self)
-        self.hub.touched(self)
+            self.state.unsettled.add(self)
+        self.state.touched(self)
 
     # --- to the transport: `room.Subscriber`
 
     def write_stream(self, octets: bytes) -> None:
-        """Frames of a room's stream."""
+        """Write frames of a room's stream."""
         self._stream_octets += len(octets)
         if self._stream_octets >= STREAM_OCTETS:
             self.output_full = True
         self.conn.send_encoded(octets)
-        self.hub.touched(self)
+        self.state.touched(self)
 
     def write_out(self, now: float) -> None:
-        """At the end of a tick: everything that this tick made for this client, in one write."""
+        """End a tick: hand the transport all that the tick made for this client, in one write."""
         if self.gone:
             return
         octets = self.conn.data_to_send(now)
@@ -224,35 +226,35 @@ class Peer:
         if self.output_pending:
             self.output_pending = False
             self._rooms_changed()
-        if self._when_taken is not None and self.conn.credit > 0:
-            taken, self._when_taken = self._when_taken, None
-            taken()
+        if self._when_writable is not None and self.conn.credit > 0:
+            callback, self._when_writable = self._when_writable, None
+            callback()
         if self.conn.credit > 0:
             self.conn.credit = FRAMES_PER_TICK
         else:
-            self.hub.ready_queue.add(self)
+            self.state.ready_queue.add(self)
 
     def give_credit(self, frames: int) -> None:
-        """Go on with what exceeded the credit of a tick, of what the client said or of what it is told."""
+        """Go on with what exceeded the credit of a tick, of what the client sent or of what it is sent."""
         self.conn.credit = frames
-        self.hub.waiting.add(self)
-        self.hub.touched(self)
+        self.state.unsettled.add(self)
+        self.state.touched(self)
 
     def _rooms_changed(self) -> None:
         for member in self.memberships.values():
-            self.hub.room_changed(member.room)
+            self.state.room_changed(member.room)
 
     def read_done(self, room: Room) -> None:
         """The store has read for this client what it is behind in a room."""
         self.reads -= 1
-        self.hub.touched(self)
-        self.hub.room_changed(room)
+        self.state.touched(self)
+        self.state.room_changed(room)
 
-    def when_taken(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once the network has taken most of what was said to this client up to now."""
-        if not self.gone:  # else nobody waits, and the callback refers to this peer
-            self._when_taken = callback
-            self.hub.touched(self)
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        """Call `callback` at the end of a tick in which this client has credit and the transport can take more."""
+        if not self.gone:  # else it would never be called, and it refers to this peer
+            self._when_writable = callback
+            self.state.touched(self)
 
     def _steer_reading(self, now: float) -> None:
         paused = not self.writable or not self.conn.wants_data
@@ -267,9 +269,10 @@ class Peer:
 
     def _end(self) -> None:
         self.gone = True
-        self._when_taken = None  # it refers to this peer
+        self.login = None
+        self._when_writable = None  # it refers to this peer
         self.link.close()
-        self._tell_gone(self)
+        self._on_gone(self)
 
     # --- requests
 
@@ -277,42 +280,36 @@ class Peer:
         for event in events:
             if isinstance(event, Publish):
                 if self._executing or self._backlog:
-                    self._later(event)
+                    self._postpone(event)
                 else:
-                    self._publish(event, now)
+                    self._handlers[Publish](self, event, now)
             elif isinstance(event, ConnectionTerminated):
                 self._terminated(event)
-            elif isinstance(event, Hello):
-                self._handlers.hello(self, event)
-            elif isinstance(event, Auth):
-                self._handlers.auth(self, event)
+            elif isinstance(event, Hello | Auth):
+                self._handlers[type(event)](self, event, now)
             elif self._executing or self._backlog or self._pending:
-                self._later(event)
+                self._postpone(event)
             else:
-                self._execute(event)
+                self._execute(event, now)
 
-    def _later(self, event: ServerEvent) -> None:
+    def _postpone(self, event: ServerEvent) -> None:
         if self._backlog is None:
             self._backlog = deque()
         self._backlog.append(event)  # at most `window`: the connection reports no more
 
-    def _publish(self, publish: Publish, now: float) -> None:
-        member = self.memberships.get(publish.room)
-        outcome = self._handlers.publish(self, member, publish, now)
-        if isinstance(outcome, Error):
-            self.conn.credit -= REQUEST_COST
-            if member is not None:
-                member.refused = True
-            if not self._pending:
-                self.conn.send(outcome)
-                return
-            outcome = Pending(publish.request, None, 0, 0, 0, outcome)
-        elif outcome.flags & Flag.DUPLICATE:
-            self.conn.credit -= REPEAT_COST
-        if self._pending is None:
-            self._pending = deque()
-        self._pending.append(outcome)
-        self.hub.waiting.add(self)
+    def _execute(self, event: ServerEvent, now: float) -> None:
+        self.conn.credit -= REQUEST_COST
+        if isinstance(event, RequestRefused):
+            self._refused(event)
+        else:
+            self._handlers[type(event)](self, event, now)
+
+    def _refused(self, event: RequestRefused) -> None:
+        member = self.memberships.get(event.room)
+        if member is not None and event.type == FrameType.PUBLISH:
+            member.refused = True  # RW-ORDER-1
+        self.state.counters.error(event.type, event.code)
+        self.conn.send(error_frame(event.code, event.request, event.room, text=event.text))
 
     def settle(self) -> None:
         """Send the replies that are due, in order, and go on with what waited behind them."""
@@ -330,55 +327,50 @@ class Peer:
                 assert member is not None
                 conn.reply(request, pack_ack(seq, time_ms, b"", flags, request, member.room.ref))
         if answered:
-            self.hub.touched(self)
+            self.state.touched(self)
         if pending:
-            self.hub.waiting.add(self)
+            self.state.unsettled.add(self)
             if conn.unread and self.writable:
-                self._handle(conn.events(), self.hub.now)
+                self._handle(conn.events(), self.state.now)
                 if conn.has_data_to_send:  # GOAWAY, at most: replies and PONGs wait for what is pending
-                    self.hub.touched(self)
+                    self.state.touched(self)
         elif not self._executing:
             self.proceed()
 
     def proceed(self) -> None:
         """All earlier requests are answered: take up what waited, then what is still unread."""
-        backlog, now = self._backlog, self.hub.now
+        backlog, now = self._backlog, self.state.now
         if backlog and self.closing:
             backlog.clear()
         while backlog and not self._executing and not self.gone and self.conn.credit > 0:
             if isinstance(backlog[0], Publish):
-                self._publish(backlog.popleft(), now)  # type: ignore[arg-type]
+                self._handlers[Publish](self, backlog.popleft(), now)
             elif self._pending:
                 break
             else:
-                self._execute(backlog.popleft())
+                self._execute(backlog.popleft(), now)
         if not self._executing and not self.gone and self.writable:
             self._handle(self.conn.events(), now)
-        self.hub.touched(self)
+        self.state.touched(self)
 
-    def _execute(self, event: ServerEvent) -> None:
-        self.conn.credit -= REQUEST_COST
-        match event:
-            case RequestRefused():
-                member = self.memberships.get(event.room)
-                if member is not None and event.type == FrameType.PUBLISH:
-                    member.refused = True  # RW-ORDER-1
-                self.hub.counters.error(event.type, event.code)
-                self.conn.send(error_frame(event.code, event.request, event.room, text=event.text))
-            case Join():
-                self._handlers.join(self, event)
-            case Leave():
-                self._leave(event)
-            case History():
-                self._handlers.history(self, event)
-            case Stop():
-                self._handlers.stop(self, event)
+    # --- for the handlers
+
+    def reply_in_turn(self, reply: Pending) -> None:
+        """Answer a PUBLISH: at once with an ERROR if all earlier requests are answered, else when it is ready."""
+        pending = self._pending
+        if not pending and reply.error is not None:
+            self.conn.send(reply.error)
+            return
+        if pending is None:
+            pending = self._pending = deque()
+        pending.append(reply)
+        self.state.unsettled.add(self)
 
     def refuse(
         self, request: Join | Leave | History | Stop, code: Code, text: str, retry_ms: int = 0, room: int | None = None
     ) -> None:
         """Answer a request with ERROR, about its own `room` (RW-ERROR-4) unless another is given."""
-        self.hub.counters.error(request.TYPE, code)
+        self.state.counters.error(request.TYPE, code)
         about = request.room if room is None else room
         self.conn.send(error_frame(code, request.request, about, retry_ms=retry_ms, text=text))
 
@@ -395,21 +387,12 @@ class Peer:
         start(done)
         at_once = False
 
-    def _leave(self, leave: Leave) -> None:
-        member = self.memberships.pop(leave.room, None)
-        if member is None:  # RW-LEAVE-1
-            self.refuse(leave, Code.NOT_JOINED, "you are not in that room")
-            return
-        member.room.detach(member, PresenceKind.LEFT)
-        self.conn.send(Ok(request=leave.request, room=leave.room))
-        self.hub.room_left(member.room)
-
     def evicted(self, member: Member, octets: bytes) -> None:
         """The room ended the membership."""
         del self.memberships[member.room.ref]
-        self.hub.counters.evictions += 1
+        self.state.counters.evictions += 1
         self.write_stream(octets)
-        self.hub.room_left(member.room)
+        self.state.room_left(member.room)
 
     # --- the end
 
@@ -420,7 +403,7 @@ class Peer:
             self._leave_all(self._parting)
         extra = {"peer": self.address, "client": self.name, "by_peer": event.by_peer}
         if event.code is not None:
-            self.hub.counters.goaway("client" if event.by_peer else "server", event.code)
+            self.state.counters.goaway("client" if event.by_peer else "server", event.code)
             extra["code"] = Code(event.code).name if event.code in set(Code) else str(event.code)
         if event.text:
             extra["text"] = event.text[:200]
@@ -429,16 +412,16 @@ class Peer:
     def goaway(self, code: Code, now: float, *, retry_ms: int = 0, text: str = "", event: str = "close") -> None:
         """End the connection by the server's will."""
         if self.conn.state in ("WAIT_HELLO", "AUTHENTICATING", "OPEN", "DRAINING"):
-            jitter_ms = self.hub.config.jitter_ms if code.retry else 0
-            self.hub.counters.goaway("server", code)
+            jitter_ms = self.state.config.jitter_ms if code.retry else 0
+            self.state.counters.goaway("server", code)
             self.conn.goaway(code, now, retry_ms=retry_ms, jitter_ms=jitter_ms, text=text, event=event)
             self._leave_all(PresenceKind.LOST)
-            self.hub.touched(self)
+            self.state.touched(self)
         elif self.conn.state == "WAIT_PREFACE":
-            self.lost(now)  # it gets no word before its preface
+            self.lost(now)  # before its preface a client is told nothing
 
     def sweep(self, now: float) -> None:
-        """What time has brought: PING, time-outs, the end of lingering, a peer that does not read."""
+        """Do what is due at `now`: PING, time-outs, the end of lingering, GOAWAY to a peer that does not read."""
         ended = self.conn.handle_timeout(now)
         if ended is not None:
             self._terminated(ended)
@@ -446,22 +429,22 @@ class Peer:
             waiting = self.link.waiting()
             if waiting < self._blocked_size:
                 self._blocked_since, self._blocked_size = now, waiting
-            elif now - self._blocked_since >= self.hub.config.stall_ms / 1000:  # RW-LAG-2
+            elif now - self._blocked_since >= self.state.config.stall_ms / 1000:  # RW-LAG-2
                 self._blocked_since = now
                 if self.conn.state in ("OPEN", "DRAINING"):
                     self.goaway(Code.SLOW, now, retry_ms=1000, text="you do not read", event="time-out")
         if self.conn.has_data_to_send or self.conn.should_close:
-            self.hub.touched(self)
+            self.state.touched(self)
 
     def _leave_all(self, kind: PresenceKind) -> None:
         """RW-CLOSE-6."""
-        told = None if self.hub.draining else kind  # RW-DRAIN-5
+        told = None if self.state.draining else kind  # RW-DRAIN-5
         for member in self.memberships.values():
             member.room.detach(member, told)
-            self.hub.room_left(member.room)
+            self.state.room_left(member.room)
         self.memberships.clear()
 
     @property
     def closing(self) -> bool:
-        """Whether this client is not answered any more."""
+        """Whether this client gets no more answers."""
         return self.gone or not self.conn.answering

@@ -1,7 +1,7 @@
 """A room: a log, and members that are cursors into it (SPEC.md, sections 3 and 9).
 
 Nothing is queued for a member. `flush` hands each member that can be written to what the log holds after its cursor:
-the same octets for all that stand at the same place.
+the same octets to all members whose cursor is the same.
 """
 
 from __future__ import annotations
@@ -16,23 +16,25 @@ from reference_server.core.messages import message_octets
 from reference_server.store.base import Log, Record
 
 PORTION_OCTETS = 128 * 1024
-"""How much of a room's stream one member is handed at once, about."""
+"""About how many octets of a room's stream one member is handed at once."""
 
 TAIL_OCTETS = 1024 * 1024
-"""How much of a room's newest messages is held encoded while some member is behind; older ones the store reads."""
+"""How many octets of a room's newest messages are held encoded while some member is behind; the store reads older
+ones."""
 
 READ_TAIL_OCTETS = 64 * 1024
-"""How much of them is held when everybody has read them: for those who come back in a moment."""
+"""How many octets of them are held when all members have read them, for clients that come back in a moment."""
 
 READ_MESSAGES = 512
 """How many records are read from the store at once."""
 
 READS_AT_ONCE = 2
-"""For how many of its rooms one member has them read at a time: many rooms to catch up with are held as one is."""
+"""For how many rooms at once the store reads what one client is behind: so a client that is behind in many rooms holds
+no more memory than one that is behind in two."""
 
 
 class Subscriber(Protocol):
-    """A peer, as far as a room needs it: what PRESENCE says of it, whether it can take more, and how to reach it."""
+    """A peer, as far as a room needs it: what PRESENCE says of it, whether it can take more, and how to write to it."""
 
     member: int
     name: str
@@ -43,16 +45,16 @@ class Subscriber(Protocol):
     output_full: bool
     """It is handed no more messages in this tick."""
     output_pending: bool
-    """Because of that some room has more for it."""
+    """Some room has more for it, and left it out because of that."""
 
     def write_stream(self, octets: bytes) -> None:
         """Write frames of a room's stream."""
 
     def read_done(self, room: Room) -> None:
-        """What the store was reading for it in `room` is here."""
+        """The store has read what it was behind in `room`."""
 
     def evicted(self, member: Member, octets: bytes) -> None:
-        """Its membership has ended; `octets` are to tell it so."""
+        """Its membership has ended; `octets` are the EVICTED."""
 
 
 class Member:
@@ -83,7 +85,7 @@ class Member:
 
 
 class Room:
-    """A room that has members, or had until a moment ago."""
+    """A room that is loaded: it has members, or had until a moment ago."""
 
     __slots__ = (
         "_behind",
@@ -111,18 +113,18 @@ class Room:
         self._tail: list[bytes] = []  # encoded MESSAGEs, the first of which has the seq _tail_first
         self._tail_first = log.tail + 1
         self._tail_octets = 0
-        self._behind = False  # some member has not been handed all that is stable
+        self._behind = False  # some member has not been handed all stable messages
         self._presence: list[bytes] = []  # of this tick
 
-    # --- the log's newest end
+    # --- the newest messages
 
     def sequenced(self, octets: bytes) -> None:
-        """The encoded MESSAGE of the seq that the log gave last."""
+        """Hold the encoded MESSAGE of the seq that the log gave last."""
         self._tail.append(octets)
         self._tail_octets += len(octets)
 
     def trim_tail(self) -> None:
-        """Let go of encoded messages that are stable, beyond what is to be held."""
+        """Drop the oldest encoded messages that are stable, down to half of what may be held."""
         limit = TAIL_OCTETS if self._behind else min(TAIL_OCTETS, READ_TAIL_OCTETS)
         if self._tail_octets <= limit:
             return
@@ -150,7 +152,7 @@ class Room:
         return member
 
     def detach(self, member: Member, kind: PresenceKind | None) -> None:
-        """End a membership; `kind` None tells nobody (RW-DRAIN-5)."""
+        """End a membership; the others are told unless `kind` is None (RW-DRAIN-5)."""
         member.attached = False
         del self.members[member.peer]
         if not self.members:
@@ -167,7 +169,7 @@ class Room:
         return encode(Presence(PresenceKind.QUIET, 0, "", room=self.ref))
 
     def roster(self) -> bytes:
-        """The sequence of ROSTER frames with the membership as it is now (RW-ROSTER-2)."""
+        """ROSTER frames with the members as they are now (RW-ROSTER-2)."""
         entries = [RosterEntry(p.member, Flag.VERIFIED if p.account else 0, p.name) for p in self.members]
         per_frame = (HELLO_MAX_BODY - 2) // 74  # an entry has at most 74 octets, so that any max_body will do
         chunks = [entries[at : at + per_frame] for at in range(0, len(entries), per_frame)] or [[]]
@@ -185,51 +187,59 @@ class Room:
     # --- delivery
 
     def flush(self) -> bool:
-        """Hand every member that can take it what comes after its cursor. False when some can take more at once."""
+        """Hand every member that can take it what comes after its cursor. False if some can take more at once."""
         presence, self._presence = self._presence, []
         head = self.log.head
-        portions: dict[int, tuple[int, bytes]] = {}
-        news: dict[int, bytes] = {}
+        portions: dict[int, tuple[int, bytes]] = {}  # what comes after a cursor: the next cursor, and octets
+        suffixes: dict[int, bytes] = {}  # octets of `presence` from an index on
         done = True
         delivered = 0
         self._behind = False
         for member in tuple(self.members.values()):
-            peer = member.peer
+            peer, cursor = member.peer, member.cursor
             if not peer.writable:
-                self._behind = self._behind or member.cursor < head
-                if len(presence) > member.presence_from:
-                    member.roster_stale = True
-                member.presence_from = 0
+                self._skip(member, presence, head)
                 continue
-            cursor = member.cursor
-            if cursor < head and not member.reading and peer.output_full:
-                peer.output_pending = True
-            elif cursor < head and not member.reading:
-                portion = portions.get(cursor)
-                if portion is None:
-                    portion = portions[cursor] = self._portion(cursor, head)
-                if portion[1]:
-                    delivered += portion[0] - cursor
-                    member.cursor = portion[0]
-                    peer.write_stream(portion[1])
-                    done = done and portion[0] == head
+            if cursor < head and not member.reading:
+                if peer.output_full:
+                    peer.output_pending = True
                 else:
-                    self._read_behind(member)
-                    if not member.attached:  # it was read at once, and found to be gone
-                        continue
+                    portion = portions.get(cursor)
+                    if portion is None:
+                        portion = portions[cursor] = self._portion(cursor, head)
+                    if portion[1]:
+                        delivered += portion[0] - cursor
+                        member.cursor = portion[0]
+                        peer.write_stream(portion[1])
+                        done = done and portion[0] == head
+                    else:
+                        self._read_behind(member)
+                        if not member.attached:  # the store answered at once, and the messages were gone
+                            continue
             if presence:
-                start = member.presence_from
-                if start < len(presence):
-                    octets = news.get(start)
-                    if octets is None:
-                        octets = news[start] = b"".join(presence[start:])
-                    peer.write_stream(octets)
-                member.presence_from = 0
+                self._write_presence(member, presence, suffixes)
             self._behind = self._behind or member.cursor < head
             if member.roster_stale:
                 self._repair_roster(member)
         self.delivered += delivered
         return done
+
+    def _skip(self, member: Member, presence: list[bytes], head: int) -> None:
+        """The member cannot be written to: its stream waits at its cursor, PRESENCE is left out (RW-ROSTER-3)."""
+        self._behind = self._behind or member.cursor < head
+        if len(presence) > member.presence_from:
+            member.roster_stale = True
+        member.presence_from = 0
+
+    def _write_presence(self, member: Member, presence: list[bytes], suffixes: dict[int, bytes]) -> None:
+        """Tell the member who came and left since it joined."""
+        start = member.presence_from
+        if start < len(presence):
+            octets = suffixes.get(start)
+            if octets is None:
+                octets = suffixes[start] = b"".join(presence[start:])
+            member.peer.write_stream(octets)
+        member.presence_from = 0
 
     def _portion(self, cursor: int, head: int) -> tuple[int, bytes]:
         """(new cursor, octets) from the encoded tail; no octets when the tail begins later."""
@@ -248,7 +258,7 @@ class Room:
         return self._tail_first + at - 1, b"".join(tail[start:at])
 
     def _read_behind(self, member: Member) -> None:
-        """Read for one member what is no longer in the encoded tail."""
+        """Have the store read for one member what is no longer in the encoded tail."""
         peer, cursor = member.peer, member.cursor
         member.reading = True
         peer.reads += 1
@@ -269,7 +279,7 @@ class Room:
         self.log.read(cursor, READ_MESSAGES, PORTION_OCTETS, done)
 
     def _repair_roster(self, member: Member) -> None:
-        """RW-ROSTER-3: PRESENCE that was left out is made good by a roster, or by the word that there is none."""
+        """RW-ROSTER-3: after PRESENCE was left out send a roster, or that the room is quiet and has none."""
         member.roster_stale = False
         if self.quiet:
             member.peer.write_stream(self._quiet_presence())  # RW-QUIET-1

@@ -1,11 +1,13 @@
-"""What all parts of the server share: settings, clock, numbers, open rooms, and what is due at the end of a tick."""
+"""The state that all parts of the server share: settings, clock, numbers, open rooms, what the tick's end has to do."""
 
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
+from protocol.registry import CONTENT_RESERVE
 from reference_server.accounts import Accounts
 from reference_server.config import Config
 from reference_server.core.clock import ServerClock
@@ -29,11 +31,11 @@ class Host(Protocol):
         """Have `Hub.give_credit` called in `credit.ROUND_SECONDS`."""
 
     def drain(self) -> None:
-        """Begin to end (section 8.6)."""
+        """Begin to drain (section 8.6)."""
 
 
 class Writer(Protocol):
-    """A peer, as far as the end of a tick is concerned."""
+    """A peer, as far as the end of a tick needs it."""
 
     def settle(self) -> None:
         """Send the replies that are due."""
@@ -45,8 +47,11 @@ class Writer(Protocol):
         """Go on with what exceeded the credit of a tick, up to this many frames."""
 
 
-class Context:
-    """The state that rooms, peers and requests have in common. `Hub` is the one that acts on it."""
+class ServerState:
+    """What the parts of one server know in common. `Hub` empties the sets of what the tick's end has to do.
+
+    `random_number` returns 64 random bits; `wall_ms` is the time, UTC; `address` is where the server listens.
+    """
 
     def __init__(
         self, config: Config, store: Store, host: Host, wall_ms: int, random_number: Callable[[], int], address: str
@@ -55,10 +60,11 @@ class Context:
         self.times = config.times
         self.store = store
         self.max_body = store.raise_max_body(config.max_body)
+        self.content_limit = self.max_body - CONTENT_RESERVE  # octets of payload and relayed fields (RW-PUBLISH-1)
         self.host = host
         self.address = address
         self._random_number = random_number
-        self._clock = ServerClock(wall_ms, store.last_time_ms, host.now())
+        self.clock = ServerClock(wall_ms, store.last_time_ms, host.now())
         self.server_id = config.server_id or self.new_member()
         rates = Rates(
             (config.publish_rate, config.publish_burst),
@@ -69,16 +75,18 @@ class Context:
             config.address_connections, config.room_rate, config.auth_rate, rates, local=config.local_limits
         )
         self.accounts: Accounts | None = None  # None: this server has no accounts
+        self.account_connections: Counter[str] = Counter()  # by the accounts' keys
         self.draining = False
         self.counters = Counters()
         self.rooms: dict[str, Room] = {}
-        self.waiting: set[Writer] = set()  # peers whose next reply waits for a commit, or for its turn
-        self.ready_queue = ReadyQueue(host.schedule_credit)
-        self._touched: set[Writer] = set()
-        self._changed: set[Room] = set()
-        self._appended: set[str] = set()  # keys, for a room may be let go and loaded again before the commit is done
-        self._scheduled = False
         self._next_ref = 0
+
+        self.ready_queue = ReadyQueue(host.schedule_credit)
+        self.unsettled: set[Writer] = set()  # peers whose next reply waits for a commit, or for credit
+        self.unwritten: set[Writer] = set()  # peers that may have something to write
+        self.changed_rooms: set[Room] = set()  # rooms some members of which may have something to receive
+        self.appended_keys: set[str] = set()  # of rooms: one may be unloaded and loaded again before the commit is done
+        self.flush_scheduled = False
 
     # --- time and numbers
 
@@ -86,10 +94,6 @@ class Context:
     def now(self) -> float:
         """Seconds of a steady clock."""
         return self.host.now()
-
-    def clock_ms(self, now: float) -> int:
-        """The server's clock at `now`: UTC milliseconds."""
-        return self._clock.ms(now)
 
     def new_member(self) -> int:
         """RW-WELCOME-1: 64 random bits, not 0."""
@@ -99,7 +103,7 @@ class Context:
         """192 random bits, in base64."""
         return base64.b64encode(b"".join(self._random_number().to_bytes(8, "big") for _ in range(3)))
 
-    # --- rooms
+    # --- rooms and accounts
 
     def add_room(self, log: Log) -> Room:
         """Load a room; its ref is never used again (RW-MODEL-7)."""
@@ -108,36 +112,43 @@ class Context:
         return room
 
     def room_left(self, room: Room) -> None:
-        """A member has left: the others are told, or the room is let go (RW-JOIN-3)."""
+        """A member has left: tell the others, or unload the empty room (RW-JOIN-3)."""
         if room.members:
             self.room_changed(room)
         elif self.rooms.get(room.key) is room:
             del self.rooms[room.key]
-            self._changed.discard(room)
+            self.changed_rooms.discard(room)
             self.counters.deliveries += room.delivered
             self.store.release(room.log)
 
-    # --- the tick
+    def account_disconnected(self, key: str) -> None:
+        """A connection of the account has ended (RW-SASL-10)."""
+        self.account_connections[key] -= 1
+        if not self.account_connections[key]:
+            del self.account_connections[key]
+
+    # --- what the end of the tick has to do
 
     def touched(self, peer: Writer) -> None:
         """The peer may have something to write."""
-        self._touched.add(peer)
-        if not self._scheduled:
-            self._schedule()
+        self.unwritten.add(peer)
+        if not self.flush_scheduled:
+            self.schedule_flush()
 
     def room_changed(self, room: Room) -> None:
-        """Some member of the room may have something to receive."""
-        self._changed.add(room)
-        self._schedule()
+        """Some members of the room may have something to receive."""
+        self.changed_rooms.add(room)
+        self.schedule_flush()
 
     def appended(self, room: Room) -> None:
-        """A message was appended to the room's log: it is committed at the end of the tick."""
+        """A message was appended to the room's log: the end of the tick commits it."""
         self.counters.appended += 1
-        self._appended.add(room.key)
-        if not self._scheduled:
-            self._schedule()
+        self.appended_keys.add(room.key)
+        if not self.flush_scheduled:
+            self.schedule_flush()
 
-    def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
+    def schedule_flush(self) -> None:
+        """Have the tick end."""
+        if not self.flush_scheduled:
+            self.flush_scheduled = True
             self.host.schedule_flush()

@@ -26,7 +26,7 @@ AT_ONCE = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was found at every member. The rest is read off `hub` and its counters, which go on changing."""
+    """What was found at every member. The rest is read from `hub` and its state, which go on changing."""
 
     hub: Hub
     members: int
@@ -40,8 +40,8 @@ class Survey:
 async def survey(hub: Hub) -> Survey:
     """Look at every member of every room, some at a time: clients are served in between."""
     members = behind = farthest = looked = 0
-    deliveries = hub.counters.deliveries
-    for room in tuple(hub.rooms.values()):
+    deliveries = hub.state.counters.deliveries
+    for room in tuple(hub.state.rooms.values()):
         head = room.log.head
         for member in tuple(room.members.values()):
             lag = head - member.cursor
@@ -57,25 +57,25 @@ async def survey(hub: Hub) -> Survey:
     return Survey(hub, members, behind, farthest, deliveries)
 
 
-def families(state: Survey) -> Iterator[Metric]:
+def families(found: Survey) -> Iterator[Metric]:
     """The metrics. Units are in the names; `seconds` and `octets` as everywhere in Prometheus are base units."""
-    hub, counters = state.hub, state.hub.counters
-    yield InfoMetricFamily("roomwire_server", "This server", {"version": VERSION, "id": f"{hub.server_id:016x}"})
+    hub, state, counters = found.hub, found.hub.state, found.hub.state.counters
+    yield InfoMetricFamily("roomwire_server", "This server", {"version": VERSION, "id": f"{state.server_id:016x}"})
     yield _gauge("serving", "1 while new clients are served, 0 while draining or failed", int(hub.health == "serving"))
     yield _gauge("connections", "Connections that are open", len(hub.peers))
-    yield _gauge("connections_limit", "Connections that there may be", hub.config.max_connections)
-    yield _gauge("rooms", "Rooms that are loaded: those with members", len(hub.rooms))
-    yield _gauge("rooms_stored", "Rooms that were published to, loaded or not", hub.store.rooms())
-    yield _gauge("members", "Memberships of connections in rooms", state.members)
-    yield _gauge("members_behind", "Members that have not been handed all that is stable", state.behind)
-    yield _gauge("lag_messages_max", "Messages that the member farthest behind has not been handed", state.farthest)
+    yield _gauge("connections_limit", "Connections that there may be", state.config.max_connections)
+    yield _gauge("rooms", "Rooms that are loaded: those with members", len(state.rooms))
+    yield _gauge("rooms_stored", "Rooms that were published to, loaded or not", state.store.rooms())
+    yield _gauge("members", "Memberships of connections in rooms", found.members)
+    yield _gauge("members_behind", "Members that have not been handed all that is stable", found.behind)
+    yield _gauge("lag_messages_max", "Messages that the member farthest behind has not been handed", found.farthest)
     yield _counter("connections_accepted", "Connections that were accepted", counters.accepted)
     yield _counter("connections_lost", "Connections of clients that ended without a word", counters.lost)
     yield _counter("joins", "JOINs that were accepted", counters.joins)
     yield _counter("evictions", "Memberships that the server ended because their cursor lagged", counters.evictions)
     yield _counter("publishes", "PUBLISHes that were accepted, and are stable", counters.stable)
     yield _counter("publishes_repeated", "PUBLISHes that were accepted before: ACK with DUPLICATE", counters.repeats)
-    yield _counter("deliveries", "MESSAGEs handed to members", state.deliveries)
+    yield _counter("deliveries", "MESSAGEs handed to members", found.deliveries)
     yield _by("errors", "Requests refused", ("request", "code"), counters.errors.items())
     yield _by(
         "goaways",
@@ -85,7 +85,7 @@ def families(state: Survey) -> Iterator[Metric]:
     )
     yield from _histograms(counters)
     files = GaugeMetricFamily("roomwire_store_bytes", "Size of the store's files", labels=("file",))
-    for path in hub.store.files():
+    for path in state.store.files():
         with suppress(OSError):  # SQLite's log comes and goes
             files.add_metric((path.name,), path.stat().st_size)
     yield files

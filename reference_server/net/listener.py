@@ -77,7 +77,7 @@ class Listener:
     def _timed_flush(self) -> None:
         begun = time.perf_counter()
         self.hub.flush()
-        self.hub.counters.tick_seconds.observe(time.perf_counter() - begun)
+        self.hub.state.counters.tick_seconds.observe(time.perf_counter() - begun)
 
     def _post(self, callback: Callable[[], None]) -> None:
         try:
@@ -105,7 +105,7 @@ class Listener:
             with listening.dup() as same:
                 same.listen(BACKLOG)
         host, port = self._server.sockets[0].getsockname()[:2]
-        self.hub.address = f"{host}:{port}"
+        self.hub.state.address = f"{host}:{port}"
         self._sweep_at = self._loop.time() + self._sweep_seconds
         self._loop.call_at(self._sweep_at, self._sweep)
         self._loop.call_later(ACCOUNTS_SECONDS, self._watch_accounts)
@@ -140,7 +140,7 @@ class Listener:
         now, due = self._loop.time(), self._sweep_at
         self._sweep_at = now + self._sweep_seconds
         self._loop.call_at(self._sweep_at, self._sweep)  # first: there is no time-out without it
-        self.hub.counters.late_seconds.observe(max(0.0, now - due))
+        self.hub.state.counters.late_seconds.observe(max(0.0, now - due))
         if not self._sweeping:
             self._go_on(self.hub.sweep())
 
@@ -161,7 +161,7 @@ class Listener:
             self._loop.add_signal_handler(signal.SIGHUP, self.reload_certificate)
 
     def _signalled(self, name: str) -> None:
-        if self.hub.draining:
+        if self.hub.state.draining:
             log.warning("ending at once", extra={"signal": name})
             self._end()
         else:
@@ -219,6 +219,6 @@ class Listener:
         if self._server is not None:
             self._server.close()
         for peer in tuple(self.hub.peers):
-            peer.lost(self.hub.now)
+            peer.lost(self.hub.state.now)
         for transport in tuple(self.closing):
             transport.abort()

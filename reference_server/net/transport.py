@@ -36,11 +36,10 @@ class Acceptor(Protocol):
 class PeerProtocol(asyncio.Protocol):
     """One socket: a `peer.Link` whose other side is the transport."""
 
-    __slots__ = ("_acceptor", "_hub", "_peer", "_transport")
+    __slots__ = ("_acceptor", "_peer", "_transport")
 
     def __init__(self, acceptor: Acceptor) -> None:
         self._acceptor = acceptor
-        self._hub = acceptor.hub
         self._peer: Peer | None = None
         self._transport: asyncio.Transport | None = None
 
@@ -55,22 +54,22 @@ class PeerProtocol(asyncio.Protocol):
         transport.set_write_buffer_limits(HIGH_WATER)
         address = transport.get_extra_info("peername")
         self._transport = transport
-        self._peer = self._hub.accept(self, address[0] if isinstance(address, tuple) else "")
+        self._peer = self._acceptor.hub.accept(self, address[0] if isinstance(address, tuple) else "")
 
     def data_received(self, data: bytes) -> None:
         if self._peer is not None:
-            self._peer.receive(data, self._hub.now)
+            self._peer.receive(data, self._acceptor.now())
 
     def eof_received(self) -> bool:
         if self._peer is not None:
-            self._peer.lost(self._hub.now)
+            self._peer.lost(self._acceptor.now())
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._acceptor.open -= 1
         transport, self._transport = self._transport, None  # a lost one of TLS does not know what it holds
         if self._peer is not None:
-            self._peer.lost(self._hub.now)
+            self._peer.lost(self._acceptor.now())
             self._peer = None
         if transport is not None:
             self._acceptor.closing.discard(transport)
@@ -78,11 +77,11 @@ class PeerProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         if self._peer is not None:
-            self._peer.blocked(self._hub.now)
+            self._peer.blocked(self._acceptor.now())
 
     def resume_writing(self) -> None:
         if self._peer is not None:
-            self._peer.unblocked(self._hub.now)
+            self._peer.unblocked(self._acceptor.now())
 
     # --- peer.Link
 
@@ -105,7 +104,7 @@ class PeerProtocol(asyncio.Protocol):
             self._acceptor.closing.add(transport)
             if transport.get_write_buffer_size():
                 # A peer that does not read would keep its buffer for ever.
-                asyncio.get_running_loop().call_later(self._hub.times.linger, transport.abort)
+                asyncio.get_running_loop().call_later(self._acceptor.hub.state.times.linger, transport.abort)
 
     def waiting(self) -> int:
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
@@ -127,7 +126,7 @@ class TlsGate(asyncio.Protocol):
         acceptor.open += 1
         address = transport.get_extra_info("peername")
         self._address = address[0] if isinstance(address, tuple) else ""
-        if acceptor.open > acceptor.most or not acceptor.hub.addresses.begin_handshake(self._address):
+        if acceptor.open > acceptor.most or not acceptor.hub.state.addresses.begin_handshake(self._address):
             transport.abort()
             return
         self._opening = asyncio.get_running_loop().create_task(self._open(transport, acceptor.now()))
@@ -137,11 +136,11 @@ class TlsGate(asyncio.Protocol):
         self._acceptor.open -= 1
         if self._opening is not None:
             self._opening.cancel()
-            self._acceptor.hub.addresses.end_handshake(self._address)
+            self._acceptor.hub.state.addresses.end_handshake(self._address)
 
     async def _open(self, transport: asyncio.Transport, since: float) -> None:
         acceptor = self._acceptor
-        times, context = acceptor.hub.times, acceptor.tls
+        times, context = acceptor.hub.state.times, acceptor.tls
         assert context is not None
         protocol = TlsProtocol(acceptor)
         try:
@@ -156,7 +155,7 @@ class TlsGate(asyncio.Protocol):
         finally:
             self._opening = None
             acceptor.open -= 1
-            acceptor.hub.addresses.end_handshake(self._address)
+            acceptor.hub.state.addresses.end_handshake(self._address)
         if tls is None or tls.is_closing():
             return
         if agreed(tls.get_extra_info("ssl_object")):

@@ -20,7 +20,7 @@ from protocol.frames import RULES
 from protocol.framing import FrameReader
 from protocol.registry import CODES, LIMITS, FieldType, Flag, FrameType
 from protocol.server import ServerConnection, ServerTimes
-from reference_server.core.handlers.cursor import join_point
+from reference_server.core.handlers.join import join_point
 from tests.support.example_frames import EXAMPLES
 
 SPEC = load()

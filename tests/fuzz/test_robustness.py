@@ -23,8 +23,7 @@ from conformance.wire.octets import CLIENT_PREFACE, encode
 from protocol import names
 from protocol.errors import NameInvalid
 from protocol.frames import Frame, Hello, Ping, Pong
-from reference_server.core.handlers import hello as handshake
-from reference_server.core.handlers import join as joiner
+from reference_server.core.handlers import hello, join
 from tests.mutants.fuzz_matrix import PATIENT
 from tests.mutants.servers import UNCHANGED, MutantConnection, MutantServer, Sent, ServerMutant, mutated
 from tests.support.hub_network import HubNetwork
@@ -37,8 +36,8 @@ def _of_ascii(patch: pytest.MonkeyPatch) -> None:
         return plain(name)
 
     plain = names.normalise
-    patch.setattr(handshake, "normalise", normalise)
-    patch.setattr(joiner, "normalise", normalise)
+    patch.setattr(hello, "normalise", normalise)
+    patch.setattr(join, "normalise", normalise)
 
 
 def _garbles(connection: MutantConnection, said: Frame) -> Iterable[Sent]:

@@ -80,7 +80,7 @@ def _logins_of_a_busy_account(mutant: ServerMutant) -> tuple[Failure | None, Sta
     with mutated(mutant):
         network = HubNetwork(1, mutant, {"Ada": "correct horse"}, account_connections=1)
         assert network.hub is not None
-        network.hub.requests.handshake._connections["ada"] = 1
+        network.hub.state.account_connections["ada"] = 1
         return Player(network, 1, stats, 5.0).play([Step("login", what=what) for what in LOGINS]), stats
 
 

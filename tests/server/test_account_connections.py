@@ -38,7 +38,7 @@ def assert_full(server: Server) -> None:
 
 def counted(server: Server) -> dict[str, int]:
     """How many connections the server counts, by the keys of their accounts."""
-    return server.run(lambda: dict(server.hub.requests.handshake._connections))
+    return server.run(lambda: dict(server.state.account_connections))
 
 
 def test_connections_of_an_account_are_capped() -> None:
@@ -96,7 +96,7 @@ def loses_its_account(server: Server, raw: RawClient) -> None:
 def falls_silent(server: Server, raw: RawClient) -> None:
     peer = peer_of(server, raw)
     for times in (1, 2):  # two heartbeats, then the linger time
-        server.run(lambda times=times: peer.sweep(server.hub.now + times * 10**6))  # type: ignore[misc]
+        server.run(lambda times=times: peer.sweep(server.state.now + times * 10**6))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def falls_silent(server: Server, raw: RawClient) -> None:
 def test_a_place_is_given_back_however_a_connection_ends(end: Callable[[Server, RawClient], None]) -> None:
     """RW-SASL-10"""
     with serving_at_most(1) as server:
-        accounts = server.hub.accounts
+        accounts = server.state.accounts
         with login(server, "Ada") as ada:
             assert_full(server)
             end(server, ada)
@@ -124,7 +124,7 @@ def test_a_client_that_is_refused_comes_back(monkeypatch: pytest.MonkeyPatch) ->
     async def test(server: Server, ada: RawClient) -> None:
         client = Client("127.0.0.1", server.port, name="Ada", password=PASSWORDS["Ada"], patient=True)
         coming_in = asyncio.create_task(client.__aenter__())
-        await asyncio.to_thread(server.until, lambda: bool(server.hub.counters.errors["HELLO", "SERVER_FULL"]))
+        await asyncio.to_thread(server.until, lambda: bool(server.state.counters.errors["HELLO", "SERVER_FULL"]))
         assert not coming_in.done()
         ada.socket.close()
         async with asyncio.timeout(60):  # not a measure of anything: a hanging test has to end

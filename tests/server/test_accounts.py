@@ -54,10 +54,10 @@ def test_unknown_accounts_look_like_others(file: AccountsFile) -> None:
     """RW-SCRAM-2: also once such an account is made, and when its password changes."""
     accounts = file.read()
     assert accounts is not None
-    nobody = accounts.nobodys_keys("eve")
-    assert nobody == accounts.nobodys_keys("eve")
+    nobody = accounts.unknown_keys("eve")
+    assert nobody == accounts.unknown_keys("eve")
     assert len(nobody.salt) == len(accounts.all()[0].keys.salt)
-    assert nobody.salt != accounts.nobodys_keys("mallory").salt
+    assert nobody.salt != accounts.unknown_keys("mallory").salt
     assert file.add("Eve", "long enough", created_ms=0).keys.salt == nobody.salt
     file.set_password("Eve", "another one")
     after = file.read()
@@ -177,7 +177,7 @@ def test_failed_logins_look_alike(file: AccountsFile) -> None:
         assert isinstance(answers[0], Error)
         assert answers[0].code == Code.AUTH_FAILED
         assert "wrong" in answers[0].text
-        assert not server.run(lambda: server.hub.requests.handshake._logins)
+        assert not server.run(lambda: [peer for peer in server.hub.peers if peer.login])
 
 
 def test_another_name_in_hello(file: AccountsFile) -> None:
@@ -279,7 +279,7 @@ def test_first_account_while_the_server_runs(tmp_path: Path) -> None:
     with serving(accounts=str(file.path)) as server, RawClient(server.port) as before:
         assert before.welcome.name == "ada"
         make_accounts(file.path)
-        server.until(lambda: server.hub.accounts is not None)
+        server.until(lambda: server.state.accounts is not None)
         with RawClient(server.port) as after:
             assert after.welcome.name == "~ada"
         assert before.join("lobby").name == "lobby"
@@ -289,13 +289,13 @@ def test_account_that_changes_during_the_exchange(file: AccountsFile) -> None:
     with serving(accounts=str(file.path)) as server:
         accounts = file.read()
         assert accounts is not None
-        original = server.hub.requests.handshake._hub.nonce
+        original = server.state.nonce
 
         def nonce() -> bytes:  # between the challenge and the answer
             server.loop.call_soon(server.hub.use_accounts, None)
             return original()
 
-        server.run(lambda: setattr(server.hub, "nonce", nonce))
+        server.run(lambda: setattr(server.state, "nonce", nonce))
         with Login(server.port, "Ada", PASSWORDS["Ada"]) as ada:
             assert isinstance(ada.answer, Error)
             assert ada.answer.code == Code.AUTH_FAILED
@@ -315,7 +315,7 @@ def test_stop(file: AccountsFile) -> None:
         ada.send(Stop(request=2))
         refusal = ada.expect(Error)
         assert (refusal.code, refusal.request) == (Code.FORBIDDEN, 2)
-        assert not server.run(lambda: server.hub.draining)
+        assert not server.run(lambda: server.state.draining)
         ops.send(Stop(request=2), Stop(request=3))
         assert ops.frame() == Ok(request=2)
         assert [ops.expect(Ok).request, ops.goaway().code] == [3, Code.SHUTDOWN]

@@ -172,7 +172,7 @@ def test_join_and_leave_without_end_is_slowed_down() -> None:
         assert error.code == Code.RATE_LIMITED
         assert error.flags & Flag.RETRY
         assert error.retry_ms > 0
-        assert server.run(lambda: not server.hub.rooms)
+        assert server.run(lambda: not server.state.rooms)
 
 
 @pytest.mark.parametrize("what", ["publish", "join", "history"])
@@ -260,7 +260,7 @@ def test_one_address_takes_no_place_from_others() -> None:
 
         def leave() -> None:
             for peer in (*many, *others):
-                peer.lost(server.hub.now)
+                peer.lost(server.state.now)
 
         server.run(leave)
         assert server.run(lambda: server.hub.accept(Nowhere(), "192.0.2.1").full) is False
@@ -275,8 +275,8 @@ def test_sockets_that_are_not_yet_closed_count() -> None:
 
             def end(peer: Peer = peer) -> None:
                 peer.write_stream(bytes(8 * 2**20))
-                peer.write_out(server.hub.now)
-                peer.lost(server.hub.now)
+                peer.write_out(server.state.now)
+                peer.lost(server.state.now)
 
             server.run(end)
         assert server.run(lambda: (len(server.hub.peers), server.listener.open)) == (0, server.listener.most)
@@ -291,7 +291,7 @@ def test_sockets_that_are_not_yet_closed_count() -> None:
 def test_connection_that_was_accepted_just_before_the_drain_is_refused() -> None:
     """RW-DRAIN-6"""
     with serving() as server:
-        server.run(lambda: setattr(server.hub, "draining", True))
+        server.run(lambda: setattr(server.state, "draining", True))
         with RawClient(server.port, hello=False) as late:
             late.send(PREFACE, Hello("ada", "ANONYMOUS", b"", request=1))
             assert len(late.octets(8)) == 8

@@ -85,7 +85,7 @@ def test_catching_up_in_many_rooms_is_bounded(store: dict[str, Any]) -> None:
             def begin_again() -> None:
                 for member in peer.memberships.values():
                     member.cursor = 0
-                    server.hub.room_changed(member.room)
+                    server.state.room_changed(member.room)
 
             server.run(begin_again)
             server.until(lambda: not peer.writable)
@@ -111,7 +111,7 @@ def test_evicted_member_hears_no_more_of_the_room() -> None:
             bob.send(bob.publish(ref, bytes(32 * KIB)))
             bob.expect(Ack)
             bob.messages(1)
-        room = server.hub.rooms["hall"]
+        room = server.state.rooms["hall"]
         server.run(lambda: room.log.trim(room.log.head))
         with RawClient(server.port, name="eve") as eve:
             eve.join("hall")
@@ -199,9 +199,9 @@ def test_reader_that_takes_a_little_is_not_called_slow() -> None:
             def progress() -> bool:
                 before = peer._blocked_since
                 peer.write_stream(bytes.fromhex("00000000 8021 0000 00000000 00000000") * 4096)
-                peer.write_out(server.hub.now)
+                peer.write_out(server.state.now)
                 link.taken = 1000
-                peer.sweep(server.hub.now)
+                peer.sweep(server.state.now)
                 return peer._blocked_since != before
 
             peer.link = link
@@ -217,7 +217,7 @@ def test_publish_that_outlives_its_room_reaches_who_came_meanwhile() -> None:
         ref = ada.join("hall").room
         ada.send(ada.publish(ref, b"famous last words"))
         ada.socket.close()
-        server.until(lambda: bool(store.held) and not server.hub.rooms)
+        server.until(lambda: bool(store.held) and not server.state.rooms)
         joined = bob.join("hall")
         assert (joined.head, joined.start) == (0, 1)
         server.run(lambda: store.held.pop()())
@@ -268,7 +268,7 @@ def test_two_joins_that_race_make_a_room_only_if_one_may(limit: str) -> None:
                 assert {ada.expect(Joined).members, bob.expect(Joined).members} == {1, 2}
             else:
                 assert (ada.expect(Error).code, bob.expect(Error).code) == (Code.NO_SUCH_ROOM, Code.NO_SUCH_ROOM)
-                assert server.run(lambda: not server.hub.rooms)
+                assert server.run(lambda: not server.state.rooms)
 
 
 def test_replies_that_are_owed_come_before_the_answer_to_goaway(store: dict[str, Any]) -> None:
@@ -288,7 +288,7 @@ def test_replies_that_are_owed_come_before_the_answer_to_goaway(store: dict[str,
         kinds = [type(frame) for frame in replies if frame.request or isinstance(frame, Goaway)]
         assert kinds == [Ack, HistoryEnd, Ack, Joined, HistoryEnd, Ack, Goaway]
         assert replies[-1].code == Code.NONE  # type: ignore[union-attr]
-        server.until(lambda: not server.hub.rooms and not server.hub.peers)
+        server.until(lambda: not server.state.rooms and not server.hub.peers)
 
 
 def test_client_that_said_goaway_leaves_its_rooms_once(store: dict[str, Any]) -> None:

@@ -53,7 +53,7 @@ def test_a_flood_is_taken_up_in_turns_with_the_others(frame: Frame | Unknown) ->
         def at_once() -> list[int]:
             # As if both had been readable in one turn of the loop: first a flood, then one PING.
             for peer, octets in zip(peers, (encode(frame) * count, encode(Ping(bytes(8)))), strict=True):
-                peer.receive(octets, server.hub.now)
+                peer.receive(octets, server.state.now)
             return [peer.conn._reader.buffered for peer in peers]
 
         at_most = FRAMES_PER_TICK // (REQUEST_COST if frame.request else 1)
@@ -112,8 +112,8 @@ def test_a_peer_that_is_gone_gets_no_credit() -> None:
         peer = peer_of(server, raw)
 
         def leaves_while_it_waits() -> int:
-            server.hub.ready_queue.add(peer)
-            peer.lost(server.hub.now)
+            server.state.ready_queue.add(peer)
+            peer.lost(server.state.now)
             before = peer.conn.credit = 0
             server.hub.give_credit()
             return peer.conn.credit - before
@@ -130,7 +130,7 @@ def test_a_long_answer_is_told_in_turns_with_the_others() -> None:
         peer, history = peer_of(server, reader), reader.history(ref)
 
         def at_once() -> int:
-            peer.receive(encode(history), server.hub.now)
+            peer.receive(encode(history), server.state.now)
             made = FrameReader(2**24)
             made.feed(b"".join(peer.conn._out))
             return sum(1 for _ in iter(made.next_frame, None))
@@ -153,7 +153,7 @@ def test_a_flood_before_hello_is_taken_up_in_turns() -> None:
         (peer,) = server.hub.peers
 
         def at_once() -> int:
-            peer.receive(PREFACE + IGNORED * 1_000, server.hub.now)
+            peer.receive(PREFACE + IGNORED * 1_000, server.state.now)
             return peer.conn._reader.buffered
 
         assert server.run(at_once) == (1_000 - FRAMES_PER_TICK) * len(IGNORED)
@@ -168,14 +168,14 @@ def test_what_is_dropped_after_goaway_is_dropped_in_turns() -> None:
         peer = peer_of(server, raw)
 
         def at_once() -> int:
-            peer.receive(b"\xff\xff\xff\xff" + bytes(12), server.hub.now)
+            peer.receive(b"\xff\xff\xff\xff" + bytes(12), server.state.now)
             return peer.conn.credit
 
         def then() -> int:
             peer.conn._reader = FrameReader(2**16)  # as if the failure had left it in step
             peer.conn._deaf = False
             left = peer.conn.credit
-            peer.receive(IGNORED * 1_000, server.hub.now)
+            peer.receive(IGNORED * 1_000, server.state.now)
             return 1_000 - peer.conn._reader.buffered // len(IGNORED) - DROPPED * left
 
         assert server.run(lambda: (at_once(), then())[1]) == 0
@@ -191,7 +191,7 @@ def test_repeats_are_taken_up_in_turns() -> None:
         peer, octets = peer_of(server, raw), encode(publish)
 
         def at_once() -> int:
-            peer.receive(octets * 100, server.hub.now)
+            peer.receive(octets * 100, server.state.now)
             return peer.conn._reader.buffered
 
         assert server.run(at_once) == (100 - FRAMES_PER_TICK) * len(octets)

@@ -190,7 +190,7 @@ def test_a_survey_of_many_members_lets_others_work_in_between(monkeypatch: pytes
 
     async def run() -> tuple[families.Survey, int]:
         turns = 0
-        task = asyncio.ensure_future(families.survey(hub_like(rooms=rooms, counters=Counters())))
+        task = asyncio.ensure_future(families.survey(hub_like(state=SimpleNamespace(rooms=rooms, counters=Counters()))))
         while not task.done():
             turns += 1
             await asyncio.sleep(0)

@@ -171,7 +171,7 @@ def test_connections_that_their_clients_closed_leave_nothing() -> None:
             gc.set_debug(0)
             gc.garbage.clear()
             gc.enable()
-        assert server.run(lambda: (server.hub.rooms, server.hub.peers, server.hub.waiting)) == ({}, set(), set())
+        assert server.run(lambda: (server.state.rooms, server.hub.peers, server.state.unsettled)) == ({}, set(), set())
     assert not {name for name in left if "ransport" in name or name in ("Peer", "ServerConnection")}, left
     assert not {name: count for name, count in more.items() if count >= 30}, more
 
@@ -185,8 +185,8 @@ def test_names_of_rooms_are_forgotten() -> None:
     with serving(max_rooms=8, **UNLIMITED, room_rate=10**6) as server, RawClient(server.port) as ada:
 
         def kept() -> tuple[int, int, int]:
-            store: Any = server.hub.store
-            return len(server.hub.rooms), len(store._logs), server.hub.store.rooms()
+            store: Any = server.state.store
+            return len(server.state.rooms), len(store._logs), server.state.store.rooms()
 
         for number in range(300):
             room = ada.join(f"room {number}").room
@@ -216,7 +216,7 @@ def test_no_number_of_a_peer_is_a_key() -> None:
             publish = ada.publish(room)
             ada.send(encode(publish)[:8] + number.to_bytes(4, "big") + encode(publish)[12:])
         ada.send(ada.publish(min(numbers)))
-        server.until(lambda: bool(server.hub.waiting))
+        server.until(lambda: bool(server.state.unsettled))
 
         def keys() -> set[int]:
             return {key for key in _keys(server.hub) if isinstance(key, int)}
@@ -224,7 +224,7 @@ def test_no_number_of_a_peer_is_a_key() -> None:
         found = server.run(keys)
         assert not found & (numbers | far), found
         assert room in found  # that of a membership: the walk comes to where it would be
-        store: Any = server.hub.store
+        store: Any = server.state.store
         server.run(lambda: setattr(store, "hold_commits", False))
         server.run(lambda: [store.held.pop(0)() for _ in range(len(store.held))])
         ada.expect(Ack)

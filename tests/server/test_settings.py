@@ -20,7 +20,7 @@ def test_store_that_fails_is_told_by_goaway_and_not_by_a_reply() -> None:
     """RW-PROMISE-7: nobody knows what became of the publish."""
     with serving(HeldStore, linger_ms=1) as server, RawClient(server.port) as ada:
         ada.send(ada.publish(ada.join("hall").room))
-        server.until(lambda: bool(server.hub.waiting))
+        server.until(lambda: bool(server.state.unsettled))
         server.run(lambda: server.hub.fail(OSError("the disk is gone")))
         (goaway,) = [frame for frame in ada.rest() if not isinstance(frame, Presence)]
         assert isinstance(goaway, Goaway)
@@ -51,7 +51,7 @@ def test_rooms_without_messages_leave_nothing_behind(durable: bool, tmp_path: Pa
         for number in range(100):
             ada.send(Leave(request=ada.request(), room=ada.join(f"room {number}").room))
             ada.expect(Ok)
-        server.until(lambda: not server.hub.rooms)
+        server.until(lambda: not server.state.rooms)
         assert server.run(server.store.rooms) == before == 0
 
 
@@ -79,7 +79,7 @@ def test_room_is_quiet_from_many_members_until_none() -> None:
             with RawClient(server.port, name="eve") as eve:
                 assert eve.join("hall").flags & Flag.QUIET
             assert ada.expect(Presence).kind == PresenceKind.QUIET
-        server.until(lambda: len(server.hub.rooms["hall"].members) == 1)
+        server.until(lambda: len(server.state.rooms["hall"].members) == 1)
         with RawClient(server.port, name="bob") as bob:
             quiet = bob.join("hall", flags=Flag.ROSTER)
             assert quiet.flags & Flag.QUIET

@@ -22,7 +22,7 @@ from protocol.registry import LIMITS, MAX_SAFE
 from reference_server import logs
 from reference_server.config import Config, ConfigError, load
 from reference_server.core.clock import ServerClock
-from reference_server.core.handlers.cursor import join_point
+from reference_server.core.handlers.join import join_point
 from reference_server.core.hub import SWEPT_AT_ONCE
 from reference_server.core.limits import AddressBook, Rates, Spent, TokenBucket, is_local
 from reference_server.core.messages import content_digest, message_octets, pack_fields

@@ -259,7 +259,7 @@ class HubNetwork:
             self.time = min(until, self.time + 0.25)
             for _ in self.hub.sweep():
                 pass
-            if self.hub.draining and self.time >= self._drained_at:
+            if self.hub.state.draining and self.time >= self._drained_at:
                 self.hub.finish_drain()
             self.tick()
         return True

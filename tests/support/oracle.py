@@ -55,7 +55,7 @@ def check_end(world: World) -> None:
             continue
         assert client.session.welcome is not None, f"{client.name} did not come back"
         for room in client.session.rooms():
-            hall = world.hub.rooms[room]
+            hall = world.hub.state.rooms[room]
             member = next(m for peer, m in hall.members.items() if peer.name == client.name)
             assert client.session.cursor(room) == (hall.log.epoch, hall.log.head), f"{client.name} is behind in {room}"
             assert member.cursor == hall.log.head

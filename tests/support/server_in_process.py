@@ -89,6 +89,7 @@ class Server:
         )
         self.listener = Listener(self._config, self._open)
         self.hub: Hub = self.listener.hub
+        self.state = self.hub.state
         self.port = (await self.listener.start())[1]
         self._ready.set()
         await self.listener.run()

@@ -312,7 +312,7 @@ class Client:
         session, now = self.session, self.world.now
         if self.connection is not None or session.reconnect_at is None or session.reconnect_at > now:
             return
-        if self.world.hub is None or self.world.hub.draining:
+        if self.world.hub is None or self.world.hub.state.draining:
             session.connect_failed(now, "connection refused")
         else:
             session.connect(now)
@@ -421,7 +421,7 @@ class World:
 
     def drain(self) -> None:
         """SIGTERM, and the server is back after a while."""
-        if self.hub is None or self.hub.draining:
+        if self.hub is None or self.hub.state.draining:
             return
         hub = self.hub
         hub.drain()

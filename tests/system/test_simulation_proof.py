@@ -7,9 +7,9 @@ import pytest
 from protocol.frames import Publish
 from protocol.registry import Flag
 from reference_server.config import Config
-from reference_server.core.handlers.publish import Publisher
+from reference_server.core.handlers import HANDLERS, publish
 from reference_server.core.peer import Peer, Pending
-from reference_server.core.room import Member, Room
+from reference_server.core.room import Room
 from reference_server.store.id_index import IdIndex
 from reference_server.store.memory import MemoryLog
 from tests.support.oracle import check_end, check_views
@@ -32,14 +32,14 @@ def acknowledge_early(patch: pytest.MonkeyPatch) -> None:
 
 def ignore_refusals(patch: pytest.MonkeyPatch) -> None:
     """RW-ORDER-1."""
-    publish = Publisher.publish
 
-    def unordered(self: Publisher, peer: Peer, member: Member | None, frame: Publish, now: float) -> object:
+    def unordered(peer: Peer, frame: Publish, now: float) -> None:
+        member = peer.memberships.get(frame.room)
         if member is not None and frame.flags & Flag.ORDERED:
             member.refused = False
-        return publish(self, peer, member, frame, now)
+        publish.publish(peer, frame, now)
 
-    patch.setattr(Publisher, "publish", unordered)
+    patch.setitem(HANDLERS, Publish, unordered)
 
 
 def skip_one(patch: pytest.MonkeyPatch) -> None:

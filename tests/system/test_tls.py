@@ -68,7 +68,7 @@ def test_handshake(files: Path) -> None:
                 assert raw.selected_alpn_protocol() == "roomwire/1"
                 assert len(raw.recv(PREFACE_SIZE)) == PREFACE_SIZE
         server.until(lambda: not server.hub.peers and not server.listener.open)
-        assert not server.hub.addresses._handshakes
+        assert not server.state.addresses._handshakes
 
 
 def test_reset_leaves_nothing_behind(files: Path) -> None:
@@ -123,14 +123,14 @@ def test_stalled_handshake_is_closed_and_others_are_served(files: Path) -> None:
         assert silent.recv(1) == b""
         assert half.recv(100)[:1] in (b"", b"\x15")
         server.until(lambda: not server.listener.open)
-        assert not server.hub.addresses._handshakes
+        assert not server.state.addresses._handshakes
 
 
 def test_handshakes_are_limited_per_address(files: Path) -> None:
     with serving(**settings(files), address_connections=3, local_limits=True) as server:
         held = [socket.create_connection(("127.0.0.1", server.port), PATIENCE) for _ in range(3)]
         try:
-            server.until(lambda: sum(server.hub.addresses._handshakes.values()) == 3)
+            server.until(lambda: sum(server.state.addresses._handshakes.values()) == 3)
             with (
                 socket.create_connection(("127.0.0.1", server.port), PATIENCE) as fourth,
                 contextlib.suppress(ConnectionResetError),
@@ -139,7 +139,7 @@ def test_handshakes_are_limited_per_address(files: Path) -> None:
         finally:
             for one in held:
                 one.close()
-        server.until(lambda: not server.listener.open and not server.hub.addresses._handshakes)
+        server.until(lambda: not server.listener.open and not server.state.addresses._handshakes)
 
 
 def _serial(server: Server, files: Path) -> int:
@@ -292,7 +292,7 @@ def test_client_refuses_other_certificates(files: Path, tmp_path: Path) -> None:
         with serving(**_served_by(tmp_path, authority, leaf)) as server:
             with pytest.raises(Unreachable, match=said):
                 asyncio.run(_connected(server.port, tls=client_context(tmp_path / "ca.pem")))
-            assert not server.run(lambda: server.hub.counters.accepted)
+            assert not server.run(lambda: server.state.counters.accepted)
     with serving(**settings(files)) as server, pytest.raises(Unreachable, match="is not trusted"):
         asyncio.run(_connected(server.port, tls=client_context(tmp_path / "ca.pem")))
 

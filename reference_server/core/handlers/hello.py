@@ -1,10 +1,8 @@
-"""HELLO to WELCOME (SPEC.md, sections 7.1, 7.2 and 13)."""
+"""HELLO and AUTH, up to WELCOME (SPEC.md, sections 7.1 to 7.3 and 13)."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from typing import NamedTuple
 
 from protocol import scram
 from protocol.errors import NameInvalid
@@ -15,8 +13,8 @@ from protocol.names import key as key_of
 from protocol.registry import Code, Flag, FrameType
 from protocol.scram import ScramError, ServerExchange
 from reference_server.accounts import Account
-from reference_server.core.peer import NO_EXTENSIONS, Peer
-from reference_server.core.state import Context
+from reference_server.core.peer import NO_EXTENSIONS, Login, Peer
+from reference_server.core.state import ServerState
 
 log = logging.getLogger("roomwire.server")
 
@@ -25,142 +23,123 @@ AGENT = "roomwire-server/0.1"
 FULL_RETRY_MS = 5_000
 
 
-class _Login(NamedTuple):
-    """A client that was challenged; `account` is None where there is none of that name."""
+def hello(peer: Peer, frame: Hello, now: float) -> None:
+    """Answer HELLO, with the checks in the order of section 7.1."""
+    try:
+        name = normalise(frame.name)
+    except NameInvalid as error:
+        _refuse(peer, Code.NAME_INVALID, str(error))
+        return
+    mechanisms = _mechanisms(peer.state)
+    if frame.mechanism not in mechanisms:  # RW-SASL-1
+        fields = tuple(mechanism(offered) for offered in mechanisms)
+        text = f"offered are {', '.join(mechanisms)}" if mechanisms else "this server lets in no clients at present"
+        _refuse(peer, Code.UNSUPPORTED_MECHANISM, text, fields=fields)
+    elif peer.full:  # RW-CONN-3
+        _refuse(peer, Code.SERVER_FULL, "the server has as many connections as it may", FULL_RETRY_MS)
+    elif frame.mechanism == ANONYMOUS:
+        _guest(peer, frame, name)
+    else:
+        _challenge(peer, frame, name)
 
-    hello: Hello
-    exchange: ServerExchange
-    account: Account | None
+
+def auth(peer: Peer, frame: Auth, now: float) -> None:
+    """Answer AUTH, the second step of SCRAM: there is no third, and no second attempt (RW-SASL-2)."""
+    assert peer.login is not None
+    (hello, exchange, account), peer.login = peer.login, None
+    state = peer.state
+    try:
+        final = exchange.final(frame.data)
+        if account is None:
+            raise ScramError("there is no such account")
+    except ScramError as error:
+        _fail(peer, exchange.name, str(error))
+        return
+    current = state.accounts.find(account.key) if state.accounts else None
+    if current is None or current.keys != account.keys:
+        _fail(peer, exchange.name, "the account was changed meanwhile")
+        return
+    state.addresses.logged_in(peer.address)
+    if state.account_connections[account.key] >= state.config.account_connections:  # RW-SASL-10, RW-SASL-11
+        text = f"{account.name} has as many connections as an account may"
+        _refuse(peer, Code.SERVER_FULL, text, FULL_RETRY_MS)
+        return
+    _welcome(peer, hello, account.name, account, final)
 
 
-class Handshake:
-    """Lets clients in."""
+def _mechanisms(state: ServerState) -> tuple[str, ...]:
+    """The mechanisms that this server offers: SCRAM if it has accounts."""
+    anonymous = (ANONYMOUS,) if state.config.anonymous else ()
+    return anonymous if state.accounts is None else (*anonymous, scram.MECHANISM)
 
-    def __init__(self, hub: Context) -> None:
-        self._hub = hub
-        self._logins: dict[Peer, _Login] = {}
-        self._connections: Counter[str] = Counter()  # by the keys of their accounts
 
-    @property
-    def mechanisms(self) -> tuple[str, ...]:
-        """What this server offers: SCRAM where it has accounts."""
-        anonymous = (ANONYMOUS,) if self._hub.config.anonymous else ()
-        return anonymous if self._hub.accounts is None else (*anonymous, scram.MECHANISM)
-
-    def hello(self, peer: Peer, hello: Hello) -> None:
-        """Answer HELLO, with the checks in the order of section 7.1."""
-        try:
-            name = normalise(hello.name)
-        except NameInvalid as error:
-            self._refuse(peer, Code.NAME_INVALID, str(error))
+def _guest(peer: Peer, hello: Hello, name: str) -> None:
+    if peer.state.accounts is not None and not name.startswith("~"):  # RW-SASL-5
+        name = f"~{name}"
+        if len(name.encode()) > MAX_OCTETS:
+            _refuse(peer, Code.NAME_INVALID, "with the ~ of a guest the name is too long")
             return
-        mechanisms = self.mechanisms
-        if hello.mechanism not in mechanisms:  # RW-SASL-1
-            fields = tuple(mechanism(offered) for offered in mechanisms)
-            text = f"offered are {', '.join(mechanisms)}" if mechanisms else "nobody can come in at present"
-            self._refuse(peer, Code.UNSUPPORTED_MECHANISM, text, fields=fields)
-        elif peer.full:  # RW-CONN-3
-            self._refuse(peer, Code.SERVER_FULL, "the server has as many connections as it may", FULL_RETRY_MS)
-        elif hello.mechanism == ANONYMOUS:
-            self._guest(peer, hello, name)
-        else:
-            self._challenge(peer, hello, name)
+    _welcome(peer, hello, name)
 
-    def _guest(self, peer: Peer, hello: Hello, name: str) -> None:
-        if self._hub.accounts is not None and not name.startswith("~"):  # RW-SASL-5
-            name = f"~{name}"
-            if len(name.encode()) > MAX_OCTETS:
-                self._refuse(peer, Code.NAME_INVALID, "with the ~ of a guest the name is too long")
-                return
-        self._welcome(peer, hello, name)
 
-    def _challenge(self, peer: Peer, hello: Hello, name: str) -> None:
-        accounts = self._hub.accounts
-        assert accounts is not None
-        wait_ms = self._hub.addresses.login(peer.address, self._hub.now)
-        if wait_ms:  # RW-SASL-9
-            self._refuse(peer, Code.RATE_LIMITED, "too many logins have failed", wait_ms)
-            return
-        try:
-            exchange = ServerExchange(hello.auth)
-            key = key_of(exchange.name)
-        except (ScramError, NameInvalid) as error:
-            self._fail(peer, name, str(error))
-            return
-        if key != key_of(name):  # RW-SCRAM-5
-            self._fail(peer, name, "HELLO has another name")
-            return
-        # RW-SCRAM-2: the same work and the same answers, whether there is such an account or not.
-        nobody, account = accounts.nobodys_keys(key), accounts.find(key)
-        peer.conn.challenge(exchange.challenge(account.keys if account else nobody, self._hub.nonce()))
-        self._logins[peer] = _Login(hello, exchange, account)
+def _challenge(peer: Peer, hello: Hello, name: str) -> None:
+    state = peer.state
+    assert state.accounts is not None
+    wait_ms = state.addresses.login(peer.address, state.now)
+    if wait_ms:  # RW-SASL-9
+        _refuse(peer, Code.RATE_LIMITED, "too many logins have failed", wait_ms)
+        return
+    try:
+        exchange = ServerExchange(hello.auth)
+        key = key_of(exchange.name)
+    except (ScramError, NameInvalid) as error:
+        _fail(peer, name, str(error))
+        return
+    if key != key_of(name):  # RW-SCRAM-5
+        _fail(peer, name, "HELLO has another name")
+        return
+    # RW-SCRAM-2: the same work and the same answers, whether the account exists or not.
+    unknown, account = state.accounts.unknown_keys(key), state.accounts.find(key)
+    peer.conn.challenge(exchange.challenge(account.keys if account else unknown, state.nonce()))
+    peer.login = Login(hello, exchange, account)
 
-    def auth(self, peer: Peer, auth: Auth) -> None:
-        """Answer AUTH, the second step of SCRAM: there is no third, and no second attempt (RW-SASL-2)."""
-        hello, exchange, account = self._logins.pop(peer)
-        try:
-            final = exchange.final(auth.data)
-            if account is None:
-                raise ScramError("there is no such account")
-        except ScramError as error:
-            self._fail(peer, exchange.name, str(error))
-            return
-        accounts = self._hub.accounts
-        current = accounts.find(account.key) if accounts else None
-        if current is None or current.keys != account.keys:
-            self._fail(peer, exchange.name, "the account was changed meanwhile")
-            return
-        self._hub.addresses.logged_in(peer.address)
-        if self._connections[account.key] >= self._hub.config.account_connections:  # RW-SASL-10, RW-SASL-11
-            text = f"{account.name} has as many connections as an account may"
-            self._refuse(peer, Code.SERVER_FULL, text, FULL_RETRY_MS)
-            return
-        self._welcome(peer, hello, account.name, account, final)
 
-    def gone(self, peer: Peer) -> None:
-        """The peer is gone, in whatever state."""
-        self._logins.pop(peer, None)
-        if peer.account:
-            self._connections[peer.account] -= 1
-            if not self._connections[peer.account]:
-                del self._connections[peer.account]
+def _fail(peer: Peer, name: str, reason: str) -> None:
+    """Refuse, always with the same words (RW-SCRAM-2); only the log gives the reason."""
+    log.warning("login failed", extra={"peer": peer.address, "account": name, "reason": reason})
+    _refuse(peer, Code.AUTH_FAILED, "the name or the password is wrong")
 
-    def _fail(self, peer: Peer, name: str, reason: str) -> None:
-        """Refuse with the same words whatever was wrong (RW-SCRAM-2); the log says what."""
-        log.warning("login failed", extra={"peer": peer.address, "account": name, "reason": reason})
-        self._refuse(peer, Code.AUTH_FAILED, "the name or the password is wrong")
 
-    def _welcome(self, peer: Peer, hello: Hello, name: str, account: Account | None = None, final: bytes = b"") -> None:
-        hub = self._hub
-        config = hub.config
-        known = {"history"} if hub.accounts is None else {"history", "admin"}
-        peer.extensions = frozenset(known.intersection(extensions(hello))) or NO_EXTENSIONS  # RW-WELCOME-2, RW-EXT-3
-        peer.name = name  # RW-SCRAM-6: as the account spells it
-        if account is not None:
-            peer.account = account.key
-            self._connections[account.key] += 1
-        peer.member = hub.new_member()
-        fields = tuple(extension(offered) for offered in sorted(peer.extensions))
-        peer.conn.welcome(
-            Welcome(
-                peer.member,
-                name,
-                hub.clock_ms(hub.now),
-                hub.max_body,
-                config.heartbeat_ms,
-                config.dedupe_ms,
-                config.window,
-                config.max_rooms,
-                final,
-                fields=(*fields, agent(AGENT), server_identity(hub.server_id, hub.address)),
-                flags=(Flag.DURABLE if hub.store.durable else 0) | (Flag.VERIFIED if account else 0),  # RW-SASL-4
-                request=hello.request,
-            )
+def _welcome(peer: Peer, hello: Hello, name: str, account: Account | None = None, final: bytes = b"") -> None:
+    state, config = peer.state, peer.state.config
+    known = {"history"} if state.accounts is None else {"history", "admin"}
+    peer.extensions = frozenset(known.intersection(extensions(hello))) or NO_EXTENSIONS  # RW-WELCOME-2, RW-EXT-3
+    peer.name = name  # RW-SCRAM-6: as the account spells it
+    if account is not None:
+        peer.account = account.key
+        state.account_connections[account.key] += 1
+    peer.member = state.new_member()
+    offered = tuple(extension(name) for name in sorted(peer.extensions))
+    peer.conn.welcome(
+        Welcome(
+            peer.member,
+            name,
+            state.clock.ms(state.now),
+            state.max_body,
+            config.heartbeat_ms,
+            config.dedupe_ms,
+            config.window,
+            config.max_rooms,
+            final,
+            fields=(*offered, agent(AGENT), server_identity(state.server_id, state.address)),
+            flags=(Flag.DURABLE if state.store.durable else 0) | (Flag.VERIFIED if account else 0),  # RW-SASL-4
+            request=hello.request,
         )
-        extra = {"peer": peer.address, "client": peer.name, "member": f"{peer.member:016x}"}
-        log.info("client connected", extra=extra)
+    )
+    log.info("client connected", extra={"peer": peer.address, "client": name, "member": f"{peer.member:016x}"})
 
-    def _refuse(self, peer: Peer, code: Code, text: str, retry_ms: int = 0, fields: tuple[Field, ...] = ()) -> None:
-        self._hub.counters.error(FrameType.HELLO, code)
-        peer.conn.refuse(code, self._hub.now, retry_ms=retry_ms, text=text, fields=fields)
-        log.info("client refused", extra={"peer": peer.address, "code": code.name, "text": text})
+
+def _refuse(peer: Peer, code: Code, text: str, retry_ms: int = 0, fields: tuple[Field, ...] = ()) -> None:
+    peer.state.counters.error(FrameType.HELLO, code)
+    peer.conn.refuse(code, peer.state.now, retry_ms=retry_ms, text=text, fields=fields)
+    log.info("client refused", extra={"peer": peer.address, "code": code.name, "text": text})

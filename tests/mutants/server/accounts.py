@@ -27,10 +27,9 @@ from protocol.registry import (
 )
 from protocol.scram import ScramError, ServerExchange, StoredKeys
 from reference_server.accounts import Accounts
-from reference_server.core.handlers.hello import Handshake
-from reference_server.core.handlers.stop import Stopper
-from reference_server.core.hub import Hub
+from reference_server.core.handlers import HANDLERS, hello
 from reference_server.core.peer import Peer
+from reference_server.core.state import ServerState
 from reference_server.net import listener, tls, transport
 from tests.mutants.server.changes import changes, recoded
 from tests.mutants.servers import MutantConnection, Received, Sent, ServerMutant
@@ -43,14 +42,18 @@ def _replaces(owner: Any, name: str, value: Any) -> Callable[[Patch], None]:
     return lambda patch: patch.setattr(owner, name, value)
 
 
-def _guest_tilde_only_if_taken(self: Handshake, peer: Peer, hello: Hello, name: str) -> None:
-    accounts = self._hub.accounts
+def _handles(frame: type, handler: Any) -> Callable[[Patch], None]:
+    return lambda patch: patch.setitem(HANDLERS, frame, handler)
+
+
+def _guest_tilde_only_if_taken(peer: Peer, frame: Hello, name: str) -> None:
+    accounts = peer.state.accounts
     taken = accounts is not None and accounts.find(key_of(name)) is not None
-    self._welcome(peer, hello, f"~{name}" if taken else name)
+    hello._welcome(peer, frame, f"~{name}" if taken else name)
 
 
-def _guest_name_truncated(self: Handshake, peer: Peer, hello: Hello, name: str) -> None:
-    self._welcome(peer, hello, name if name.startswith("~") else f"~{name}"[:64])
+def _guest_name_truncated(peer: Peer, frame: Hello, name: str) -> None:
+    hello._welcome(peer, frame, name if name.startswith("~") else f"~{name}"[:64])
 
 
 def _account_exact_spelling(patch: Patch) -> None:
@@ -63,30 +66,28 @@ def _account_exact_spelling(patch: Patch) -> None:
             self.name += "?"
 
     patch.setattr(ServerExchange, "__init__", init)
-    patch.setattr(
-        "reference_server.core.handlers.hello.key_of", lambda name: key_of(name.removesuffix("?")) + "?" * ("?" in name)
-    )
+    patch.setattr(hello, "key_of", lambda name: key_of(name.removesuffix("?")) + "?" * ("?" in name))
 
 
 def _scram_name_still_escaped(patch: Patch) -> None:
     patch.setattr(scram, "_unescaped", lambda name: name.decode(errors="replace"))
 
 
-def _scram_other_hello_name(self: Handshake, peer: Peer, hello: Hello, name: str) -> None:
-    _plain_challenge(self, peer, hello, ServerExchange(hello.auth).name)
+def _scram_other_hello_name(peer: Peer, frame: Hello, name: str) -> None:
+    _plain_challenge(peer, frame, ServerExchange(frame.auth).name)
 
 
-_plain_challenge = Handshake._challenge
+_plain_challenge = hello._challenge
 
 
 def _unknown_account_random_salt(self: Accounts, key: str) -> StoredKeys:
     return StoredKeys(os.urandom(16), self.iterations, bytes(32), bytes(32))
 
 
-def _unknown_account_told(self: Handshake, peer: Peer, name: str, reason: str) -> None:
-    accounts = self._hub.accounts
+def _unknown_account_told(peer: Peer, name: str, reason: str) -> None:
+    accounts = peer.state.accounts
     known = accounts is not None and accounts.find(key_of(name)) is not None
-    self._refuse(peer, Code.AUTH_FAILED, "wrong password" if known else "no such account")
+    hello._refuse(peer, Code.AUTH_FAILED, "wrong password" if known else "no such account")
 
 
 def _scram_any_proof(patch: Patch) -> None:
@@ -141,40 +142,38 @@ def _auth_any_request(c: MutantConnection, received: Received) -> list[Sent]:
     return [replace(received, request=1)] if isinstance(received, Auth) else [received]
 
 
-def _full(handshake: Handshake, key: str) -> bool:
-    return handshake._connections[key] >= handshake._hub.config.account_connections
+def _full(peer: Peer, key: str) -> bool:
+    return peer.state.account_connections[key] >= peer.state.config.account_connections
 
 
-def _account_full_before_challenge(self: Handshake, peer: Peer, hello: Hello, name: str) -> None:
-    if _full(self, key_of(name)):
-        self._refuse(peer, Code.SERVER_FULL, "that account is busy", 100)
+def _account_full_before_challenge(peer: Peer, frame: Hello, name: str) -> None:
+    if _full(peer, key_of(name)):
+        hello._refuse(peer, Code.SERVER_FULL, "that account is busy", 100)
     else:
-        _plain_challenge(self, peer, hello, name)
+        _plain_challenge(peer, frame, name)
 
 
-_plain_auth = Handshake.auth
-
-
-def _account_full_before_proof(self: Handshake, peer: Peer, auth: Auth) -> None:
-    account = self._logins[peer].account
-    if account is not None and _full(self, account.key):
-        self._refuse(peer, Code.SERVER_FULL, "that account is busy", 100)
+def _account_full_before_proof(peer: Peer, frame: Auth, now: float) -> None:
+    assert peer.login is not None
+    account = peer.login.account
+    if account is not None and _full(peer, account.key):
+        hello._refuse(peer, Code.SERVER_FULL, "that account is busy", 100)
     else:
-        _plain_auth(self, peer, auth)
+        hello.auth(peer, frame, now)
 
 
-_plain_welcome = Handshake._welcome
+_plain_welcome = hello._welcome
 
 
-def _account_limit_shared(self: Handshake, peer: Peer, hello: Hello, name: str, *account: Any) -> None:
-    if account and self._connections.total() >= self._hub.config.account_connections:
-        self._refuse(peer, Code.SERVER_FULL, "there are too many accounts", 100)
+def _account_limit_shared(peer: Peer, frame: Hello, name: str, *account: Any) -> None:
+    if account and peer.state.account_connections.total() >= peer.state.config.account_connections:
+        hello._refuse(peer, Code.SERVER_FULL, "there are too many accounts", 100)
     else:
-        _plain_welcome(self, peer, hello, name, *account)
+        _plain_welcome(peer, frame, name, *account)
 
 
-def _stop_without_ok(self: Stopper, peer: Peer, stop: Stop) -> None:
-    self._context.host.drain()
+def _stop_without_ok(peer: Peer, frame: Stop, now: float) -> None:
+    peer.state.host.drain()
 
 
 def _tls_1_2_accepted(patch: Patch) -> None:
@@ -253,21 +252,21 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "guest-name-without-tilde",
         "Grants guests their name without a tilde.",
         ("RW-SASL-5",),
-        patch=_replaces(Handshake, "_guest", lambda self, peer, hello, name: self._welcome(peer, hello, name)),
+        patch=_replaces(hello, "_guest", lambda peer, frame, name: hello._welcome(peer, frame, name)),
         accounts=True,
     ),
     ServerMutant(
         "guest-tilde-only-if-taken",
         "Puts a tilde before a guest's name only if an account has that name.",
         ("RW-SASL-5",),
-        patch=_replaces(Handshake, "_guest", _guest_tilde_only_if_taken),
+        patch=_replaces(hello, "_guest", _guest_tilde_only_if_taken),
         accounts=True,
     ),
     ServerMutant(
         "guest-name-truncated",
         "Truncates the name of a guest that is too long for its tilde.",
         ("RW-SASL-5",),
-        patch=_replaces(Handshake, "_guest", _guest_name_truncated),
+        patch=_replaces(hello, "_guest", _guest_name_truncated),
         accounts=True,
     ),
     # 13 SCRAM-SHA-256
@@ -289,21 +288,21 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "scram-other-hello-name",
         "Accepts a HELLO whose name is not that of the SCRAM message.",
         ("RW-SCRAM-5",),
-        patch=_replaces(Handshake, "_challenge", _scram_other_hello_name),
+        patch=_replaces(hello, "_challenge", _scram_other_hello_name),
         accounts=True,
     ),
     ServerMutant(
         "unknown-account-random-salt",
         "Sends a new salt each time for an unknown account.",
         ("RW-SCRAM-2",),
-        patch=_replaces(Accounts, "nobodys_keys", _unknown_account_random_salt),
+        patch=_replaces(Accounts, "unknown_keys", _unknown_account_random_salt),
         accounts=True,
     ),
     ServerMutant(
         "unknown-account-same-salt",
         "Sends the same salt for all unknown accounts.",
         ("RW-SCRAM-2",),
-        patch=_replaces(Accounts, "nobodys_keys", lambda self, key: StoredKeys(b"x" * 16, 4096, bytes(32), bytes(32))),
+        patch=_replaces(Accounts, "unknown_keys", lambda self, key: StoredKeys(b"x" * 16, 4096, bytes(32), bytes(32))),
         accounts=True,
     ),
     ServerMutant(
@@ -311,7 +310,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "Sends another iteration count for unknown accounts.",
         ("RW-SCRAM-2",),
         patch=_replaces(
-            Accounts, "nobodys_keys", lambda self, key: StoredKeys(self.salt(key), 5000, bytes(32), bytes(32))
+            Accounts, "unknown_keys", lambda self, key: StoredKeys(self.salt(key), 5000, bytes(32), bytes(32))
         ),
         accounts=True,
     ),
@@ -320,7 +319,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "Sends longer salts for unknown accounts.",
         ("RW-SCRAM-2",),
         patch=_replaces(
-            Accounts, "nobodys_keys", lambda self, key: StoredKeys(self.salt(key) * 2, 4096, bytes(32), bytes(32))
+            Accounts, "unknown_keys", lambda self, key: StoredKeys(self.salt(key) * 2, 4096, bytes(32), bytes(32))
         ),
         accounts=True,
     ),
@@ -328,7 +327,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "unknown-account-told",
         "Sends in the text of ERROR whether the account exists.",
         ("RW-SCRAM-2",),
-        patch=_replaces(Handshake, "_fail", _unknown_account_told),
+        patch=_replaces(hello, "_fail", _unknown_account_told),
         accounts=True,
     ),
     ServerMutant(
@@ -377,7 +376,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "scram-constant-nonce",
         "Uses the same nonce for all exchanges.",
         ("RW-SCRAM-7",),
-        patch=_replaces(Hub, "nonce", lambda self: b"always-the-same"),
+        patch=_replaces(ServerState, "nonce", lambda self: b"always-the-same"),
         accounts=True,
     ),
     ServerMutant(
@@ -399,28 +398,28 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "account-full-before-challenge",
         "Refuses a connection beyond the account's limit before the challenge.",
         ("RW-SASL-11",),
-        patch=_replaces(Handshake, "_challenge", _account_full_before_challenge),
+        patch=_replaces(hello, "_challenge", _account_full_before_challenge),
         accounts=True,
     ),
     ServerMutant(
         "account-full-before-proof",
         "Refuses a connection beyond the account's limit before it checks the proof.",
         ("RW-SASL-11",),
-        patch=_replaces(Handshake, "auth", _account_full_before_proof),
+        patch=_handles(Auth, _account_full_before_proof),
         accounts=True,
     ),
     ServerMutant(
         "account-limit-shared",
         "Applies the limit of one account to all accounts together.",
         ("RW-SASL-10",),
-        patch=_replaces(Handshake, "_welcome", _account_limit_shared),
+        patch=_replaces(hello, "_welcome", _account_limit_shared),
         accounts=True,
     ),
     ServerMutant(
         "account-place-kept",
         "Still counts the connections of an account that have ended.",
         ("RW-SASL-10",),
-        patch=_replaces(Handshake, "gone", lambda self, peer: self._logins.pop(peer, None)),
+        patch=_replaces(ServerState, "account_disconnected", lambda state, key: None),
         accounts=True,
     ),
     ServerMutant(
@@ -436,28 +435,28 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "stop-any-account",
         "Answers STOP of any account with OK.",
         ("RW-STOP-1",),
-        patch=_replaces(Stopper, "stop", lambda self, peer, stop: peer.conn.send(Ok(request=stop.request))),
+        patch=_handles(Stop, lambda peer, frame, now: peer.conn.send(Ok(request=frame.request))),
         accounts=True,
     ),
     ServerMutant(
         "stop-without-drain",
         "Answers STOP with OK, and does not drain.",
         ("RW-STOP-2",),
-        patch=_replaces(Stopper, "stop", lambda self, peer, stop: peer.conn.send(Ok(request=stop.request))),
+        patch=_handles(Stop, lambda peer, frame, now: peer.conn.send(Ok(request=frame.request))),
         accounts=True,
     ),
     ServerMutant(
         "stop-forbidden-to-admin",
         "Answers STOP of every account with ERROR(FORBIDDEN).",
         ("RW-STOP-2",),
-        patch=_replaces(Stopper, "stop", lambda self, peer, stop: peer.refuse(stop, Code.FORBIDDEN, "no")),
+        patch=_handles(Stop, lambda peer, frame, now: peer.refuse(frame, Code.FORBIDDEN, "no")),
         accounts=True,
     ),
     ServerMutant(
         "stop-without-ok",
         "Drains at STOP without OK.",
         ("RW-STOP-2",),
-        patch=_replaces(Stopper, "stop", _stop_without_ok),
+        patch=_handles(Stop, _stop_without_ok),
         accounts=True,
     ),
     # 14 Transport

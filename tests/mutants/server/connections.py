@@ -153,7 +153,7 @@ def _drain_accepts_connections(patch: pytest.MonkeyPatch) -> None:
         server, listener._server = listener._server, None
         drain(listener)
         listener._server = server
-        listener.hub.draining = False
+        listener.hub.state.draining = False
 
     patch.setattr(Listener, "drain", drain_open)
 

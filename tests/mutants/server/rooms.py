@@ -29,8 +29,7 @@ from protocol.registry import (
     Flag,
     PresenceKind,
 )
-from reference_server.core.handlers import cursor
-from reference_server.core.handlers import join as joiner
+from reference_server.core.handlers import join
 from reference_server.core.room import Room
 from tests.mutants.server.changes import accepts, changes, changes_stream, recoded, without
 from tests.mutants.servers import MutantConnection, Received, Receives, Sent, ServerMutant, fresh_id
@@ -202,9 +201,9 @@ def _range_error_then_forbidden(c: MutantConnection, sent: Sent) -> list[Sent]:
 
 
 def _replay_limit_plus_one(patch: pytest.MonkeyPatch) -> None:
-    formula = cursor.join_point
+    formula = join.join_point
     patch.setattr(
-        joiner,
+        join,
         "join_point",
         lambda head, oldest, epoch, mine, since, cap: formula(head, oldest, epoch, mine, since, cap + 1),
     )
@@ -489,6 +488,6 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "names-compared-exactly",
         "Compares the names of rooms octet by octet.",
         ("RW-NAME-4", "RW-JOIN-1"),
-        patch=lambda p: p.setattr(joiner, "key", _names_compared_exactly),
+        patch=lambda p: p.setattr(join, "key", _names_compared_exactly),
     ),
 )
