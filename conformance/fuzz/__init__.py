@@ -1,7 +1,6 @@
-"""Fuzzing Roomwire: strategies, a model of a server's behaviour, and what drives them against programs.
+"""Fuzzing: hypothesis strategies, a model of what servers may do, and the fuzzers of `roomwire-check fuzz`.
 
-`strategies` draws frames, valid and broken; `steps` and `generate` make scripts of several connections; `model` says
-what a server may answer to them; `player` runs a script over a `network`, which may be sockets or a simulation;
-`machine` is the same as a hypothesis state machine. `server`, `octets` and `codec` are the fuzzers of
-`roomwire-check fuzz`.
+`strategies` draws frames, valid and broken; `machine` is the model as a hypothesis state machine. In `server` a player
+runs scripts of several connections over a network, which may be sockets or a simulation. In `client` the player is a
+client's server and application. `codec` compares codecs.
 """

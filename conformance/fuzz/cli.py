@@ -15,8 +15,8 @@ from conformance.fuzz.codec import CodecFuzz
 from conformance.fuzz.failure import Failure
 from conformance.fuzz.options import Options
 from conformance.fuzz.server.fuzzer import ServerFuzz
-from conformance.fuzz.server.hosted import Hosted
-from conformance.fuzz.server.player import Player, last_frames
+from conformance.fuzz.server.network import Hosted
+from conformance.fuzz.server.player import Player
 from conformance.fuzz.stats import Stats
 from conformance.harness.config import Config
 from conformance.harness.exit_status import CONFORMS, FAILS, UNREACHABLE
@@ -192,5 +192,5 @@ def _said(args: argparse.Namespace, again: script_file.ScriptFile, failure: Fail
     if failure is None:
         print(f"PASS {args.file}: {len(again.steps)} steps, nothing broken")
         return CONFORMS
-    print(f"FAIL {args.file}: {last_frames(failure)}")
+    print(f"FAIL {args.file}: {failure}")
     return FAILS

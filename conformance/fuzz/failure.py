@@ -67,6 +67,9 @@ class Failure:
     log: tuple[Said, ...]
     crashed: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.requirement}: expected {self.expected}, got {self.got}"
+
 
 def relayed(fields: tuple[Field, ...]) -> tuple[Field, ...]:
     """Those that a server copies from PUBLISH to MESSAGE."""

@@ -6,7 +6,7 @@ from random import Random
 from conformance.fuzz import reach
 from conformance.fuzz.progress import Progress
 from conformance.fuzz.server.generate import Profile, script
-from conformance.fuzz.server.player import Player, last_frames
+from conformance.fuzz.server.player import Player
 from conformance.fuzz.stats import TABLES, Stats
 from protocol.registry import Code
 from tests.fuzz.test_model import TIGHT
@@ -41,7 +41,7 @@ def reached() -> Stats:
     for seed in range(SEEDS):
         steps = script(Random(seed), PROFILES[seed // len(MADE) % len(PROFILES)])
         failure = Player(MADE[seed % len(MADE)](seed), seed, counted, 5.0).play(steps)
-        assert failure is None, (seed, last_frames(failure))
+        assert failure is None, (seed, str(failure))
     return counted
 
 

@@ -118,6 +118,19 @@ def test_second_server_that_does_not_start_is_left_out(capsys: pytest.CaptureFix
     assert "somebody has the lock" in capsys.readouterr().out
 
 
+class _OneMore(MutantServer):
+    def another(self, **limits: int) -> "MutantServer":
+        return _Never(self.mutant) if "quiet_members" not in limits else super().another(**limits)
+
+
+def test_third_server_that_does_not_start_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """The small buffers that were meant for it are not the second one's."""
+    served = _OneMore(UNCHANGED, 10.0, PATIENT)
+    fuzz, _ = _fuzzed(served, Options(max_time=0, max_examples=1, timeout=20.0))
+    assert [place.receive_buffer for place in fuzz._places] == [0, 0]
+    assert "somebody has the lock" in capsys.readouterr().out
+
+
 def test_fault_of_the_suite_is_told_apart(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def fault(*_: object) -> Failure:
         raise KeyError("a mistake")

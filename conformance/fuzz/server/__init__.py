@@ -1,1 +1,8 @@
-"""The fuzzer of servers: scripts of raw clients against a model of the promise."""
+"""The fuzzer of servers: scripts of several connections against a model, and octets that nobody meant.
+
+Importing the package registers the steps.
+"""
+
+from conformance.fuzz.server import broken_steps, lifecycle_steps, login_steps, requests
+
+__all__ = ["broken_steps", "lifecycle_steps", "login_steps", "requests"]

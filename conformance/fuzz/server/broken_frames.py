@@ -1,8 +1,8 @@
 """Frames of a client that break one named rule each, and the code that each must earn at a server.
 
-`BROKEN` is for connections that are open, `HANDSHAKES` for new ones. What is chosen at random comes from the `Bench`,
-which also holds what makes the rest of the frame valid: so exactly one thing is wrong, unless the name says otherwise
-("header-before-body" breaks two rules, and the order of checks, RW-CHECK-1, says which counts).
+`BROKEN` is for connections that are open, `HANDSHAKES` for new ones. Random choices come from the `Bench`, which also
+holds what makes the rest of the frame valid. So exactly one thing is wrong, unless the name says otherwise:
+"header-before-body" breaks two rules, and the order of checks (RW-CHECK-1) says which one counts.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from conformance.wire.octets import CLIENT_PREFACE, HEADER, b8, b16, b32, field,
 from protocol.registry import GREASE, MAGIC, MAX_SAFE, Code, Flag, FrameType
 
 CRITICAL = (0x0005, 0x0030, 0x7000, 0x7FFF)
-"""Numbers of types and fields that are not assigned, and may not be ignored."""
+"""Numbers of types and fields that are unassigned and must not be ignored."""
 
 NAMES = {
     "name-empty": b"",
@@ -38,7 +38,7 @@ NAMES = {
     "name-mark-first": "\u0301a".encode(),
     "name-invisible": "\u115f\u1160".encode(),
 }
-"""Names that no room and nobody may have."""
+"""Names that no room and no client may have."""
 
 
 MECHANISMS = (b"", b"X-NONE", b"\xff")
@@ -47,7 +47,7 @@ MECHANISMS = (b"", b"X-NONE", b"\xff")
 
 @dataclass(frozen=True)
 class Bench:
-    """What a broken frame is made of. `room` is the ref of a room that the client is in, or 0; `id` is a good one."""
+    """What a broken frame is made of. `room` is the ref of a room that the client is in, or 0; `id` is valid."""
 
     random: Random
     request: int
@@ -57,19 +57,19 @@ class Bench:
 
     @property
     def elsewhere(self) -> int:
-        """A ref of no room that the client is in."""
+        """A ref of a room that the client is not in."""
         return 0x6000_0000 + self.random.randrange(2**20)
 
     def join(self, name: bytes = b"nowhere", since: int = 0, tail: bytes = b"") -> bytes:
-        """The body of a JOIN."""
+        """Returns the body of a JOIN."""
         return b8(name) + u64(0) + u64(since) + tail
 
     def publish(self, payload: bytes = b"hi", ctype: int = 1, tail: bytes = b"") -> bytes:
-        """The body of a PUBLISH."""
+        """Returns the body of a PUBLISH."""
         return self.id + bytes([ctype]) + b32(payload) + tail
 
     def any(self) -> tuple[FrameType, bytes, int, int]:
-        """Type, body, request and room of a valid frame whose body is not empty."""
+        """Returns type, body, request and room of a valid frame whose body is not empty."""
         room = self.room or self.elsewhere
         return self.random.choice(
             [
@@ -84,10 +84,10 @@ class Bench:
 
 @dataclass(frozen=True)
 class Breakage:
-    """One way to be wrong. `requirement` is the rule that says what it earns: `codes`, any of them.
+    """One way to be wrong. `requirement` is the rule that says what it earns: any of `codes`.
 
-    `fatal`: GOAWAY with the code, and the end of the connection; else ERROR, and the connection goes on.
-    `publish`: it counts as a PUBLISH that was refused (RW-ORDER-1), where the client is in the room.
+    `fatal`: it earns GOAWAY and the end of the connection, else ERROR, and the connection goes on. `publish`: it counts
+    as a PUBLISH that was refused (RW-ORDER-1) if the client is in the room.
     """
 
     name: str
@@ -278,10 +278,10 @@ for _name, _octets in NAMES.items():
 
 @dataclass(frozen=True)
 class Handshake:
-    """One way not to come in. What must follow: with `code` None the end without a frame (with `version0` a preface of
-    version 0 before it), with `refused` ERROR and GOAWAY with the code, else GOAWAY alone.
+    """One way not to come in, and what must follow: GOAWAY with `code`, behind an ERROR with it if `refused`.
 
-    `silent`: not even a preface comes.
+    With no `code` the connection ends without a frame: behind a preface with version 0 if `version0`, without even a
+    preface if `silent`.
     """
 
     name: str
@@ -386,5 +386,5 @@ _comes("goaway-first", "RW-CLOSE-3", _behind_preface(lambda b: frame(0x08, bytes
 
 
 def header_promises(octets: bytes, limit: int) -> bool:
-    """Whether a frame's header promises more octets than there are: what is sent behind it is no frame."""
+    """Whether a frame's header promises more octets than there are, so that no frame can follow it."""
     return len(octets) >= HEADER.size and HEADER.unpack_from(octets)[0] > min(limit, len(octets) - HEADER.size)

@@ -1,4 +1,4 @@
-"""Fuzzing a server: scripts against the model, octets that nobody meant, what fails made short and written down."""
+"""Fuzzing a server: scripts against the model, and mutated octets. What fails is made short and kept."""
 
 import contextlib
 import traceback
@@ -14,9 +14,8 @@ from conformance.fuzz.progress import Progress
 from conformance.fuzz.server import mutations
 from conformance.fuzz.server.generate import Profile, script
 from conformance.fuzz.server.growth import RULE, Growth
-from conformance.fuzz.server.hosted import Hosted
 from conformance.fuzz.server.idle import KINDS, Idle
-from conformance.fuzz.server.network import Sockets
+from conformance.fuzz.server.network import Hosted, Sockets
 from conformance.fuzz.server.player import Player
 from conformance.fuzz.server.steps import Step
 from conformance.fuzz.shrink import shortest
@@ -34,28 +33,28 @@ TIGHT = MappingProxyType(
         "retention_messages": 6, "publish_burst": 12, "publish_rate": 1, "stall_ms": 30_000,
     }
 )  # fmt: skip
-"""Limits that a second server is offered, so that short scripts reach them."""
+"""Limits that a second server is offered, which short scripts reach."""
 
 LAGGY = MappingProxyType({"retention_messages": 200, "stall_ms": 30_000})
-"""Limits that a third server is offered: one flood is retained, of two the first is trimmed."""
+"""Limits that a third server is offered. It retains one flood, and trims the first of two."""
 
 _RECEIVE_BUFFER = 32 * 1024  # octets, of clients of the third server
 TIMES = ("preface_ms", "handshake_ms", "frame_ms", "linger_ms", "drain_ms")
-"""Times that nobody is told of, and that are taken to be in force with the heartbeat that was offered."""
+"""Times that WELCOME does not tell. They are taken to be in force if the offered heartbeat is."""
 
 TRUSTED = ("replay_messages", "history_messages", "quiet_members")
-"""Limits that nobody is told of, which the model takes to be in force where a server heeds those that it is told of."""
+"""Limits that WELCOME does not tell. They are taken to be in force if the offered limits are that it does tell."""
 
 _IDLE_AT_ONCE = 8
-_RESTARTS_UNTIL = 0.25  # part of a run in which the first server is restarted: later its memory is watched
-_LONGEST = 20_000  # octets of a conversation that others are made of: a flood is no use
+_RESTARTS_UNTIL = 0.25  # part of a run in which the first server is restarted; after that its memory is watched
+_LONGEST = 20_000  # octets of a conversation that others are made of, so that no flood is among them
 _CORPUS = 400  # conversations that octets are made of
-_TRIES = 2  # of a failing script, which has to fail each time in the same way
+_TRIES = 2  # of a failing script, which has to fail in the same way each time
 
 
 @dataclass
 class Place:
-    """A server that is up, and how scripts for it are made."""
+    """A server that is up, and what scripts for it are made with."""
 
     hosted: Hosted
     limits: dict[str, int]
@@ -65,12 +64,12 @@ class Place:
     accounts: Mapping[str, str] = field(default_factory=dict)
 
     def network(self, timeout: float) -> Sockets:
-        """Sockets to it."""
+        """Returns the way to the server."""
         return self.hosted.network(timeout, self.limits, self.receive_buffer, self.accounts)
 
 
 class ServerFuzz:
-    """One run. `another` makes a server with limits that it is offered, where that is possible."""
+    """One run against a server, and, where this program starts it, against two more with other limits."""
 
     def __init__(self, target: ServerTarget, options: Options, stats: Stats | None = None) -> None:
         self.options = options
@@ -82,12 +81,12 @@ class ServerFuzz:
         self._corpus: list[bytes] = []
         self._idle: list[Idle] = []
         self._growth = Growth()
-        self._gone = False  # a server cannot be started again
+        self._gone = False  # a server does not start any more
 
     # --- the servers
 
     def start(self) -> None:
-        """Starts what is to be fuzzed. Raises Unreachable or Unstartable."""
+        """Starts the servers. Raises Unreachable or Unstartable."""
         hosted, known = Hosted(self._target), dict(self.options.limits)
         own = isinstance(self._target, LaunchedServer)
         place = Place(hosted, known, self._profiles(hosted), own, accounts=self.options.accounts)
@@ -102,11 +101,13 @@ class ServerFuzz:
             if len(self._places) > 1 and self._heeds(self._places[1], tight, "window", "max_rooms", "max_body"):
                 self._places[1].limits = known | {name: tight[name] for name in TRUSTED if name in tight}
                 lag = Profile(3, 1, 4, time=0.1, lag=60.0)
-                self._another(self._target, {n: v for n, v in LAGGY.items() if n not in known}, lag)
-                self._places[-1].receive_buffer = _RECEIVE_BUFFER
+                laggy = {name: value for name, value in LAGGY.items() if name not in known}
+                self._another(self._target, laggy, lag, receive_buffer=_RECEIVE_BUFFER)
 
-    def _another(self, target: LaunchedServer, offered: dict[str, int], *profiles: Profile) -> None:
-        """One more server, with limits that it is offered; a note where it does not start."""
+    def _another(
+        self, target: LaunchedServer, offered: dict[str, int], *profiles: Profile, receive_buffer: int = 0
+    ) -> None:
+        """Starts one more server, which is offered limits. Notes if it does not start."""
         hosted = Hosted(target.another(**offered))
         restart = self.options.restart
         made = [replace(profile, restart=restart, drain=restart / 3) for profile in profiles]
@@ -118,7 +119,7 @@ class ServerFuzz:
             self.progress.notes.append(f"another server, with {shown}, did not start, and was left out: {error}")
         else:
             known = dict(self.options.limits)
-            self._places.append(Place(hosted, known, made, True, accounts=self.options.accounts))
+            self._places.append(Place(hosted, known, made, True, receive_buffer, self.options.accounts))
 
     def _profiles(self, hosted: Hosted) -> list[Profile]:
         restart = self.options.restart if isinstance(hosted.target, LaunchedServer) else 0.0
@@ -128,7 +129,7 @@ class ServerFuzz:
         ]
 
     def _heeds(self, place: Place, offered: dict[str, int], *names: str) -> bool:
-        """Whether a server took the limits that it was offered: those that WELCOME tells show it."""
+        """Whether a server took the limits that it was offered, as WELCOME shows."""
         player = self._player(place, 1, Stats(), self.options.timeout)
         shown = [name for name in names if name in offered]
         try:
@@ -136,7 +137,7 @@ class ServerFuzz:
             welcome = player.clients[0].welcome
             return welcome is not None and bool(shown) and all(getattr(welcome, n) == offered[n] for n in shown)
         except Exception:
-            return False  # what is wrong will show in the scripts
+            return False  # the scripts will show what is wrong
         finally:
             player.close()
 
@@ -144,7 +145,7 @@ class ServerFuzz:
         return Player(place.network(timeout), seed, stats, timeout, ascii_only=self.options.ascii_only)
 
     def stop(self) -> None:
-        """Ends what was started."""
+        """Stops the servers."""
         self._drop_idle()
         for place in self._places:
             place.hosted.stop()
@@ -152,7 +153,7 @@ class ServerFuzz:
     # --- the run
 
     def run(self) -> int:
-        """Fuzzes until time, examples or failures are used up; prints the summary, and gives back the exit status."""
+        """Fuzzes until time, examples or failures are used up, prints the summary, and returns the exit status."""
         ended = ""
         try:
             with self.progress:
@@ -165,12 +166,12 @@ class ServerFuzz:
         self._judge_growth()
         tolerated = ", ".join(f"{name} {count}" for name, count in self.stats.tolerated.items())
         if tolerated:
-            self.progress.notes.append(f"refusals that a server may give whenever it likes: {tolerated}")
+            self.progress.notes.append(f"refusals that a server may give at any time: {tolerated}")
         conclude("server", self.found, ended, self.progress, self.options, "--connect HOST:PORT")
         return FAILS if self.found else FAULT if ended.startswith("a fault") else CONFORMS
 
     def fuzz(self) -> None:
-        """Fuzzes until time, examples or failures are used up, or no server can be started any more."""
+        """Fuzzes until time, examples or failures are used up, or until a server does not start any more."""
         number = 0
         while not (self.progress.over or self._gone) and len(self.found) < self.options.max_failures:
             lag = len(self._places) > 2 and number % self.options.lag_every == self.options.lag_every - 1
@@ -185,12 +186,12 @@ class ServerFuzz:
             self.progress.show(self._growth.newest)
 
     def one(self, place: Place, number: int) -> Found | None:
-        """Plays one script; what it finds is repeated, shrunk and kept."""
+        """Plays one script. Repeats, shrinks and keeps what it finds."""
         seed = self.options.seed * 1_000_003 + number
         random = Random(seed)
         profile = random.choice(place.profiles)
         if place is self._places[0] and self.progress.done > _RESTARTS_UNTIL:
-            profile = replace(profile, restart=0.0, drain=0.0)  # its memory is watched from here on
+            profile = replace(profile, restart=0.0, drain=0.0)  # its memory is watched by now
         steps = script(random, profile)
         player = self._player(place, seed, self.stats, self.options.timeout)
         failure = player.play(steps)
@@ -203,7 +204,7 @@ class ServerFuzz:
         return self._keep(place, steps[: failure.at + 1], seed, failure)
 
     def _keep(self, place: Place, steps: list[Step], seed: int, failure: Failure) -> Found:
-        """Repeats a failure, and makes it short; or says that nothing can be repeated any more."""
+        """Repeats a failure and makes it short. That the server does not start again is a finding of its own."""
         seconds = self.progress.seconds
         self.progress.show(f"{failure.requirement} broken, repeating it")
         self._drop_idle()
@@ -224,14 +225,14 @@ class ServerFuzz:
         return found
 
     def _renew(self, place: Place) -> None:
-        """Starts a server again, with a second try. Raises Crashed."""
+        """Restarts a server, with a second try. Raises Crashed."""
         try:
             place.hosted.restart()
         except Crashed:
             place.hosted.restart()
 
     def _play(self, place: Place, steps: Sequence[Step], seed: int) -> Failure | None:
-        """Plays a script once more, at a server that is as new as it can be. Raises Crashed."""
+        """Plays a script once more, at a new server where that is possible. Raises Crashed."""
         if place.renewable and (place.hosted.target.died or not all(step.do == "octets" for step in steps)):
             self._renew(place)
         player = self._player(place, seed, Stats(), min(self.options.timeout, 2.0))
@@ -254,7 +255,7 @@ class ServerFuzz:
         return smallest(steps, shortest, fails, lambda: clock.now() > until), last
 
     def _mutate(self, place: Place, number: int) -> None:
-        """One burst of mutated octets, with a connection beside it that has to be served all the same."""
+        """Sends one burst of mutated octets. A connection beside it has to be served all the same."""
         seed = self.options.seed * 1_000_003 + number
         steps = mutations.burst_steps(Random(seed), self._corpus)
         control = self._player(place, seed, self.stats, self.options.timeout)
@@ -266,7 +267,7 @@ class ServerFuzz:
             control.close()
         if failure is None:
             return
-        alone = steps[failure.at : failure.at + 1] if failure.at < len(steps) else []
+        alone = steps[failure.at : failure.at + 1]
         with contextlib.suppress(Crashed):
             if alone and not failure.crashed and self._play(place, alone, seed) is not None:
                 steps = alone
@@ -275,7 +276,7 @@ class ServerFuzz:
     # --- connections that say nothing more, beside the scripts
 
     def _look_at_idle(self) -> None:
-        """Begins some, where no restart is near, and looks at those that are there."""
+        """Begins idle connections while the server is not restarted, and looks at those that exist."""
         place = self._places[0]
         if self._gone or (place.renewable and self.progress.done <= _RESTARTS_UNTIL):
             return

@@ -1,8 +1,8 @@
-"""Whether a server's memory and descriptors grow without bound, by a rule that is said to whoever is judged by it.
+"""Whether a server's memory and descriptors grow without bound, by a rule that a finding quotes.
 
-Compared are the second and the last quarter of the time that one process has been fuzzed, so that what fills up once
-does not count. A process that ran for less than `JUDGED_AFTER` is not judged: what it was offered to keep for a while
-(`retention_ms`, `dedupe_ms`) may still be there.
+The second and the last quarter of the time that one process has been fuzzed are compared, so that what fills up once
+does not count. A process that ran for less than `JUDGED_AFTER` is not judged, because it may still keep what it was
+offered to keep for a while (`retention_ms`, `dedupe_ms`).
 """
 
 import os
@@ -15,19 +15,19 @@ JUDGED_AFTER = 120.0
 FREE_OCTETS = 32 * 2**20
 FREE_FILES = 64
 OCTETS_A_MESSAGE = 512
-"""What a server may need to remember one message besides its octets."""
+"""Octets that a server may need to remember a message besides its content."""
 
 RULE = (
     f"over {JUDGED_AFTER:.0f} s or more: descriptors at most twice those of the second quarter, and {FREE_FILES}; "
     f"memory at most 1.5 times that of the second quarter, {FREE_OCTETS >> 20} MiB, the octets sent since then, and "
     f"{OCTETS_A_MESSAGE} octets for each message acknowledged since then"
 )
-"""What may be there in the last quarter."""
+"""How much a server may use in the last quarter."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """At `seconds` of the run: resident memory in octets, descriptors, and what the server was told up to then."""
+    """Resident memory in octets, descriptors, and the octets and messages sent up to then, at `seconds` of the run."""
 
     seconds: float
     memory: int
@@ -41,13 +41,13 @@ class Sample:
 
 @dataclass
 class Growth:
-    """The samples of one process; those of another one begin anew."""
+    """The samples of one process. A new process starts them again."""
 
     pid: int = 0
     samples: list[Sample] = field(default_factory=list)
 
     def watch(self, pid: int, seconds: float, octets: int, messages: int) -> None:
-        """Takes a sample, if it is time for one and the system tells."""
+        """Takes a sample, if it is time for one and the system has the figures."""
         if pid != self.pid:
             self.pid, self.samples = pid, []
         if pid and (not self.samples or seconds - self.samples[-1].seconds >= 1):
@@ -57,11 +57,11 @@ class Growth:
 
     @property
     def newest(self) -> str:
-        """The newest sample for people, or ""."""
+        """The newest sample as text, or ""."""
         return str(self.samples[-1]) if self.samples else ""
 
     def judge(self) -> tuple[str, bool]:
-        """How memory and descriptors stand, for people, and whether they grow against the rule."""
+        """Returns how memory and descriptors stand, as text, and whether they grow against the rule."""
         if len(self.samples) < 8:
             return "", False
         quarter = len(self.samples) // 4
@@ -82,7 +82,7 @@ class Growth:
 
 
 def usage(pid: int) -> tuple[int, int] | None:
-    """Resident memory in octets and open descriptors of a process, where the system tells them."""
+    """Returns resident memory in octets and open descriptors of a process, where the system has the figures."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir(f"/proc/{pid}/fd"))

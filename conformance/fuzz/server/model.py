@@ -1,8 +1,8 @@
-"""What a server may do: its rooms, logs, cursors, ids, presence and limits, as far as SPEC.md lets anybody know them.
+"""What a server may do: its rooms, logs, cursors, ids, presence and limits, as far as a client can know them.
 
-The model is told of every frame of every connection of a script, and says which requirement is broken as soon as what
-a server says does not fit. It has no I/O. What MAY happen is accepted: refusals for want of capacity, a gap because of
-a small replay cap, logs that were trimmed, a volatile log that begins again while nobody is in the room.
+The model is told of every frame of every connection of a script. As soon as what a server says does not fit, it names
+the broken requirement. It has no I/O. It accepts what MAY happen: refusals for lack of capacity, a gap because of a
+small replay cap, logs that were trimmed, a volatile log that starts again while the room is empty.
 """
 
 from dataclasses import dataclass, field
@@ -10,18 +10,18 @@ from typing import Protocol
 
 from conformance.fuzz.failure import Content, fail
 from conformance.wire.text import frame_line
-from protocol.frames import Ack, HistoryEnd, Joined, Message, Presence, Publish
+from protocol.frames import Ack, HistoryEnd, Joined, Message, Presence, Publish, Welcome
 from protocol.names import key
 from protocol.registry import Code, Flag, PresenceKind
 
 CAPACITY = frozenset({Code.RATE_LIMITED, Code.ROOM_FULL, Code.SERVER_FULL, Code.UNAVAILABLE})
-"""Refusals for want of capacity, which a server may give to any request whose checks list them."""
+"""Refusals for lack of capacity, which a server may give to any request whose checks list them."""
 
 NO_CAP = 2**53
 
 
 class Member(Protocol):
-    """A connection, as far as others in a room have to do with it."""
+    """A connection, as far as other members of its rooms see it."""
 
     label: str
     streams: "dict[int, Stream]"
@@ -36,8 +36,8 @@ class Member(Protocol):
 
 
 @dataclass(frozen=True)
-class Told:
-    """All that is known of one message; `sender` 0: an ACK told of its place, and nobody has seen it yet."""
+class Entry:
+    """What is known of one message. `sender` is 0 while only an ACK has told of it, and no MESSAGE."""
 
     id: bytes
     time_ms: int
@@ -48,9 +48,9 @@ class Told:
 
 @dataclass
 class Fate:
-    """What became of an id in a room: where its message stands, if it is known.
+    """What became of an id in a room: the place of its message, if that is known.
 
-    `sent`: copies that are not answered yet. `unknown`: copies that never will be. `acked`: an ACK has come.
+    `sent` counts copies that are not answered yet, `unknown` copies that never will be. `acked`: an ACK has come.
     """
 
     content: Content
@@ -63,25 +63,25 @@ class Fate:
 
 @dataclass
 class Stream:
-    """A membership as the model sees it: what the member is still owed."""
+    """A membership as the model sees it: what the server still owes the member."""
 
     room: "Room"
     next: int
     asked_roster: bool
-    presence: list[tuple[int, int, str]] = field(default_factory=list)
-    told: list[tuple[int, int, str]] = field(default_factory=list)
+    due: list[tuple[int, int, str]] = field(default_factory=list)  # PRESENCE: kind, member, name
+    seen: list[tuple[int, int, str]] = field(default_factory=list)  # PRESENCE that has come and is not compared yet
     roster_due: bool = False
     view: dict[int, str] = field(default_factory=dict)
     in_roster: bool = False
-    slow: bool = False  # has not read for a while: PRESENCE may have been left out for it
-    departed: int = 0  # the kind of PRESENCE that others got of this member, which has not heard of it yet
-    refused: bool = False  # the PUBLISH before was refused
+    slow: bool = False  # it has not read for a while, so the server may have left PRESENCE out
+    departed: int = 0  # the kind of PRESENCE that others got of this member before it learned of its end
+    refused: bool = False  # its last PUBLISH was refused
     last_seq: int = 0
 
 
 @dataclass
 class Room:
-    """A room of the script. `members` are the endpoints in it; `ghosts` may still be, since nobody saw them go."""
+    """A room of the script. `members` are the clients in it. `ghosts` may still be members: their end was not seen."""
 
     number: int
     epoch: int = 0
@@ -89,7 +89,7 @@ class Room:
     name: str = ""
     oldest: int = 1
     head: int = 0
-    log: dict[int, Told] = field(default_factory=dict)
+    log: dict[int, Entry] = field(default_factory=dict)
     fates: dict[bytes, Fate] = field(default_factory=dict)
     order: list[bytes] = field(default_factory=list)
     members: dict[Member, Stream] = field(default_factory=dict)
@@ -99,11 +99,11 @@ class Room:
 
     @property
     def unknown(self) -> int:
-        """How many messages may be there of which nobody was told."""
+        """How many messages may be in the log that no client was told of."""
         return sum(1 for fate in self.fates.values() if fate.unknown and not fate.seq)
 
-    def begins_anew(self, epoch: int) -> None:
-        """The log of this epoch is empty, as far as anybody knows."""
+    def start_again(self, epoch: int) -> None:
+        """The room has a log of another epoch, which is empty as far as clients know."""
         if self.epoch:
             self.old_epochs.add(self.epoch)
         self.epoch, self.oldest, self.head = epoch, 1, 0
@@ -116,7 +116,7 @@ class Room:
 class Model:
     """The server. `limits` are those that are known to be in force; `durable` is what WELCOME said.
 
-    `settled` says that the network has no hidden state: what a server will ever do by itself, it has done.
+    `settled`: the network has no hidden state, so the server has already done all that it will do by itself.
     """
 
     limits: dict[str, int] = field(default_factory=dict)
@@ -129,7 +129,7 @@ class Model:
     clock_ms: int = 0
     ascii_only: bool | None = None
     cap: int = NO_CAP
-    lively: int = 0  # the most members that a room had that was not quiet
+    lively: int = 0  # the most members of a room that was not quiet
     refusals: dict[Code, int] = field(default_factory=dict)
     restarted: bool = False
     draining: bool = False
@@ -138,29 +138,41 @@ class Model:
         self.cap = self.limits.get("replay_messages", NO_CAP)
 
     def room(self, number: int) -> Room:
-        """The room with that number."""
+        """Returns the room with that number."""
         return self.rooms.setdefault(number, Room(number))
 
     def tolerate(self, code: int) -> None:
-        """Counts a refusal that a server may give whenever it likes."""
+        """Counts a refusal that a server may give at any time."""
         self.refusals[Code(code)] = self.refusals.get(Code(code), 0) + 1
+
+    def welcomed(self, welcome: Welcome) -> None:
+        """WELCOME has come. Raises Failed."""
+        line = frame_line(welcome)
+        if welcome.member in self.members_seen:
+            fail("RW-WELCOME-1", "a member number of its own", line)
+        self.members_seen.add(welcome.member)
+        if welcome.now_ms < self.clock_ms:
+            fail("RW-ID-4", f"a clock of at least {self.clock_ms}", line)
+        self.clock_ms = welcome.now_ms
+        self.durable = bool(welcome.flags & Flag.DURABLE)
+        self.dedupe_ms = welcome.dedupe_ms
 
     # --- joining
 
     def joined(
-        self, end: Member, room: Room, joined: Joined, asked: str, cursor: tuple[int, int], *, roster: bool
+        self, client: Member, room: Room, joined: Joined, asked: str, cursor: tuple[int, int], *, roster: bool
     ) -> Stream:
-        """JOINED has come. `cursor` is (epoch, since) of JOIN. Raises Failed."""
+        """JOINED has come. `asked` is the room's name in JOIN, `cursor` its (epoch, since). Raises Failed."""
         line = frame_line(joined)
         if joined.room != room.ref and all(stream.slow for stream in room.members.values()):
-            for member in list(room.members):  # evicted, and the room began anew
+            for member in list(room.members):  # evicted, and the room started again
                 room.members.pop(member).departed = int(PresenceKind.LEFT)
         self._same_room(room, joined, asked, line)
         self._log_of(room, joined, line)
         self._start(joined, cursor, line)
         quiet = bool(joined.flags & Flag.QUIET)
         count = len(room.members) + 1
-        slow = sum(stream.slow for stream in room.members.values())  # these may have been evicted
+        slow = sum(stream.slow for stream in room.members.values())  # members that may have been evicted
         if not count - slow <= joined.members <= count + len(room.ghosts):
             fail("RW-PRESENCE-5", f"{count} members", line)
         if not joined.members - count:
@@ -172,11 +184,11 @@ class Model:
         if not room.quiet:
             for other in room.members.values():
                 quiet_entry = (int(PresenceKind.QUIET), 0, "")
-                other.presence.append(
-                    quiet_entry if kind is PresenceKind.QUIET else (int(kind), end.member, end.granted)
+                other.due.append(
+                    quiet_entry if kind is PresenceKind.QUIET else (int(kind), client.member, client.granted)
                 )
         room.quiet = quiet
-        room.members[end] = stream
+        room.members[client] = stream
         return stream
 
     def _same_room(self, room: Room, joined: Joined, asked: str, line: str) -> None:
@@ -202,9 +214,9 @@ class Model:
                 fail("RW-MODEL-5", f"epoch {room.epoch} of a durable room", line)
             if joined.epoch in room.old_epochs:
                 fail("RW-MODEL-4", "an epoch that was never used before", line)
-            room.begins_anew(joined.epoch)
+            room.start_again(joined.epoch)
         elif not room.epoch:
-            room.begins_anew(joined.epoch)
+            room.start_again(joined.epoch)
         if joined.head < room.head:
             lost = "RW-PROMISE-1" if not self.restarted else "RW-MODEL-4"
             fail(lost, f"a head of at least {room.head} in epoch {room.epoch}", line)
@@ -218,12 +230,12 @@ class Model:
         start, gap = starts(joined, *cursor, self.cap)
         floor = joined.start
         if joined.start > start and "replay_messages" not in self.limits and joined.start > joined.oldest:
-            # A smaller replay cap than was known: it has to explain this start, and all others from now on.
+            # The replay cap is smaller than was known. It has to explain this start, and all others from now on.
             cap = joined.head + 1 - floor
             if cap < self.cap and starts(joined, *cursor, cap) == (joined.start, bool(joined.flags & Flag.GAP)):
                 if self.cap != NO_CAP:
                     fail("RW-CURSOR-1", f"one replay cap, {self.cap}", line)
-                if cap > 0:  # nothing is replayed at all: a cap of 0, unless messages were lost
+                if cap > 0:  # with 0 nothing is replayed at all, and messages may have been lost
                     self.cap = cap
                     return
         if joined.start != start:
@@ -267,7 +279,7 @@ class Model:
         fate.acked = True
         fate.unknown = 0 if duplicate else fate.unknown
         fate.seq, fate.time_ms = ack.seq, ack.time_ms
-        self._place(room, ack.seq, Told(publish.id, ack.time_ms, fate.content), line)
+        self._place(room, ack.seq, Entry(publish.id, ack.time_ms, fate.content), line)
 
     def refused(self, stream: Stream, publish: Publish) -> None:
         """An ERROR has come."""
@@ -290,57 +302,57 @@ class Model:
                 rule = "RW-FIELD-6" if relays else "RW-FIELD-5"
             fail(rule, f"the content that was published: {fate.content}", line)
         if message.flags & Flag.VERIFIED:
-            fail("RW-MESSAGE-2", "no VERIFIED, since nobody is", line)
+            fail("RW-MESSAGE-2", "no VERIFIED, since no client is", line)
         if fate.seq and fate.seq != message.seq:
             fail("RW-DEDUPE-1", f"one message with this id, seq {fate.seq}", line)
-        told = Told(message.id, message.time_ms, content, message.sender, message.name)
+        entry = Entry(message.id, message.time_ms, content, message.sender, message.name)
         if fate.seq and fate.time_ms and fate.time_ms != message.time_ms:
             fail("RW-ACK-2", f"the time of its ACK, {fate.time_ms}", line)
         fate.seq, fate.time_ms = message.seq, message.time_ms
-        self._place(room, message.seq, told, line)
+        self._place(room, message.seq, entry, line)
 
-    def _place(self, room: Room, seq: int, told: Told, line: str) -> None:
+    def _place(self, room: Room, seq: int, entry: Entry, line: str) -> None:
         known = room.log.get(seq)
         if known is not None:
-            if known.id != told.id:
+            if known.id != entry.id:
                 fail("RW-MODEL-2", f"one message at seq {seq}, {known.id.hex()}", line)
-            if known.sender and told.sender and known != told:
+            if known.sender and entry.sender and known != entry:
                 fail("RW-MODEL-2", f"the same message for every member: {known}", line)
-            if known.time_ms != told.time_ms:
+            if known.time_ms != entry.time_ms:
                 fail("RW-ACK-2", f"one time of message {seq}, {known.time_ms}", line)
         else:
             before, behind = room.log.get(seq - 1), room.log.get(seq + 1)
-            if (before and before.time_ms > told.time_ms) or (behind and behind.time_ms < told.time_ms):
+            if (before and before.time_ms > entry.time_ms) or (behind and behind.time_ms < entry.time_ms):
                 fail("RW-ACK-1", "times that do not decrease", line)
         if known is None or not known.sender:
-            room.log[seq] = told
+            room.log[seq] = entry
         room.head = max(room.head, seq)
 
     # --- the stream
 
     def streamed(self, stream: Stream, message: Message) -> None:
-        """A MESSAGE of a stream; the watch has seen to its seq."""
+        """A MESSAGE of a stream has come, whose seq the invariants have checked. Raises Failed."""
         self.message(stream.room, message)
         stream.next = message.seq + 1
 
-    def presence(self, end: Member, stream: Stream, frame: Presence) -> None:
+    def presence(self, client: Member, stream: Stream, frame: Presence) -> None:
         """A PRESENCE has come. Raises Failed."""
         line = frame_line(frame)
         if frame.flags & Flag.VERIFIED:
-            fail("RW-SASL-4", "no VERIFIED, since nobody is", line)
+            fail("RW-SASL-4", "no VERIFIED, since no client is", line)
         if stream.in_roster:
             fail("RW-ROSTER-4", "no PRESENCE between the frames of a roster", line)
-        stream.told.append((frame.kind, frame.member, frame.name))
+        stream.seen.append((frame.kind, frame.member, frame.name))
         if frame.kind == PresenceKind.JOINED:
             stream.view[frame.member] = frame.name
         elif frame.kind in (PresenceKind.LEFT, PresenceKind.LOST):
             stream.view.pop(frame.member, None)
 
     def _compare(self, stream: Stream) -> None:
-        """Holds the PRESENCE that has come against what was due, once all replies are there. Raises Failed."""
-        due, room = stream.presence, stream.room
-        while stream.told:
-            got = stream.told.pop(0)
+        """Compares the PRESENCE that has come with what was due, once all replies are there. Raises Failed."""
+        due, room = stream.due, stream.room
+        while stream.seen:
+            got = stream.seen.pop(0)
             kind, member, _ = got
             if got in due[:1]:
                 due.pop(0)
@@ -356,21 +368,24 @@ class Model:
                 fail(rule, f"PRESENCE (kind, member, name) {due[0] if due else 'none'}", f"{got}")
 
     def _departed(self, stream: Stream, kind: int, number: int) -> bool:
-        """Whether a member that did not read is gone, of which it has not heard: evicted, or cut off."""
+        """Whether a member that did not read was evicted or cut off, and has not read that yet."""
         if stream.room.quiet or self.draining:
             return False
         for member, other in list(stream.room.members.items()):
             if member.member == number and other.slow and kind in (PresenceKind.LEFT, PresenceKind.LOST):
                 other.departed = kind
                 self.gone(member, stream.room, PresenceKind(kind), seen=True)
-                stream.presence.pop()
+                stream.due.pop()
                 return True
         return False
 
-    def rostered(self, end: Member, stream: Stream, entries: list[tuple[int, str]], *, reset: bool, more: bool) -> None:
+    def rostered(
+        self, client: Member, stream: Stream, entries: list[tuple[int, str]], *, reset: bool, more: bool
+    ) -> None:
         """A ROSTER has come. Raises Failed."""
         if not stream.asked_roster or stream.room.quiet:
-            fail("RW-QUIET-1" if stream.room.quiet else "RW-ROSTER-1", "no ROSTER that nobody asked for", str(entries))
+            rule = "RW-QUIET-1" if stream.room.quiet else "RW-ROSTER-1"
+            fail(rule, "no ROSTER that the client did not ask for", str(entries))
         if reset:
             stream.view.clear()
         stream.in_roster = more
@@ -380,61 +395,64 @@ class Model:
         stream.roster_due = False
         room = stream.room
         here = {member.member: member.granted for member in room.members}
-        waiting = {member for _, member, _ in stream.presence}
+        waiting = {member for _, member, _ in stream.due}
         slow = {member.member for member, other in room.members.items() if other.slow and other is not stream}
         for member, name in here.items():
             if member not in waiting and member not in slow and stream.view.get(member) != name:
-                rule = "RW-PRESENCE-5" if member == end.member else "RW-ROSTER-4"
+                rule = "RW-PRESENCE-5" if member == client.member else "RW-ROSTER-4"
                 fail(rule, f"{name!r}, member {member}, in the roster", str(stream.view))
         for member in stream.view:
             if member not in here and member not in waiting and member not in room.ghosts:
                 fail("RW-ROSTER-4", f"only members in the roster, not {member}", str(here))
         if stream.slow:
-            stream.presence.clear()
+            stream.due.clear()
 
-    def gone(self, end: Member, room: Room, kind: PresenceKind, *, seen: bool) -> None:
-        """An endpoint is not in a room any more; `seen`: the server is known to have noticed."""
-        if room.members.pop(end, None) is None:
-            return  # it was evicted or cut off before, and others were told
+    def gone(self, client: Member, room: Room, kind: PresenceKind, *, seen: bool) -> None:
+        """A client is not in a room any more. `seen`: the server is known to have noticed."""
+        if room.members.pop(client, None) is None:
+            return  # it was evicted or cut off before, and the others were told
         if self.draining:
             return
         if not room.members:
             room.quiet = room.quiet and not (seen or self.settled)
         if not room.quiet:
             for stream in room.members.values():
-                stream.presence.append((int(kind), end.member, end.granted))
+                stream.due.append((int(kind), client.member, client.granted))
         told = not room.quiet and any(not stream.slow for stream in room.members.values())
         if not (seen or self.settled or told):
-            room.ghosts[end.member] = end.granted
+            room.ghosts[client.member] = client.granted
 
     # --- the end of a step
 
-    def owed(self, end: Member) -> str:
-        """What a member that reads has not been sent yet, or "". Nobody waits for a reply. Raises Failed."""
-        for stream in end.streams.values():
+    def owed(self, client: Member) -> str:
+        """What a client that reads and waits for no reply has not been sent yet, behind its requirement, or "".
+
+        Raises Failed.
+        """
+        for stream in client.streams.values():
             room = stream.room
-            if stream.told:
+            if stream.seen:
                 self._compare(stream)
             if stream.next <= room.head:
-                return f"RW-MESSAGE-1 MESSAGE {stream.next} of room {room.number} ({end.label})"
+                return f"RW-MESSAGE-1 MESSAGE {stream.next} of room {room.number} ({client.label})"
             if stream.roster_due:
-                return f"RW-ROSTER-1 a sequence of ROSTER in room {room.number} ({end.label})"
+                return f"RW-ROSTER-1 a sequence of ROSTER in room {room.number} ({client.label})"
             if stream.in_roster:
-                return f"RW-ROSTER-2 the end of a sequence of ROSTER in room {room.number} ({end.label})"
-            if stream.presence and not stream.slow:
-                kind, member, name = stream.presence[0]
+                return f"RW-ROSTER-2 the end of a sequence of ROSTER in room {room.number} ({client.label})"
+            if stream.due and not stream.slow:
+                kind, member, name = stream.due[0]
                 said = PresenceKind(kind).name.lower()
                 rule = "RW-QUIET-1" if kind == PresenceKind.QUIET else "RW-PRESENCE-2"
-                return f"{rule} PRESENCE({said}) of {member} {name!r} in room {room.number} ({end.label})"
+                return f"{rule} PRESENCE({said}) of {member} {name!r} in room {room.number} ({client.label})"
             if stream.slow and stream.asked_roster and not room.quiet:
                 here = {member.member for member in room.members}
                 slow = {member.member for member, other in room.members.items() if other.slow and other is not stream}
                 if set(stream.view) - set(room.ghosts) - slow != here - slow:
-                    return f"RW-ROSTER-3 a roster of room {room.number} that is right ({end.label})"
+                    return f"RW-ROSTER-3 a roster of room {room.number} that is right ({client.label})"
         return ""
 
     def history(self, room: Room, asked: tuple[int, int, int, bool], end: HistoryEnd, got: list[Message]) -> None:
-        """HISTORY_END has come, behind these messages. Raises Failed."""
+        """HISTORY_END has come behind these messages. `asked`: start, end, limit, NEWEST. Raises Failed."""
         line = frame_line(end)
         start, stop, limit, newest = asked
         if end.oldest < room.oldest:
@@ -449,7 +467,7 @@ class Model:
         for message in got:
             self.message(room, message)
         if room.unknown:
-            return  # the head is not known, nor what is whole
+            return  # neither the head nor the whole range is known
         low = min(max(start, room.oldest), room.head + 1)
         high = max(low, min(stop or room.head + 1, room.head + 1))
         if not got and high > low:
@@ -468,19 +486,19 @@ class Model:
             fail("RW-HISTORY-5", f"MORE {'clear' if whole else 'set'} for a part of [{low}, {high})", line)
 
     def restarts(self) -> None:
-        """The server ended and was started again. Refs mean nothing any more; durable rooms stay as they are."""
+        """The server was started again. Refs mean nothing any more; durable rooms stay as they are."""
         self.restarted = True
         self.draining = False
         self.refs.clear()
         for room in self.rooms.values():
-            room.ref = 0  # it may be another room's now (RW-MODEL-7)
+            room.ref = 0  # another room may have it now (RW-MODEL-7)
             room.members.clear()
             room.ghosts.clear()
             room.quiet = False
 
 
 def starts(joined: Joined, epoch: int, since: int, cap: int) -> tuple[int, bool]:
-    """`start` and GAP of JOINED for a cursor: the formula of SPEC.md, section 9.1."""
+    """Returns `start` and GAP of JOINED for a cursor: the formula of SPEC.md, section 9.1."""
     floor = max(joined.oldest, joined.head + 1 - cap)
     if not epoch:
         return max(floor, joined.head + 1 - since), False

@@ -1,7 +1,7 @@
-"""Octets that nobody meant: mutations of what clients once said, sent to a server that must not mind.
+"""Octets that nobody meant: mutations of what clients once said, which a server must survive.
 
-Each connection has to end in normal service or in a GOAWAY of SPEC.md's codes, within time, and whatever the server
-says on it must be well-formed. That others are served all the same shows in the scripts that are played in between.
+Each connection has to end in normal service or in a GOAWAY with a code of SPEC.md, within time, and all that the server
+says on it must be well-formed. The scripts in between show that the server still serves others.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,16 @@ from conformance.wire.octets import HEADER, Header, split_frames
 from conformance.wire.text import frame_line
 from protocol.codec import RawFrame, decode
 from protocol.errors import RemoteProtocolError
-from protocol.frames import Ack, Error, Goaway
+from protocol.frames import Ack, Error, Frame, Goaway, Unknown
 from protocol.registry import CODES, MAGIC, PREFACE_SIZE, Code
 
 AT_ONCE = 40
 """Connections that are open at the same time."""
 
 LENGTHS = (0, 1, 15, 16, 4095, 4096, 4097, 65_535, 65_536, 65_537, 2**31, 2**32 - 1)
+
+
+# --- making them
 
 
 def conversations(log: Sequence[Said]) -> list[bytes]:
@@ -37,7 +40,7 @@ def conversations(log: Sequence[Said]) -> list[bytes]:
 
 
 def mutated(random: Random, octets: bytes, other: bytes) -> bytes:
-    """Octets like these, with something changed; `other` is what parts are taken from."""
+    """Returns octets like these with something changed. Parts of `other` may take the place of theirs."""
     changed = bytearray(octets)
     for _ in range(random.choice((1, 1, 1, 2, 4))):
         at = random.randrange(len(changed) + 1)
@@ -55,17 +58,16 @@ def mutated(random: Random, octets: bytes, other: bytes) -> bytes:
             case 5:
                 changed[at:] = other[random.randrange(len(other) + 1) :]
             case 6:
-                changed = _length(random, changed)
+                changed = _with_wrong_length(random, changed)
             case 7:
-                changed = _frames(random, changed, other)
+                changed = _shuffled(random, changed, other)
             case 8 if len(changed) > PREFACE_SIZE:
                 piece = changed[at : at + 40]
                 changed[at:at] = piece * random.randint(1, 20)
     return bytes(changed)
 
 
-def _length(random: Random, octets: bytearray) -> bytearray:
-    """One frame lies about its length."""
+def _with_wrong_length(random: Random, octets: bytearray) -> bytearray:
     frames, rest = split_frames(bytes(octets[PREFACE_SIZE:]))
     if frames:
         at = random.randrange(len(frames))
@@ -74,8 +76,8 @@ def _length(random: Random, octets: bytearray) -> bytearray:
     return octets[:PREFACE_SIZE] + b"".join(frames) + rest
 
 
-def _frames(random: Random, octets: bytearray, other: bytes) -> bytearray:
-    """Frames in another order, some of another connection, some twice."""
+def _shuffled(random: Random, octets: bytearray, other: bytes) -> bytearray:
+    """Puts frames in another order, with some of another connection among them."""
     mine, _ = split_frames(bytes(octets[PREFACE_SIZE:]))
     theirs, _ = split_frames(other[PREFACE_SIZE:])
     frames = mine[:1] + random.sample(mine[1:] + theirs, k=len(mine[1:] + theirs))
@@ -83,58 +85,78 @@ def _frames(random: Random, octets: bytearray, other: bytes) -> bytearray:
 
 
 def burst_steps(random: Random, corpus: Sequence[bytes], count: int = AT_ONCE) -> list[Step]:
-    """Steps of one burst."""
+    """Returns the steps of one burst, whose octets are made of those of the corpus."""
     made = (mutated(random, random.choice(corpus), random.choice(corpus)) for _ in range(count))
     return [Step("octets", octets=octets.hex(), cut=random.choice((0, 0, 3))) for octets in made]
+
+
+# --- sending them
 
 
 def burst(network: Network, steps: Sequence[Step], stats: Stats, timeout: float) -> Failure | None:
     """Says what "octets" steps say, each on a connection of its own, all at once, and judges what comes.
 
-    Gives back what went wrong; `at` is the number of the step, and the last one where nobody can tell which it was.
+    Returns what went wrong; `at` is the number of the step, and the last one where nobody can tell which it was.
     """
     log: list[Said] = []
-    ends: list[tuple[RawClient, bytearray]] = []
-    at = len(steps) - 1
+    clients: list[RawClient] = []
+    fault = ""
     try:
         for number, step in enumerate(steps):
-            octets = bytes.fromhex(step.octets)
-            end = RawClient(f"m{number}", network.connect(), Model(), stats, log, network.now())
-            ends.append((end, bytearray()))
-            stats.connections += 1
-            stats.sent += len(split_frames(octets[PREFACE_SIZE:])[0])
-            end.write(octets, step.cut)
-            end.wire.eof()
-        deadline = network.now() + timeout
-        while any(not end.wire.ended for end, _ in ends):
-            for end, got in ends:
-                got += end.wire.read()
-            left = deadline - network.now()
-            if all(end.wire.ended for end, _ in ends):
-                break
-            if left <= 0 or not network.wait(left):
-                at = next(number for number, (end, _) in enumerate(ends) if not end.wire.ended)
-                raise Failed("the connection closed behind the end of the client's stream", "nothing", "RW-CLOSE-2")
-        for number, (end, got) in enumerate(ends):
-            at = number
-            log.append(Said(end.label, "S", bytes(got)))
-            judge(bytes(got), stats)
-    except Failed as failed:
-        mine = tuple(said for said in log if said.client == f"m{at}")
-        return Failure(failed.requirement, failed.expected, failed.got, at, mine)
+            clients.append(RawClient(f"m{number}", network.connect(), Model(), stats, log, network.now()))
+            _say(clients[-1], step)
+        late = _until_closed(network, clients, timeout)
+        if late is not None:
+            expected = "the connection closed behind the end of the client's stream"
+            return _failure(late, Failed(expected, "nothing", "RW-CLOSE-2"), log)
+        for number, client in enumerate(clients):
+            log.append(Said(client.label, "S", bytes(client.inbox)))
+            try:
+                judge(bytes(client.inbox), stats)
+            except Failed as failed:
+                return _failure(number, failed, log)
     except OSError as error:
         fault = network.fault() or str(error)
-        return Failure("RW-CLOSE-7", "a server that goes on serving", fault, len(steps) - 1, tuple(log), crashed=True)
     finally:
-        for other, _ in ends:
-            other.wire.close()
-    if fault := network.fault():
+        for client in clients:
+            client.wire.close()
+    if fault := fault or network.fault():
         return Failure("RW-CLOSE-7", "a server that goes on serving", fault, len(steps) - 1, tuple(log), crashed=True)
     return None
 
 
+def _say(client: RawClient, step: Step) -> None:
+    octets = bytes.fromhex(step.octets)
+    client.stats.connections += 1
+    client.stats.sent += len(split_frames(octets[PREFACE_SIZE:])[0])
+    client.write(octets, step.cut)
+    client.wire.eof()
+
+
+def _until_closed(network: Network, clients: Sequence[RawClient], timeout: float) -> int | None:
+    """Reads until all connections are closed. Returns the number of the first that is still open after `timeout` s."""
+    deadline = network.now() + timeout
+    while True:
+        for client in clients:
+            client.inbox += client.wire.read()
+        still_open = [number for number, client in enumerate(clients) if not client.wire.ended]
+        if not still_open:
+            return None
+        left = deadline - network.now()
+        if left <= 0 or not network.wait(left):
+            return still_open[0]
+
+
+def _failure(number: int, failed: Failed, log: Sequence[Said]) -> Failure:
+    mine = tuple(said for said in log if said.client == f"m{number}")
+    return Failure(failed.requirement, failed.expected, failed.got, number, mine)
+
+
+# --- judging what comes
+
+
 def judge(octets: bytes, stats: Stats) -> None:
-    """Holds what a server said on a connection against what it may say on any. Raises Failed."""
+    """Holds all that a server said on a connection against what it may say on any. Raises Failed."""
     stats.octets += len(octets)
     if not octets:
         return
@@ -147,12 +169,8 @@ def judge(octets: bytes, stats: Stats) -> None:
         raise Failed("a body of at most max_body octets", rest[:16].hex(), "RW-FRAME-3")
     last: Goaway | None = None
     for one in frames:
-        header = Header(*HEADER.unpack_from(one))
         stats.received += 1
-        try:
-            frame = decode(RawFrame(header.type, header.flags, header.request, header.room, one[HEADER.size :]), "S")
-        except RemoteProtocolError as error:
-            raise Failed("a well-formed frame", f"{error} in {one[:64].hex()}", "RW-FRAME-7") from None
+        frame = _decoded(one)
         if last and last.code != Code.DRAINING:
             raise Failed("nothing after GOAWAY", frame_line(frame), "RW-CLOSE-1")
         stats.acknowledged += isinstance(frame, Ack)
@@ -164,3 +182,11 @@ def judge(octets: bytes, stats: Stats) -> None:
             stats.codes[carrier, frame.code] += 1
         if isinstance(frame, Goaway):
             last = frame
+
+
+def _decoded(octets: bytes) -> Frame | Unknown:
+    header = Header(*HEADER.unpack_from(octets))
+    try:
+        return decode(RawFrame(header.type, header.flags, header.request, header.room, octets[HEADER.size :]), "S")
+    except RemoteProtocolError as error:
+        raise Failed("a well-formed frame", f"{error} in {octets[:64].hex()}", "RW-FRAME-7") from None

@@ -1,49 +1,56 @@
-"""What carries the octets of a script: sockets, or anything else that has these two interfaces."""
+"""What carries the octets of a script: sockets, or anything else that has the interfaces `Network` and `Wire`."""
 
+import asyncio
 import contextlib
 import select
 import socket
 import struct
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
+from conformance.harness.process import Unreachable, Unstartable
+from conformance.harness.verdicts import Crashed
+from conformance.server.target import LaunchedServer, ServerTarget
 from conformance.wire import clock
 
-_NONE: Mapping[str, str] = MappingProxyType({})
-_SPARE = 1.5
+T = TypeVar("T")
+_NO_ACCOUNTS: Mapping[str, str] = MappingProxyType({})
+_SPARE = 1.5  # seconds
+_START = 60.0  # seconds after which a start is given up
 BUFFERS = 8 * 2**20
-"""Octets that the transports between two processes of one host do not hold, where the receiver's buffer is small."""
+"""More octets than the transports between two processes of a host hold, where the receiver's buffer is small."""
 
 
 class Wire(Protocol):
     """One connection to a server."""
 
     ended: bool
-    """The server has closed it, and all that it said has been read."""
+    """Whether the server has closed the connection, and all that it said has been read."""
 
     def write(self, octets: bytes) -> None:
-        """Hands octets to the transport, which sends them as one segment if it can."""
+        """Hands octets to the transport, which sends them in one segment if it can."""
 
     def read(self) -> bytes:
-        """What has come since the last call; it never waits."""
+        """Returns what has come since the last call, without waiting."""
 
     def pause(self, paused: bool) -> None:
-        """Takes nothing from the transport, or goes on."""
+        """Stops reading from the transport, or goes on."""
 
     def eof(self) -> None:
         """Ends this side's stream."""
 
     def close(self, *, abort: bool = False) -> None:
-        """Ends the connection; with `abort` what is under way may be lost."""
+        """Ends the connection. With `abort` octets that are under way may be lost."""
 
 
 class Network(Protocol):
-    """Where a server is. A script that needs what a network cannot do is run without that step."""
+    """The way to a server. Steps that need what a network cannot do are passed over."""
 
     settled: bool
-    """Whether `wait` returns False only when the server has done all that it will ever do without being asked."""
+    """Whether `wait` returns False only after the server has done all that it does without being asked."""
 
     limits: Mapping[str, int]
     """Limits of SPEC.md, section 15, by name, that are known to be in force at the server."""
@@ -55,38 +62,38 @@ class Network(Protocol):
     """Whether a script may wait for time-outs."""
 
     buffers: int
-    """Octets that are more than all transports on the way to one client hold together; 0: nobody knows."""
+    """More octets than all transports on the way to a client hold together; 0 if that is not known."""
 
     def connect(self) -> Wire:
-        """A new connection. Raises OSError."""
+        """Makes a connection. Raises OSError."""
 
     def now(self) -> float:
         """Seconds of a steady clock."""
 
     def wait(self, seconds: float) -> bool:
-        """Waits until something may have come, at most so long; False if nothing did."""
+        """Waits until something may have come, at most `seconds`. Returns False if nothing did."""
 
     def sleep(self, seconds: float) -> bool:
-        """Lets time pass, while nothing is read; False where that would be a waste of somebody's time."""
+        """Lets time pass while nothing is read. Returns False where a run has no time for that."""
 
     def restart(self) -> bool:
-        """Kills the server and starts it again; False where that cannot be done."""
+        """Kills the server and starts it again. Returns False where that cannot be done."""
 
     def drain(self) -> bool:
-        """Tells the server to end as section 8.6 has it; False where that cannot be done."""
+        """Tells the server to drain (SPEC.md, section 8.6). Returns False where that cannot be done."""
 
     def operate(self, what: str) -> bool:
-        """Has the server's operator, or its fate, do something; False where nobody can.
+        """Does what only an operator or chance can do. Returns False where that cannot be done.
 
-        "fail": the store fails. "revoke": all accounts are gone, until "restore".
+        "fail": the store fails. "revoke": all accounts are removed until "restore".
         """
 
     def fault(self) -> str:
-        """What went wrong inside of the server, if that can be known, or ""."""
+        """Returns what went wrong inside the server, if that can be known, or ""."""
 
 
 class Socket:
-    """A wire of TCP."""
+    """A wire over TCP."""
 
     def __init__(self, network: "Sockets", address: tuple[str, int]) -> None:
         self.ended = False
@@ -104,7 +111,7 @@ class Socket:
         self.flush()
 
     def flush(self) -> None:
-        """Writes what it can of what waits."""
+        """Sends as much as possible of what waits to be sent."""
         try:
             while self._out:
                 sent = self._socket.send(self._out)
@@ -151,7 +158,7 @@ class Socket:
 
     @property
     def events(self) -> int:
-        """What to wait for, as select.poll has it."""
+        """The events to wait for, as in select.poll."""
         return (0 if self._paused or self.ended else select.POLLIN) | (select.POLLOUT if self._out else 0)
 
 
@@ -161,7 +168,7 @@ def _connected(address: tuple[str, int], timeout: float, receive_buffer: int) ->
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     made = socket.socket(family)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)  # only heeded before it is connected
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)  # has an effect only before connect
         made.settimeout(timeout)
         made.connect(address)
     except OSError:
@@ -171,9 +178,9 @@ def _connected(address: tuple[str, int], timeout: float, receive_buffer: int) ->
 
 
 class Sockets:
-    """A server at an address. `restarts` and `drains` are called where somebody can do that.
+    """The way to a server at an address. `restarts` and `drains` say whether they could be done.
 
-    With `receive_buffer`, in octets, connections hold so little that a member which does not read can be left behind.
+    With `receive_buffer`, in octets, connections hold so little that a member that does not read can be left behind.
     """
 
     settled = False
@@ -187,7 +194,7 @@ class Sockets:
         drains: Callable[[], bool] = lambda: False,
         died: Callable[[], str] = lambda: "",
         receive_buffer: int = 0,
-        accounts: Mapping[str, str] = _NONE,
+        accounts: Mapping[str, str] = _NO_ACCOUNTS,
     ) -> None:
         self.timeout = timeout
         self.receive_buffer = receive_buffer
@@ -241,3 +248,75 @@ class Sockets:
         """Ends all connections."""
         for wire in list(self.open.values()):
             wire.close(abort=True)
+
+
+class Hosted:
+    """A target for code that does not run in an event loop: its loop runs in a thread of its own."""
+
+    def __init__(self, target: ServerTarget) -> None:
+        self.target = target
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="target")
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine in the target's loop and returns its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_START)
+
+    def start(self) -> None:
+        """Starts the target. Raises Unreachable or Unstartable."""
+        self.run(self.target.start())
+
+    def stop(self) -> None:
+        """Stops the target and its loop."""
+        try:
+            self.run(self.target.stop())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(5)
+            if not self._loop.is_running():
+                self._loop.close()
+
+    def restart(self) -> bool:
+        """Kills the target and starts it again, if this program started it. Raises Crashed."""
+        if not isinstance(self.target, LaunchedServer):
+            return False
+        self.run(self.target.crash())
+        try:
+            self.run(self.target.start())
+        except (Unreachable, Unstartable) as error:
+            raise Crashed(f"it did not start again: {error}") from None
+        return True
+
+    def drain(self) -> bool:
+        """Tells the target to drain, if this program started it (SPEC.md, section 8.6)."""
+        if not isinstance(self.target, LaunchedServer):
+            return False
+
+        async def now() -> None:
+            assert isinstance(self.target, LaunchedServer)
+            self.target.drain()
+
+        self.run(now())
+        return True
+
+    def network(
+        self,
+        timeout: float,
+        limits: Mapping[str, int],
+        receive_buffer: int = 0,
+        accounts: Mapping[str, str] = _NO_ACCOUNTS,
+    ) -> Sockets:
+        """Returns the way to the target."""
+
+        def address() -> tuple[str, int]:
+            return self.target.host, self.target.port
+
+        died = lambda: self.target.died  # noqa: E731
+        return Sockets(address, timeout, limits, self.restart, self.drain, died, receive_buffer, accounts)
+
+    @property
+    def pid(self) -> int:
+        """The number of the target's process, or 0."""
+        program = getattr(self.target, "_program", None)
+        return program.pid if program is not None and not self.target.died else 0

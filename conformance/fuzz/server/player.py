@@ -1,33 +1,77 @@
-"""Plays a script at a server: takes its steps, waits for what is due after each, and has everything judged.
+"""Plays a script at a server: takes its steps, waits for what each must lead to, and judges everything that comes.
 
-Nothing here sleeps in order to wait: a PING fences the replies of a connection, and the streams of all members that
-read are waited for up to the head that the model knows.
+Nothing here sleeps in order to wait. A PING fences the replies of a connection, and the streams of all members that
+read are awaited up to the head that the model knows. The steps are functions in modules by subject (`login_steps`,
+`broken_steps`, `lifecycle_steps`, `requests`), which the package imports.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import NoReturn, TypeAlias
 
-from conformance.fuzz.failure import Failure, fail
-from conformance.fuzz.server.lifecycle_steps import Draining
+from conformance.fuzz.failure import Failure, Said, fail
+from conformance.fuzz.server.model import Model
+from conformance.fuzz.server.network import Network
 from conformance.fuzz.server.raw_client import RawClient
-from conformance.fuzz.server.requests import DROPPABLE, normal
 from conformance.fuzz.server.steps import Step
+from conformance.fuzz.stats import Stats
 from conformance.harness.verdicts import Crashed, Failed
-from conformance.wire.octets import CLIENT_PREFACE, encode
-from conformance.wire.text import frame_line
-from protocol.fields import agent as agent_field
-from protocol.fields import extension, extensions
-from protocol.frames import Error, Field, Frame, Goaway, Hello, Publish, Unknown, Welcome
-from protocol.registry import GREASE, MAGIC, Code, Flag, PresenceKind
+from protocol.registry import Code, PresenceKind
 
-NAMES = ("ada", "Grace H\u00f6pper", "e\u0301douard", "\u6797", "x" * 60, "a b c")
-"""Names of people: one each, in turn."""
+_CODES_OF_SLOW = (Code.SLOW, Code.TIMEOUT, Code.SHUTDOWN, Code.DRAINING)
+"""Codes that may end a connection that did not read, and so did not answer."""
+
+Take: TypeAlias = Callable[["Player", Step], None]
+STEPS: dict[str, Take] = {}
+"""What takes a step, by its name. A step that makes no sense at the moment is passed over."""
 
 
-class Player(Draining):
-    """One run of one script. See `Waiting` for what it is made of."""
+def step(name: str) -> Callable[[Take], Take]:
+    """Registers a function that takes the steps of a name."""
+
+    def register(take: Take) -> Take:
+        STEPS[name] = take
+        return take
+
+    return register
+
+
+class Player:
+    """One run of one script. `timeout` is how long an answer may take, in seconds of the network's clock.
+
+    The same `seed` gives the same octets, except for `fresh`, which is in the names of the run's rooms. `ascii_only` is
+    True for a server that is known to take only ASCII names, False for one that takes others, None if nobody knows.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        seed: int,
+        stats: Stats,
+        timeout: float,
+        fresh: str = "",
+        ascii_only: bool | None = None,
+    ) -> None:
+        self.network = network
+        self.stats = stats
+        self.timeout = timeout
+        self.random = Random(seed)
+        self.fresh = fresh or hashlib.sha256(f"{seed} {network.now()}".encode()).hexdigest()[:10]
+        self.model = Model(dict(network.limits), network.settled, ascii_only=ascii_only)
+        self.log: list[Said] = []
+        self.clients: dict[int, RawClient] = {}
+        self.others: list[RawClient] = []
+        self.cursors: dict[int, dict[int, tuple[int, int]]] = {}
+        self.publishes = 0
+        self.at = -1
+        self._read_at = network.now()
+        self._labels = 0
+
+    # --- the script
 
     def play(self, steps: Sequence[Step], *, whole: bool = True) -> Failure | None:
-        """Takes all steps, then holds the end against the promise. Gives back what went wrong, if anything did.
+        """Takes all steps, then holds the end against the promise. Returns what went wrong, if anything did.
 
         A script that is not `whole` goes on with the next call: its connections stay.
         """
@@ -54,182 +98,18 @@ class Player(Draining):
         got = f"{failed.got}; the server: {fault}" if fault else failed.got
         return Failure(failed.requirement, failed.expected, got, self.at, tuple(self.log), bool(fault))
 
-    # --- steps
-
     def take(self, step: Step) -> None:
-        """Takes one step, and waits until all that it must lead to is there. Raises Failed."""
-        end = self.clients.get(step.client)
+        """Takes one step, and waits for all that it must lead to. Raises Failed."""
         self.stats.steps += 1
-        if step.do == "connect":
-            if end is None:
-                self._connect(step)
-        elif step.do == "handshake":
-            self._handshake(step)
-        elif step.do == "login":
-            self._login(step)
-        elif step.do == "octets":
-            self._octets(step)
-        elif step.do == "restart":
-            self._restart()
-        elif step.do == "drain":
-            self._drain()
-        elif step.do == "time":
-            self._time(step)
-        elif step.do == "operator":
-            self._operator(step)
-        elif step.do == "idle":
-            self._idle(step)
-        elif end is not None and step.do == "resume":
-            if end.open:
-                end.write(b"".join(self.requests.make(end, step, item) for item in step.items), step.cut)
-            end.paused = False
-            end.wire.pause(False)
-        elif end is not None and not end.paused:
-            if step.do == "send":
-                self._send(end, step, step.items)
-            elif step.do == "drop":
-                self._drop(end, step)
-            elif step.do == "goaway":
-                self._goaway(end, step)
-            elif step.do == "pause":
-                end.paused = end.slow = True
-                end.wire.pause(True)
-                for stream in end.streams.values():
-                    stream.slow = True
-            elif step.do == "break":
-                self._break(end, step)
+        STEPS[step.do](self, step)
         self.settle()
-
-    def _connect(self, step: Step) -> None:
-        end = self.dial()
-        end.cursors = self.cursors.setdefault(step.client, {})
-        self.clients[step.client] = end
-        name = self._name(step.number)
-        grease = step.what == "grease"
-        fields: tuple[Field, ...] = (extension("history"),)
-        if grease:
-            noise = Field(self.random.choice(GREASE), self.random.randbytes(7))
-            more = (extension("grease-0a3f"), extension("org.example.x", b"\xde\xad"), agent_field("fuzz/1 \u2764"))
-            fields = (*more, noise, *fields)
-        preface = MAGIC + bytes([0, 9, 7, 7]) if grease else CLIENT_PREFACE
-        end.write(preface, step.cut)
-        self.until(lambda: bool(end.preface), "the server's preface", "RW-PREFACE-2", end)
-        if end.preface[4] != 1:
-            fail("RW-PREFACE-3", "version 1", end.preface.hex())
-        self.stats.visit("server", "WAIT_PREFACE", "preface")
-        request = end.next_request()
-        flags = 0x0FFF if grease else 0
-        hello = Hello(name, "ANONYMOUS", b"ignored" if grease else b"", fields=fields, flags=flags, request=request)
-        before = end.note(Unknown(GREASE[3], b"before HELLO")) if grease else b""
-        end.ask(request, lambda reply: self._welcome(end, name, reply))
-        end.write(before + end.note(hello), step.cut)
-        self.until(lambda: end.welcome is not None or bool(end.errors), "WELCOME", "RW-HELLO-2", end)
-        if end.welcome is None:  # RW-NAME-6, or no room for it
-            del self.clients[step.client]
-            self.others.append(end)
-            code = Code(end.errors[0].code)
-            self.until(lambda: end.goaway_ends or end.wire.ended, f"GOAWAY({code.name})", "RW-HELLO-3", end)
-            self._refused(end, code, "RW-HELLO-3", refused=True)
-            self._after_goaway(end)
-            end.wire.close()
-            if code == Code.NAME_INVALID:
-                self._connect(step)
-
-    def _name(self, number: int) -> str:
-        names = [name for name in NAMES if name.isascii()] if self.model.ascii_only else NAMES
-        return names[number % len(names)]
-
-    def _welcome(self, end: RawClient, name: str, reply: Frame) -> None:
-        line = frame_line(reply)
-        if isinstance(reply, Error):
-            named = reply.code == Code.NAME_INVALID and not name.isascii() and self.model.ascii_only is not False
-            if named or reply.code in (Code.SERVER_FULL, Code.RATE_LIMITED):  # RW-CONN-3
-                if named:
-                    self.model.ascii_only = True
-                else:
-                    self.model.tolerate(reply.code)
-                end.errors.append(reply)
-                end.expects_end = True
-                return
-        if not isinstance(reply, Welcome):
-            fail("RW-HELLO-2", "WELCOME", line)
-        if not name.isascii():
-            self.model.ascii_only = False
-        end.welcome = reply
-        end.welcomed = self.network.now()
-        end.extended = "history" in extensions(reply)
-        if reply.name not in (normal(name), "~" + normal(name)):
-            fail("RW-NAME-1", f"the name {normal(name)!r}", line)
-        if self.network.accounts and not reply.name.startswith("~"):
-            fail("RW-SASL-5", f"~{normal(name)!r} for a guest", line)
-        if reply.flags & Flag.VERIFIED:
-            fail("RW-SASL-4", "no VERIFIED for an anonymous client", line)
-        model = self.model
-        if reply.member in model.members_seen:
-            fail("RW-WELCOME-1", "a member number of its own", line)
-        model.members_seen.add(reply.member)
-        if reply.now_ms < model.clock_ms:
-            fail("RW-ID-4", f"a clock of at least {model.clock_ms}", line)
-        model.clock_ms = reply.now_ms
-        model.durable = bool(reply.flags & Flag.DURABLE)
-        model.dedupe_ms = reply.dedupe_ms
-        self.stats.visit("server", "WAIT_HELLO", "HELLO, complete")
-
-    def _send(self, end: RawClient, step: Step, items: Sequence[str]) -> None:
-        if not end.open:
-            return
-        octets = b"".join(self.requests.make(end, step, item) for item in items)
-        if octets:
-            end.write(octets, step.cut)
-        for _ in range(self.requests.floods(end) if octets and "flood" in items else 0):
-            self._fence(end)
-            self.settle()  # RW-LAG-1: who reads gets everything meanwhile
-            if end.open:
-                end.write(self.requests.make(end, step, "flood"))
-        if step.do == "send" and end.open:
-            self._fence(end)
-
-    def _drop(self, end: RawClient, step: Step) -> None:
-        del self.clients[step.client]
-        self._send(end, step, [item for item in step.items if item in DROPPABLE])
-        if step.what == "half" and end.open:
-            octets = encode(Publish(bytes(16), 1, bytes(40), request=end.next_request(), room=1))
-            end.write(octets[: self.random.randrange(1, len(octets))])
-        end.wire.close(abort=step.what == "reset")
-        end.ended(PresenceKind.LOST, seen=False)
-
-    def _goaway(self, end: RawClient, step: Step) -> None:
-        if not end.open:
-            return
-        del self.clients[step.client]
-        self.others.append(end)
-        octets = b"".join(self.requests.make(end, step, item) for item in step.items)
-        state = end.state
-        end.expects_end = True
-        end.write(octets + end.note(Goaway(Code.NONE)), step.cut)
-        self.until(lambda: end.goaway_ends or end.wire.ended, "GOAWAY", "RW-CLOSE-3", end)
-        code = Code.SHUTDOWN if state == "DRAINING" else Code.NONE
-        if end.due:
-            fail("RW-CLOSE-3", f"the reply to request {end.due[0].request} before the end", end.last_words())
-        if not end.goaway or end.goaway.code != code:
-            fail("RW-CLOSE-3" if code == Code.NONE else "RW-DRAIN-3", f"GOAWAY({code.name})", end.last_words())
-        self.stats.visit("server", state, "GOAWAY")
-        self.until(lambda: end.wire.ended, "the connection closed", "RW-CLOSE-3", end)
-        end.ended(PresenceKind.LEFT, seen=True)
-        end.wire.close()
-
-    # --- the end of a script
 
     def finish(self) -> None:
-        """Everybody reads again, publishes once more, and a newcomer reads all logs. Raises Failed."""
-        for end in self.clients.values():
-            if end.paused:
-                end.paused = False
-                end.wire.pause(False)
-        self.settle()
+        """Has all clients read and publish once more, and a newcomer read all logs. Raises Failed."""
+        self.all_read()
         rooms = sorted(number for number, room in self.model.rooms.items() if room.epoch)
-        for number, end in list(self.clients.items()):
-            for stream in list(end.streams.values())[:1]:
+        for number, client in list(self.clients.items()):
+            for stream in list(client.streams.values())[:1]:
                 self.take(Step("send", number, stream.room.number, items=("text",)))
         reader = max(self.clients, default=0) + 1
         if not rooms:
@@ -239,11 +119,150 @@ class Player(Draining):
             self.take(Step("send", reader, room, items=("join-last",), number=30_000))
             if self.model.room(room).members:
                 self.take(Step("send", reader, room, items=("text", "history")))
-        for end in self.clients.values():
-            self._fence(end)
+        for client in self.clients.values():
+            self.fence(client)
         self.settle()
 
+    def close(self) -> None:
+        """Ends all connections without GOAWAY."""
+        for client in [*self.clients.values(), *self.others]:
+            client.wire.close()
+        self.clients.clear()
 
-def last_frames(failure: Failure) -> str:
-    """The requirement, what was expected and what came, in one line."""
-    return f"{failure.requirement}: expected {failure.expected}, got {failure.got}"
+    # --- connections
+
+    def dial(self) -> RawClient:
+        """Makes a connection. Raises Crashed."""
+        try:
+            wire = self.network.connect()
+        except OSError as error:
+            raise Crashed(f"no connection: {error}") from None
+        self.stats.connections += 1
+        self._labels += 1
+        return RawClient(f"c{self._labels}", wire, self.model, self.stats, self.log, self.network.now())
+
+    def dial_aside(self) -> RawClient:
+        """Makes a connection that no step has a number for, and that may end. Raises Crashed."""
+        client = self.dial()
+        self.others.append(client)
+        client.expects_end = True
+        return client
+
+    def reader(self, step: Step) -> RawClient | None:
+        """The client of a step, if it is connected and reads."""
+        client = self.clients.get(step.client)
+        return client if client and not client.paused else None
+
+    def new_id(self, client: RawClient, off_ms: int = 0) -> bytes:
+        """An id whose time is that of the server's clock, or `off_ms` milliseconds behind or ahead of it."""
+        assert client.welcome
+        now = client.welcome.now_ms + int((self.network.now() - client.welcomed) * 1000) + off_ms
+        return max(0, now).to_bytes(6, "big") + self.random.randbytes(10)
+
+    def fence(self, client: RawClient) -> None:
+        """Sends a PING, whose PONG comes after all replies that are due."""
+        if client.open and not client.paused:
+            client.write(client.ping(self.random.randbytes(8)))
+
+    def all_read(self) -> None:
+        """Has the clients that were paused read again, and waits for what they are due. Raises Failed."""
+        for client in self.clients.values():
+            if client.paused:
+                client.pause(False)
+        self.settle()
+
+    # --- waiting
+
+    def settle(self) -> None:
+        """Waits until all clients that read have all that is known to be due. Raises Failed."""
+        reading = [client for client in self.clients.values() if not client.paused and not client.wire.ended]
+        for client in reading:
+            self._until_replied(client)
+        for client in reading:
+            self._until_paid(client)
+
+    def _until_replied(self, client: RawClient) -> None:
+        self.until(lambda: not (client.due or client.pongs), "replies", "RW-REQUEST-2", client)
+
+    def _until_paid(self, client: RawClient) -> None:
+        if self.model.owed(client):
+            self.until(lambda: not self.model.owed(client), "", "", client)
+
+    def until_preface(self, client: RawClient) -> None:
+        """Waits for the server's preface. Raises Failed."""
+        self.until(lambda: bool(client.preface), "the server's preface", "RW-PREFACE-2", client)
+
+    def until_goaway(self, client: RawClient, requirement: str, *codes: Code) -> None:
+        """Waits for GOAWAY with one of the codes. Raises Failed for another end too."""
+        expected = f"GOAWAY({' or '.join(code.name for code in codes)})"
+        self.until(lambda: client.goaway_ends or client.wire.ended, expected, requirement, client)
+        if not client.goaway or client.goaway.code not in codes:
+            fail(requirement, expected, client.last_words())
+
+    def until(
+        self, done: Callable[[], bool], expected: str, requirement: str, client: RawClient, within: float = 0.0
+    ) -> None:
+        """Waits until `done()`, or until a connection ends that is expected to end.
+
+        Raises Failed after `within` seconds, 0 standing for `timeout`. With no requirement the model names it.
+        """
+        deadline = self.network.now() + (within or self.timeout)
+        while True:
+            self.read()
+            if done() or (client.wire.ended and client.expects_end):
+                return
+            left = deadline - self.network.now()
+            if left > 0 and self.network.wait(left):
+                continue
+            self.read()
+            if done():
+                return
+            self._overdue(expected, requirement, client)
+
+    def _overdue(self, expected: str, requirement: str, client: RawClient) -> NoReturn:
+        if not requirement:
+            requirement, _, expected = self.model.owed(client).partition(" ")
+        elif client.due and requirement == "RW-REQUEST-2":
+            expected = f"the reply to request {client.due[0].request}"
+        elif client.pongs and requirement == "RW-REQUEST-2":
+            requirement, expected = "RW-PING-1", "the PONG to a PING"
+        fail(requirement, expected, f"nothing within {self.timeout:g} s, {client.last_words()}")
+
+    def read(self) -> None:
+        """Reads what has come on all connections, and judges it. Raises Failed."""
+        clients = [*self.clients.values(), *self.others]
+        now, before = self.network.now(), self._read_at
+        self._read_at = now
+        for client in clients if now - before > 1.0 else ():
+            if client.welcome and now - before > client.welcome.heartbeat_ms / 2000:
+                client.slow = True  # the suite stood still, not the server
+        for client in clients:
+            if data := client.wire.read():
+                client.inbox += data
+        # Clients that wait for a reply are judged first: the model has to know what the others are told because of it.
+        busy = [client for client in clients if client.busy]
+        for client in [*busy, *(client for client in clients if client.aside)] if busy else clients:
+            if client.inbox:
+                data, client.inbox = bytes(client.inbox), bytearray()
+                client.take_in(data)
+            if (client.wire.ended or client.goaway_ends) and not client.expects_end:
+                self._cut_off(client)
+        if self.others:
+            self.others = [client for client in self.others if not client.wire.ended]
+
+    def _cut_off(self, client: RawClient) -> None:
+        """The server has ended a connection that should have gone on."""
+        client.expects_end = True
+        goaway = client.goaway
+        if not (client.slow and (goaway is None or goaway.code in _CODES_OF_SLOW)):
+            requirement = "RW-REQUEST-2" if client.due else "RW-CLOSE-7" if goaway is None else "RW-CLOSE-2"
+            fail(requirement, "a connection that goes on", client.last_words())
+        if goaway and goaway.code == Code.SLOW:
+            self.stats.visit("server", "OPEN", "time-out")
+        client.ended(PresenceKind.LOST, seen=True)
+        client.wire.close()
+        client.due.clear()
+        client.pongs.clear()
+        for number, other in list(self.clients.items()):
+            if other is client:
+                del self.clients[number]

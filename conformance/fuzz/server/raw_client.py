@@ -1,7 +1,7 @@
-"""One connection of a script: frames to octets and back, replies to their requests, everything judged as it comes.
+"""A client made of octets: one connection of a script, whose frames are judged as they come.
 
-It decodes by the code that is made of the declarations (`protocol.codec`): the codec fuzzer holds that against
-construct, and here ten thousand frames a second count.
+It decodes with the code that is made of the declarations (`protocol.codec`), because ten thousand frames a second count
+here. The codec fuzzer compares that code with construct.
 """
 
 from collections import deque
@@ -32,14 +32,17 @@ from protocol.frames import (
     Unknown,
     Welcome,
 )
-from protocol.registry import HELLO_MAX_BODY, MAGIC, PREFACE_SIZE, Code, Flag, PresenceKind
+from protocol.registry import HELLO_MAX_BODY, MAGIC, PREFACE_SIZE, Code, Flag, PresenceKind, Sender
 
 _BROKEN_BY = {Code.MALFORMED: "RW-FRAME-7", Code.BAD_HEADER: "RW-FRAME-6", Code.UNKNOWN_FIELD: "RW-EXT-1"}
 
 
 @dataclass
 class Due:
-    """A request whose reply has not come. `judge` is told of the final one; `messages` are those of HISTORY."""
+    """A request whose reply has not come. `judge` is called with the final reply, `lost` if there will be none.
+
+    `messages` are those that HISTORY has brought so far.
+    """
 
     request: int
     judge: Callable[[Frame], None]
@@ -48,7 +51,7 @@ class Due:
 
 
 class RawClient:
-    """A client of octets at one connection. `log` is that of the whole script."""
+    """One connection to a server. `log` is that of the whole script."""
 
     def __init__(self, label: str, wire: Wire, model: Model, stats: Stats, log: list[Said], now: float) -> None:
         self.label = label
@@ -62,25 +65,24 @@ class RawClient:
         self.welcome: Welcome | None = None
         self.goaway: Goaway | None = None
         self.said_goaway = False
-        self.half = False  # this side has sent a part of a frame: nothing more can be said
-        self.aside = False  # it is in no room, and waits for its end: nobody hears of what happens here
+        self.half = False  # this side has sent a part of a frame: it can say nothing more
+        self.aside = False  # it is in no room and waits for its end: no other client is told of it
         self.intact = True  # the server still knows where a frame begins
         self.paused = False
-        self.slow = False  # it has been paused: it may be sent away for that
+        self.slow = False  # it has been paused: the server may end the connection for that
         self.extended = False  # HISTORY may be used
         self.due: deque[Due] = deque()
         self.streams: dict[int, Stream] = {}
         self.leaving: set[int] = set()  # refs of rooms for which LEAVE is under way
         self.cursors: dict[int, tuple[int, int]] = {}  # by room number: epoch, seq
         self.pongs: dict[bytes, int] = {}  # PINGs that are not answered, with the request before each
-        self.inbox = bytearray()  # what has come, and is not judged yet
-        self.errors: list[Error] = []  # to requests that nobody waits for
-        self.received: list[Frame | Unknown] | None = None  # collected while somebody wants them
+        self.inbox = bytearray()  # what has come and is not judged yet
+        self.errors: list[Error] = []  # to requests that have no judge
         self.challenges: list[Auth] = []
         self.nonce = b""  # of this side, where it logs in
         self.expects_end = False
         self.octets = 0  # received
-        self.invariants = Invariants(self._breach)
+        self.invariants = Invariants(fail)
         self._buffer = bytearray()
         self._request = 0
 
@@ -105,33 +107,38 @@ class RawClient:
         return self.welcome is not None and not (self.said_goaway or self.goaway or self.half or self.wire.ended)
 
     @property
+    def busy(self) -> bool:
+        """Whether something is due on this connection that others may be told of as well."""
+        return not (self.paused or self.aside) and bool(self.due or self.pongs or self.expects_end)
+
+    @property
     def state(self) -> str:
         """The server's state of this connection, as far as the wire tells."""
-        if self.goaway and self.goaway.code != Code.DRAINING:
+        if self.goaway_ends:
             return "CLOSING"
         if self.welcome:
             return "DRAINING" if self.goaway else "OPEN"
         return "WAIT_HELLO" if self.preface else "WAIT_PREFACE"
 
-    # --- sending
-
-    def ping(self, opaque: bytes) -> bytes:
-        """A PING, whose PONG is expected behind the replies to what was asked before."""
-        self.pongs[opaque] = self._request
-        return self.note(Ping(opaque))
-
     @property
-    def busy(self) -> bool:
-        """Whether something is due on this connection that others may hear of as well."""
-        return not (self.paused or self.aside) and bool(self.due or self.pongs or self.expects_end)
+    def goaway_ends(self) -> bool:
+        """Whether the server has sent its last frame."""
+        return self.goaway is not None and self.goaway.code != Code.DRAINING
+
+    # --- sending
 
     def next_request(self) -> int:
         """A request number that was not used on this connection."""
         self._request += 1
         return self._request
 
+    def ping(self, opaque: bytes) -> bytes:
+        """The octets of a PING, whose PONG is expected behind the replies to all requests before it."""
+        self.pongs[opaque] = self._request
+        return self.note(Ping(opaque))
+
     def note(self, frame: Frame | Unknown) -> bytes:
-        """The octets of a frame that is about to be sent, of which the watch is told."""
+        """The octets of a frame that is about to be sent, of which the invariants are told."""
         self.invariants.sent(frame)
         if isinstance(frame, Goaway):
             self.said_goaway = True
@@ -141,20 +148,20 @@ class RawClient:
         return encode(frame)
 
     def note_octets(self, octets: bytes) -> None:
-        """Tells the watch of frames that may be broken."""
+        """Tells the invariants of frames that may be broken."""
         frames, rest = split_frames(octets)
         for one in frames:
             header = read_header(one)
             try:
                 frame = _decode(header, one[HEADER.size :], "C")
             except RemoteProtocolError:
-                frame = Unknown(header.type, b"", header.flags, header.request, header.room)
+                frame = Unknown(header.type, b"", flags=header.flags, request=header.request, room=header.room)
             self.invariants.sent(frame)
         self.stats.sent += len(frames) + bool(rest)
         self.half = self.half or bool(rest)
 
     def write(self, octets: bytes, cut: int = 0) -> None:
-        """Sends octets, in so many pieces."""
+        """Sends octets in `cut` pieces; 0 and 1 stand for one."""
         self.log.append(Said(self.label, "C", octets))
         self.stats.told += len(octets)
         size = max(1, -(-len(octets) // max(1, cut)))
@@ -164,6 +171,15 @@ class RawClient:
     def ask(self, request: int, judge: Callable[[Frame], None], lost: Callable[[], None] = lambda: None) -> None:
         """Has the final reply to a request judged when it comes; `lost` is called if it never will."""
         self.due.append(Due(request, judge, lost))
+
+    def pause(self, paused: bool) -> None:
+        """Stops reading, or reads again. A server may leave things out for a client that has not read."""
+        self.paused = paused
+        if paused:
+            self.slow = True
+            for stream in self.streams.values():
+                stream.slow = True
+        self.wire.pause(paused)
 
     # --- receiving
 
@@ -194,26 +210,15 @@ class RawClient:
             at = end
             self.log.append(Said(self.label, "S", octets))
             self.stats.received += 1
-            try:
-                frame = _decode(header, octets[HEADER.size :], "S")
-            except RemoteProtocolError as error:
-                fail(_BROKEN_BY.get(error.code, "RW-FRAME-7"), "a well-formed frame", f"{error} in {octets[:64].hex()}")
-            self._frame(frame)
+            self._frame(_decoded(header, octets))
         del buffer[:at]
-
-    def _breach(self, requirement: str, expected: str, got: str) -> None:
-        fail(requirement, expected, got)
 
     def _frame(self, frame: Frame | Unknown) -> None:
         self.invariants.received(frame)
-        if self.received is not None:
-            self.received.append(frame)
-        if isinstance(frame, Unknown):
-            return
         match frame:
             case Message() if not frame.request:
                 stream = self._stream(frame.room)
-                self.stats.visit("membership", "LEAVING" if frame.room in self.leaving else "IN", "stream frame")
+                self.stats.visit("membership", self._membership(frame.room), "stream frame")
                 self.model.streamed(stream, frame)
                 self.cursors[stream.room.number] = (stream.room.epoch, frame.seq)
             case Message():
@@ -223,11 +228,7 @@ class RawClient:
                 if not (self.half or self.said_goaway or self.paused or self.goaway_ends):
                     self.write(self.note(Pong(frame.opaque)))
             case Pong():
-                if frame.opaque not in self.pongs:
-                    fail("RW-PING-1", f"a PONG with one of {[p.hex() for p in self.pongs]}", frame_line(frame))
-                before = self.pongs.pop(frame.opaque)
-                if self.due and self.due[0].request <= before:
-                    fail("RW-PING-2", f"the reply to request {self.due[0].request} before the PONG", frame_line(frame))
+                self._pong(frame)
             case Presence():
                 self.model.presence(self, self._stream(frame.room), frame)
             case Roster():
@@ -240,19 +241,26 @@ class RawClient:
                 self._goaway(frame)
             case Auth():
                 self.challenges.append(frame)
+            case Unknown():
+                pass
             case _ if frame.request:
                 self._reply(frame)
 
-    @property
-    def goaway_ends(self) -> bool:
-        """Whether the server has said its last word."""
-        return self.goaway is not None and self.goaway.code != Code.DRAINING
+    def _membership(self, ref: int) -> str:
+        return "LEAVING" if ref in self.leaving else "IN"
 
     def _stream(self, ref: int) -> Stream:
         stream = self.streams.get(ref)
-        if stream is None:  # the watch has raised already, but for frames that it does not know
+        if stream is None:  # the invariants fail first, except for frames that they do not know
             fail("RW-LEAVE-2", "no frame of a stream outside of a membership", f"room {ref}")
         return stream
+
+    def _pong(self, frame: Pong) -> None:
+        if frame.opaque not in self.pongs:
+            fail("RW-PING-1", f"a PONG with one of {[p.hex() for p in self.pongs]}", frame_line(frame))
+        before = self.pongs.pop(frame.opaque)
+        if self.due and self.due[0].request <= before:
+            fail("RW-PING-2", f"the reply to request {self.due[0].request} before the PONG", frame_line(frame))
 
     def _reply(self, frame: Frame) -> None:
         if isinstance(frame, Error):
@@ -267,7 +275,7 @@ class RawClient:
 
     def _evicted(self, frame: Evicted) -> None:
         self.stats.codes["V", frame.code] += 1
-        self.stats.visit("membership", "LEAVING" if frame.room in self.leaving else "IN", "EVICTED")
+        self.stats.visit("membership", self._membership(frame.room), "EVICTED")
         stream = self.streams.pop(frame.room, None)
         if stream is None:
             fail("RW-LEAVE-2", "no EVICTED outside of a membership", frame_line(frame))
@@ -291,7 +299,10 @@ class RawClient:
     # --- the end
 
     def ended(self, kind: PresenceKind, *, seen: bool) -> None:
-        """The connection is over: what was not answered never will be, and its rooms are left."""
+        """The connection is over: requests without a reply will get none, and it has left its rooms.
+
+        `kind` is what PRESENCE tells the other members. `seen` says whether the server is known to have noticed.
+        """
         while self.due:
             self.due.popleft().lost()
         for stream in self.streams.values():
@@ -306,6 +317,14 @@ class RawClient:
         return f"{goaway}connection {'closed' if self.wire.ended else 'open'}"
 
 
-def _decode(header: Header, body: bytes, sender: str) -> Frame | Unknown:
-    raw = RawFrame(header.type, header.flags, header.request, header.room, body)
-    return decode(raw, "C" if sender == "C" else "S")
+def _decoded(header: Header, octets: bytes) -> Frame | Unknown:
+    """Decodes a whole frame of the server. Raises Failed."""
+    try:
+        return _decode(header, octets[HEADER.size :], "S")
+    except RemoteProtocolError as error:
+        requirement = _BROKEN_BY.get(error.code, "RW-FRAME-7")
+        fail(requirement, "a well-formed frame", f"{error} in {octets[:64].hex()}")
+
+
+def _decode(header: Header, body: bytes, sender: Sender) -> Frame | Unknown:
+    return decode(RawFrame(header.type, header.flags, header.request, header.room, body), sender)

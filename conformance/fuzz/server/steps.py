@@ -1,6 +1,6 @@
-"""What the connections of a script do, one step after the other, as plain values that fit into a line of JSON.
+"""The steps of a script as plain values that fit into a line of JSON: what clients and the server do, one by one.
 
-Every step can be taken in every situation: one that makes no sense (a PUBLISH of a client that is not connected) is
+Every step can be taken in every situation. One that makes no sense (a PUBLISH of a client that is not connected) is
 passed over. So any part of a script is a script, and shrinking only has to leave steps out.
 """
 
@@ -15,7 +15,7 @@ KINDS = (
     "connect", "send", "drop", "goaway", "pause", "resume", "break", "handshake", "octets", "idle",
     "login", "restart", "drain", "operator", "time",
 )  # fmt: skip
-"""What a step may do; `docs` of `player.Player` say how each is judged."""
+"""What a step may do. Each has a function that takes it: `player.STEPS`."""
 
 ITEMS = (
     # joining, and leaving
@@ -26,24 +26,24 @@ ITEMS = (
     "ordered-bad-text",
     # history
     "history", "history-newest", "history-end", "history-empty", "history-backwards",
-    # more than a transport holds for one who does not read
+    # more than a transport holds for a client that does not read
     "flood",
-    # what anybody may send at any time
+    # what may be sent at any time
     "ping", "pong", "unknown", "unknown-request", "flags",
 )  # fmt: skip
-"""Requests and other frames of one "send", which go out in one segment, and are answered in this order."""
+"""Requests and other frames of a "send", which go out in one segment and are answered in the order of the step."""
 
 
 @dataclass(frozen=True)
 class Step:
     """One step. `client` and `room` are numbers of the script's own.
 
-    `items`: the frames of a "send", those in front of a GOAWAY or of a drop, or those that one says who does not read
-    yet, just before a "resume". `what`: which variant of a step: how a connection is dropped (fin, reset, half,
-    unanswered), which rule is broken, where one stays idle. `number`: a parameter of the
-    items (how far back a cursor or a repeat goes), or milliseconds of "time". `roster`: JOINs ask for the roster.
-    `cut`: octets are handed to the transport in so many pieces, 0 and 1 standing for one. `octets`: in hexadecimal, all
-    that a new connection says, before it ends its stream.
+    `items` are the frames of a "send", those before a "goaway" or "drop", or those that a client sends before it reads
+    again ("resume"). `what` is the variant of a step: how a connection is dropped (fin, reset, half, unanswered), which
+    rule is broken, where a connection stays idle. `number` is a parameter of the items (how far back a cursor or a
+    repeat goes), or the milliseconds of "time". With `roster` JOINs ask for the roster. `cut` is the number of pieces
+    in which octets are handed to the transport; 0 and 1 stand for one. `octets`, in hexadecimal, are all that a new
+    connection says before it ends its stream.
     """
 
     do: str
@@ -57,14 +57,14 @@ class Step:
     octets: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The values that are not the usual ones."""
-        usual = Step(self.do)
-        values = {name: value for name, value in vars(self).items() if name == "do" or value != getattr(usual, name)}
+        """Returns the members that do not have their default values."""
+        default = Step(self.do)
+        values = {name: value for name, value in vars(self).items() if name == "do" or value != getattr(default, name)}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Step":
-        """The step of such values. Raises TypeError or ValueError for others."""
+        """Returns the step that `to_json` made this of. Raises TypeError or ValueError for other values."""
         known: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
         step = cls(**known)
         if step.do not in KINDS or not set(step.items) <= set(ITEMS):
@@ -72,7 +72,7 @@ class Step:
         return step
 
     def simpler(self) -> Iterable["Step"]:
-        """Steps that do less, the simplest first."""
+        """Yields steps that do less, the simplest first."""
         for octets in _shorter(bytes.fromhex(self.octets)):
             yield replace(self, octets=octets.hex())
         for at in range(len(self.items)):
@@ -88,7 +88,7 @@ class Step:
 
 
 def _shorter(octets: bytes) -> Iterable[bytes]:
-    """Octets without one frame, then without a part, the largest parts first."""
+    """Yields the octets without one frame, then without a part of any size, the largest first."""
     frames, rest = split_frames(octets[PREFACE_SIZE:])
     for at in range(len(frames) if len(frames) > 1 else 0):
         yield octets[:PREFACE_SIZE] + b"".join(frames[:at] + frames[at + 1 :]) + rest
