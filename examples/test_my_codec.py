@@ -1,4 +1,4 @@
-"""Somebody else's codec under our strategies: put yours in the place of protocol.codec, and run it by pytest."""
+"""Test your own codec with the suite's strategies: import it in place of protocol.codec, and run pytest."""
 
 from hypothesis import given
 
@@ -8,6 +8,6 @@ from protocol.frames import RULES
 
 
 @given(frames())
-def test_what_is_written_is_read_again(frame):
+def test_encoded_frames_decode(frame):
     raw = RawFrame(frame.TYPE, frame.flags, frame.request, frame.room, encode(frame)[16:])
     assert decode(raw, RULES[frame.TYPE].sender[0]) == frame

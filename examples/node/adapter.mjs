@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// Drives client.mjs for `roomwire-check client --exec`: commands on stdin, events on stdout, as JSON lines.
+// The adapter for `roomwire-check client --exec`: it drives client.mjs by commands on stdin and reports events on stdout,
+// both as JSON lines.
 import readline from 'node:readline';
 import { Client, RequestError } from './client.mjs';
 import { FLAG, codeName } from './codec.mjs';
@@ -9,14 +10,14 @@ const FEATURES = ['history', 'ordered', 'presence', 'reconnect', 'rejoin', 'repe
 const KINDS = ['', 'joined', 'left', 'lost', 'quiet'];
 let client;
 const joining = new Map(); // room -> id of the command
-const leaving = new Map(); // room -> the promise that it is left
+const leaving = new Map(); // room -> a promise that resolves when the client has left it
 let connecting; // id of the command
 
 // 64-bit integers are decimal strings, octets hexadecimal.
 const plain = (_, value) => (typeof value === 'bigint' ? String(value) : value);
 const write = (line) => process.stdout.write(`${JSON.stringify(line, plain)}\n`);
 const report = (event, values) => write({ event, ...values });
-// What a promise tells comes one microtask after it happened: so do events, to keep the order.
+// Promises report one microtask late. Events do the same, to keep the order.
 const reportEvent = (event, values) => queueMicrotask(() => report(event, values));
 
 function messageOf(room, message) {
@@ -90,11 +91,11 @@ const COMMANDS = {
   },
   quit() {
     client?.close();
-    process.stdin.destroy(); // nothing is left to wait for when the connection has ended
+    process.stdin.destroy(); // so that the process ends with the connection
   },
 };
 
-async function obey(command) {
+async function execute(command) {
   const { id, op, room } = command;
   const failed = (error) => {
     if (!(error instanceof RequestError)) throw error;
@@ -102,7 +103,7 @@ async function obey(command) {
     report('error', { id, room, code: error.code ?? undefined, text: error.message, unknown: error.unknown });
   };
   try {
-    if (leaving.has(room)) await leaving.get(room); // what is about one room is done in its order
+    if (leaving.has(room)) await leaving.get(room); // commands about one room run in order
     await COMMANDS[op](command, failed);
   } catch (error) {
     failed(error);
@@ -112,7 +113,7 @@ async function obey(command) {
 const input = readline.createInterface({ input: process.stdin });
 input.on('line', (line) => {
   const command = JSON.parse(line);
-  if (Object.hasOwn(COMMANDS, command.op)) obey(command);
+  if (Object.hasOwn(COMMANDS, command.op)) execute(command);
   else write({ id: command.id, unsupported: command.op });
 });
 input.on('close', () => client?.close());

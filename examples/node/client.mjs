@@ -7,14 +7,13 @@
 //   const { seq } = await client.publish('lobby', 'hello');
 //
 // Events: 'open' (WELCOME), 'joined', 'gap', 'message', 'presence', 'roster', 'evicted' (each with a room first),
-// 'closed' (why, and in how many milliseconds it connects again, or null).
+// 'closed' (the reason, and the milliseconds until it connects again, or null).
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import { CODE, FLAG, Refusal, codeName } from './codec.mjs';
 import { Connection } from './connection.mjs';
 
-// A request that failed. `code` is null where the server said nothing; `unknown`: nobody can say whether a message was
-// appended.
+// A request that failed. `code` is null if the server sent none. With `unknown`, the message may have been appended.
 export class RequestError extends Error {
   constructor(code, text, unknown = false) {
     super(unknown ? 'outcome unknown' : text || codeName(code));
@@ -24,14 +23,14 @@ export class RequestError extends Error {
 const FIRST_BOUND_MS = 500;
 const isFinal = (code) => code === CODE.ABUSE || (code >= 200 && code < 400);
 
-// A room that the application wants to be in, whatever connection it is that leads there.
+// A room that the application wants to be in, across connections.
 class Room {
   constructor(name, { newest = 0, epoch = 0n, since = 0, roster = true }) {
     Object.assign(this, { name, newest, wantsRoster: roster, wanted: true, leaving: false, state: 'OUT', ref: null });
     Object.assign(this, { epoch, seq: since, shown: since, head: 0, lagged: 0 });
     this.roster = new Map(); // member -> { name, verified }
-    this.pending = []; // publishes without an outcome, in the order of the application
-    this.whenIn = []; // what waits until the room is joined
+    this.pending = []; // publishes without an outcome, in the order of the application's calls
+    this.whenIn = []; // requests for history that wait until the room is joined
     this.joinNotBefore = 0;
     this.publishNotBefore = 0;
     this.joined = withResolvers();
@@ -52,8 +51,8 @@ export class Client extends EventEmitter {
   constructor({ reconnect = true, ...options }) {
     super();
     Object.assign(this, { reconnect, options, bound: FIRST_BOUND_MS, closing: false });
-    this.rooms = new Map(); // by the name that the application uses
-    this.refs = new Map(); // the rooms that this connection is in
+    this.rooms = new Map(); // by the application's name
+    this.refs = new Map(); // the joined rooms of this connection
     this.timers = new Set();
   }
 
@@ -69,7 +68,7 @@ export class Client extends EventEmitter {
     this.connection.on('closed', (end) => this.onClosed(end));
   }
 
-  // Leaves with GOAWAY(NONE) and does not come back.
+  // Sends GOAWAY(NONE) and does not connect again.
   async close() {
     this.closing = true;
     this.timers.forEach(clearTimeout);
@@ -89,8 +88,8 @@ export class Client extends EventEmitter {
 
   // ---- rooms
 
-  // `newest`: how many of the newest messages to see at first; or a cursor, `epoch` and `since`, to go on from. Resolves
-  // when the room was joined for the first time.
+  // `newest` asks for so many of the newest messages; `epoch` and `since` are a cursor to go on from. Resolves when the
+  // room is joined for the first time.
   join(name, options = {}) {
     const old = this.rooms.get(name);
     if (old?.leaving) return old.left.promise.then(() => this.join(name, options));
@@ -101,7 +100,7 @@ export class Client extends EventEmitter {
     return room.joined.promise;
   }
 
-  // Leaves when all that was published there has an outcome; resolves when the membership has ended.
+  // Leaves once all publishes of the room have an outcome; resolves when the membership has ended.
   leave(name) {
     const room = this.wantedRoom(name);
     room.leaving = true;
@@ -121,7 +120,7 @@ export class Client extends EventEmitter {
     return room;
   }
 
-  // The end of a room for the application: nothing leads back to it.
+  // Drops a room for good.
   forget(room, code, text) {
     room.wanted = false;
     this.rooms.delete(room.name);
@@ -214,7 +213,7 @@ export class Client extends EventEmitter {
     this[`on${frame.frame}`](room, frame);
   }
 
-  // Moves the cursor; false for what it has passed already.
+  // Moves the cursor; returns false for a seq that it has passed already.
   advance(room, seq) {
     if (seq > room.seq + 1) throw new Refusal(CODE.SEQUENCE, `${seq} after ${room.seq}`);
     if (seq <= room.seq) return false;
@@ -263,8 +262,8 @@ export class Client extends EventEmitter {
 
   // ---- publishing
 
-  // Resolves when the message has its place: { id, epoch, seq, time_ms, duplicate }. It is repeated, with the same id,
-  // until there is an outcome. `payload` is a string or, with another ctype than 0, a Buffer.
+  // Resolves to the place of the message, { id, epoch, seq, time_ms, duplicate }. The PUBLISH is repeated, with the same
+  // id, until there is an outcome. `payload` is a string or, with another ctype than 0, a Buffer.
   publish(name, payload, { ctype = 0, fields = [] } = {}) {
     const room = this.wantedRoom(name);
     return new Promise((resolve, reject) => {
@@ -273,7 +272,7 @@ export class Client extends EventEmitter {
     });
   }
 
-  // Sends what the room has waiting, in order (section 10.3).
+  // Sends the room's waiting publishes, in order (section 10.3).
   flush(room) {
     if (room.state !== 'IN' || this.connection.state !== 'OPEN') return;
     this.giveUpLost(room);
@@ -315,9 +314,9 @@ export class Client extends EventEmitter {
   }
 
   onPublishAnswered(room, publish, reply, ref) {
-    if (!room.pending.includes(publish)) return; // settled by its own message
+    if (!room.pending.includes(publish)) return; // its message has settled it
     if (!reply) {
-      publish.lost = true; // a copy was not answered
+      publish.lost = true; // a copy has no reply
       if (this.closing || !room.wanted) this.giveUp(room, publish, null);
     } else if (reply.frame === 'ACK') {
       room.alone = false;
@@ -332,7 +331,8 @@ export class Client extends EventEmitter {
     }
   }
 
-  // Where repeats make second messages, what was lost is given up when it has not come in the stream (RW-DEDUPE-7, -8).
+  // Without deduplication a repeat could make a second message, so lost publishes that did not come in the stream fail
+  // (RW-DEDUPE-7, RW-DEDUPE-8).
   giveUpLost(room) {
     if (this.connection.welcome.dedupe_ms || room.seq < room.head) return;
     for (const publish of room.pending.filter((each) => each.lost)) this.giveUp(room, publish, null);
@@ -356,7 +356,7 @@ export class Client extends EventEmitter {
     publish.reject(new RequestError(code, text, Boolean(publish.lost)));
   }
 
-  // Resolves to { epoch, messages, start, end, oldest, more }; see section 7.18. Waits until the room is joined.
+  // Resolves to { epoch, messages, start, end, oldest, more } (section 7.18). Waits until the room is joined.
   history(name, { start = 1, end = 0, limit = 0, newest = false } = {}) {
     const room = this.wantedRoom(name);
     return new Promise((resolve, reject) => {
@@ -388,7 +388,7 @@ export class Client extends EventEmitter {
     if (wait !== null) this.later(wait, () => this.connect());
   }
 
-  // How long to wait before connecting again, in milliseconds; null: not by itself (section 8.7).
+  // The milliseconds to wait before connecting again, or null to stay disconnected (section 8.7).
   waitAfter({ failure, word, version }, openFor) {
     const retry = word && word.flags & FLAG.RETRY;
     if (version === 0 || failure === CODE.AUTH_FAILED || (word && !retry && isFinal(word.code))) return null;

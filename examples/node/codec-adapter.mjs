@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Answers the JSON lines of `roomwire-check codec --exec` with codec.mjs.
+// The adapter for `roomwire-check codec --exec`: it answers JSON lines with codec.mjs.
 import readline from 'node:readline';
 import {
   CODE, Inbox, MAGIC, Refusal, checkLength, clientPreface, codeName, decode, encode, encodeRaw, layoutOf, parseHeader,
@@ -9,7 +9,7 @@ import {
 const EXTENSIONS = ['history', 'admin'];
 const DEFAULT_LIMIT = 65536;
 
-// Values as the vectors of SPEC.md, appendix B, write them: u64 and n64 decimal strings, octets hexadecimal.
+// Values in JSON, as in SPEC.md, appendix B: u64 and n64 are decimal strings, octets hexadecimal.
 const TO_JSON = {
   u64: String, n64: String, o8: hex, o16: hex, b16: hex, b32: hex,
   entries: (entries) => entries.map((entry) => ({ ...entry, member: String(entry.member) })),

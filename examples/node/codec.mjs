@@ -1,5 +1,5 @@
 // Roomwire/1 octets: prefaces, headers, frames, extension fields (SPEC.md, sections 5 to 7 and 16).
-// Integers up to 32 bits, seqs and times are numbers, u64 are BigInts, octets are Buffers, names and texts are strings.
+// Integers up to 32 bits, seqs and times are numbers; u64 are BigInts, octets Buffers, names and texts strings.
 import { isUtf8 } from 'node:buffer';
 
 export const MAGIC = Buffer.from([0xf5, 0x52, 0x57, 0x50]);
@@ -17,7 +17,7 @@ export const CODE = {
 };
 const CODE_NAMES = new Map(Object.entries(CODE).map(([name, code]) => [code, name]));
 export const codeName = (code) => CODE_NAMES.get(code) ?? String(code);
-// The codes that go with the flag RETRY (RW-ERROR-1).
+// The codes that carry the flag RETRY (RW-ERROR-1).
 export const RETRIED = new Set([106, 107, 401, 403, 404, 405, 407, 501, 502, 503, 504, 601, 604, 605]);
 
 export const FLAG = {
@@ -74,7 +74,7 @@ export const extensionField = (name) =>
 export const extensionsOf = (frame) => frame.fields.filter((field) => field.type === FIELD.EXTENSION)
   .map((field) => field.value.toString('utf8', 1, 1 + field.value[0]));
 
-// What is wrong with a frame. `fatal` is a server's view; to a client every refusal is fatal (RW-CHECK-3).
+// An error in a received frame. `fatal` is for servers; for a client every refusal is fatal (RW-CHECK-3).
 export class Refusal extends Error {
   constructor(code, text, fatal = true) {
     super(text);
@@ -137,14 +137,14 @@ export function checkLength(header, limit) {
   if (header.length > limit) throw new Refusal(CODE.FRAME_TOO_LARGE, `${header.length} octets, the limit is ${limit}`);
 }
 
-// The row of section 7 for a type from `from` ('C' or 'S'), or undefined where it is unknown to the receiver.
+// The row of section 7 for a type sent by `from` ('C' or 'S'), or undefined if the receiver does not know it.
 export function knownType(type, from, extensions) {
   const known = TYPES.get(type);
   return known?.from.includes(from) && (!known.extension || extensions.includes(known.extension)) ? known : undefined;
 }
 
-// Decodes what `from` ('C' or 'S') sent, in the order of section 6.2 behind length and state. An unknown frame that is to
-// be ignored is { frame: 'UNKNOWN', body }.
+// Decodes a frame sent by `from` ('C' or 'S'), with the checks of section 6.2 in order, after those of length and state.
+// An unknown frame that the receiver must ignore is { frame: 'UNKNOWN', body }.
 export function decode(header, body, from, extensions) {
   const { type, flags, request, room } = header;
   const known = knownType(type, from, extensions);
@@ -169,7 +169,7 @@ export function decode(header, body, from, extensions) {
   return frame;
 }
 
-// Reads the extension fields; returns the type of the first unknown one that may not be ignored.
+// Reads the extension fields; returns the type of the first unknown critical one.
 function readFields(reader, frame) {
   const seen = new Set();
   let unknown;
@@ -219,7 +219,7 @@ export function encodeRaw(type, { flags = 0, request = 0, room = 0, body = Buffe
   return Buffer.concat([header, body]);
 }
 
-// Encodes a frame by name. Numbers that are left out are 0, texts and octets empty.
+// Encodes a frame by name. Missing numbers are 0, missing texts and octets empty.
 export function encode(name, values = {}) {
   const { type, layout, seq } = FRAMES.get(name);
   const parts = layout.map(([field, kind]) => WRITE[kind](values[field] ?? (/^[un]\d/.test(kind) ? 0 : undefined)));
@@ -231,12 +231,12 @@ export function encode(name, values = {}) {
 export const clientPreface = (lowest = 1, highest = 1) => Buffer.from([...MAGIC, lowest, highest, 0, 0]);
 export const serverPreface = (version) => Buffer.from([...MAGIC, version, 0, 0, 0]);
 
-// Octets as they arrive, whatever way they are cut; taken out as a preface or as frames.
+// Buffers octets as they arrive, cut anywhere, and returns them as a preface or as frames.
 export class Inbox {
   constructor() {
     this.chunks = [];
     this.size = 0;
-    this.header = null; // of the frame whose body is awaited
+    this.header = null; // of the frame whose body has not arrived yet
   }
 
   push(octets) {
@@ -260,13 +260,13 @@ export class Inbox {
     return octets;
   }
 
-  // The next eight octets; null while they are not there; false as soon as they cannot be a preface.
+  // The next eight octets; null while they have not arrived; false as soon as they cannot be a preface.
   preface() {
     const start = this.peek(Math.min(this.size, 4));
     return MAGIC.subarray(0, start.length).equals(start) ? this.take(8) : false;
   }
 
-  // The next whole frame as [header, body], or null. A length is judged before anything is kept for it.
+  // The next whole frame as [header, body], or null. The length is checked before the body is buffered.
   frame(limit) {
     if (!this.header) {
       const octets = this.take(16);

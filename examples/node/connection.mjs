@@ -1,5 +1,5 @@
-// One connection as a client sees it (SPEC.md, sections 5.1, 6 and 8.1): prefaces, HELLO, requests and their replies in
-// order, heartbeat, draining, closing. What rooms are is client.mjs's business.
+// One connection of a client (SPEC.md, sections 5.1, 6 and 8.1): prefaces, HELLO, requests and their replies in order,
+// heartbeat, draining, closing. It knows nothing of rooms; client.mjs does.
 import { randomBytes } from 'node:crypto';
 import { EventEmitter } from 'node:events';
 import net from 'node:net';
@@ -12,7 +12,7 @@ const FINAL = { HELLO: 'WELCOME', JOIN: 'JOINED', LEAVE: 'OK', PUBLISH: 'ACK', H
 const STREAM = ['MESSAGE', 'ROSTER', 'PRESENCE', 'EVICTED'];
 const TICKS = 4; // a heartbeat interval
 
-// Events: 'open' (WELCOME), 'stream' (a frame that answers nothing), 'answered', 'closed' (with `end`).
+// Events: 'open' (WELCOME), 'stream' (a frame that is no reply), 'answered', 'closed' (with `end`).
 export class Connection extends EventEmitter {
   constructor({ host, port, name, extensions = [], handshake_ms = 10000, linger_ms = 2000 }) {
     super();
@@ -20,10 +20,10 @@ export class Connection extends EventEmitter {
     this.inbox = new Inbox();
     this.limit = HELLO_MAX_BODY;
     this.lastRequest = 0;
-    this.unanswered = []; // requests, in the order in which they were sent
+    this.unanswered = []; // requests, in the order of sending
     this.queue = []; // requests that wait for the window
     this.silentTicks = 0;
-    // Why it ended: `failure` is what this client found wrong, `word` the server's last ERROR to HELLO or GOAWAY.
+    // Why it ended: `failure` is the code of this client, `word` the server's last GOAWAY, or its ERROR to HELLO.
     this.end = { failure: null, word: null, version: null, text: '' };
     this.timer = setTimeout(() => this.timeOut(), handshake_ms);
     this.socket = net.connect({ host, port, noDelay: true });
@@ -38,14 +38,14 @@ export class Connection extends EventEmitter {
 
   // ---- requests
 
-  // Sends a request as soon as the window allows; `values` may be a function that makes them then. `answered` is called
-  // with the final reply and the MESSAGEs before it, or with null when the connection ends without one.
+  // Sends a request as soon as the window allows; `values` may be a function that is called then. `answered` is called
+  // with the final reply and the MESSAGEs before it, or with null if the connection ends first.
   request(frame, values, answered) {
     this.queue.push({ frame, values, answered, messages: [] });
     this.pump();
   }
 
-  // How many requests could be sent at once.
+  // How many more requests could be sent now.
   get room() { return this.state === 'OPEN' ? this.welcome.window - this.unanswered.length - this.queue.length : 0; }
 
   pump() {
@@ -121,7 +121,7 @@ export class Connection extends EventEmitter {
     else if (!['PONG', 'UNKNOWN'].includes(frame.frame)) this.reply(frame);
   }
 
-  // The request that a frame answers: replies come in the order of requests (RW-REQUEST-8).
+  // The request that a frame answers. Replies arrive in the order of the requests (RW-REQUEST-8).
   partOfReply(frame, wanted) {
     const [first] = this.unanswered;
     if (first?.number !== frame.request || (wanted && first.frame !== wanted)) {
@@ -162,7 +162,7 @@ export class Connection extends EventEmitter {
   // The server's clock.
   now() { return Math.floor(this.welcome.now_ms + performance.now() - this.opened); }
 
-  // Ticks are counted, not time: while this process does not run, and so does not read, none pass (RW-HEARTBEAT-3).
+  // Counts ticks, not time: while this process does not run, it cannot read either, and no ticks pass (RW-HEARTBEAT-3).
   tick() {
     if (++this.silentTicks > 2 * TICKS) this.timeOut();
     else if (!this.sentSince) this.send('PING', { opaque: randomBytes(8) });
@@ -182,7 +182,7 @@ export class Connection extends EventEmitter {
     }
   }
 
-  // Sends GOAWAY and waits for the server's, or for the linger time.
+  // Sends GOAWAY, and waits for the server's GOAWAY or for the linger time.
   goaway(code = CODE.NONE, text = '') {
     this.send('GOAWAY', { code, text, flags: RETRIED.has(code) ? FLAG.RETRY : 0 });
     this.linger();
@@ -206,7 +206,7 @@ export class Connection extends EventEmitter {
     else this.fail(CODE.TIMEOUT, 'the server is silent');
   }
 
-  // The application's wish.
+  // Called by the application.
   close() {
     if (['HELLO_SENT', 'OPEN', 'DRAINING'].includes(this.state)) this.goaway();
     else if (this.state !== 'CLOSING') this.socket.destroy();

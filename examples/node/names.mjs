@@ -1,7 +1,7 @@
-// Names of people and of rooms (SPEC.md, section 12), with the Unicode version that this Node.js has.
+// Names of users and rooms (SPEC.md, section 12), with the Unicode version of this Node.js.
 
-// Full case folding. JavaScript has none, but of all characters this differs from it in one, the dotless i, and in which
-// case of Cherokee it prefers, which changes no comparison.
+// Full case folding, which JavaScript lacks. Mapping case three times differs from it in the dotless i, which `fold`
+// leaves out, and in the preferred case of Cherokee, which changes no comparison.
 const foldPart = (text) => text.toLowerCase().toUpperCase().toLowerCase().replaceAll('ς', 'σ');
 const fold = (text) => text.split('ı').map(foldPart).join('ı');
 
@@ -10,7 +10,7 @@ export function keyOf(name) {
   return fold(fold(visible.normalize('NFD')).normalize('NFKD')).normalize('NFKD');
 }
 
-// The name in NFC, or null where it is not allowed.
+// The name in NFC, or null if it is not allowed.
 export function checkName(name) {
   const normal = name.normalize('NFC');
   const octets = Buffer.byteLength(normal);

@@ -1,9 +1,9 @@
 #!/usr/bin/env node
 // A Roomwire server that keeps everything in memory: node server.mjs PORT [HOST].
 //
-// Each limit of SPEC.md, section 15, that stands in LIMITS can be set in the environment: ROOMWIRE_HEARTBEAT_MS=5000.
-// A room is a log, a member is a cursor into it: nothing is queued for a member, messages are read from the log as fast
-// as its connection takes them.
+// The environment can set each limit of SPEC.md, section 15, that is in LIMITS: ROOMWIRE_HEARTBEAT_MS=5000.
+// A room is a log, and a member is a cursor into it. The server queues nothing for a member, but reads messages from the
+// log as fast as the member's connection takes them.
 import { isUtf8 } from 'node:buffer';
 import { createHash, randomBytes } from 'node:crypto';
 import net from 'node:net';
@@ -25,11 +25,11 @@ for (const name of Object.keys(LIMITS)) {
   if (value !== undefined) LIMITS[name] = Number(value);
 }
 const EXTENSIONS = ['history'];
-const RETRY_MS = 1000; // for what earns RETRY and has no time of its own
-const SWEEP_MS = 50; // how often time-outs are looked at
+const RETRY_MS = 1000; // for codes with RETRY and without a time of their own
+const SWEEP_MS = 50; // how often time-outs are checked
 const TIDY_MS = 5000; // how often old messages and ids are dropped
 const WRITE_OCTETS = 16384; // given to the transport at a time
-const BLOCKED_OCTETS = 262144; // waiting to be written: reading and streaming stop
+const BLOCKED_OCTETS = 262144; // when so many wait to be written, reading and streaming stop
 
 const CLOCK_START = Date.now() - performance.now();
 const now = () => Math.floor(CLOCK_START + performance.now()); // never steps back
@@ -41,7 +41,7 @@ function random64() {
   return value === 0n ? random64() : value;
 }
 
-// Kinds of PRESENCE; SILENT is none.
+// Kinds of PRESENCE; SILENT sends no PRESENCE.
 const [SILENT, JOINED, LEFT, LOST] = [0, 1, 2, 3];
 
 const rooms = new Map(); // by key
@@ -52,7 +52,7 @@ let draining = false;
 class Room {
   constructor(name, key) {
     Object.assign(this, { name, key, ref: ++lastRef, epoch: random64() });
-    this.log = []; // what is retained, as { seq, time_ms, octets }, octets being a MESSAGE with request 0
+    this.log = []; // retained messages, as { seq, time_ms, octets }: octets are a MESSAGE with request 0
     this.head = 0;
     this.ids = new Map(); // id of a publish -> { seq, time_ms, content, expires }
     this.members = new Map(); // connection -> membership
@@ -63,7 +63,7 @@ class Room {
   message(seq) { return this.log[seq - this.oldest]; }
 
   append(sender, publish, content) {
-    this.trim(); // not behind: members are sent the new message first, also where nothing is retained
+    this.trim(); // before appending: members get the new message even if nothing is retained
     const seq = ++this.head;
     const time_ms = now();
     const { id } = publish;
@@ -81,7 +81,7 @@ class Room {
     if (count) this.log.splice(0, count);
   }
 
-  // Forgets what nobody can ask for any more, and the room with its last trace. A new one will have a new epoch.
+  // Drops old messages and ids, and the room once it is empty. A later room of this name has a new epoch.
   tidy() {
     this.trim();
     for (const [id, { expires }] of this.ids) if (expires < now()) this.ids.delete(id);
@@ -117,7 +117,7 @@ class Room {
 
 const expiry = (id) => id.readUIntBE(0, 6) + LIMITS.dedupe_ms;
 
-// What two publishes with one id must have in common. There are no accounts here, so everybody is the same author.
+// A digest of the content, which two publishes with one id must share. Without accounts, all authors count as one.
 function contentOf({ ctype, payload, fields }) {
   const hash = createHash('sha256').update(Buffer.from([ctype])).update(String(payload.length)).update(payload);
   for (const { type, value } of fields.filter(isRelayed)) hash.update(`;${type},${value.length};`).update(value);
@@ -127,13 +127,13 @@ function contentOf({ ctype, payload, fields }) {
 class Connection {
   constructor(socket) {
     Object.assign(this, { socket, state: 'WAIT_PREFACE', began: now(), received: now(), sent: now() });
-    // deaf: drops what comes; frameBegan: when the first octet of an unfinished frame came.
+    // deaf: received octets are dropped; frameBegan: when the first octet of an unfinished frame arrived.
     Object.assign(this, { inbox: new Inbox(), limit: HELLO_MAX_BODY, deaf: false, frameBegan: null, extensions: [] });
-    // outbox: what the transport has not been given yet; waiting: the octets in it, and those that the transport has not
-    // taken yet; progress: when it last took something; ended: nothing more will be written.
+    // outbox: octets that the transport has not been given yet; waiting: their number, with those that the transport has
+    // not written yet; progress: when it last wrote something; ended: nothing more will be written.
     Object.assign(this, { outbox: [], waiting: 0, progress: now(), blocked: false, ended: false });
     this.memberships = new Map(); // by ref
-    Object.assign(this, { tokens: LIMITS.publish_burst, refilled: now() }); // what may be published
+    Object.assign(this, { tokens: LIMITS.publish_burst, refilled: now() }); // publishes allowed now
     connections.add(this);
     socket.setNoDelay(true);
     socket.on('data', (octets) => this.receive(octets));
@@ -159,7 +159,7 @@ class Connection {
     }
   }
 
-  // Gives the transport one portion, and the next when it has taken that one: so it is seen to take something.
+  // Gives the transport one portion, and the next once that is written, so that progress is visible.
   flush() {
     let count = 0;
     for (let size = 0; count < this.outbox.length && size < WRITE_OCTETS; count++) size += this.outbox[count].length;
@@ -192,7 +192,7 @@ class Connection {
 
   send(frame, values) { this.write(encode(frame, values)); }
 
-  // Sends what a room has behind the member's cursor, as long as the connection takes it.
+  // Sends the messages after the member's cursor, as long as the connection takes them.
   stream(membership) {
     if (this.blocked) return;
     const { room } = membership;
@@ -205,13 +205,13 @@ class Connection {
       this.write(room.message(++membership.cursor).octets);
     }
     if (!this.blocked) return;
-    this.memberships.delete(room.ref); // the other rooms are served first next time
+    this.memberships.delete(room.ref); // the other rooms come first next time
     this.memberships.set(room.ref, membership);
   }
 
   // ---- ending
 
-  // Writes what is left and closes; whoever is still in rooms is lost.
+  // Writes the rest and closes; in its rooms, this member is LOST.
   finish() {
     this.leaveRooms(LOST);
     if (this.state !== 'CLOSING') Object.assign(this, { state: 'CLOSING', began: now() }); // the linger time
@@ -237,7 +237,7 @@ class Connection {
     if (this.blocked) this.socket.resume();
   }
 
-  // Looks whether a time is over, and whether it is time to say something.
+  // Checks the time-outs, and whether a PING is due.
   sweep(time) {
     const { state, began } = this;
     const over = (since, limit) => time - since > limit;
@@ -291,7 +291,7 @@ class Connection {
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       this.goaway(error.code, error.message);
-      this.deaf = error.code === CODE.FRAME_TOO_LARGE; // where the next frame begins will not be known
+      this.deaf = error.code === CODE.FRAME_TOO_LARGE; // the start of the next frame is unknown
       if (!this.deaf) this.process();
     }
   }
@@ -403,7 +403,7 @@ class Connection {
     return undefined;
   }
 
-  // Takes what one publish costs; returns 0, or after how many milliseconds there will be as much.
+  // Takes one token; returns 0, or the milliseconds until there is one.
   charge() {
     const rate = LIMITS.publish_rate / 1000;
     this.tokens = Math.min(LIMITS.publish_burst, this.tokens + (now() - this.refilled) * rate);
@@ -433,7 +433,7 @@ class Connection {
   }
 }
 
-// What [low, high) is answered with: so many messages, and so many octets, but for one message that always goes.
+// The part of [low, high) that fits one reply: the limits are in messages and in octets, but one message always fits.
 function portionOf(room, low, high, limit, newest) {
   const most = Math.min(limit || LIMITS.history_messages, LIMITS.history_messages, high - low);
   let octets = 0;
