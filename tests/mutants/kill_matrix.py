@@ -22,10 +22,10 @@ from tests.mutants import clients, codecs, servers
 from tests.mutants.catalogue import MUTANTS, Mutant
 from tests.mutants.clients import ClientMutant
 from tests.mutants.codecs import CodecMutant
-from tests.mutants.servers import ServerMutant, durable
+from tests.mutants.servers import UNCHANGED, ServerMutant, durable
 
-UNCHANGED = (
-    ServerMutant("unchanged", "Breaks nothing."),
+UNCHANGED_SERVERS = (
+    UNCHANGED,
     ServerMutant(
         "unchanged-with-all", "Breaks nothing; is durable, with accounts and TLS.",
         store=durable, accounts=True, tls=True,
@@ -74,8 +74,8 @@ def run(mutant: Mutant, cases: Sequence[Case] | None = None) -> Row:
 
 
 def unchanged(cases: Iterable[Case]) -> tuple[dict[str, list[str]], list[str]]:
-    """How cases end on the servers of UNCHANGED, which break nothing, and the exceptions that they met."""
-    trials = [servers.trial(mutant, list(cases)) for mutant in UNCHANGED]
+    """How cases end on the servers of UNCHANGED_SERVERS, which break nothing, and the exceptions that they met."""
+    trials = [servers.trial(mutant, list(cases)) for mutant in UNCHANGED_SERVERS]
     ends = {id: [end[id] for end, _ in trials] for id in trials[0][0]}
     return ends, [error for _, errors in trials for error in errors]
 

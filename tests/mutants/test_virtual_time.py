@@ -1,4 +1,4 @@
-"""The loop in which mutants run: time-outs cost nothing, and work is never taken for waiting."""
+"""The event loop of mutants: it skips the waiting for time-outs, and never the time of work."""
 
 import asyncio
 import threading
@@ -6,7 +6,7 @@ import threading
 from tests.support import virtual_time
 
 
-def test_time_out_costs_nothing() -> None:
+def test_time_out_takes_no_real_time() -> None:
     async def main() -> float:
         began = asyncio.get_running_loop().time()
         await asyncio.sleep(10**6)
@@ -29,26 +29,26 @@ def test_timers_keep_their_order() -> None:
     assert virtual_time.run(main()) == [10, 15, 20, 30, 1000]
 
 
-def test_thread_at_work_stops_time() -> None:
-    """A time-out of a second, and a thread that ends when the loop has turned a thousand times."""
-    turned = threading.Event()
+def test_working_thread_stops_time() -> None:
+    """A thread that ends after a thousand iterations of the loop meets a time-out of a second."""
+    finished = threading.Event()
 
-    async def turn() -> None:
+    async def iterate() -> None:
         for _ in range(1000):
             await asyncio.sleep(0)
-        turned.set()
+        finished.set()
 
     async def main() -> bool:
-        turning = asyncio.create_task(turn())
-        done = await asyncio.wait_for(asyncio.to_thread(turned.wait), 1.0)
-        await turning
+        running = asyncio.create_task(iterate())
+        done = await asyncio.wait_for(asyncio.to_thread(finished.wait), 1.0)
+        await running
         return done
 
     assert virtual_time.run(main())
 
 
-def test_octets_under_way_stop_time() -> None:
-    """A long talk over a socket comes to its end within a second of virtual time for each answer."""
+def test_octets_in_flight_stop_time() -> None:
+    """Each answer of a long exchange over a socket comes within a second of virtual time."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(2**16):
@@ -72,7 +72,7 @@ def test_octets_under_way_stop_time() -> None:
     assert virtual_time.run(main())
 
 
-def test_endless_turns_meet_their_deadline() -> None:
+def test_endless_loop_meets_its_deadline() -> None:
     async def spin() -> None:
         while True:
             await asyncio.sleep(0)

@@ -17,11 +17,11 @@ PASSWORDS = {"Ada": "correct horse", "a,b=c": "comma equals", "Zoë": "pässword
 """Names of accounts, as they spell them, with their passwords."""
 
 ADMINS = {"ops": "battery staple"}
-"""Those that may stop the server."""
+"""The accounts that may stop the server."""
 
 
 def make_accounts(path: Path) -> AccountsFile:
-    """A file with all of these, and as few iterations as is allowed."""
+    """An accounts file with PASSWORDS and ADMINS, and as few iterations as allowed."""
     file = AccountsFile(path)
     for name, password in {**PASSWORDS, **ADMINS}.items():
         file.add(name, password, created_ms=0, admin=name in ADMINS, iterations=MIN_ITERATIONS)
@@ -30,7 +30,7 @@ def make_accounts(path: Path) -> AccountsFile:
 
 @cache
 def accounts_file() -> Path:
-    """Such a file for this process."""
+    """The same file for all tests of this process."""
     directory = Path(tempfile.mkdtemp(prefix="roomwire-accounts-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     return make_accounts(directory / "accounts").path

@@ -1,4 +1,4 @@
-"""A headless Chromium driven over chromedriver's HTTP interface (W3C WebDriver), with the standard library alone."""
+"""A headless Chromium, driven over chromedriver's HTTP interface (W3C WebDriver) with only the standard library."""
 
 import base64
 import contextlib
@@ -37,7 +37,7 @@ class Browser:
         self._call("url", url=address)
 
     def open(self, path: Path, fragment: str = "") -> None:
-        """Opens a file, anew if it is open already. A fragment is what follows its address, with the #."""
+        """Opens or reloads a file. The fragment follows its address, and begins with #."""
         self.go("about:blank")
         self.go(path.resolve().as_uri() + fragment)
 
@@ -46,16 +46,16 @@ class Browser:
         return self._call("execute/sync", script=script, args=list(arguments))
 
     def run_until_done(self, script: str, *arguments: Any) -> Any:
-        """What the page gives to `done`, the last of its `arguments`."""
+        """The value that the script passes to its callback, the last of its `arguments`."""
         return self._call("execute/async", script=script, args=list(arguments))
 
     def type(self, keys: str) -> None:
-        """Presses keys, one after the other, where the focus is."""
+        """Types keys, one after the other, into the element that has the focus."""
         pressed = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
         self._call("actions", actions=[{"type": "key", "id": "keyboard", "actions": pressed}])
 
     def dark(self, dark: bool) -> None:
-        """What the system prefers, as the page is told."""
+        """Tells the page that the system prefers a dark or a light scheme."""
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self._call("goog/cdp/execute", cmd="Emulation.setEmulatedMedia", params={"features": features})
 
@@ -64,22 +64,22 @@ class Browser:
         return list(self._call("se/log", type=kind))
 
     def requests(self) -> list[str]:
-        """The addresses that were asked for since the last call."""
+        """The addresses that were requested since the last call."""
         events = [json.loads(entry["message"])["message"] for entry in self.log("performance")]
         return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
 
     def screenshot(self, path: Path) -> None:
-        """Writes what the window shows as a PNG."""
+        """Writes a screenshot of the window as a PNG."""
         with request.urlopen(f"{self.base}/screenshot") as answer:
             path.write_bytes(base64.b64decode(json.load(answer)["value"]))
 
 
 def call(address: str, values: dict[str, Any], method: str = "POST") -> Any:
-    """The value of an answer of chromedriver. Raises RuntimeError with its words."""
+    """The value of chromedriver's answer. Raises RuntimeError with its message."""
     body = json.dumps(values).encode() if method == "POST" else None
-    asked = request.Request(address, body, {"Content-Type": "application/json"}, method=method)
+    sent = request.Request(address, body, {"Content-Type": "application/json"}, method=method)
     try:
-        with _DIRECT.open(asked, timeout=60) as answer:
+        with _DIRECT.open(sent, timeout=60) as answer:
             return json.load(answer)["value"]
     except HTTPError as error:
         raise RuntimeError(error.read().decode(errors="replace")[:500]) from None
@@ -87,7 +87,7 @@ def call(address: str, values: dict[str, Any], method: str = "POST") -> Any:
 
 @contextlib.contextmanager
 def browser(profile: Path) -> Iterator[Browser]:
-    """A browser with a new profile in that folder; it ends with the block."""
+    """A browser with a new profile in that folder, ended with the block."""
     assert CHROMIUM
     assert DRIVER
     process = subprocess.Popen(

@@ -1,6 +1,6 @@
-"""The reference server without I/O as a network for the fuzzer: one process, one virtual clock, nothing hidden.
+"""The reference server without I/O as a network for the fuzzer, in one process and on a virtual clock.
 
-Octets arrive when they are written, ticks end when the script waits, and time passes only when it is told to.
+Octets arrive when they are written, ticks end when the script waits, and time passes only in `sleep`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from reference_server.store.memory import MemoryStore
 from tests.mutants.servers import SERVER, UNCHANGED, ServerMutant
 
 HIGH_WATER = 64 * 1024
-"""Octets that a client does not read, above which its link says that it is full."""
+"""Unread octets of a client above which its link says that it is full."""
 
 WALL_MS = 1_800_000_000_000
 
@@ -31,7 +31,7 @@ OPEN: dict[str, Any] = {
     "publish_rate": 10**6, "publish_burst": 10**6, "join_rate": 10**6, "join_burst": 10**6, "room_rate": 10**6,
     "memory": True, "address_connections": 10**6,
 }  # fmt: skip
-"""Settings with which nothing is limited by rates."""
+"""Settings without rate limits."""
 
 
 _NO_ACCOUNTS: Mapping[str, str] = MappingProxyType({})
@@ -48,17 +48,17 @@ def _accounts(passwords: Mapping[str, str]) -> Accounts:
 
 
 class HubWire:
-    """One connection: the fuzzer's `Wire`, and what the server's `_Link` does."""
+    """One connection: the fuzzer's `Wire`, and the work of the server's `_Link`."""
 
     def __init__(self, network: HubNetwork) -> None:
         self.ended = False
         self._network = network
         self._unread = bytearray()
-        self._unheard: list[bytes] = []
+        self._undelivered: list[bytes] = []
         self._closed = False  # by the server
         self._gone = False  # by the client
         self._paused = False
-        self._deaf = False  # the server does not read
+        self._server_paused = False  # the server does not read
         self._full = False
         self._ends = False
         assert network.hub is not None
@@ -68,8 +68,8 @@ class HubWire:
 
     def write(self, octets: bytes) -> None:
         if not self._gone:
-            self._unheard.append(octets)
-            self._hear()
+            self._undelivered.append(octets)
+            self._deliver()
 
     def read(self) -> bytes:
         if self._paused or self.ended:
@@ -88,12 +88,12 @@ class HubWire:
 
     def eof(self) -> None:
         self._ends = True
-        self._hear()
+        self._deliver()
 
     def close(self, *, abort: bool = False) -> None:
         if not self._gone:
             self._ends = True
-            self._hear()
+            self._deliver()
             self._lost()
         self.ended = True
 
@@ -104,13 +104,13 @@ class HubWire:
             self._closed = True
             self.peer.lost(self._network.time)
 
-    def _hear(self) -> None:
-        while self._unheard and not self._deaf and not self._closed:
-            octets = self._unheard.pop(0)
+    def _deliver(self) -> None:
+        while self._undelivered and not self._server_paused and not self._closed:
+            octets = self._undelivered.pop(0)
             if octets:
                 self.peer.receive(octets, self._network.time)
                 self._network.tick()
-        if self._ends and not self._unheard and not self._closed:
+        if self._ends and not self._undelivered and not self._closed:
             self._lost()
 
     # --- the server's side: peer.Link
@@ -123,10 +123,10 @@ class HubWire:
                 self.peer.blocked(self._network.time)
 
     def pause_reading(self) -> None:
-        self._deaf = True
+        self._server_paused = True
 
     def resume_reading(self) -> None:
-        self._deaf = False
+        self._server_paused = False
         self._network.resumed.append(self)
 
     def waiting(self) -> int:
@@ -134,7 +134,7 @@ class HubWire:
 
 
 class _Link:
-    """What the server calls, under the names of `peer.Link` that mean something else on the fuzzer's side."""
+    """The server's link. Some names of `peer.Link` mean something else on the fuzzer's side of `HubWire`."""
 
     def __init__(self, wire: HubWire) -> None:
         self._wire = wire
@@ -148,7 +148,7 @@ class _Link:
 
 
 class _Host:
-    """The hub's host: the network's clock, and the end of a tick."""
+    """The hub's host: the clock of the network, and the end of a tick."""
 
     def __init__(self, network: HubNetwork) -> None:
         self._network = network
@@ -216,15 +216,15 @@ class HubNetwork:
             self.hub.use_accounts(_accounts(self.accounts))
 
     def schedule_flush(self) -> None:
-        """Has `tick` end a tick."""
+        """Makes `tick` flush the hub."""
         self._due = True
 
     def schedule_credit(self) -> None:
-        """Has `tick` give credit."""
+        """Makes `tick` give credit."""
         self._credit_due = True
 
     def tick(self) -> None:
-        """Ends ticks until nothing is left to be done."""
+        """Ends ticks until nothing is due."""
         assert self.hub is not None
         while self._due or self._credit_due or self.resumed:
             if self._credit_due:
@@ -235,7 +235,7 @@ class HubNetwork:
                 self.hub.flush()
             resumed, self.resumed = self.resumed, []
             for wire in resumed:
-                wire._hear()
+                wire._deliver()
 
     # --- the fuzzer's network
 

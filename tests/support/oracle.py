@@ -1,4 +1,4 @@
-"""The promise of SPEC.md, section 4, held against what the clients of a simulated world were told."""
+"""The promise of SPEC.md, section 4, checked against the events of the clients of a simulated world."""
 
 from collections import defaultdict
 
@@ -7,7 +7,7 @@ from tests.support.simulation import Client, World
 
 
 def check_views(world: World) -> None:
-    """What holds at every moment, whatever the network does."""
+    """Check what holds at every moment."""
     texts: dict[tuple[str, int, int], tuple[str, bytes]] = {}
     places: dict[tuple[str, int, bytes], int] = {}
     for client in world.clients:
@@ -18,11 +18,11 @@ def check_views(world: World) -> None:
                 same = texts.setdefault(place, (event.name, event.payload))
                 assert same == (event.name, event.payload), f"RW-MODEL-2: {place} differs between members"
                 seq = places.setdefault((event.room, event.epoch, event.payload), event.seq)
-                assert seq == event.seq, f"RW-DEDUPE-1: {event.payload!r} stands twice in {event.room}"
+                assert seq == event.seq, f"RW-DEDUPE-1: {event.payload!r} is in {event.room} twice"
 
 
 def _check_stream(client: Client) -> None:
-    """Each message once, in order, without a hole that nobody told of (RW-PROMISE-9, RW-PROMISE-10, RW-RECOVER-3)."""
+    """Check that each message came once, in order, without a silent gap (RW-PROMISE-9, RW-PROMISE-10, RW-RECOVER-3)."""
     cursors: dict[str, tuple[int, int]] = {}
     for event in client.log:
         match event:
@@ -38,7 +38,7 @@ def _check_stream(client: Client) -> None:
 
 
 def check_end(world: World) -> None:
-    """What holds once the network is well again and everything has settled."""
+    """Check what holds after the network has recovered and all outcomes are known."""
     check_views(world)
     assert world.hub is not None
     logs: dict[str, dict[bytes, int]] = {}
@@ -53,15 +53,17 @@ def check_end(world: World) -> None:
         assert client.session.pending == 0, f"{client.name}: publishes without an outcome"
         if client.session.closed:
             continue
-        assert client.session.welcome is not None, f"{client.name} did not come back"
+        assert client.session.welcome is not None, f"{client.name} did not connect again"
         for room in client.session.rooms():
-            hall = world.hub.state.rooms[room]
-            member = next(m for peer, m in hall.members.items() if peer.name == client.name)
-            assert client.session.cursor(room) == (hall.log.epoch, hall.log.head), f"{client.name} is behind in {room}"
-            assert member.cursor == hall.log.head
-            here = {peer.member for peer in hall.members} - {member.peer.member}
+            hosted = world.hub.state.rooms[room]
+            member = next(m for peer, m in hosted.members.items() if peer.name == client.name)
+            assert client.session.cursor(room) == (hosted.log.epoch, hosted.log.head), (
+                f"{client.name} is behind in {room}"
+            )
+            assert member.cursor == hosted.log.head
+            here = {peer.member for peer in hosted.members} - {member.peer.member}
             known = {entry.member for entry in client.session.roster(room)} - {member.peer.member}
-            assert hall.quiet or known == here, f"RW-PRESENCE-2: {client.name} sees others in {room}"
+            assert hosted.quiet or known == here, f"RW-PRESENCE-2: {client.name} sees others in {room}"
 
 
 def _check_outcomes(client: Client, logs: dict[str, dict[bytes, int]], trimmed: set[str]) -> None:
@@ -73,8 +75,8 @@ def _check_outcomes(client: Client, logs: dict[str, dict[bytes, int]], trimmed: 
             if published.room not in trimmed:
                 assert seq == outcome.seq, f"RW-PROMISE-1: {published.payload!r} was acknowledged at {outcome.seq}"
         elif isinstance(outcome, events.PublishFailed) and not outcome.unknown:
-            assert seq is None, f"RW-PROMISE-4: {published.payload!r} was refused, and stands at {seq}"
+            assert seq is None, f"RW-PROMISE-4: {published.payload!r} was refused, and is at {seq}"
         if seq is not None:
             order[published.room].append(seq)
     for room, seqs in order.items():
-        assert seqs == sorted(seqs), f"RW-PROMISE-8: {client.name} published in another order to {room}: {seqs}"
+        assert seqs == sorted(seqs), f"RW-PROMISE-8: {client.name} published to {room} in another order: {seqs}"

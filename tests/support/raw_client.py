@@ -1,4 +1,4 @@
-"""A client of raw octets on a real socket, which says what a test tells it to."""
+"""A client on a real socket that sends the octets and frames of a test."""
 
 import itertools
 import os
@@ -22,7 +22,7 @@ F = TypeVar("F")
 
 
 class RawClient:
-    """One connection. `hello=False` leaves it before its preface; `buffer` bounds what the kernel takes for it."""
+    """One connection. With `hello=False` it sends nothing yet; `buffer` limits the octets in the kernel."""
 
     def __init__(
         self, port: int, *, hello: bool = True, name: str = "ada", buffer: int = 0, history: bool = True
@@ -34,7 +34,7 @@ class RawClient:
         self.socket.connect(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.reader = FrameReader(LIMITS["max_body"].high)
-        self.unread: list[Frame | Unknown] = []  # received, and passed over by `expect`
+        self.unread: list[Frame | Unknown] = []  # received and skipped by `expect`
         self._numbers = itertools.count(2)
         if hello:
             self.send(PREFACE)
@@ -52,7 +52,7 @@ class RawClient:
         self.socket.close()
 
     def send(self, *what: bytes | Frame | Unknown) -> None:
-        """Send octets and frames, all at once."""
+        """Send octets and frames in one write."""
         self.socket.sendall(b"".join(item if isinstance(item, bytes) else encode(item) for item in what))
 
     def octets(self, count: int) -> bytes:
@@ -77,7 +77,7 @@ class RawClient:
         return decode(raw, "S")
 
     def expect(self, kind: type[F], where: Callable[[F], bool] = lambda frame: True) -> F:
-        """The first frame of this kind that fits; those before it are kept for `frame`."""
+        """The next frame of this kind that fits. The frames before it are kept for `frame`."""
         for index, frame in enumerate(self.unread):
             if isinstance(frame, kind) and where(frame):
                 del self.unread[index]
@@ -96,7 +96,7 @@ class RawClient:
         return frames
 
     def goaway(self) -> Goaway:
-        """The GOAWAY that ends the stream, and its end."""
+        """The GOAWAY at the end of the stream, for which it waits."""
         last = self.rest()[-1]
         assert isinstance(last, Goaway), last
         return last
@@ -114,19 +114,19 @@ class RawClient:
         return (self.welcome.now_ms - age_ms).to_bytes(6, "big") + os.urandom(10)
 
     def join(self, name: str, *, epoch: int = 0, since: int = 0, flags: int = 0) -> Joined:
-        """Join and wait."""
+        """Join, and wait for JOINED."""
         request = self.request()
         self.send(Join(name, epoch, since, flags=flags, request=request))
         return self.expect(Joined, lambda joined: joined.request == request)
 
     def publish(self, room: int, payload: bytes = b"hi", *, flags: int = 0, id: bytes | None = None) -> Publish:
-        """A PUBLISH that is yet to be sent."""
+        """A PUBLISH, not yet sent."""
         return Publish(id or self.id(), 1, payload, flags=flags, request=self.request(), room=room)
 
     def history(self, room: int, start: int = 1, end: int = 0, limit: int = 0, flags: int = 0) -> History:
-        """A HISTORY that is yet to be sent."""
+        """A HISTORY, not yet sent."""
         return History(start, end, limit, flags=flags, request=self.request(), room=room)
 
     def messages(self, count: int) -> list[Message]:
-        """The next messages of a stream."""
+        """The next `count` messages of the streams."""
         return [self.expect(Message, lambda message: not message.request) for _ in range(count)]

@@ -33,7 +33,7 @@ MakeStore = Callable[[Config, Post], Store]
 
 
 class HeldStore(MemoryStore):
-    """A store whose commits and opens end when the test says so, on the server's thread."""
+    """A store whose commits and opens complete when the test says so, on the server's thread."""
 
     def __init__(self, config: Config, post: Post) -> None:
         super().__init__(retention(config))
@@ -49,7 +49,7 @@ class HeldStore(MemoryStore):
             self._post(self.end_opens)
 
     def end_opens(self) -> None:
-        """Load all rooms that are waited for, and only then tell those who wait, as a store does that loads later."""
+        """Load all rooms that are waited for, and only then call back, as a store with slow loads does."""
         opening, self.opening = self.opening, []
         told: list[Callable[[], None]] = []
         for key, name, done in opening:
@@ -70,13 +70,13 @@ class HeldStore(MemoryStore):
 
 
 class Server:
-    """A server on a thread of its own. `run` executes something there."""
+    """A server on a thread of its own."""
 
     def __init__(self, config: Config, make: MakeStore | None) -> None:
         self._config, self._make = config, make
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
-        self.faults: list[str] = []  # what the event loop's exception handler was told
+        self.faults: list[str] = []  # reports of the event loop's exception handler
 
     def start(self) -> None:
         self._thread.start()
@@ -104,7 +104,7 @@ class Server:
         return self.store
 
     def run(self, action: Callable[[], T]) -> T:
-        """The result of `action` on the server's thread."""
+        """Call `action` on the server's thread, and return its result."""
 
         async def act() -> T:
             return action()
@@ -112,13 +112,13 @@ class Server:
         return asyncio.run_coroutine_threadsafe(act(), self.loop).result(PATIENCE)
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something is true on the server's thread."""
+        """Wait until a condition is true on the server's thread."""
         deadline = time.monotonic() + PATIENCE
         while not self.run(condition):
-            assert time.monotonic() < deadline, "it never came true"
+            assert time.monotonic() < deadline, "the condition never became true"
 
     def stop(self) -> None:
-        with suppress(RuntimeError):  # the loop is closed: the server has ended by itself
+        with suppress(RuntimeError):  # the loop is closed: the server has already ended
             self.loop.call_soon_threadsafe(self.listener._end)
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
@@ -126,7 +126,7 @@ class Server:
 
 @contextmanager
 def serving(make: MakeStore | None = None, **settings: object) -> Iterator[Server]:
-    """A server on a free port, in memory unless `data` is set. It must not have met an exception it did not expect."""
+    """A server on a free port, in memory unless `data` is set. It must end without an unhandled exception."""
     settings = {"port": 0, "memory": "data" not in settings, **settings}
     server = Server(Config(**settings), make)  # type: ignore[arg-type]
     server.start()
@@ -138,17 +138,17 @@ def serving(make: MakeStore | None = None, **settings: object) -> Iterator[Serve
 
 
 def peer_of(server: Server, raw: RawClient) -> Peer:
-    """The server's side of a connection."""
+    """The server's peer of a connection."""
     return next(peer for peer in server.hub.peers if peer.member == raw.welcome.member)
 
 
 def held_for(peer: Peer) -> int:
-    """Octets that the server keeps for a client."""
+    """The octets that the server holds for a client."""
     return peer.link.waiting() + sum(map(len, peer.conn._out))
 
 
 def fill(server: Server, room: str, count: int, size: int) -> None:
-    """Publish to a room, and leave it."""
+    """Publish `count` messages of `size` octets to a room, and leave it."""
     with RawClient(server.port, name="filler") as filler:
         ref = filler.join(room).room
         for _ in range(count):
@@ -159,7 +159,7 @@ def fill(server: Server, room: str, count: int, size: int) -> None:
 
 
 def block(server: Server, raw: RawClient, publisher: RawClient, ref: int) -> None:
-    """Publish until `raw`, which does not read, cannot be written to."""
+    """Publish until the server can no longer write to `raw`, which does not read."""
     peer = peer_of(server, raw)
     while peer.writable:
         publisher.send(publisher.publish(ref, bytes(32 * KIB)))

@@ -1,7 +1,7 @@
-"""A server and its clients in one process: a network that delays, splits and cuts, a store that crashes, a clock.
+"""A server and its clients in one process, with a network that delays, splits and cuts, a store that crashes, a clock.
 
-`World` drives the real `Hub` and real `Session`s; nothing of them is replaced but time, transport and storage. What
-happens is decided by the script (calls from outside) and by one seeded `random.Random`, so each run can be repeated.
+`World` drives the real `Hub` and real `Session`s, and replaces only time, transport and storage. The script (calls from
+outside) and one seeded `random.Random` decide what happens, so that each run can be repeated.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from reference_server.store.memory import MemoryLog, MemoryStore
 from tests.support.wiretap import WireTap
 
 HIGH_WATER = 8 * 1024
-"""Octets under way to one client above which its link says that it is full."""
+"""Octets in flight to one client above which its link says that it is full."""
 
 COMMIT_SECONDS = (0.0, 0.0, 0.001, 0.05, 2.0)
 
@@ -34,11 +34,11 @@ WALL_MS = 1_800_000_000_000
 
 
 class Killed(BaseException):
-    """The server's process ends in the midst of what it does; no code of it may hold this up."""
+    """The server's process ends at once. A BaseException, so that no code of the server catches it."""
 
 
 class SlowLog(MemoryLog):
-    """A log that is read later than asked."""
+    """A log whose reads complete later."""
 
     __slots__ = ("world",)
     world: World
@@ -55,7 +55,7 @@ class SlowLog(MemoryLog):
 
 
 class CrashingStore(MemoryStore):
-    """A durable store whose commits take time, and which forgets at a crash what was not committed."""
+    """A durable store whose commits take time, and which loses uncommitted messages in a crash."""
 
     durable = True
 
@@ -70,18 +70,18 @@ class CrashingStore(MemoryStore):
         self._unstable.clear()
         process = self._incarnations
 
-        def stable() -> None:
+        def become_durable() -> None:
             if process == self._incarnations:
                 self._world.step()
                 for log, head in heads:
                     log.head = max(log.head, head)
-                self._world.step()  # it is on disk, and the server does not know
+                self._world.step()  # on disk, before the server knows
                 done()
                 self._world.step()
 
-        # Later commits never overtake earlier ones: a prefix becomes stable.
+        # No commit overtakes an earlier one, so that a prefix becomes durable.
         self._world.commit_at = max(self._world.commit_at, self._world.now + self._world.rng.choice(COMMIT_SECONDS))
-        self._world.at(self._world.commit_at, stable)
+        self._world.at(self._world.commit_at, become_durable)
 
     def open(self, key: str, name: str, done: Callable[[Log, bool], None]) -> None:
         def opened() -> None:
@@ -94,13 +94,13 @@ class CrashingStore(MemoryStore):
         self.later(opened)
 
     def later(self, call: Callable[[], None]) -> None:
-        """Call in a moment, or never if the process is gone by then."""
+        """Call in a moment, unless the process has ended by then."""
         process = self._incarnations
         delay = self._world.rng.choice(STORE_SECONDS)
         self._world.after(delay, lambda: call() if process == self._incarnations else None)
 
     def crash(self) -> None:
-        """What was not stable is gone, and nobody has a log open."""
+        """Lose what was not durable, and close all logs."""
         self._incarnations += 1
         self._unstable.clear()
         for key, log in list(self._logs.items()):
@@ -112,7 +112,7 @@ class CrashingStore(MemoryStore):
 
 
 def keep_ids(log: MemoryLog, head: int) -> None:
-    """Remember the ids of the messages up to `head` alone."""
+    """Forget the ids of the messages behind `head`."""
     ids, log._ids = log._ids, IdIndex()
     for id in ids._values:
         known = ids.get(id)
@@ -121,7 +121,7 @@ def keep_ids(log: MemoryLog, head: int) -> None:
 
 
 class Pipe:
-    """One direction of a connection: octets arrive in order, late, and in other pieces than they were written in."""
+    """One direction of a connection: octets arrive in order, late, and in other segments than they were written in."""
 
     def __init__(self, world: World, deliver: Callable[[bytes], None]) -> None:
         self._world = world
@@ -144,7 +144,7 @@ class Pipe:
                 self._plan()
 
     def rush(self) -> None:
-        """What is under way arrives now, if it is read: the network has it, whatever becomes of its sender."""
+        """Deliver the octets in flight now, if the receiver reads: the network has them even if their sender dies."""
         while self._queue and not self.closed and not self.held:
             octets = self._queue.popleft()
             self.octets -= len(octets)
@@ -169,7 +169,7 @@ class Pipe:
 
 
 class Connection:
-    """A transport between one client and the server: the server's `Link`, and the client's socket."""
+    """A transport between a client and the server: the server's `Link` and the client's socket."""
 
     def __init__(self, world: World, client: Client) -> None:
         self.world = world
@@ -202,7 +202,7 @@ class Connection:
         self.to_server.hold(False)
 
     def close(self) -> None:
-        """The server closes when all is written; the client sees the end of the stream behind it."""
+        """Close after all octets are written; then the client sees the end of the stream."""
         self.world.after(0.05, self.cut)
 
     def waiting(self) -> int:
@@ -224,7 +224,7 @@ class Connection:
             self.peer.unblocked(self.world.now)
 
     def cut(self) -> None:
-        """Both ends learn that the connection is gone; what is under way is lost."""
+        """End the connection for both ends, and lose the octets in flight."""
         if self.open:
             self.open = False
             self.to_client.closed = self.to_server.closed = True
@@ -235,7 +235,7 @@ class Connection:
 
 @dataclass
 class Published:
-    """What a client asked for, and what became of it."""
+    """A publish of a client, and its outcome."""
 
     room: str
     payload: bytes
@@ -244,7 +244,7 @@ class Published:
 
 @dataclass
 class Client:
-    """A Session, and everything that it told its application."""
+    """A Session, and all events that it reported."""
 
     world: World
     name: str
@@ -290,7 +290,7 @@ class Client:
         return {room for room in self.session.rooms() if self.session._room(room).leaving}
 
     def pump(self) -> None:
-        """Write what is to be written, take the events, and have the next time-out called."""
+        """Send octets, take the events, and schedule the next time-out."""
         session, world = self.session, self.world
         octets = session.data_to_send(world.now)
         if octets and self.connection is not None:
@@ -326,7 +326,7 @@ class Client:
 
 
 class World:
-    """Everything, and the time."""
+    """The server, its clients, the network between them, and the time."""
 
     def __init__(self, seed: int, clients: int, config: Config) -> None:
         self.rng = random.Random(seed)
@@ -334,7 +334,7 @@ class World:
         self.commit_at = 0.0
         self.messages = 0
         self.fuse = 0
-        """After how many steps of append, commit, acknowledge and deliver the server is killed; 0: it is not."""
+        """The number of steps of append, commit, acknowledge and deliver until the server is killed; 0 for never."""
         self.config = config
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -384,7 +384,7 @@ class World:
     # --- the server
 
     def step(self) -> None:
-        """The server stands between two steps: here it may be killed. Raises Killed."""
+        """Mark the place between two steps, where the server may be killed. Raises Killed."""
         if self.fuse:
             self.fuse -= 1
             if not self.fuse:
@@ -405,7 +405,7 @@ class World:
             self.after(0.5, lambda: self._sweep(hub))
 
     def crash(self) -> None:
-        """kill -9: connections break, what was not stable is gone; the server is back after a while."""
+        """Kill the server: connections break, messages that were not durable are lost. It soon starts again."""
         if self.hub is None:
             return
         self.hub = None
@@ -420,7 +420,7 @@ class World:
             self.start_server()
 
     def drain(self) -> None:
-        """SIGTERM, and the server is back after a while."""
+        """Drain the server as at SIGTERM. It starts again after a while."""
         if self.hub is None or self.hub.state.draining:
             return
         hub = self.hub
@@ -442,7 +442,7 @@ class World:
 
 
 class _Clock:
-    """The hub's host: the world's time, and a flush at the end of the tick."""
+    """The hub's host: the time of the world, and a flush at the end of the tick."""
 
     def __init__(self, world: World) -> None:
         self._world = world

@@ -1,4 +1,4 @@
-"""A store whose callbacks are waited for, and messages to put into it."""
+"""A driver that waits for a store's callbacks, and entries to put into a store."""
 
 import queue
 import struct
@@ -16,7 +16,7 @@ T0 = 1_700_000_000_000
 
 
 class Driver:
-    """A store, the queue that stands for its event loop, and its methods turned into calls that wait."""
+    """A store with a queue in place of its event loop. The methods wait for the store's callbacks."""
 
     def __init__(self, kind: str, path: Path, retention: Retention) -> None:
         self.posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -28,7 +28,7 @@ class Driver:
             self.store = SqliteStore(path, retention, self.posted.put, self.failures.append)
 
     def run(self, until: Callable[[], object]) -> None:
-        """Run what the store posts until `until()`."""
+        """Run the callbacks that the store posts until `until()` is true."""
         while not until():
             self.posted.get(timeout=30)()
             assert not self.failures, self.failures
@@ -63,15 +63,15 @@ class Driver:
         return entries
 
     def retain(self, log: Log, now_ms: int, oldest: int) -> None:
-        """Apply retention, expecting `oldest`."""
+        """Apply retention, and expect `oldest`."""
         log.retain(now_ms)
-        # Opens and what retain has to find out are answered in order, so this waits for exactly that.
+        # The store answers in order, so that this waits for the answers that `retain` needs.
         self.store.release(self.open("fence"))
         assert log.oldest == oldest
 
 
 def entry(number: int, *, payload: bytes = b"payload", time_ms: int = 0, id_ms: int = 0) -> Entry:
-    """An entry with an id of its own, one millisecond after the entry before."""
+    """The entry of this number, with an id of its own and a time of T0 + number ms."""
     return Entry(
         id=(id_ms or T0 + number).to_bytes(6, "big") + number.to_bytes(10, "big"),
         digest=number.to_bytes(16, "big"),
@@ -101,7 +101,7 @@ def record(entry: Entry, seq: int, time_ms: int) -> Record:
 
 @contextmanager
 def opened(path: Path, retention: Retention = EVERYTHING) -> Iterator[Driver]:
-    """The SQLite store in `path`, closed at the end."""
+    """The SQLite store in `path`, closed with the block."""
     driver = Driver("sqlite", path, retention)
     try:
         yield driver

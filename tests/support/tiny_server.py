@@ -1,4 +1,4 @@
-"""A server of one room on a real socket, which can be told to misbehave."""
+"""A server of one room on a real socket, whose behaviour tests change."""
 
 import asyncio
 from collections.abc import Callable
@@ -82,7 +82,7 @@ class Peer(asyncio.Protocol):
 
 
 class TinyServer:
-    """`hook` sees each request first, and says whether it has dealt with it."""
+    """A server. `hook` gets each request first, and returns whether it has handled it."""
 
     def __init__(self) -> None:
         self.hook: Hook | None = None
@@ -119,7 +119,7 @@ class TinyServer:
         return seq
 
     def deliver(self) -> None:
-        """To everybody, what nobody has been sent."""
+        """Send the new messages of the log to all members."""
         for message in self.log[self._delivered :]:
             for peer in self.peers:
                 if peer.joined and peer.wire.state == "OPEN":

@@ -1,8 +1,8 @@
-"""An event loop whose time costs nothing: it jumps to the next timer when nothing else can happen.
+"""An event loop in virtual time: it jumps to the next timer when nothing else can happen.
 
-What waits for time-outs within one process runs here in no time, and a busy machine changes nothing. Sockets are real.
-While a socket is ready or a thread of an executor is at work, a turn takes about as long as on an idle machine, so that
-what turns without end still meets its deadline. All code that runs in it must read the loop's clock.
+Code that waits for time-outs within one process does not wait here, and a busy machine changes nothing. Sockets are
+real. While a socket is ready or a thread of an executor works, an iteration takes about as long as on an idle machine,
+so that an endless loop still meets its deadline. All code that runs in it must read the loop's clock.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from typing import Any, TypeVar, TypeVarTuple
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
-_TURN = 2e-5  # seconds
-_GRACE = 0.001  # real seconds in which the kernel delivers what is under way between two sockets of this process
+_ITERATION = 2e-5  # seconds of virtual time
+_GRACE = 0.001  # real seconds in which the kernel delivers octets between two sockets of this process
 
 
 class _Selector(selectors.BaseSelector):
@@ -37,12 +37,12 @@ class _Selector(selectors.BaseSelector):
         return self._real.modify(fileobj, events, data)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self.now += _TURN
+        self.now += _ITERATION
         ready = self._real.select(0)
         if ready or timeout == 0:
             return ready
         if timeout is None or self.at_work:
-            return self._real.select(None)  # a thread that has done its work wakes the loop
+            return self._real.select(None)  # a thread that has finished wakes the loop
         ready = self._real.select(_GRACE)
         if not ready:
             self.now += timeout
@@ -81,6 +81,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """What `asyncio.run` does, in virtual time."""
+    """`asyncio.run`, in virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)

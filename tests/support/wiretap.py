@@ -1,4 +1,4 @@
-"""Looks at both directions of a connection at the server, and holds what SPEC.md says of the order of frames there."""
+"""Watches both directions of a connection at the server, and checks the rules of SPEC.md on the order of frames."""
 
 from collections import deque
 
@@ -11,7 +11,7 @@ _NO_FINAL_REPLY = {FrameType.AUTH, FrameType.MESSAGE}
 
 
 class WireTap:
-    """Raises AssertionError as soon as the server's octets break a rule."""
+    """Checks one connection. Raises AssertionError when the server's octets break a rule."""
 
     def __init__(self) -> None:
         self._server = FrameReader(2**24)
