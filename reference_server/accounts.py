@@ -1,8 +1,8 @@
-"""Accounts: who may log in, and what is kept of passwords (SPEC.md, section 13).
+"""Accounts: who may log in, and what is stored of passwords (SPEC.md, section 13).
 
 `AccountsFile` is a SQLite database of its own, beside the rooms: commands change it while a server runs. A server works
-with `Accounts`, what the file held when it was read last; it looks for changes now and then. A server that has the file
-has accounts, also while there is none in it.
+with `Accounts`, which the file held when it was last read, and checks the file for changes about once a second. It has
+accounts if it has the file, also if there are none in it: then all clients are guests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from protocol.scram import KEY_SIZE, MAX_ITERATIONS, MIN_ITERATIONS, StoredKeys,
 from reference_server.config import Config, data_directory
 
 ITERATIONS = 600_000
-"""Of PBKDF2-HMAC-SHA-256, unless the first account of a file is made with another number."""
+"""Iterations of PBKDF2-HMAC-SHA-256, unless the first account of a file is made with another number."""
 
 SHORTEST_PASSWORD = 8
 """Characters."""
@@ -32,10 +32,10 @@ ACCOUNTS = "accounts.sqlite3"
 
 _SECRET_SIZE = 32
 _SALT_SIZE = 16
-_APPLICATION = 0x52574143  # "RWAC", kept in the file's header so that nobody takes another database for this one
+_APPLICATION = 0x52574143  # "RWAC", in the file's header, so that another database is not taken for this one
 _FORMAT = 1
 _BUSY_SECONDS = 10.0
-_CHANGE_COUNTER = slice(24, 28)  # of the header of a SQLite file: another number after each transaction that wrote
+_CHANGE_COUNTER = slice(24, 28)  # in the header of a SQLite file: changes with each transaction that writes
 _SCHEMA = (
     "CREATE TABLE settings (secret BLOB NOT NULL, iterations INTEGER NOT NULL) STRICT",
     "CREATE TABLE accounts (key TEXT PRIMARY KEY, name TEXT NOT NULL, salt BLOB NOT NULL, stored_key BLOB NOT NULL,"
@@ -44,12 +44,12 @@ _SCHEMA = (
 
 
 class AccountsError(Exception):
-    """What was asked for cannot be done with the accounts. `str()` is one line."""
+    """The accounts cannot be used, or an operation on them is not possible. `str()` is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Somebody who may log in. `name` is as the account spells it, `key` is what names are compared by."""
+    """Somebody who may log in. `name` is the account's own spelling, `key` is what names are compared by."""
 
     name: str
     key: str
@@ -59,7 +59,7 @@ class Account:
 
 
 class Accounts:
-    """All accounts, as they were when they were read."""
+    """All accounts, as they were when the file was read."""
 
     def __init__(self, secret: bytes, iterations: int, accounts: Iterable[Account] = ()) -> None:
         self._secret = secret
@@ -71,15 +71,15 @@ class Accounts:
         return self._by_key.get(key)
 
     def all(self) -> list[Account]:
-        """All accounts, by their keys."""
+        """All accounts, sorted by key."""
         return [self._by_key[key] for key in sorted(self._by_key)]
 
     def salt(self, key: str) -> bytes:
-        """RW-SCRAM-2: the salt that an account of this name has, whether there is one or not."""
+        """RW-SCRAM-2: the salt of an account with this key, whether it exists or not."""
         return self._derived(b"salt", key)[:_SALT_SIZE]
 
     def unknown_keys(self, key: str) -> StoredKeys:
-        """What an unknown account is checked against: it looks like others, and no password fits."""
+        """The keys that an unknown account is checked against: they look like others, and no password fits."""
         return StoredKeys(
             self.salt(key), self.iterations, self._derived(b"stored key", key), self._derived(b"server key", key)
         )
@@ -88,14 +88,14 @@ class Accounts:
         return hmac.digest(self._secret, what + b"\0" + key.encode(), "sha256")
 
     def account(self, name: str, password: str, *, admin: bool = False, created_ms: int = 0) -> Account:
-        """A new account, which is not among these yet. Slow on purpose. Raises AccountsError (RW-SASL-6)."""
+        """Make an account, without adding it to these. Slow on purpose. Raises AccountsError (RW-SASL-6)."""
         name, key = checked_name(name)
         check_password(password)
         return Account(name, key, stored_keys(password, self.salt(key), self.iterations), admin, created_ms)
 
 
 def checked_name(name: str) -> tuple[str, str]:
-    """The name that an account may have, and its key. Raises AccountsError."""
+    """The normalised name of an account, and its key. Raises AccountsError."""
     try:
         name = normalise(name)
     except NameInvalid as error:
@@ -107,7 +107,7 @@ def checked_name(name: str) -> tuple[str, str]:
 
 
 def check_password(password: str) -> None:
-    """Raises AccountsError for a password that nobody should have."""
+    """Raises AccountsError for a password that is too short or not UTF-8."""
     try:
         password.encode()
     except UnicodeEncodeError:
@@ -118,7 +118,7 @@ def check_password(password: str) -> None:
 
 
 def accounts_path(config: Config) -> Path | None:
-    """Where a server with these settings looks for accounts; None if it has none. Raises ConfigError."""
+    """The file of accounts of a server with these settings; None if it has none. Raises ConfigError."""
     if config.accounts:
         return Path(config.accounts)
     if config.memory:
@@ -127,14 +127,14 @@ def accounts_path(config: Config) -> Path | None:
 
 
 class AccountsFile:
-    """The accounts in a file, which need not exist. Each method opens it anew, and waits while another changes it."""
+    """The accounts in a file, which need not exist. Each method opens the file, and waits while another changes it."""
 
     def __init__(self, path: Path, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         self.path = path
         self._random_bytes = random_bytes
 
     def version(self) -> tuple[int, bytes] | None:
-        """What is another value after each change; None if there is no file, or an empty one. Raises AccountsError."""
+        """A value that differs after each change; None if the file is missing or empty. Raises AccountsError."""
         try:
             with self.path.open("rb") as file:
                 header = file.read(_CHANGE_COUNTER.stop)
@@ -152,7 +152,7 @@ class AccountsFile:
             return self._read(connection)
 
     def check(self) -> tuple[int, list[str]]:
-        """How many accounts there are, and what is wrong with the file, a line each. Raises AccountsError."""
+        """The number of accounts, and a line for each fault of the file. Raises AccountsError."""
         if self.version() is None:
             return 0, []
         with self._open() as connection:
@@ -174,7 +174,7 @@ class AccountsFile:
     def add(
         self, name: str, password: str, *, created_ms: int, admin: bool = False, iterations: int | None = None
     ) -> Account:
-        """Make an account, and the file if there is none. Raises AccountsError if a name with this key has one."""
+        """Make an account, and the file if it is missing. Raises AccountsError if the key has an account already."""
         name, key = checked_name(name)
         check_password(password)
         with self._open(write=True, iterations=iterations or ITERATIONS) as connection:
@@ -193,7 +193,7 @@ class AccountsFile:
         return account
 
     def set_password(self, name: str, password: str) -> Account:
-        """Give an account another password. Raises AccountsError if there is none."""
+        """Change the password of an account. Raises AccountsError if there is no such account."""
         check_password(password)
         with self._open(write=True) as connection:
             accounts = self._read(connection)
@@ -206,7 +206,7 @@ class AccountsFile:
         return account
 
     def remove(self, name: str) -> Account:
-        """Remove an account. Raises AccountsError if there is none."""
+        """Remove an account. Raises AccountsError if there is no such account."""
         with self._open(write=True) as connection:
             account = self._found(self._read(connection), name)
             connection.execute("DELETE FROM accounts WHERE key = ?", (account.key,))
@@ -222,14 +222,14 @@ class AccountsFile:
 
     @contextlib.contextmanager
     def _open(self, *, write: bool = False, iterations: int = 0) -> Iterator[sqlite3.Connection]:
-        """A transaction, which is written at the end. With `iterations` the file is made if there is none."""
+        """A transaction, which commits at the end. With `iterations` the file is made if it is missing."""
         if iterations and not MIN_ITERATIONS <= iterations <= MAX_ITERATIONS:  # RW-SCRAM-3
             raise AccountsError(f"iterations: expected {MIN_ITERATIONS} to {MAX_ITERATIONS}, found {iterations}")
         try:
             if iterations:
                 self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            # Also to read: it may be necessary to undo what a process left behind that was killed while it wrote.
+            # Also to read: SQLite may have to undo what a killed process left half written.
             uri = f"{self.path.absolute().as_uri()}?mode=rw"
             connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
         except (OSError, sqlite3.Error) as error:
@@ -244,7 +244,7 @@ class AccountsFile:
         except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from None
         finally:
-            connection.close()  # what is not committed is undone
+            connection.close()  # undoes what is not committed
 
     def _create(self, connection: sqlite3.Connection, iterations: int) -> None:
         connection.execute(f"PRAGMA application_id = {_APPLICATION}")

@@ -29,9 +29,9 @@ examples:
   roomwire-server                            on 127.0.0.1:7117, rooms kept in your data directory
   roomwire-server --port 7200 --data ./rooms rooms kept in ./rooms
   roomwire-server --memory                   nothing is kept; for tests and throw-away rooms
-  roomwire-server --config server.toml       settings from a file, such as: publish_rate = 100
+  roomwire-server --config server.toml       settings from a file, for example publish_rate = 100
   ROOMWIRE_PUBLISH_RATE=100 roomwire-server  any setting by its name in capitals
-  roomwire-server --metrics-port 9117        tells Prometheus, and whatever restarts it, how it is doing
+  roomwire-server --metrics-port 9117        serves metrics for Prometheus, and /healthz
   roomwire-server user add ada               makes an account; from then on guests have a ~ before their names
   roomwire-server doctor                     says what would keep a server from running here
   roomwire-server backup DIR TARGET          copies the rooms in DIR, also while a server runs
@@ -44,16 +44,16 @@ anonymous, tls_cert, tls_key, insecure, metrics_host, metrics_port, log_format, 
 local_limits, max_connections, max_members, max_open_rooms, ids_per_room, retention_octets.
 An option of the command line beats a ROOMWIRE_ variable, which beats the file.
 
-SIGHUP reads the certificate and its key anew; files that cannot be used leave those that are in use, and are logged.
-SIGTERM or Ctrl-C drains: clients are told, what they still ask is answered, and the server ends after drain_ms at the
-latest. A second one ends it at once. Nothing that was acknowledged is lost either way, unless --memory.
+SIGHUP reloads the certificate and its key; if they cannot be used, the server logs that and keeps the old ones.
+SIGTERM or Ctrl-C drains: the server tells its clients, still answers their requests, and ends after drain_ms at the
+latest. A second one ends it at once. No acknowledged message is lost either way, except with --memory.
 
 exit status: 0 drained, 1 could not run or failed, 2 wrong usage or settings
 """
 
 SWITCH_SECONDS = 0.00005
-"""How long one thread may run while another wants to. The threads of the store want to for a moment, many times for one
-commit; by default each time would cost a busy server 5 ms. With this, durable publishes are no slower."""
+"""How long one thread may run while another waits for the interpreter. The store's threads need it for a moment, many
+times in a commit; with Python's default each of these waits would cost a busy server 5 ms."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -93,9 +93,9 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     rooms.add_argument("--memory", action="store_const", const=True, help="keep rooms in memory only")
     parser.add_argument("--accounts", metavar="FILE", help="accounts (accounts.sqlite3 in DIR); see: user --help")
     parser.add_argument(
-        "--no-anonymous", dest="anonymous", action="store_const", const=False, help="let in nobody without an account"
+        "--no-anonymous", dest="anonymous", action="store_const", const=False, help="refuse clients without an account"
     )
-    parser.add_argument("--tls-cert", metavar="FILE", help="certificates for TLS, in PEM; read anew at SIGHUP")
+    parser.add_argument("--tls-cert", metavar="FILE", help="certificates for TLS, in PEM; reloaded at SIGHUP")
     parser.add_argument("--tls-key", metavar="FILE", help="the private key, if it is not in that file")
     parser.add_argument(
         "--insecure", action="store_const", const=True, help="clear text also on addresses that others can reach"
@@ -143,7 +143,7 @@ def _with_settings(arguments: argparse.Namespace, command: Callable[[Config], in
 
 
 def _report(error: Exception, config: Config | None) -> None:
-    """Say why the server ends: where every line is to be JSON, in JSON."""
+    """Say why the server ends, in JSON if the log is."""
     if config is not None and config.log_format == "json":
         logs.log_end(error)
     else:
@@ -165,8 +165,8 @@ def _serve(config: Config) -> int:
 
 
 async def _run_server(config: Config) -> int:
-    # Messages that are kept are objects that are kept: looking through all of them for garbage every 700 would cost a
-    # tenth of the time, and there is next to none that only the collector can find.
+    # The server holds many messages. With Python's default thresholds the garbage collector would look through them so
+    # often that it takes a tenth of the time, and it would find next to nothing.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

@@ -1,4 +1,4 @@
-"""What an operator may set: SPEC.md, section 15, and where the server listens and keeps its data.
+"""The operator's settings: the limits of SPEC.md, section 15, and where the server listens and keeps its data.
 
 From weakest to strongest: defaults, the file given by --config, variables ROOMWIRE_*, options of the command line.
 """
@@ -14,7 +14,7 @@ from protocol.server import ServerTimes
 
 
 class ConfigError(Exception):
-    """A setting is not usable. `str()` is one line that names it, what was expected, and what was found."""
+    """A setting cannot be used. `str()` is one line: its name, what was expected, what was found."""
 
 
 def _limit(name: str) -> int:
@@ -23,24 +23,24 @@ def _limit(name: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Every setting. Names of limits are those of SPEC.md, section 15."""
+    """All settings. Limits have their names of SPEC.md, section 15."""
 
     host: str = "127.0.0.1"
     port: int = 7117
     data: str = ""  # "": the user's data directory
     memory: bool = False
-    accounts: str = ""  # "": a file in the data directory, if there is one
-    anonymous: bool = True  # who has no account may come in
+    accounts: str = ""  # "": accounts.sqlite3 in the data directory, if it exists
+    anonymous: bool = True  # clients without an account are let in
     tls_cert: str = ""  # "": clear text
     tls_key: str = ""  # "": in the file of the certificate
-    insecure: bool = False  # clear text for other hosts, too
+    insecure: bool = False  # clear text also for other hosts
     metrics_host: str = "127.0.0.1"
-    metrics_port: int = -1  # -1: nobody is told
+    metrics_port: int = -1  # -1: no metrics
     log_format: str = "text"
     log_level: str = "info"
     server_id: int = 0  # 0: random
     create_rooms: bool = True
-    local_limits: bool = False  # whether what goes by addresses goes for those of this host too
+    local_limits: bool = False  # limits for each address apply to this host's addresses too
     max_connections: int = 10_000
     max_members: int = 100_000  # a room
     max_open_rooms: int = 100_000
@@ -91,7 +91,7 @@ class Config:
             if not low <= value <= high:
                 raise ConfigError(f"{name}: expected {low} to {high}, found {value}")
         for name in ("host", "metrics_host"):
-            if not getattr(self, name):  # it would mean all addresses of this host
+            if not getattr(self, name):  # "" would mean all addresses of this host
                 raise ConfigError(f"{name}: expected a name or an address, found ''")
         for name in ("host", "metrics_host", "data", "accounts", "tls_cert", "tls_key"):
             if "\0" in getattr(self, name):

@@ -1,4 +1,4 @@
-"""Logs for people or for machines: one event, one line, whatever a peer put into it."""
+"""Logs for people or for machines: one line for each event, also if it contains text of a peer."""
 
 import asyncio
 import json
@@ -21,12 +21,12 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _printable(text: str) -> str:
-    """The text with everything that is not printable as an escape: no peer can begin a line of its own."""
+    """The text with escapes for what is not printable, so that a peer's text cannot begin a line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _value(value: object) -> str:
-    """A value that ends where it seems to: no peer can begin a name of its own."""
+    """A value, quoted where necessary, so that a peer's text cannot look like another `name=value`."""
     text = str(value)
     if text.isprintable() and not set(text) & set(' "=\\') and text:
         return text
@@ -45,29 +45,29 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, message, and the event's own names."""
+    """One JSON object for each line: time, level, message, and the event's own details."""
 
     def format(self, record: logging.LogRecord) -> str:
         event: dict[str, object] = {"time": _time(record), "level": record.levelname.lower()}
         event |= {"message": record.getMessage(), **_details(record)}
         if record.exc_info:
             event["exception"] = self.formatException(record.exc_info)
-        return json.dumps(event, default=str).replace("\x7f", "\\u007f")  # the one control character that JSON leaves
+        return json.dumps(event, default=str).replace("\x7f", "\\u007f")  # json leaves this control character
 
 
 def log_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """For `loop.set_exception_handler`: what went wrong in a callback is one event as well."""
+    """For `loop.set_exception_handler`: log an exception in a callback as one event."""
     logging.getLogger("roomwire.server").error(context["message"], exc_info=context.get("exception"))
 
 
 def log_end(error: Exception) -> None:
-    """The last event of a server that ends by `error`."""
+    """Log the error that ends the server."""
     logging.getLogger("roomwire.server").critical("the server ends", extra={"error": str(error)})
 
 
 def configure(format: str, level: str, stream: TextIO | None = None) -> None:
-    """Send the server's log to `stream`, standard error by default: its own, and what libraries and Python itself warn
-    of or die of, so that nothing stands there in another form."""
+    """Write the server's log to `stream`, standard error by default. Warnings of libraries and of Python, and uncaught
+    exceptions, are written in the same format."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
     top = logging.getLogger()

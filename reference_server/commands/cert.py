@@ -1,4 +1,4 @@
-"""roomwire-server cert: a certificate to try TLS with, and the authority that clients have to trust for it."""
+"""roomwire-server cert: makes a certificate to try TLS with, and the authority that clients have to trust for it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 import trustme
 
 EXAMPLES = """\
-Makes an authority that signs one certificate and is then forgotten, and writes to DIR
+Makes an authority that signs one certificate and is not kept, and writes to DIR
 
-  ca.pem    what clients are to trust: roomwire-chat --ca ca.pem
+  ca.pem    for clients, which have to trust it: roomwire-chat --ca ca.pem
   cert.pem  for the server: --tls-cert cert.pem
   key.pem   for the server alone (mode 0600): --tls-key key.pem
 
-This is for trying things out, and for hosts that you own all of. Who wants strangers to connect takes a certificate
-from an authority that they trust already.
+This is for trying things out, and where all hosts are yours. If strangers are to connect, get a certificate from an
+authority that they trust already.
 
 examples:
   roomwire-server cert                                      for localhost, into this directory
   roomwire-server cert chat.example 192.0.2.7 --output tls  for these names and addresses, into tls
   roomwire-server --tls-cert cert.pem --tls-key key.pem     then use it
-  kill -HUP PID                                             after the files were made anew: no connection is lost
+  kill -HUP PID                                             after new files were made: no connection is lost
 
 exit status: 0 made, 1 not made, 2 wrong usage
 """
@@ -42,7 +42,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("names", nargs="*", metavar="NAME", help="host or address (localhost, 127.0.0.1, ::1)")
     parser.add_argument("--output", type=Path, default=Path("."), metavar="DIR", help="default: here")
     parser.add_argument("--days", type=int, default=90, metavar="N", help="how long it is valid (90)")
-    parser.add_argument("--force", action="store_true", help="in place of files that are there already")
+    parser.add_argument("--force", action="store_true", help="replace files that exist")
     parser.set_defaults(command=run)
 
 
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     directory: Path = arguments.output
     there = [name for name in FILES if (directory / name).exists()]
     if there and not arguments.force:
-        return _fail(f"{directory / there[0]} is there already: nothing was made (--force makes it anew)")
+        return _fail(f"{directory / there[0]} exists already: nothing was made (--force replaces it)")
     if not 1 <= arguments.days <= 3650:
         return _fail(f"--days: expected 1 to 3650, found {arguments.days}", 2)
     end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=arguments.days)
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _write(path: Path, octets: bytes, mode: int) -> None:
-    """Put a file in its place at once, so that a server that reads it at that moment finds the old or the new one."""
+    """Replace a file in one step, so that a server that reads it meanwhile finds the old or the new one."""
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)

@@ -1,4 +1,4 @@
-"""roomwire-server doctor: what would keep a server from running here."""
+"""roomwire-server doctor: finds what would keep a server from running here."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ from reference_server.store.sqlite import SqliteStore
 
 EXAMPLES = """\
 examples:
-  roomwire-server doctor                     would the server run that is started without options?
+  roomwire-server doctor                     would a server run that is started without options?
   roomwire-server doctor --config server.toml --port 7200
 
 exit status: 0 it would run, 1 it would not, and FAIL says why, 2 wrong usage or settings
@@ -24,7 +24,7 @@ exit status: 0 it would run, 1 it would not, and FAIL says why, 2 wrong usage or
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at; `bad` keeps a server from running."""
+    """One thing that was examined; `bad` if it keeps a server from running."""
 
     what: str
     found: str
@@ -32,7 +32,7 @@ class Finding(NamedTuple):
 
 
 def examine(config: Config) -> Iterator[Finding]:
-    """Look at everything that a server with these settings needs."""
+    """Examine everything that a server with these settings needs."""
     yield Finding("Python", platform.python_version(), sys.version_info < (3, 11))
     yield Finding("SQLite", sqlite3.sqlite_version)
     yield Finding("Unicode", UNICODE_VERSION)

@@ -1,4 +1,4 @@
-"""roomwire-server verify, backup and renew: what is done to a store, and needs no server and none of its settings."""
+"""roomwire-server verify, backup and renew: commands on a store, which need no server and none of its settings."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from reference_server.store.verify import Report, verify
 
 VERIFY = """\
 Checks everything that is stored, and changes nothing: the database's own pages, every row against its checksum, that
-each room's messages stand without holes up to its head, and that remembered ids are those of their messages; and the
-accounts beside the rooms. A server may be running meanwhile. What is wrong is told on standard output, one line each.
+each room's messages have no holes up to its head, and that remembered ids are those of their messages; and the
+accounts beside the rooms. A server may be running meanwhile. Each fault is one line on standard output.
 
 examples:
   roomwire-server verify                     the store in your data directory
@@ -27,9 +27,9 @@ exit status: 0 sound, 1 something is wrong, 2 there is no store, it cannot be re
 """
 
 BACKUP = """\
-Copies a store to a new directory, as it is at one moment, also while a server runs; then checks the copy. TARGET is
-there with all of it, or not at all. To restore, copy TARGET to the data directory of a server that is not running, and
-start it: every room then has a new epoch, so clients know that messages may be missing and none is taken for another.
+Copies a store to a new directory, as it is at one moment, also while a server runs; then checks the copy. Makes all
+of TARGET, or nothing. To restore, copy TARGET to the data directory of a server that is not running, and start the
+server: every room then has a new epoch, so clients know that messages may be missing, and take none for another.
 
 examples:
   roomwire-server backup /var/lib/roomwire /backups/$(date +%F)
@@ -38,9 +38,9 @@ exit status: 0 copied and checked, 1 the store is damaged or the copy could not 
 """
 
 RENEW = """\
-Gives every room of a store a new epoch. To be done once after a data directory was put back from a copy that
-`roomwire-server backup` did not make, such as a snapshot of the file system: messages may be missing since, and their
-places may be taken by others. No server may be running.
+Gives every room of a store a new epoch. Use it once after you restored a data directory from a copy that
+`roomwire-server backup` did not make, for example a snapshot of the file system: messages may be missing since, and
+other messages may take their sequence numbers. No server may be running.
 
 examples:
   roomwire-server renew /var/lib/roomwire
@@ -65,7 +65,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     copied = add("backup", _backup, "copy a store, also while it is in use", BACKUP)
     copied.add_argument("directory", metavar="DIR", type=Path, help=directory)
     copied.add_argument("target", metavar="TARGET", type=Path, help="directory to be made")
-    renewed = add("renew", _renew, "give the rooms of a store that was put back new epochs", RENEW)
+    renewed = add("renew", _renew, "give the rooms of a restored store new epochs", RENEW)
     renewed.add_argument("directory", metavar="DIR", type=Path, help=directory)
 
 
@@ -112,6 +112,6 @@ def _fail(error: Exception, status: int) -> int:
 
 
 def _progress(doing: str) -> None:
-    """What is being done, for somebody who watches; the line is written over by the next."""
+    """Show the progress on a terminal; the next line overwrites this one."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{doing}", end="", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""roomwire-server user: makes, changes, removes and lists accounts. A server that runs notices by itself."""
+"""roomwire-server user: makes, changes, removes and lists accounts. A running server notices the change by itself."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ examples:
   roomwire-server user list --data ./rooms          the accounts of a server with --data ./rooms
   roomwire-server user add ada --accounts ./a.db    those of a server with --accounts ./a.db
 
-A server has accounts as soon as the first one was made. From then on whoever comes without one gets a ~ before his
-name. Passwords are kept as SCRAM-SHA-256 keeps them: they cannot be read back, by nobody.
+A server has accounts as soon as the first one is made. From then on clients without an account get a ~ before their
+name. Passwords are stored as SCRAM-SHA-256 stores them: nobody can read them back.
 
 exit status: 0 done, 1 not done, 2 wrong usage
 """
@@ -45,7 +45,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     add.add_argument("--admin", action="store_true", help="it may stop the server (STOP)")
     add.add_argument(
         "--iterations", type=int, metavar="N",
-        help=f"how dear each guess of a password is, and each login; of all accounts, so for the first ({ITERATIONS})",
+        help=f"cost of a login, and of a guess at a password; all accounts have that of the first ({ITERATIONS})",
     )  # fmt: skip
     _action(actions, "passwd", "give an account another password", _passwd).add_argument("name", metavar="NAME")
     _action(actions, "remove", "remove an account", _remove).add_argument("name", metavar="NAME")
@@ -60,7 +60,7 @@ def _action(
 ) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=what, description=what, argument_default=argparse.SUPPRESS)
     parser.add_argument("--data", metavar="DIR", help="the data directory of the server (~/.local/share/roomwire)")
-    parser.add_argument("--accounts", metavar="FILE", help="the file of accounts, where the server has that option")
+    parser.add_argument("--accounts", metavar="FILE", help="the file of accounts, if the server has that option")
     parser.add_argument("--config", metavar="FILE", type=Path, help="the server's settings")
     parser.set_defaults(command=lambda arguments: _run(run, arguments))
     return parser
@@ -71,7 +71,7 @@ def _run(run: Callable[[AccountsFile, argparse.Namespace], None], arguments: arg
     try:
         path = accounts_path(load(options, os.environ, getattr(arguments, "config", None)))
         if path is None:
-            raise ConfigError("accounts: expected --accounts FILE, since nothing else is kept in memory, found none")
+            raise ConfigError("accounts: expected --accounts FILE, since --memory keeps nothing else, found none")
         run(AccountsFile(path), arguments)
     except (AccountsError, ConfigError) as error:
         print(f"roomwire-server: {error}", file=sys.stderr)
@@ -94,7 +94,7 @@ def _add(file: AccountsFile, arguments: argparse.Namespace) -> None:
     mark = ", which may stop the server" if account.admin else ""
     print(f"made the account {account.name}{mark}, in {file.path}")
     if first is None:
-        print("from now on whoever has no account gets a ~ before the name")
+        print("from now on clients without an account get a ~ before their name")
 
 
 def _passwd(file: AccountsFile, arguments: argparse.Namespace) -> None:
@@ -116,7 +116,10 @@ def _list(file: AccountsFile, arguments: argparse.Namespace) -> None:
 
 
 def _password(name: str) -> str:
-    """The password, from a terminal twice and unseen, or the first line of the standard input. Raises AccountsError."""
+    """The password: entered twice, without echo, on a terminal, or the first line of standard input.
+
+    Raises AccountsError.
+    """
     if not sys.stdin.isatty():
         line = sys.stdin.buffer.readline()
         try:

@@ -1,7 +1,7 @@
-"""What the server counts while it works: plain numbers, touched by the loop's thread only.
+"""What the server counts while it works: plain numbers, which only the loop's thread changes.
 
-Whatever can be read off the server's state when somebody asks (connections, rooms, members) is not counted here, and
-what happens for each message is counted once a tick.
+What the metrics can read from the server's state (connections, rooms, members) is not counted here, and what happens
+for each delivery is counted once a tick.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MESSAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 
 
 class Histogram:
-    """How often a value was up to each of the `bounds` and above the one before; the last: above all of them."""
+    """How many values were at most each of the `bounds` and above the one before; the last count: above all bounds."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -32,7 +32,7 @@ class Histogram:
 
 
 class Counters:
-    """The counts of one server since it began."""
+    """The counts of one server since it started."""
 
     __slots__ = (
         "accepted",
@@ -53,22 +53,22 @@ class Counters:
 
     def __init__(self) -> None:
         self.accepted = 0  # connections
-        self.lost = 0  # of these, those that ended without a word from either side
+        self.lost = 0  # of these, those that ended without a GOAWAY from either side
         self.joins = 0
         self.evictions = 0
         self.appended = 0  # messages that were given a seq
-        self.stable = 0  # of these, those that are committed: their ACKs are due
-        self.repeats = 0  # publishes that were answered with a DUPLICATE
-        self.deliveries = 0  # messages handed to members, in rooms that are no longer loaded
+        self.stable = 0  # of these, those that are committed
+        self.repeats = 0  # publishes that were answered with DUPLICATE
+        self.deliveries = 0  # messages handed to members, in rooms that were unloaded
         self.errors: Counter[tuple[str, str]] = Counter()  # ERRORs by request and code
         self.goaways: Counter[tuple[str, str]] = Counter()  # GOAWAYs by who sent it and code
         self.commit_seconds = Histogram(SECONDS)
         self.commit_messages = Histogram(MESSAGES)
-        self.tick_seconds = Histogram(SECONDS)  # only where somebody may ask
+        self.tick_seconds = Histogram(SECONDS)  # only with a metrics port
         self.late_seconds = Histogram(SECONDS)
 
     def committed(self, appended: int, seconds: float) -> None:
-        """All messages up to the `appended`th are stable, `seconds` after the store was asked for it."""
+        """The first `appended` messages are stable, `seconds` after the store was asked to commit them."""
         self.commit_messages.observe(appended - self.stable)
         self.commit_seconds.observe(seconds)
         self.stable = appended
@@ -78,7 +78,7 @@ class Counters:
         self.errors[_name(FrameType, request), _name(Code, code)] += 1
 
     def goaway(self, sender: str, code: int) -> None:
-        """A GOAWAY is sent by the "server", or was by a "client"."""
+        """A GOAWAY was sent by the `sender`: "server" or "client"."""
         self.goaways[sender, _name(Code, code)] += 1
 
 
@@ -86,5 +86,5 @@ _NAMES = {kind: {int(member): member.name for member in kind} for kind in (Frame
 
 
 def _name(kind: type[FrameType] | type[Code], number: int) -> str:
-    """The name of a type or a code; a peer's own numbers are all one, or it could count as many as it likes."""
+    """The name of a type or a code. All numbers without a name count as one, so a peer cannot add labels."""
     return _NAMES[kind].get(number, "UNKNOWN")

@@ -1,4 +1,4 @@
-"""How much of something is allowed: token buckets, and connections and new rooms an address (SPEC.md, section 15)."""
+"""Limits: token buckets, and connections, new rooms and logins for each address (SPEC.md, section 15)."""
 
 import ipaddress
 from collections import Counter
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class TokenBucket:
-    """`burst` at once, `rate` a second in the long run."""
+    """A rate: `burst` at once, `rate` a second in the long run."""
 
     __slots__ = ("_time", "_tokens")
 
@@ -27,16 +27,16 @@ class TokenBucket:
         return max(1, -int(-(1 - tokens) * 1000 // rate))
 
     def give_back(self) -> None:
-        """Undo a `take` that came to something."""
+        """Undo a `take` that returned 0."""
         self._tokens += 1
 
     def full(self, rate: float, burst: float, now: float) -> bool:
-        """Whether nothing is remembered of the past."""
+        """Whether the bucket is full at `now`, so that it need not be kept."""
         return self._tokens + (now - self._time) * rate >= burst
 
 
 class Spent(NamedTuple):
-    """What a connection has used of its rates; None: nothing yet."""
+    """What a connection has used of its rates; None if it has used nothing."""
 
     publish: TokenBucket | None = None
     join: TokenBucket | None = None
@@ -44,24 +44,23 @@ class Spent(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """Rates of a connection, each with its burst."""
+    """The rates of a connection, each with its burst."""
 
     publish: tuple[float, float]
     join: tuple[float, float]
     history: tuple[float, float]
 
     def forgotten(self, spent: Spent, now: float) -> bool:
-        """Whether so much time has passed that it is as if nothing had been used."""
+        """Whether so much time has passed that nothing counts as used any more."""
         pairs = zip(spent, self, strict=True)
         return all(bucket is None or bucket.full(rate, burst, now) for bucket, (rate, burst) in pairs)
 
 
 class AddressBook:
-    """What each address has: open connections, tokens for new rooms and for logins that fail, and what its ended
+    """Counts for each address: open connections, TLS handshakes, new rooms, logins that failed, and what its ended
     connections have used.
 
-    Addresses of this host are not counted, unless `local` says so: on it run proxies, which bring many people from one
-    address.
+    Addresses of this host are exempt unless `local` is true: proxies run on it, and bring many people from one address.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class AddressBook:
         self._rates = rates
         self._local = local
         self._open: Counter[str] = Counter()
-        self._handshakes: Counter[str] = Counter()  # of TLS, under way
+        self._handshakes: Counter[str] = Counter()  # of TLS, in progress
         self._rooms: dict[str, TokenBucket] = {}
         self._login_rate = logins_per_minute / 60
         self._login_burst = float(logins_per_minute)
@@ -84,7 +83,7 @@ class AddressBook:
         return not self._local and is_local(address)
 
     def connect(self, address: str) -> bool:
-        """Count a connection; false if the address has as many as it may."""
+        """Count a connection; false if the address has more than it may."""
         if self._exempt(address):
             return True
         who = network(address)
@@ -92,14 +91,15 @@ class AddressBook:
         return self._open[who] <= self._connections
 
     def take_over(self, address: str) -> Spent:
-        """What a new connection has used already: as much as one that has ended (RW-LIMIT-3)."""
+        """What a new connection counts as having used: what one of the address's ended connections has (RW-LIMIT-3)."""
         left = self._spent.get(network(address)) if self._spent else None
         return left.pop() if left else Spent()
 
     def disconnect(self, address: str, spent: Spent, now: float) -> None:
-        """Undo `connect`, whatever it returned, and remember what the connection has used.
+        """Undo `connect`, whether it returned true or false, and remember what the connection has used.
 
-        A new connection takes over what an ended one left, so an address leaves as many as it had open at once.
+        A new connection takes over what an ended one left, so no more is remembered for an address than it had
+        connections open at once.
         """
         if self._exempt(address):
             return
@@ -111,7 +111,7 @@ class AddressBook:
             self._spent.setdefault(who, []).append(spent)
 
     def begin_handshake(self, address: str) -> bool:
-        """Count a TLS handshake; false if the address has as many under way as it may have connections."""
+        """Count a TLS handshake; false if the address has as many in progress as it may have connections."""
         who = network(address)
         if not self._exempt(address) and self._handshakes[who] >= self._connections:
             return False
@@ -126,14 +126,14 @@ class AddressBook:
             del self._handshakes[who]
 
     def create_room(self, address: str, now: float) -> int:
-        """0 if the address may make a room now, else the milliseconds to wait."""
+        """0 if the address may make a room now, otherwise the milliseconds to wait."""
         if self._exempt(address):
             return 0
         bucket = self._rooms.setdefault(network(address), TokenBucket(self._burst, now))
         return bucket.take(self._rate, self._burst, now)
 
     def login(self, address: str, now: float) -> int:
-        """0 if a client at the address may try to log in now, else the milliseconds to wait."""
+        """0 if a client at the address may try to log in now, otherwise the milliseconds to wait."""
         if self._exempt(address):
             return 0
         bucket = self._logins.setdefault(network(address), TokenBucket(self._login_burst, now))
@@ -146,7 +146,7 @@ class AddressBook:
             bucket.give_back()
 
     def sweep(self, now: float) -> None:
-        """Forget addresses that have been quiet, so that the book does not grow with visitors."""
+        """Forget addresses whose limits have recovered, so that the book does not grow with each visitor."""
         for address in [a for a, b in self._logins.items() if b.full(self._login_rate, self._login_burst, now)]:
             del self._logins[address]
         for address in [a for a, bucket in self._rooms.items() if bucket.full(self._rate, self._burst, now)]:
@@ -158,7 +158,7 @@ class AddressBook:
 
 
 def network(address: str) -> str:
-    """What counts as one address: itself, and of IPv6 its first 64 bits, which are one host's to choose from."""
+    """What counts as one address: of IPv6 the first 64 bits, since a host can choose the rest."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""From a PUBLISH to what is stored, and from what is stored to MESSAGE."""
+"""Turns a PUBLISH into what is stored, and what is stored into MESSAGE."""
 
 from hashlib import blake2b
 
@@ -18,16 +18,16 @@ def pack_fields(publish: Publish) -> bytes:
 
 
 def content_digest(ctype: int, payload: bytes, fields: bytes, account: str) -> bytes:
-    """16 octets that stand for "the same content by the same verified author" (section 10.2).
+    """16 octets that are equal for the same content by the same verified author (section 10.2).
 
-    `account` is "" for an author who is not verified: so two of those count as the same author (RW-DEDUPE-2).
+    `account` is "" for an author who is not verified, so all of those count as the same author (RW-DEDUPE-2).
     """
     parts = (len(payload), ctype, len(fields), fields, account.encode(), payload)
     return blake2b(b"%d %d %d %b %b%b" % parts, digest_size=16).digest()
 
 
 def message_octets(record: Record, ref: int, request: int = 0) -> bytes:
-    """The MESSAGE of a record in the stream of the room `ref`, the same for every member, or in a reply to HISTORY."""
+    """The MESSAGE of a record: in the stream of the room `ref`, or in the reply to the HISTORY with this `request`."""
     return pack_message(
         record.seq, record.time_ms, record.sender, record.id, record.ctype, record.name.encode(), record.payload,
         record.fields, Flag.SEQ | Flag.VERIFIED if record.verified else Flag.SEQ, request, ref,

@@ -1,4 +1,4 @@
-"""What a server tells Prometheus: read off its state when somebody asks, so that clients pay nothing for it."""
+"""The metrics for Prometheus: read from the server's state on request, so that they cost clients nothing."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ AT_ONCE = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What was found at every member. The rest is read from `hub` and its state, which go on changing."""
+    """Sums over all members. The other metrics are read from `hub` and its state, which go on changing."""
 
     hub: Hub
     members: int
     behind: int
     """Members that have not been handed all that is stable in their room."""
     farthest: int
-    """Messages between the cursor that is farthest behind and its room's head."""
+    """Messages between the cursor that is farthest behind and the head of its room."""
     deliveries: int
 
 
 async def survey(hub: Hub) -> Survey:
-    """Look at every member of every room, some at a time: clients are served in between."""
+    """Look at every member of every room, AT_ONCE at a time: clients are served in between."""
     members = behind = farthest = looked = 0
     deliveries = hub.state.counters.deliveries
     for room in tuple(hub.state.rooms.values()):
@@ -58,7 +58,7 @@ async def survey(hub: Hub) -> Survey:
 
 
 def families(found: Survey) -> Iterator[Metric]:
-    """The metrics. Units are in the names; `seconds` and `octets` as everywhere in Prometheus are base units."""
+    """The metrics. Their names contain the units, which are base units as Prometheus recommends."""
     hub, state, counters = found.hub, found.hub.state, found.hub.state.counters
     yield InfoMetricFamily("roomwire_server", "This server", {"version": VERSION, "id": f"{state.server_id:016x}"})
     yield _gauge("serving", "1 while new clients are served, 0 while draining or failed", int(hub.health == "serving"))
@@ -70,7 +70,7 @@ def families(found: Survey) -> Iterator[Metric]:
     yield _gauge("members_behind", "Members that have not been handed all that is stable", found.behind)
     yield _gauge("lag_messages_max", "Messages that the member farthest behind has not been handed", found.farthest)
     yield _counter("connections_accepted", "Connections that were accepted", counters.accepted)
-    yield _counter("connections_lost", "Connections of clients that ended without a word", counters.lost)
+    yield _counter("connections_lost", "Connections of clients that ended without GOAWAY", counters.lost)
     yield _counter("joins", "JOINs that were accepted", counters.joins)
     yield _counter("evictions", "Memberships that the server ended because their cursor lagged", counters.evictions)
     yield _counter("publishes", "PUBLISHes that were accepted, and are stable", counters.stable)
@@ -86,7 +86,7 @@ def families(found: Survey) -> Iterator[Metric]:
     yield from _histograms(counters)
     files = GaugeMetricFamily("roomwire_store_bytes", "Size of the store's files", labels=("file",))
     for path in state.store.files():
-        with suppress(OSError):  # SQLite's log comes and goes
+        with suppress(OSError):  # SQLite's write-ahead log comes and goes
             files.add_metric((path.name,), path.stat().st_size)
     yield files
 
@@ -96,7 +96,7 @@ def _histograms(counters: Counters) -> Iterator[Metric]:
         ("commit_seconds", "From the end of a tick until what it appended is stable", counters.commit_seconds),
         ("commit_messages", "Messages that became stable at once", counters.commit_messages),
         ("tick_seconds", "Work at the end of a tick: commit, reply, deliver", counters.tick_seconds),
-        ("late_seconds", "How late the event loop comes to a timer: what everybody waits", counters.late_seconds),
+        ("late_seconds", "How late the event loop comes to a timer: how long all clients wait", counters.late_seconds),
     ):
         yield _histogram(f"roomwire_{name}", what, histogram)
 

@@ -1,6 +1,6 @@
-"""The port for whoever watches the server: /metrics for Prometheus, /healthz for whatever restarts it.
+"""The HTTP port for monitoring: /metrics for Prometheus, /healthz for what restarts the server.
 
-Runs on threads of its own, so that it answers when the event loop does not, and says so.
+It runs on threads of its own, so that it can answer that the event loop is stuck.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ T = TypeVar("T")
 TEXT = "text/plain; charset=utf-8"
 
 PATIENCE_SECONDS = 2.0
-"""How long the event loop may take to answer before it is called stuck."""
+"""How long the event loop may take to answer before it counts as stuck."""
 
 AT_ONCE = 8
-"""How many questions are answered at once: each holds a descriptor, and somebody else needs those."""
+"""How many requests are answered at once: each holds a descriptor, and clients need those."""
 
 
 class MetricsServer(Collector):
-    """Answers questions about the server that `loop` runs. Raises ListenError."""
+    """Answers requests about the server that `loop` runs. Raises ListenError."""
 
     def __init__(self, hub: Hub, loop: asyncio.AbstractEventLoop, host: str, port: int) -> None:
         self._hub = hub
@@ -55,18 +55,18 @@ class MetricsServer(Collector):
         Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._server.shutdown()
         self._server.server_close()
 
     # --- on its own threads
 
     def collect(self) -> Iterator[Metric]:
-        """`prometheus_client` asks. Raises TimeoutError if the event loop is stuck."""
+        """The metrics, for `prometheus_client`. Raises TimeoutError if the event loop is stuck."""
         return families.families(self._ask(families.survey(self._hub)))
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: `prometheus_client` would ask the loop when this collector is registered."""
+        """Nothing: otherwise `prometheus_client` would call `collect` when this collector is registered."""
         return ()
 
     def _health(self) -> str:
@@ -81,18 +81,18 @@ class MetricsServer(Collector):
             return "stuck"
 
     def _ask(self, question: Coroutine[Any, Any, T]) -> T:
-        """Have the event loop answer. Raises TimeoutError."""
+        """Run the question on the event loop. Raises TimeoutError."""
         answer = asyncio.run_coroutine_threadsafe(question, self._loop)
         try:
             return answer.result(PATIENCE_SECONDS)
         finally:
-            answer.cancel()  # or questions would heap up while it is stuck
+            answer.cancel()  # otherwise questions would pile up while the loop is stuck
 
     def _answer(self, environ: WSGIEnvironment, start: StartResponse) -> list[bytes]:
         try:
             status, kind, body = self._response(environ["REQUEST_METHOD"], environ["PATH_INFO"])
-        except Exception:  # wsgiref would print it, on many lines
-            log.exception("a question was not answered", extra={"path": environ["PATH_INFO"]})
+        except Exception:  # wsgiref would print it on many lines
+            log.exception("a request was not answered", extra={"path": environ["PATH_INFO"]})
             status, kind, body = "500 Internal Server Error", TEXT, b"see the log\n"
         start(status, [("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
@@ -112,7 +112,7 @@ class MetricsServer(Collector):
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """wsgiref's server on threads that do not keep the process, and not more than `AT_ONCE` of them."""
+    """wsgiref's server on at most AT_ONCE daemon threads."""
 
     daemon_threads = True
     block_on_close = False
@@ -125,7 +125,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.set_app(application)
 
     def server_bind(self) -> None:
-        # Not HTTPServer's, which asks the name service for the name of this host.
+        # HTTPServer's own asks the name service for the name of this host.
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
         self.setup_environ()
@@ -143,11 +143,11 @@ class _Server(ThreadingMixIn, WSGIServer):
             self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Whoever asked has gone, or does not speak HTTP: nothing to do with the server."""
+        """The client has gone, or does not speak HTTP: no fault of the server."""
 
 
 class _Handler(WSGIRequestHandler):
     timeout = 5  # seconds for a request
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Not the log's matter."""
+        """Log nothing."""

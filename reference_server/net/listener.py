@@ -26,10 +26,10 @@ BACKLOG = 1024
 """How many connections may wait in the kernel to be accepted."""
 
 ACCEPT_AT_ONCE = 8
-"""How many are accepted before anything else is done, which counts for the reserve of descriptors."""
+"""How many are accepted before anything else is done; RESERVED_DESCRIPTORS must be greater."""
 
 ACCOUNTS_SECONDS = 1.0
-"""How often the file of accounts is looked at."""
+"""How often the file of accounts is checked for changes."""
 
 
 class Listener:
@@ -40,10 +40,10 @@ class Listener:
     ) -> None:
         self._config = config
         self.open = 0  # sockets of clients
-        self.closing: set[asyncio.Transport] = set()  # of connections that are over, until what they hold is written
+        self.closing: set[asyncio.Transport] = set()  # of ended connections, until what they hold is written
         self.most = config.max_connections + REFUSED_AT_ONCE
-        self._sweeping = False  # the sweep before is not yet through all peers
-        self._sweep_at = 0.0  # when time-outs are looked at next, in seconds of the loop
+        self._sweeping = False  # the previous sweep has not reached all peers yet
+        self._sweep_at = 0.0  # when the next sweep is due, in seconds of the loop
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._server: asyncio.Server | None = None
@@ -82,7 +82,7 @@ class Listener:
     def _post(self, callback: Callable[[], None]) -> None:
         try:
             self._loop.call_soon_threadsafe(callback)
-        except RuntimeError:  # the loop is closed: the process ends, and nobody waits for the answer
+        except RuntimeError:  # the loop is closed: the process ends, and nothing waits for the callback
             if not self._loop.is_closed():
                 raise
 
@@ -101,7 +101,7 @@ class Listener:
         except (OSError, OverflowError, UnicodeError) as error:
             raise ListenError(f"cannot listen on {config.host}:{config.port}: {reason_not_to_listen(error)}") from None
         for listening in self._server.sockets:
-            # asyncio's backlog is two things, this one and how many it accepts at once, whatever descriptors are left.
+            # asyncio uses `backlog` for two things: for this, and for how many connections it accepts at once.
             with listening.dup() as same:
                 same.listen(BACKLOG)
         host, port = self._server.sockets[0].getsockname()[:2]
@@ -121,7 +121,7 @@ class Listener:
         self.hub.use_accounts(accounts)
 
     def _watch_accounts(self) -> None:
-        """Notice what `roomwire-server user` has changed. What cannot be read leaves everything as it was."""
+        """Read the accounts again if `roomwire-server user` has changed them. If that fails, keep the old ones."""
         self._loop.call_later(ACCOUNTS_SECONDS, self._watch_accounts)
         try:
             self._read_accounts()
@@ -139,22 +139,22 @@ class Listener:
     def _sweep(self) -> None:
         now, due = self._loop.time(), self._sweep_at
         self._sweep_at = now + self._sweep_seconds
-        self._loop.call_at(self._sweep_at, self._sweep)  # first: there is no time-out without it
+        self._loop.call_at(self._sweep_at, self._sweep)  # before anything can fail: time-outs depend on it
         self.hub.state.counters.late_seconds.observe(max(0.0, now - due))
         if not self._sweeping:
             self._go_on(self.hub.sweep())
 
     def _go_on(self, sweep: Iterator[None]) -> None:
-        """Sweep a little, and let sockets have their turn before the rest."""
-        self._sweeping = False  # unless there is more, and no fault
+        """Sweep a little, and serve sockets before the rest."""
+        self._sweeping = False  # stays false if the sweep is complete or raises
         for _ in sweep:
             self._sweeping = True
             self._loop.call_soon(self._go_on, sweep)
             return
 
     def handle_signals(self) -> None:
-        """SIGTERM and SIGINT drain; a second one ends at once. SIGHUP reads the certificate anew; where there is none,
-        it means the end of the terminal, if the server was started from one, and otherwise nothing."""
+        """SIGTERM and SIGINT drain; a second one ends the server at once. SIGHUP reloads the certificate. Without one,
+        SIGHUP ends a server that was started from a terminal, and is ignored otherwise."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._signalled, signal.Signals(number).name)
         if self.tls is not None or not os.isatty(0):
@@ -169,19 +169,19 @@ class Listener:
             self.drain()
 
     def reload_certificate(self) -> None:
-        """Use the certificate that is in the files now for connections from now on, or go on with the old one."""
+        """Use the certificate that is in the files now for new connections; keep the old one if that fails."""
         if not self._config.tls_cert:
-            log.info("nothing to read anew: there is no certificate")
+            log.info("there is no certificate to reload")
             return
         try:
             self.tls = server_context(self._config)
         except TlsError as error:
-            log.error("the certificate was not read anew, the old one stays", extra={"error": str(error)})
+            log.error("the certificate was not reloaded, the old one stays", extra={"error": str(error)})
         else:
-            log.info("certificate read anew", extra={"certificate": self._config.tls_cert})
+            log.info("certificate reloaded", extra={"certificate": self._config.tls_cert})
 
     def drain(self) -> None:
-        """Begin to end (section 8.6); `run` returns when it is done."""
+        """Begin to drain (section 8.6); `run` returns when the drain is over."""
         if self._server is not None:
             self._server.close()  # RW-DRAIN-6
         self.hub.drain()
@@ -207,15 +207,15 @@ class Listener:
             self._ended.set_result(None)
 
     async def run(self) -> Exception | None:
-        """Serve until drained; the error, if the store failed."""
+        """Serve until drained. Returns the error if the store failed, otherwise None."""
         await self._ended
         self.cut()
-        await asyncio.sleep(0)  # which closes the sockets
+        await asyncio.sleep(0)  # closes the sockets
         self._store.close()
         return self.hub.failed
 
     def cut(self) -> None:
-        """End every connection, whether its peer has read what was written or not, and accept no more."""
+        """Close every connection, also if its peer has not read all that was written, and accept no more."""
         if self._server is not None:
             self._server.close()
         for peer in tuple(self.hub.peers):

@@ -1,4 +1,4 @@
-"""TLS at the server (SPEC.md, section 14): its certificate, and when clear text will do."""
+"""TLS at the server (SPEC.md, section 14): its certificate, and when clear text is allowed."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from reference_server.config import Config, ConfigError
 ALPN = "roomwire/1"
 
 BUFFER = 16 * 1024
-"""Octets that asyncio keeps for each connection to decrypt into: one record, where it would take sixteen times that."""
+"""Octets of asyncio's buffer for decryption, for each connection: one record. By default it is 16 times as much."""
 
 
 class TlsError(Exception):
-    """Certificate or key cannot be used. `str()` is one line."""
+    """The certificate or its key cannot be used. `str()` is one line."""
 
 
 def server_context(config: Config) -> ssl.SSLContext | None:
-    """The context with the certificate that is in the files now; None for clear text. Raises TlsError."""
+    """The context with the certificate that is in the files now, or None for clear text. Raises TlsError."""
     if not config.tls_cert:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3  # RW-TLS-1
     context.set_alpn_protocols([ALPN])
-    context.num_tickets = 0  # a session is resumed by its cursors: tickets would be octets that nobody uses
+    context.num_tickets = 0  # sessions are resumed by their cursors: no client uses tickets
     for path in (config.tls_cert, config.tls_key):
         try:
             if path:
@@ -50,16 +50,16 @@ def server_context(config: Config) -> ssl.SSLContext | None:
 
 
 def _no_password() -> str:
-    raise ValueError("a key that needs a password")
+    raise ValueError("a key with a password")
 
 
 def agreed(tls: ssl.SSLObject | None) -> bool:
-    """Whether a connection may be used whose handshake is over: OpenSSL goes on without a protocol (RW-TLS-4)."""
+    """Whether the handshake agreed on ALPN, or there was none: OpenSSL also goes on without a protocol (RW-TLS-4)."""
     return tls is None or tls.selected_alpn_protocol() == ALPN
 
 
 def require_secrecy(config: Config) -> None:
-    """RW-TLS-2: clear text on this host only, unless the operator says so. Raises ConfigError."""
+    """RW-TLS-2: refuse clear text on addresses that other hosts reach, unless `insecure` is set. Raises ConfigError."""
     if config.tls_key and not config.tls_cert:
         raise ConfigError("tls_key: expected tls_cert with it, found none")
     if config.tls_cert or config.insecure:
@@ -67,7 +67,7 @@ def require_secrecy(config: Config) -> None:
     try:
         found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError, OverflowError):
-        return  # it cannot be listened on either, which is told when it is tried
+        return  # listening will fail as well, and will say why
     addresses = [str(address[4][0]) for address in found]
     if not all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses):
         raise ConfigError(

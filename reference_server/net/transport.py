@@ -14,7 +14,7 @@ from reference_server.net.tls import ALPN, agreed
 log = logging.getLogger("roomwire.server")
 
 HIGH_WATER = 256 * 1024
-"""A peer with more octets than this waiting in user space is not written to, nor read."""
+"""While more octets than this wait for one peer in user space, it is neither written to nor read."""
 
 
 class Acceptor(Protocol):
@@ -48,7 +48,7 @@ class PeerProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._acceptor.open += 1
-        if self._acceptor.open > self._acceptor.most:  # with those that are closed, but not yet taken by their peer
+        if self._acceptor.open > self._acceptor.most:  # counts those that are closed and still hold octets
             transport.abort()
             return
         transport.set_write_buffer_limits(HIGH_WATER)
@@ -67,7 +67,7 @@ class PeerProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._acceptor.open -= 1
-        transport, self._transport = self._transport, None  # a lost one of TLS does not know what it holds
+        transport, self._transport = self._transport, None  # a lost TLS transport cannot say how much it holds
         if self._peer is not None:
             self._peer.lost(self._acceptor.now())
             self._peer = None
@@ -103,7 +103,7 @@ class PeerProtocol(asyncio.Protocol):
             transport.close()
             self._acceptor.closing.add(transport)
             if transport.get_write_buffer_size():
-                # A peer that does not read would keep its buffer for ever.
+                # Otherwise the buffer of a peer that does not read would stay for ever.
                 asyncio.get_running_loop().call_later(self._acceptor.hub.state.times.linger, transport.abort)
 
     def waiting(self) -> int:
@@ -111,7 +111,7 @@ class PeerProtocol(asyncio.Protocol):
 
 
 class TlsGate(asyncio.Protocol):
-    """One socket whose TLS handshake is under way. It counts like any other, and has as long as the preface has."""
+    """One socket during its TLS handshake. It counts like any other, and has as much time as the preface."""
 
     __slots__ = ("_acceptor", "_address", "_opening")
 
@@ -132,7 +132,7 @@ class TlsGate(asyncio.Protocol):
         self._opening = asyncio.get_running_loop().create_task(self._open(transport, acceptor.now()))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is lost before its handshake has begun: from then on the transport is no longer ours."""
+        """The socket is lost before its handshake has begun. Afterwards asyncio reports to the TlsProtocol instead."""
         self._acceptor.open -= 1
         if self._opening is not None:
             self._opening.cancel()
@@ -148,7 +148,7 @@ class TlsGate(asyncio.Protocol):
                 transport, protocol, context, server_side=True,
                 ssl_handshake_timeout=min(times.preface, times.handshake), ssl_shutdown_timeout=times.linger,
             )  # fmt: skip
-        except OSError as error:  # ssl.SSLError and time-outs are such
+        except OSError as error:  # includes ssl.SSLError and time-outs
             reason = getattr(error, "reason", None) or str(error) or type(error).__name__
             log.info("no TLS", extra={"peer": self._address, "reason": reason})
             return
@@ -166,7 +166,7 @@ class TlsGate(asyncio.Protocol):
 
 
 class TlsProtocol(PeerProtocol):
-    """A socket with TLS. The first octets, and the end, may come before anybody is told that the handshake is over."""
+    """A socket with TLS. Octets, and the end of the stream, may arrive before `begin`, which follows the handshake."""
 
     __slots__ = ("_early",)
 
@@ -195,6 +195,6 @@ class TlsProtocol(PeerProtocol):
 
 
 def _untie(transport: asyncio.Transport) -> None:
-    """Let a closed transport be freed at once. CPython's refers to itself by the method that reads, so it would stay
-    until the collector comes, which is seldom here (`cli`): thousands of connections that come and go would add up."""
+    """Let a closed transport be freed at once. CPython's refers to itself through the method that reads, so it would
+    stay until the garbage collector runs, which is seldom (`cli`), and thousands of closed connections would add up."""
     getattr(transport, "__dict__", {}).pop("_read_ready_cb", None)

@@ -173,7 +173,7 @@ def test_certificate_reload_by_signal(tmp_path: Path) -> None:
     with running("--memory", *named) as child:
         child.signal(signal.SIGHUP)
         assert child.process.stderr is not None
-        assert "certificate read anew" in child.process.stderr.readline()
+        assert "certificate reloaded" in child.process.stderr.readline()
         with tls_socket(child.port, context(tmp_path)) as raw:
             raw.sendall(PREFACE)
             assert raw.recv(1)
@@ -184,7 +184,7 @@ def test_reload_signal_without_certificate() -> None:
     with running("--memory", stdin=subprocess.DEVNULL) as child:
         child.signal(signal.SIGHUP)
         assert child.process.stderr is not None
-        assert "nothing to read anew" in child.process.stderr.readline()
+        assert "there is no certificate to reload" in child.process.stderr.readline()
         RawClient(child.port).socket.close()
 
 
