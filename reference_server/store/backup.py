@@ -1,4 +1,4 @@
-"""A copy of a store, also while a server uses it: all of it as it was at one moment, or nothing."""
+"""Copies a store, also while a server uses it: all of it as it was at one moment, or nothing."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ PAGES_AT_ONCE = 1_024
 def backup(directory: Path, target: Path, progress: Callable[[str], None] = lambda doing: None) -> Report:
     """Copy the store in `directory` to the new directory `target`, and check the copy.
 
-    The copy carries no incarnation: whoever starts a server with it starts it with new epochs (RW-MODEL-4), each time
-    that it is copied back.
+    The copy has no incarnation: a server that is started with it uses new epochs (RW-MODEL-4), each time that it is
+    copied back.
 
-    Raises StoreUnavailable where a store cannot be read or a copy cannot be written, StoreCorrupt if the store is
-    damaged, StoreTooNew. There is no `target` then.
+    Raises StoreUnavailable if the store cannot be read or the copy cannot be written, StoreCorrupt if the store is
+    damaged, and StoreTooNew. Then `target` is not made.
     """
     source = directory / DATABASE
     if not source.is_file():
         raise StoreUnavailable(directory, f"a store, with a file {DATABASE}", "none")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise StoreUnavailable(target, "a directory that is yet to be made, or is empty", "another")
+        raise StoreUnavailable(target, "a directory that does not exist or is empty", "another")
     try:
         with _directory_beside(target) as begun:
             with lock_if_free(directory) as holder:
@@ -53,7 +53,7 @@ def backup(directory: Path, target: Path, progress: Callable[[str], None] = lamb
             if report.wrong:
                 raise StoreCorrupt(source, "a sound store", report.wrong[0])
             sync_directory(begun)
-            begun.rename(target)  # also in the place of an empty directory
+            begun.rename(target)  # also replaces an empty directory
             sync_directory(target.absolute().parent)
     except Exception as error:
         raise as_store_error(error, source) from error
@@ -70,7 +70,7 @@ def _copy_accounts(source: Path, target: Path) -> None:
 
 @contextmanager
 def _directory_beside(target: Path) -> Iterator[Path]:
-    """A new directory, which is gone in the end unless it was renamed."""
+    """A new directory, which is deleted at the end unless it was renamed."""
     target.absolute().parent.mkdir(parents=True, exist_ok=True)
     begun = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.absolute().parent))
     try:
@@ -86,7 +86,7 @@ def _copy(source: Path, target: Path, progress: Callable[[str], None]) -> None:
     with closing(connect(source, "ro")) as reader, closing(connect(target)) as writer:
         check_format(reader, source)
         reader.execute("BEGIN")
-        meta = read_meta(reader, source)  # reads something: from here on one state of the store, whatever is written
+        meta = read_meta(reader, source)  # the first read: from here on the transaction sees one state of the store
         reader.backup(writer, pages=PAGES_AT_ONCE, progress=copied)
         writer.execute("BEGIN IMMEDIATE")
         write_meta(writer, Meta(b"", meta.max_body))

@@ -1,24 +1,24 @@
-"""What a store of room logs has to do: the contract, with no implementation.
+"""The contract of a store of room logs, without an implementation.
 
 A store keeps one append-only log for each room. It knows nothing of frames or connections: payloads and
-fields are opaque octets. Two stores fulfil the contract, `memory_store.MemoryStore` (volatile) and
-`sqlite_store.SqliteStore` (durable); tests/server/test_store.py and tests/server/test_store_model.py are run on both.
+fields are opaque octets. Two stores fulfil the contract, `memory.MemoryStore` (volatile) and
+`sqlite.SqliteStore` (durable); tests/server/test_store.py and tests/server/test_store_model.py run on both.
 
 What every store promises (SPEC.md, "The promise"):
 
-1. Sequence numbers of a room start at 1, rise by 1, and are never used again: not after trimming, not after a
+1. Sequence numbers of a room start at 1, rise by 1, and are never reused, neither after trimming nor after a
    restart.
 2. `head` counts, and `read` shows, only what is stable (RW-PROMISE-1). Stable means: on stable storage where
    `durable` is true.
 3. What was appended since the last commit becomes stable as a whole or not at all, and in the order of the
    appends: after a crash every log is a prefix of what was appended to it (RW-PROMISE-3).
 4. An id that was appended is known from then on, also before it is stable, until `forget` drops it. Trimming
-   records does not forget ids, and neither does a restart of a durable store (RW-DEDUPE-3).
+   records does not forget ids, nor does a restart of a durable store (RW-DEDUPE-3).
 5. The epoch of a room changes when data may have been lost, and only then (RW-MODEL-5).
-6. A failed write is never tried again: the store reports it once and does no further work (RW-PROMISE-7).
+6. A failed write is not retried: the store reports it once and does no further work (RW-PROMISE-7).
 
 Everything is called from one thread, the caller's, and callbacks run on that thread only, so the same code
-runs under an event loop and under a virtual clock. No method but `Store.close` waits for storage.
+runs under an event loop and under a virtual clock. Only `Store.raise_max_body` and `Store.close` wait for storage.
 
 Units: `octets` are counted over payload and fields; `*_ms` are UTC milliseconds since 1970, or a duration in
 milliseconds; ids are 16 octets of which the first six are a big-endian time in milliseconds.
@@ -37,15 +37,14 @@ DIGEST_SIZE = 16
 INCARNATION_SIZE = 32
 
 
-# The classes below are made once or more for each message: `tuple.__new__` makes one in half the time of its own.
+# These classes are made at least once for each message. `tuple.__new__` takes half the time of their own `__new__`.
 
 
 class Entry(NamedTuple):
     """A message to be appended.
 
-    `digest` stands for the content (16 octets, computed by the caller): the store hands it back with `Known`,
-    so that a repeat can be told from a conflict after the record itself was trimmed. `fields` are relayed
-    extension fields.
+    `digest` stands for the content (16 octets, computed by the caller): the store returns it with `Known`, so that
+    a repeat can be told from a conflict even after the record was trimmed. `fields` are relayed extension fields.
     """
 
     id: bytes
@@ -74,7 +73,7 @@ class Record(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is remembered of an id: where its message stands, and the digest of its content."""
+    """What is remembered of an id: the place of its message in the log, and the digest of its content."""
 
     seq: int
     time_ms: int
@@ -83,7 +82,7 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much of each room's log is kept; None sets no limit. The strictest limit counts.
+    """How much of each room's log is kept; None is no limit. The strictest limit applies.
 
     `remember_ids` False keeps no index of ids at all (for a server whose dedupe_ms is 0): `Log.lookup` then
     finds nothing and `Log.append` accepts every id.
@@ -110,7 +109,7 @@ class StoreLocked(StoreError):
 
 
 class StoreTooNew(StoreError):
-    """The store was written by a newer version than this one knows."""
+    """The store was written by a newer version of the server."""
 
 
 class StoreCorrupt(StoreError):
@@ -122,11 +121,11 @@ class StoreUnavailable(StoreError):
 
 
 class Log(Protocol):
-    """The log of one room. Obtained from `Store.open`, given back with `Store.release`."""
+    """The log of one room. `Store.open` gives it, `Store.release` takes it back."""
 
     @property
     def key(self) -> str:
-        """The room's folded name, by which rooms are told apart."""
+        """The room's folded name, by which rooms are compared."""
 
     @property
     def name(self) -> str:
@@ -146,10 +145,10 @@ class Log(Protocol):
 
     @property
     def oldest(self) -> int:
-        """The first sequence number retained, `head` + 1 if none is.
+        """The first sequence number retained, `head` + 1 if there is none.
 
         It moves at once, before the records are deleted, so `read` never serves less than what `oldest` says
-        when its callback runs. After a crash it may be lower than it was: then more is served, never less.
+        when its callback runs. After a crash it may be lower than before: then more is served, never less.
         """
 
     @property
@@ -161,32 +160,32 @@ class Log(Protocol):
         """The number of ids remembered."""
 
     def lookup(self, id: bytes) -> Known | None:
-        """What is remembered of `id`, also while it is not stable: then its seq is greater than `head`."""
+        """What is remembered of `id`, if anything. While its message is not stable its seq is greater than `head`."""
 
     def append(self, entry: Entry) -> Known:
         """Give `entry` the next sequence number, to become stable with the next `Store.commit`.
 
         The time given is that of the entry, or `last_time_ms` if that is later. Raises ValueError if the id
-        is known, for the caller has to look it up first.
+        is known: the caller has to look it up first.
         """
 
     def read(self, after: int, limit: int, octets: int, done: Callable[[list[Record]], None]) -> None:
         """Call `done` once with stable records whose seq is greater than `after`, ascending, without holes.
 
-        At least one record if any is retained in (after, head]; at most `limit`; ends before the record that
-        would exceed `octets`. The first is `after` + 1, or, if that has been trimmed, the log's `oldest`.
+        At least one record if any is retained in (after, head], at most `limit`, and only as many as fit into
+        `octets`. The first is `after` + 1, or, if that has been trimmed, the log's `oldest`.
         """
 
     def trim(self, below: int) -> None:
         """Delete the stable records whose seq is less than `below`. The head does not move."""
 
     def retain(self, now_ms: int) -> None:
-        """Apply the store's retention to what is stable. `oldest` moves now or in a callback soon after."""
+        """Apply the store's retention to what is stable. `oldest` moves now or in a callback soon afterwards."""
 
     def forget(self, before_ms: int) -> None:
         """Forget the ids whose own time, their first six octets, is less than `before_ms`.
 
-        A crash may bring some of them back. What `trim`, `retain` and `forget` delete needs no commit.
+        A crash may bring some of them back. `trim`, `retain` and `forget` need no commit.
         """
 
 
@@ -202,50 +201,49 @@ class Store(Protocol):
         """The greatest time given to any record, or 0: the server's clock must not start below it."""
 
     def raise_max_body(self, max_body: int) -> int:
-        """Note that messages are stored under this limit for bodies from now on, and return the greatest ever noted.
+        """Note that messages are stored under this limit for bodies from now on; return the greatest ever noted.
 
-        To be called once, before the first append; it waits for storage. A server announces no less (RW-WELCOME-5).
+        Call it once, before the first append; it waits for storage. A server announces no less (RW-WELCOME-5).
         """
 
     def rooms(self) -> int:
         """The number of rooms with a stable head above 0."""
 
     def files(self) -> tuple[Path, ...]:
-        """The files that hold what is stored, for whoever measures them; some may not be there."""
+        """The files of the store, for the metrics; some may be missing."""
 
     def keys(self, after: str, limit: int, done: Callable[[list[str]], None]) -> None:
         """Call `done` with the keys of up to `limit` stored rooms greater than `after`, ascending.
 
-        For whoever has to visit them all, a few at a time: retention and forgetting reach open logs only.
+        It serves to visit all rooms, a few at a time: retention and forgetting reach open logs only.
         """
 
     def open(self, key: str, name: str, done: Callable[[Log, bool], None]) -> None:
         """Load or make the log of the room `key`, and call `done(log, created)` once.
 
-        `created` is true if nothing is stored for the room and nobody else had it open; nothing is stored for
-        it until it is appended to. While a log is open every `open` gets the same object; each is to be
-        matched by a `release`.
+        `created` is true if nothing is stored for the room and it was not open; nothing is stored for it before
+        the first append. While a log is open every `open` gets the same object; match each with a `release`.
         """
 
     def release(self, log: Log) -> None:
-        """Give back what one `open` got. A log that nobody has open leaves memory once it is stable."""
+        """End what one `open` began. A log that is no longer open leaves memory once it is stable."""
 
     def commit(self, done: Callable[[], None]) -> None:
-        """Make stable, as one batch, all that was appended to any log; then heads move and `done` is called.
+        """Make stable, as one batch, all that was appended to any log; then move the heads and call `done`.
 
         May be called again before `done`: later batches wait for earlier ones, and `done` is called in order.
-        If the batch cannot be written `done` is never called, nor that of any later commit.
+        If the batch cannot be written, neither its `done` nor that of any later commit is called.
         """
 
     def close(self) -> None:
-        """Finish the commits under way, free everything. Appends without a commit are dropped. Repeatable."""
+        """Finish the commits in progress and free everything. Drops appends without a commit. May be called again."""
 
 
 def epoch_of(incarnation: bytes, key: str) -> int:
     """The epoch of the room `key` in the store whose incarnation is these 32 random octets.
 
-    Derived rather than stored, so that an empty room has an epoch that survives a restart although nothing is
-    kept for it; keyed, so that a client that sees epochs of rooms cannot tell those of others.
+    It is derived rather than stored, so that an empty room has an epoch that survives a restart although nothing is
+    stored for it; and keyed, so that a client that knows epochs of some rooms cannot compute those of others.
     """
     digest = hashlib.blake2b(key.encode(), digest_size=8, key=incarnation).digest()
     return int.from_bytes(digest, "big") or 1  # zero is not an epoch

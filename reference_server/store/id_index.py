@@ -1,9 +1,9 @@
 """The index of message ids of one room, in memory, for every store.
 
 The ids that a room has when it is opened stay in the sorted rows in which they were stored, and are searched there:
-52 octets each, and nothing to be done for each. One that is added costs about 200 octets: itself, one packed value, a
-slot in a dict and one in a heap. The heap orders the ids by their own time, which is their first six octets, as the
-rows are, so that forgetting costs what is forgotten and nothing else.
+this takes 52 octets for each, and no work. An id that is added takes about 200 octets: the id, one packed value, a slot
+in a dict and one in a heap. The heap orders the ids by their own time, which is their first six octets, as the rows
+are, so that forgetting takes time for the forgotten ids only.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ KNOWN = struct.Struct(">QQ16s")
 """How a `Known` is packed."""
 
 ROW_SIZE = ID_SIZE + KNOWN.size + 4
-"""A row is an id, its `Known`, and a checksum, which is the store's affair."""
+"""A row is an id, its `Known`, and a checksum, which only the store uses."""
 
 _TIME_SIZE = 6
 
 
 def time_prefix(before_ms: int) -> bytes:
-    """The octets below which are, bytewise, exactly the ids whose own time is less than `before_ms`."""
+    """The octets that sort, bytewise, above exactly the ids whose own time is less than `before_ms`."""
     if before_ms >= 1 << (8 * _TIME_SIZE):
-        return b"\xff" * (ID_SIZE + 1)  # an id has 48 bits of time: all of them are older
+        return b"\xff" * (ID_SIZE + 1)  # an id has 48 bits of time: all ids are older
     return max(before_ms, 0).to_bytes(_TIME_SIZE, "big")
 
 
@@ -48,7 +48,7 @@ class IdIndex:
 
     def get(self, id: bytes) -> Known | None:
         value = self._values.get(id)
-        if value is None and id <= self._last:  # few are: their time is before the room was opened
+        if value is None and id <= self._last:  # seldom: their time is before the room was opened
             value = self._find(id)
         return None if value is None else Known(*KNOWN.unpack(value))
 
@@ -59,14 +59,14 @@ class IdIndex:
         return block[end : end + KNOWN.size] if block[start:end] == id else None
 
     def add(self, id: bytes, known: Known) -> None:
-        """Remember `id`. Raises ValueError if it is known."""
+        """Remember `id`. Raises ValueError if it is already known."""
         if id in self._values or (id <= self._last and self._find(id)):
             raise ValueError(f"the id {id.hex()} is already known")
         self._values[id] = KNOWN.pack(*known)
         heapq.heappush(self._by_time, id)
 
     def forget(self, before_ms: int) -> int:
-        """Drop the ids whose own time is less than `before_ms`; returns how many."""
+        """Drop the ids whose own time is less than `before_ms`; return how many."""
         bound, heap, values, blocks = time_prefix(before_ms), self._by_time, self._values, self._blocks
         count = len(self)
         while heap and heap[0] < bound:
@@ -86,7 +86,7 @@ def _last_id(block: bytes) -> bytes:
 
 
 def _first_from(block: bytes, id: bytes) -> int:
-    """Where the first row starts whose id is not less than `id`; the length of the block if all are."""
+    """Where the first row starts whose id is not less than `id`; the length of the block if there is none."""
     starts = range(0, len(block), ROW_SIZE)
     index = bisect_left(starts, id, key=lambda start: block[start : start + ID_SIZE])
     return index * ROW_SIZE

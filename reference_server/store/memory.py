@@ -1,6 +1,6 @@
-"""A volatile store: everything in memory, stable as soon as it is committed, gone with the process.
+"""A volatile store: everything is in memory, stable as soon as it is committed, and gone with the process.
 
-For tests and for rooms whose history may be lost. Each store has new epochs, since its logs start anew.
+For tests and for rooms whose history may be lost. Each store has new epochs, since its logs start empty.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class MemoryLog:
         done(records)
 
     def trim(self, below: int) -> None:
-        # Only what is stable can be trimmed: what is not has no place in the log yet.
+        # Only stable messages can be trimmed: others have no place in the log yet.
         count = min(below, self.head + 1) - self.oldest
         if count > 0:
             self.octets -= sum(map(_octets, self._records[:count]))
@@ -116,7 +116,7 @@ def _octets(item: Entry | Record) -> int:
 
 
 class MemoryStore:
-    """A `store.Store` that is not durable. Every callback is called at once, before the method returns."""
+    """A `base.Store` that is not durable. It calls every callback before the method returns."""
 
     durable = False
 
@@ -151,7 +151,7 @@ class MemoryStore:
         held = self._logs[log.key]
         held.users -= 1
         if not held.users and not held.tail:
-            del self._logs[log.key]  # nothing is kept for rooms that were never published to
+            del self._logs[log.key]  # keep nothing for rooms without messages
 
     def appended(self, log: MemoryLog) -> None:
         """Called by a log after each append."""

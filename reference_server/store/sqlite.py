@@ -1,12 +1,12 @@
 """The durable store: SQLite in WAL mode with synchronous=FULL, one thread that writes and one that reads.
 
-The caller's thread touches memory and queues only. What it appends is gathered until `commit`, which hands it
-to the writer; what arrives while the writer is busy goes into its next transaction, so one sync pays for many
-commits (group commit). What the caller sees of a room (`SqliteLog`) changes on its thread alone: results come
-back through `post`. The writer has its own state of each room (`sqlite_tables.Room`).
+The caller's thread uses memory and queues only. `commit` hands all that was appended to the writer; what arrives
+while the writer is busy goes into its next transaction, so one sync serves many commits (group commit). The caller's
+view of a room (`SqliteLog`) changes only on its thread: results come back through `post`. The writer has its own
+state of each room (`sqlite_tables.Room`).
 
-A log stays in memory while it is open, or while anything of it is on its way to or from the database: so
-whoever opens a room either shares the log that is there or reads what is all written.
+A log stays in memory while it is open, and while anything of it is on its way to or from the database. So opening a
+room either shares the log in memory or reads a log that is completely written.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from reference_server.store.base import Entry, Known, Log, Record, Retention, epoch_of
 from reference_server.store.id_index import IdIndex
-from reference_server.store.sqlite_files import DataDirectory, as_store_error, renew_incarnation
+from reference_server.store.sqlite_files import DataDirectory, as_store_error
 from reference_server.store.sqlite_tables import (
     Meta,
     Room,
@@ -38,21 +38,19 @@ from reference_server.store.sqlite_tables import (
     read_rooms,
 )
 
-__all__ = ["SqliteLog", "SqliteStore", "renew_incarnation"]
-
-_STEPS_A_TRANSACTION = 4_096  # bounds how long the first commit of a group waits for the last
+_STEPS_A_TRANSACTION = 4_096  # limits how long the first commit of a group waits for the last
 
 _new = tuple.__new__  # half the time of a NamedTuple's own
 
 _T = TypeVar("_T")
 _Opened = Callable[[Log, bool], None]
 _Append = tuple[Room, Entry, Known, bool]
-"""What `Writer.append` takes."""
+"""The arguments of `Writer.append`."""
 
 
 @dataclass(slots=True)
 class _Loaded:
-    """What the reader has found out about a room."""
+    """What the reader has read of a room."""
 
     room: Room
     ids: IdIndex
@@ -62,12 +60,12 @@ class _Loaded:
 
 @dataclass(slots=True)
 class _Batch:
-    """What the writer has to do as a whole, in order, and what is true once it is stable."""
+    """What the writer has to write as a whole, in order, and what is true once it is stable."""
 
     steps: list[_Append | Callable[[Writer], None]] = field(default_factory=list)
-    logs: dict[SqliteLog, None] = field(default_factory=dict)  # those touched, in order
+    logs: dict[SqliteLog, None] = field(default_factory=dict)  # those that the steps change, in order
     appends: bool = False
-    heads: list[tuple[SqliteLog, int, int]] = field(default_factory=list)  # log, its new head, octets up to there
+    heads: list[tuple[SqliteLog, int, int]] = field(default_factory=list)  # log, its new head, octets up to it
     done: Callable[[], None] | None = None
 
 
@@ -100,7 +98,7 @@ class SqliteLog:
         self._store = store
         self._ids = loaded.ids
         self._cutting = False  # whether the reader is looking for the first message to retain
-        self._retain_again_ms: int | None = None  # asked for meanwhile
+        self._retain_again_ms: int | None = None  # `retain` was called meanwhile
         self.room = room
         self.key = room.key
         self.name = room.name
@@ -108,10 +106,10 @@ class SqliteLog:
         self.head = self.tail = room.head
         self.oldest = room.oldest
         self.last_time_ms = room.last_time_ms
-        self.octets = self._head_octets = room.octets  # all that there ever were, up to tail and up to head
-        # Of the oldest message: exact when loaded or cut, otherwise not more than the truth.
+        self.octets = self._head_octets = room.octets  # of all messages ever, up to tail and up to head
+        # Of the oldest message: exact when loaded or cut, otherwise at most the true values.
         self._oldest_time_ms, self._oldest_offset = loaded.oldest_time_ms, loaded.oldest_offset
-        self.unwritten = 0  # batches that touch this log and are not yet stable
+        self.unwritten = 0  # batches that change this log and are not stable yet
         self.users = 0
 
     @property
@@ -144,7 +142,7 @@ class SqliteLog:
         self._store.ask(lambda reader: read_messages(reader, path, room, start, end, limit, octets), done)
 
     def trim(self, below: int) -> None:
-        below = min(below, self.head + 1)  # what is not stable has no place in the log yet
+        below = min(below, self.head + 1)  # a message that is not stable has no place in the log yet
         if below > self.oldest:
             room, self.oldest = self.room, below
             self._store.changed(self, lambda writer: writer.trim(room, below))
@@ -184,7 +182,7 @@ class SqliteLog:
             self._store.changed(self, lambda writer: writer.forget(room, before_ms, count))
 
     def advance(self, head: int, octets: int) -> None:
-        """Called by the store when what was appended up to `head` is stable."""
+        """The store calls this when the messages up to `head` are stable."""
         self.head, self._head_octets = head, octets
 
     @property
@@ -193,12 +191,12 @@ class SqliteLog:
 
 
 class SqliteStore:
-    """A `store.Store` in the directory `path`, which is made if there is none, and locked.
+    """A `base.Store` in the directory `path`, which it makes if it is missing, and locks.
 
-    `post` runs a callback on the caller's thread and may be called from any thread until `close` returns.
+    `post` runs a callback on the caller's thread; the store may call it from any thread until `close` returns.
     `failed` is called once, by `post`, if something could not be written or was not read as it was written.
-    From then on the store does nothing, calls nothing, and the process should end: what of the last batches
-    is stored is known only after a restart (RW-PROMISE-7).
+    From then on the store does nothing and calls nothing, and the process should end: only a restart shows how much
+    of the last batches is stored (RW-PROMISE-7).
 
     Raises a StoreError if it cannot be opened: StoreLocked, StoreTooNew, StoreCorrupt or StoreUnavailable.
     """
@@ -237,7 +235,7 @@ class SqliteStore:
         except Exception as error:
             self._files.close()
             raise as_store_error(error, self.path) from error
-        # Daemons: a process that ends without close() must not hang, and may be killed at any time anyway.
+        # Daemons: a process that ends without close() must not hang. It may be killed at any time anyway.
         self._threads = [
             Thread(target=self._write, name="store-writer", daemon=True),
             Thread(target=self._read, name="store-reader", daemon=True),
@@ -245,7 +243,7 @@ class SqliteStore:
         for thread in self._threads:
             thread.start()
 
-    # On the caller's thread.
+    # --- on the caller's thread
 
     def raise_max_body(self, max_body: int) -> int:
         # Before anything is committed, so the writer's connection is free.
@@ -287,19 +285,19 @@ class SqliteStore:
         self.drop_unused(held)
 
     def drop_unused(self, log: SqliteLog) -> None:
-        """Called when something has ended that kept `log` in memory."""
+        """Drop the log from memory unless something still needs it."""
         if not log.in_use:
             self._logs.pop(log.key, None)
 
     def appended(self, log: SqliteLog, step: _Append) -> None:
-        """Called by a log to have a message written with the next commit."""
+        """A log calls this to have a message written with the next commit."""
         self._batch.appends = True
         if log.last_time_ms > self.last_time_ms:
             self.last_time_ms = log.last_time_ms
         self._add(log, step)
 
     def changed(self, log: SqliteLog, step: Callable[[Writer], None]) -> None:
-        """Called by a log to have `step` written, after what was appended before and as soon as that is."""
+        """A log calls this to have `step` written: with what was appended before it, or at once if there is nothing."""
         self._add(log, step)
         if not self._batch.appends:
             self._hand_over(None)
@@ -336,7 +334,7 @@ class SqliteStore:
         self._to_read.put((question, done))
 
     def deliver(self, done: Callable[[_T], None], answer: _T) -> None:
-        """Call `done` with `answer` on the caller's thread. Itself on any thread."""
+        """Call `done` with `answer` on the caller's thread; may be called on any thread."""
         self._post(partial(self._delivered, done, answer))
 
     def _delivered(self, done: Callable[[_T], None], answer: _T) -> None:
@@ -357,14 +355,14 @@ class SqliteStore:
         for thread in self._threads:
             thread.join()
         if self._broken:
-            # The last connection to close would sync again what could not be synced, unless it may only read.
+            # The last connection to close would retry the failed sync, unless it is read-only.
             self._files.close()
             self._reader.close()
         else:
             self._reader.close()
             self._files.close()
 
-    # On the writer's thread.
+    # --- on the writer's thread
 
     def _write(self) -> None:
         writer = Writer(self._files.writer, self.path, self._rooms)
@@ -374,7 +372,7 @@ class SqliteStore:
             try:
                 self._write_group(writer, group)
             except Exception as error:
-                # A failed sync is not tried again: the kernel may have dropped the pages and report success.
+                # A failed sync is not retried: the kernel may have dropped the pages and report success.
                 self._broken = True
                 self._report(error)
                 continue
@@ -382,7 +380,7 @@ class SqliteStore:
                 self._post(partial(self._stable, batch))
 
     def _next_group(self) -> list[_Batch] | None:
-        """Wait for a batch; with it come those that wait already. None to end."""
+        """Wait for a batch; return it with those that wait already, or None to end."""
         batch = self._to_write.get()
         group, steps = [], 0
         while batch is not None:
@@ -395,7 +393,7 @@ class SqliteStore:
             except Empty:
                 break
         else:
-            self._to_write.put(None)  # to be found again, after this group
+            self._to_write.put(None)  # for the next call, after this group
             return group or None
         return group
 
@@ -410,7 +408,7 @@ class SqliteStore:
                     step(writer)
             writer.commit()
 
-    # On the reader's thread.
+    # --- on the reader's thread
 
     def _read(self) -> None:
         while (item := self._to_read.get()) is not None:

@@ -1,7 +1,7 @@
-"""The data directory of the SQLite store: its lock, its database file, and what may be wrong with them.
+"""The data directory of the SQLite store: its lock, its database file, and what can be wrong with them.
 
-lock            held as long as the store is open; says which process holds it
-rooms.sqlite3   the database, beside it SQLite's own -wal and -shm
+lock            held while the store is open; contains the number of the process that holds it
+rooms.sqlite3   the database, with SQLite's own -wal and -shm beside it
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ DATABASE = "rooms.sqlite3"
 logger = logging.getLogger("roomwire.server")
 
 FORMAT = 2
-"""The version of the store's format, kept as the database's `user_version`. No release had format 1."""
+"""The version of the store's format, stored as the database's `user_version`. No release had format 1."""
 
-_APPLICATION = 0x52574952  # "RWIR", kept in the file's header so that nobody takes another database for a store
+_APPLICATION = 0x52574952  # "RWIR", in the file's header, so that another database is not taken for a store
 _STORAGE_ERRORS = {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_NOMEM,
@@ -46,8 +46,8 @@ _STORAGE_ERRORS = {
 
 
 class DataDirectory:
-    """A data directory that is locked by this process, and its database, which is sound as far as can be told
-    without reading all of it. Made where it does not exist.
+    """A data directory that this process has locked, and its database, which is sound as far as can be told without
+    reading all of it. Both are made if they are missing.
 
     Raises a StoreError: StoreLocked, StoreTooNew, StoreCorrupt or StoreUnavailable.
     """
@@ -58,7 +58,7 @@ class DataDirectory:
         try:
             self._check_log()
             self.writer = self._open(random_bytes)
-            if not self._meta.incarnation:  # a copy that is put to use: RW-MODEL-4
+            if not self._meta.incarnation:  # a copy that is used for the first time: RW-MODEL-4
                 self.write_meta(Meta(random_bytes(INCARNATION_SIZE), self._meta.max_body))
         except Exception as error:
             os.close(self._lock)
@@ -71,7 +71,7 @@ class DataDirectory:
                 self._create(connection, random_bytes)
             check_format(connection, self.path)
             self._meta = read_meta(connection, self.path)
-            # Also what check_wal relies on.
+            # check_wal relies on this too.
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except Exception:
             connection.close()
@@ -90,7 +90,7 @@ class DataDirectory:
             raise StoreCorrupt(self.path, "a database beside its write-ahead log", "none")
 
     def connect(self, mode: str = "rwc") -> sqlite3.Connection:
-        """`connect`, to this database."""
+        """A connection to this database."""
         return connect(self.path, mode)
 
     def _create(self, connection: sqlite3.Connection, random_bytes: Callable[[int], bytes]) -> None:
@@ -102,7 +102,7 @@ class DataDirectory:
             connection.execute(statement)
         write_meta(connection, Meta(random_bytes(INCARNATION_SIZE), 0))
         connection.execute("COMMIT")
-        # SQLite syncs its files and their names, but not the name of the directory that they are in.
+        # SQLite syncs its files and their names, but not the name of their directory.
         sync_directory(self.path.parent)
         sync_directory(self.path.parent.parent)
 
@@ -115,7 +115,7 @@ class DataDirectory:
         return self._meta.max_body
 
     def write_meta(self, meta: Meta) -> None:
-        """Keep `meta` from now on. Raises StoreError."""
+        """Store `meta`. Raises StoreError."""
         try:
             self.writer.execute("BEGIN IMMEDIATE")
             write_meta(self.writer, meta)
@@ -133,11 +133,11 @@ class DataDirectory:
 
 
 def connect(path: Path, mode: str = "rwc") -> sqlite3.Connection:
-    """A connection that may be handed to another thread. Transactions are begun and ended explicitly."""
+    """A connection that may be handed to another thread. The caller begins and ends transactions explicitly."""
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     try:
-        # FULL syncs the log at every commit: NORMAL loses acknowledged messages with the power.
+        # FULL syncs the log at every commit. NORMAL loses acknowledged messages when the power fails.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA cell_size_check = ON")
         connection.execute("PRAGMA journal_size_limit = 67108864")
@@ -162,10 +162,10 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def renew_incarnation(directory: str | os.PathLike[str], random_bytes: Callable[[int], bytes] = os.urandom) -> None:
-    """Give the store in `directory` a new incarnation, and by that every room a new epoch.
+    """Give the store in `directory` a new incarnation, and so every room a new epoch.
 
-    To be done after it was restored from a backup: clients then know that what they saw last may be missing,
-    and that its sequence numbers may come to stand for other messages. Raises StoreError.
+    Do this after it was restored from a backup: clients then know that the messages they saw last may be missing, and
+    that other messages may get their sequence numbers. Raises StoreError.
     """
     path = Path(directory)
     if not (path / DATABASE).exists():
@@ -178,9 +178,9 @@ def renew_incarnation(directory: str | os.PathLike[str], random_bytes: Callable[
 
 
 def as_store_error(error: Exception, path: Path) -> Exception:
-    """What an operator should read for `error`; the same error if it is no matter of the storage."""
+    """The StoreError for an operator to read; `error` itself if it does not concern storage."""
     if isinstance(error, sqlite3.Error):
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # the rest is a detail
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # the other bits are details
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return StoreLocked(path, "to be the only user", f"another one ({error})")
         if code in _STORAGE_ERRORS:
@@ -194,7 +194,7 @@ def as_store_error(error: Exception, path: Path) -> Exception:
 
 
 def _lock(directory: Path) -> int:
-    """Make and lock the directory; the descriptor holds the lock, also if the process is killed."""
+    """Make and lock the directory; the lock lasts as long as the descriptor, and ends if the process is killed."""
     descriptor, holder = _try_lock(directory)
     if holder:
         raise StoreLocked(directory, "to be the only user", f"that process {holder} uses it")
@@ -221,9 +221,9 @@ def _try_lock(directory: Path) -> tuple[int, str]:
 
 @contextmanager
 def lock_if_free(directory: Path) -> Iterator[str]:
-    """Keep servers from opening the store meanwhile; the number of the process that has it open already, or "".
+    """Keep servers from opening the store meanwhile. Yields the number of the process that has it open already, or "".
 
-    A directory in which no server has been yet has no lock, and one in which nothing can be written needs none.
+    A directory that no server has used yet has no lock, and one that cannot be written to needs none.
     """
     descriptor, holder = -1, ""
     try:
@@ -246,7 +246,7 @@ def _size(path: Path) -> int:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in a directory stable."""
+    """Make the names in a directory durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

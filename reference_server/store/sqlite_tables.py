@@ -1,13 +1,13 @@
-"""The tables of the SQLite store: their layout, what is written to them, and what is read back and checked.
+"""The tables of the SQLite store: their layout, writing to them, and reading from them with checks.
 
-Plain functions over a connection, called on whichever thread owns it. Two things shape the statements:
+These are plain functions of a connection, called on the thread that owns it. Two things shape the statements:
 
-- *Every row carries a CRC-32 over its columns*, made when it is written and compared when it is read, and
-  every read checks that its rows are all there. What differs is StoreCorrupt: it is refused, never served.
-- *As few steps as possible.* sqlite3 gives up the interpreter's lock around each step of a statement, and may
-  have to wait to get it back while the event loop is busy. With a step for each row, a busy loop can make
-  appends and reads 20 times slower. So rows are written many to a statement, and read as one value: JSON, or
-  octets in hex where there are very many. A room may have a million ids when it is opened.
+- *Every row carries a CRC-32 over its columns*, which is made when the row is written and compared when it is read,
+  and every read checks that no row is missing. Rows that differ raise StoreCorrupt; they are never served.
+- *As few steps as possible.* sqlite3 releases the interpreter's lock around each step of a statement, and may have
+  to wait to get it back while the event loop is busy. With a step for each row, a busy loop can make appends and
+  reads 20 times slower. So one statement writes many rows, and one value is read for many rows: JSON, or octets in
+  hex if there are very many. A room may have a million ids when it is opened.
 
 Integers above 2^63 (`sender`) are stored as the negative number with the same 64 bits.
 """
@@ -32,7 +32,7 @@ SCHEMA = (
         incarnation BLOB NOT NULL,      -- 32 random octets; the epochs of all rooms are derived from it
         max_body INTEGER NOT NULL,      -- the greatest limit for bodies under which messages were stored
         crc INTEGER NOT NULL)""",
-    # The key is the primary key, with no index beside the table: so a damaged key is found by its checksum.
+    # The key is the primary key, without an index beside the table, so that its checksum shows a damaged key.
     """CREATE TABLE rooms (
         key TEXT PRIMARY KEY,           -- the folded name
         id INTEGER NOT NULL,            -- from 1 without holes; rooms are never deleted
@@ -58,7 +58,7 @@ SCHEMA = (
 
 _MESSAGE_COLUMNS, _ID_COLUMNS, _ROOM_COLUMNS = 12, 3, 10
 _ROWS_A_STEP = 256
-_IDS_A_READ = 8_192  # bounds how long the interpreter's lock is held to decode them: 1 ms
+_IDS_A_READ = 8_192  # limits how long decoding them holds the interpreter's lock: 1 ms
 
 _MESSAGE_CRC = struct.Struct(">qqqqqHHHI")  # room, seq, time_ms, sender, offset, ctype, verified, two lengths
 _ID_ROW = struct.Struct(f">{ID_SIZE}s{KNOWN.size}sI")  # id, a Known, crc
@@ -67,7 +67,7 @@ _ROOM_CRC = struct.Struct(">qqqqqqHHH")  # the integers, three lengths
 _READ_ROOMS = """
     SELECT key, id, name, head, oldest, octets, ids, last_time_ms, unicode_version, crc FROM rooms"""
 
-# Ends with the first message that is too much, so that what is missing can be told from what did not fit.
+# Ends with the first message that does not fit, so that a missing message is not taken for one that does not fit.
 _READ_MESSAGES = """
     WITH first AS (
         SELECT seq, offset, length(payload) + length(fields) AS size FROM messages
@@ -83,7 +83,7 @@ _READ_IDS = """
     SELECT group_concat(hex(id) || hex(known), '')
     FROM (SELECT id, known FROM ids WHERE room = ? AND id > ? ORDER BY id LIMIT ?)"""
 
-# Times and offsets never decrease with seq, so this scans what is about to be deleted and nothing else.
+# Times and offsets never decrease with seq, so this scans only what is about to be deleted.
 _FIRST_RETAINED = """
     SELECT seq, time_ms, offset FROM messages
     WHERE room = ? AND seq BETWEEN ? AND ? AND time_ms >= ? AND offset >= ? ORDER BY seq LIMIT 1"""
@@ -91,7 +91,7 @@ _FIRST_RETAINED = """
 
 @dataclass(slots=True, eq=False)
 class Room:
-    """A row of the table rooms. Once made it is the writer's; the others use only `id`, `key` and `name`."""
+    """A row of the table rooms. Only the writer changes it; the other threads use only `id`, `key` and `name`."""
 
     key: str
     name: str
@@ -124,13 +124,13 @@ class Room:
 
 
 class Writer:
-    """Gathers the rows of a transaction, and writes them in few steps."""
+    """Collects the rows of a transaction, and writes them in few steps."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path, last_room: int) -> None:
         self._connection = connection
         self._path = path
         self._last_room = last_room
-        self._messages: list[Any] = []  # columns of all rows, one after the other
+        self._messages: list[Any] = []  # the columns of all rows, in one list
         self._ids: list[Any] = []
         self._rooms: dict[Room, None] = {}
 
@@ -143,7 +143,7 @@ class Writer:
         number, offset = room.id, room.octets
         sender -= sender >> 63 << 64
         crc = _message_crc((number, seq, time_ms, sender, id, ctype, name, verified, payload, fields, offset))
-        # sqlite3 looks for an adapter for each parameter that is bytes or bool, and for none that is bytearray or int.
+        # sqlite3 looks up an adapter for each parameter that is bytes or bool, but not for bytearray or int.
         id_column = bytearray(id)
         self._messages += (
             number, seq, time_ms, sender, id_column, ctype, name, int(verified), bytearray(payload), bytearray(fields),
@@ -179,7 +179,7 @@ class Writer:
         self._connection.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        """Write what is left and sync. If this raises, what has become of the transaction is not known."""
+        """Write the remaining rows and sync. If this raises, the state of the transaction is unknown."""
         self._flush()
         rooms = [column for room in self._rooms for column in room.row()]
         _write(self._connection, "INSERT OR REPLACE INTO rooms", _ROOM_COLUMNS, rooms)
@@ -197,7 +197,7 @@ class Writer:
 
 
 def _write(connection: sqlite3.Connection, verb: str, width: int, columns: list[Any]) -> None:
-    """Write rows of `width` columns, a power of two of them at a time, so that few statements are enough."""
+    """Write rows of `width` columns, a power of two of them at a time, so that few statements suffice."""
     start, rows, size = 0, len(columns) // width, _ROWS_A_STEP
     while rows:
         while size > rows:
@@ -230,7 +230,7 @@ def read_room(connection: sqlite3.Connection, path: Path, key: str) -> Room | No
 
 
 def read_keys(connection: sqlite3.Connection, after: str, limit: int) -> list[str]:
-    """Ascending. SQLite compares text by its UTF-8, which is the order of code points."""
+    """Keys of rooms after `after`, ascending. SQLite compares text by its UTF-8, which is the order of code points."""
     sql = "SELECT json_group_array(key) FROM (SELECT key FROM rooms WHERE key > ? ORDER BY key LIMIT ?)"
     keys: list[str] = json.loads(connection.execute(sql, (after, limit)).fetchone()[0])
     return keys
@@ -239,7 +239,7 @@ def read_keys(connection: sqlite3.Connection, after: str, limit: int) -> list[st
 def read_messages(
     connection: sqlite3.Connection, path: Path, room: Room, start: int, end: int, limit: int, octets: int
 ) -> list[Record]:
-    """Messages from `start`, or the oldest there is, to `end`: as many as both limits allow, at least one."""
+    """Messages from `start`, or from the oldest, to `end`: as many as both limits allow, at least one."""
     names = {"key": room.key, "room": room.id, "start": start, "end": end, "limit": limit, "octets": octets}
     oldest, text = connection.execute(_READ_MESSAGES, names).fetchone()
     rows = _decoded(text, path, room)
@@ -276,13 +276,13 @@ def read_bounds(connection: sqlite3.Connection, path: Path, room: Room) -> tuple
 def first_retained(
     connection: sqlite3.Connection, room: Room, oldest: int, head: int, since_ms: int, offset: int
 ) -> tuple[int, int, int] | None:
-    """Seq, time and offset of the first message that is young enough and near enough to the head."""
+    """Seq, time and offset of the first message that is recent enough and near enough to the head."""
     row = connection.execute(_FIRST_RETAINED, (room.id, oldest, head, since_ms, offset)).fetchone()
     return None if row is None else (row[0], row[1], row[2])
 
 
 def read_ids(connection: sqlite3.Connection, path: Path, room: Room) -> Iterator[bytes]:
-    """The ids of the room as an `IdIndex` wants them, checked. Nothing may be writing to the room."""
+    """The ids of the room as rows for an `IdIndex`, checked. Nothing may write to the room meanwhile."""
     last, count, start = b"", 0, _id_crc(room.id)
     while True:
         (text,) = connection.execute(_READ_IDS, (room.id, last, _IDS_A_READ)).fetchone()
@@ -304,10 +304,10 @@ def read_ids(connection: sqlite3.Connection, path: Path, room: Room) -> Iterator
 
 
 class Meta(NamedTuple):
-    """What is kept once for the whole store."""
+    """What is stored once for the whole store."""
 
     incarnation: bytes
-    """Empty in a copy that no server was started with."""
+    """Empty in a copy that no server has opened yet."""
     max_body: int
     """The greatest limit for bodies under which messages were stored."""
 
@@ -353,7 +353,7 @@ def message_is_sound(row: Sequence[Any]) -> bool:
 
 
 def known_of(row: Sequence[Any]) -> Known | None:
-    """What a row of the table ids says; None if it is not as it was written."""
+    """The content of a row of the table ids; None if it is not as it was written."""
     room, id, stored = row
     try:
         known = stored[: KNOWN.size]
@@ -379,7 +379,7 @@ def _stored(room: int, id: bytes, known: bytes) -> bytes:
 
 
 def _id_crc(room: int) -> int:
-    """What the CRC of an id of the room begins with."""
+    """The start value of the CRC of an id of the room."""
     return crc32(room.to_bytes(8, "big"))
 
 

@@ -1,17 +1,16 @@
-"""Whether SQLite's write-ahead log still holds everything that was made stable.
+"""Checks that SQLite's write-ahead log still holds everything that was stable.
 
-After a crash SQLite replays the log up to the first frame whose checksum is wrong, and says nothing about the
-rest. That is right for a torn tail, which nobody was told is stable. It is silent loss if a bit has flipped
-further in front. The two can be told apart: a transaction is written only after the one before it was synced,
-so if anything follows the end of the transaction that the wrong frame belongs to, that transaction was
-stable.
+After a crash SQLite replays the log up to the first frame whose checksum is wrong, and ignores the rest. That is
+right for a torn tail, which was not acknowledged. It is silent loss if a bit has flipped further in front. The two
+can be told apart: a transaction is written only after the one before it was synced. So if anything follows the end
+of the transaction with the wrong frame, that transaction was stable.
 
-Damage within the very last transaction, or to the 24 octets that end the one before, looks like a torn tail:
-no reader of the log can tell it from one.
+Damage within the last transaction, or to the 24 octets that end the one before, looks like a torn tail: no reader
+of the log can tell them apart.
 
 Layout (sqlite.org/fileformat2.html#walformat), big-endian: a header of 32 octets `magic u32, version u32,
 page size u32, sequence u32, salt[8], checksum u32 x 2`, then frames of 24 octets `page u32, size u32 (not 0
-at the end of a transaction), salt[8], checksum u32 x 2` and one page each. Frames with another salt are left
+at the end of a transaction), salt[8], checksum u32 x 2` and one page each. Frames with another salt remain
 from an earlier use of the file. The checksum of each frame continues that of the frame before.
 """
 
@@ -25,10 +24,7 @@ from reference_server.store.base import StoreCorrupt
 
 _HEADER = struct.Struct(">IIII8sII")
 _FRAME = struct.Struct(">II8sII")
-_MAGIC_LITTLE, _MAGIC_BIG = (
-    0x377F0682,
-    0x377F0683,
-)  # the magic tells in which order checksums read their words
+_MAGIC_LITTLE, _MAGIC_BIG = 0x377F0682, 0x377F0683  # the order in which checksums read the octets of words
 _SALT_DAMAGE_BITS = 4
 _PAGE_SIZES = {1 << bits for bits in range(9, 17)}
 
@@ -36,11 +32,11 @@ _PAGE_SIZES = {1 << bits for bits in range(9, 17)}
 def check_wal(path: Path) -> int:
     """Raise StoreCorrupt if a stable transaction in the write-ahead log `path` would be lost.
 
-    Returns how many octets of an incomplete transaction stand at its end, which SQLite drops without a word: after a
-    crash that is what was being written, and was not acknowledged; 0 if there are none.
+    Returns how many octets of an incomplete transaction are at its end, 0 if there are none. SQLite drops them
+    silently: after a crash they are what was being written, and were not acknowledged.
 
-    To be called before SQLite opens the database, and only if each earlier opening has emptied the log: else
-    what two crashes left behind could be taken for one history.
+    Call this before SQLite opens the database, and only if each earlier opening has emptied the log: otherwise
+    the remains of two crashes could be taken for one history.
     """
     try:
         file = path.open("rb")
@@ -49,7 +45,7 @@ def check_wal(path: Path) -> int:
     with file:
         raw = file.read(_HEADER.size)
         if len(raw) < _HEADER.size:
-            return len(raw)  # torn before anything could have been written behind it
+            return len(raw)  # torn before anything was written behind it
         magic, _version, page_size, _sequence, salt, *checksum = _HEADER.unpack(raw)
         little = magic == _MAGIC_LITTLE
         sound = little or magic == _MAGIC_BIG
@@ -72,7 +68,7 @@ def check_wal(path: Path) -> int:
 def _valid_frames(
     file: BinaryIO, page_size: int, salt: bytes, little: bool, checksum: tuple[int, int]
 ) -> tuple[int, int]:
-    """The number of frames before the first that is not sound, and of those that belong to whole transactions."""
+    """The number of frames before the first damaged one, and how many of these belong to complete transactions."""
     count = complete = 0
     while len(frame := file.read(_FRAME.size + page_size)) == _FRAME.size + page_size:
         _page, size, frame_salt, *expected = _FRAME.unpack_from(frame)
@@ -86,12 +82,12 @@ def _valid_frames(
 
 
 def _incomplete(file: BinaryIO, start: int, page_size: int, salt: bytes) -> int:
-    """The octets from `start` to the end of the last frame that was written in this use of the file."""
+    """Octets from `start` to the end of the last frame that was written in this use of the file."""
     whole = _FRAME.size + page_size
     end = at = file.seek(start)
     while frame := file.read(whole):
         at += len(frame)
-        # A salt with a few wrong bits is this one's, damaged; that of an earlier use has 32 random bits of its own.
+        # A salt with a few wrong bits is this one, damaged. One of an earlier use differs in about half of 32 bits.
         wrong_bits = (int.from_bytes(frame[8:16], "big") ^ int.from_bytes(salt, "big")).bit_count()
         if len(frame) < whole or wrong_bits <= _SALT_DAMAGE_BITS:
             end = at
@@ -99,7 +95,7 @@ def _incomplete(file: BinaryIO, start: int, page_size: int, salt: bytes) -> int:
 
 
 def _is_followed(file: BinaryIO, page_size: int, salt: bytes) -> bool:
-    """Whether, from here on, a transaction ends and something of this use of the file comes after it."""
+    """Whether, from here on, a transaction ends and something of this use of the file follows it."""
     ended = False
     while len(header := file.read(_FRAME.size)) == _FRAME.size:
         _page, size, frame_salt, *_checksum = _FRAME.unpack(header)

@@ -1,7 +1,7 @@
-"""Whether a data directory holds what a server put there: each check reads, changes nothing, and yields what is wrong.
+"""Checks whether a data directory holds what a server stored there: each check reads, and yields what is wrong.
 
-A server that opens a store checks what it reads (`sqlite_files`, `sqlite_tables`); here everything is read. Each line
-names the room, the place, what was expected, and what was found.
+A server checks only what it reads (`sqlite_files`, `sqlite_tables`); here everything is read, and nothing is changed.
+Each line names the room, the place, what was expected, and what was found.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from reference_server.store.sqlite_tables import SCHEMA, Room, known_of, message
 from reference_server.store.sqlite_wal import check_wal
 
 LINES = 50
-"""How many things of one kind are told; of the others, only how many there are."""
+"""How many faults of one kind are reported; of the others only their number."""
 
 Problems = Iterator[str]
 
 
 @dataclass(slots=True)
 class Report:
-    """What was found in a store."""
+    """What is in a store, and what is wrong with it."""
 
     wrong: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -38,9 +38,9 @@ class Report:
 
 
 def verify(directory: Path, progress: Callable[[str], None] = lambda doing: None) -> Report:
-    """Check the store in `directory`, also while a server uses it: then what was stable when this began.
+    """Check the store in `directory`; while a server uses it, what was stable when the check began.
 
-    Raises StoreUnavailable if there is none or it cannot be read, and StoreTooNew.
+    Raises StoreUnavailable if it is missing or cannot be read, and StoreTooNew.
     """
     path = directory / DATABASE
     if not path.is_file():
@@ -48,10 +48,10 @@ def verify(directory: Path, progress: Callable[[str], None] = lambda doing: None
     report = Report()
     log = path.with_name(f"{DATABASE}-wal")
     with lock_if_free(directory) as holder:
-        # SQLite leaves no files of its own behind where nobody else writes and all is in the database.
+        # With immutable SQLite makes no files of its own. It is allowed while no process writes and the log is empty.
         mode = "ro" if holder or (log.is_file() and log.stat().st_size) else "ro&immutable=1"
         if holder:
-            report.notes.append(f"process {holder} uses the store: its write-ahead log was not looked into")
+            report.notes.append(f"process {holder} uses the store: its write-ahead log was not checked")
         else:
             report.wrong += _refusals(check_wal, log)
         try:
@@ -86,7 +86,7 @@ def _examine(connection: sqlite3.Connection, path: Path, report: Report, progres
     report.wrong += bounded(integrity(connection), "more of the file")
     report.wrong += schema(connection)
     if report.wrong:
-        return  # what the tables seem to say would be misleading
+        return  # the tables cannot be trusted
     rooms = {}
     for room, problem in read_all_rooms(connection, path):
         if room is not None:
@@ -116,7 +116,7 @@ def _count(connection: sqlite3.Connection, table: str) -> int:
 
 
 def bounded(problems: Iterable[str], rest: str) -> Problems:
-    """The first `LINES` of the problems, and how many there are beyond."""
+    """The first `LINES` of the problems, and the number of the others."""
     lines = iter(problems)
     yield from islice(lines, LINES)
     more = sum(1 for _ in lines)
@@ -124,7 +124,7 @@ def bounded(problems: Iterable[str], rest: str) -> Problems:
         yield f"{more} {rest}"
 
 
-# --- what is checked
+# --- the checks
 
 
 def integrity(connection: sqlite3.Connection) -> Problems:
@@ -146,7 +146,7 @@ def _first_line(sql: str) -> str:
 
 
 def read_all_rooms(connection: sqlite3.Connection, path: Path) -> Iterator[tuple[Room | None, str]]:
-    """Every room that is as it was written, or what is wrong with it."""
+    """Every room, or what is wrong with it."""
     for row in connection.execute("SELECT * FROM rooms ORDER BY key"):
         try:
             yield room_of(row, path), ""
@@ -155,7 +155,7 @@ def read_all_rooms(connection: sqlite3.Connection, path: Path) -> Iterator[tuple
 
 
 def numbering(rooms: dict[int, Room]) -> Problems:
-    """Rooms are numbered from 1 without holes, and what each says of itself is possible."""
+    """Rooms are numbered from 1 without holes, and their oldest messages are possible."""
     missing = sorted({*range(1, max(rooms, default=0) + 1)} - {*rooms})
     if missing:
         yield f"rooms: expected numbers 1 to {max(rooms)}, found none with {', '.join(map(str, missing))}"
@@ -165,7 +165,7 @@ def numbering(rooms: dict[int, Room]) -> Problems:
 
 
 def messages(connection: sqlite3.Connection, rooms: dict[int, Room], max_body: int) -> Problems:
-    """Each room's retained messages stand without holes from oldest to head, each as it was written."""
+    """Each room's messages from oldest to head are there without holes, each as it was written."""
     seen: dict[int, int] = {}
     wanted = {room.id: room.oldest for room in rooms.values()}
     where = {room.id: (0, -1) for room in rooms.values()}  # last time, and the next offset if that is known
@@ -204,7 +204,7 @@ def messages(connection: sqlite3.Connection, rooms: dict[int, Room], max_body: i
 
 
 def ids(connection: sqlite3.Connection, rooms: dict[int, Room]) -> Problems:
-    """Each remembered id is as it was written, and is that of its message where that is retained."""
+    """Each remembered id is as it was written, and is that of its message if that is retained."""
     counts = dict.fromkeys(rooms, 0)
     sql = "SELECT id, time_ms FROM messages WHERE room = ? AND seq = ?"
     for row in connection.execute("SELECT * FROM ids ORDER BY room, id"):

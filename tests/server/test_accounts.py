@@ -360,7 +360,7 @@ def test_user_commands(user: Commands, tmp_path: Path) -> None:
     code, out, _ = user("add", "Ada", *data, "--iterations", "4096", said="correct horse\n")
     assert code == 0
     assert out.startswith("made the account Ada, in ")
-    assert "gets a ~" in out
+    assert "get a ~" in out
     assert user("add", "ops", "--admin", *data, said="battery staple")[:2] == (
         0,
         f"made the account ops, which may stop the server, in {tmp_path}/rooms/accounts.sqlite3\n",

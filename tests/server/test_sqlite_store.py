@@ -28,7 +28,8 @@ from reference_server.store.base import (
     StoreLocked,
     StoreUnavailable,
 )
-from reference_server.store.sqlite import SqliteStore, renew_incarnation
+from reference_server.store.sqlite import SqliteStore
+from reference_server.store.sqlite_files import renew_incarnation
 from tests.support.places import ROOT
 from tests.support.stores import DATABASE, EVERYTHING, T0, Driver, entry, frames, opened, record
 

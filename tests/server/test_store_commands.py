@@ -372,7 +372,7 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
         else:
             place.mkdir()
             (place / "mine").write_text("")
-        with pytest.raises(StoreUnavailable, match="expected a directory that is yet to be made, or is empty"):
+        with pytest.raises(StoreUnavailable, match="expected a directory that does not exist or is empty"):
             backup(store, place)
     (tmp_path / "empty").mkdir()
     backup(store, tmp_path / "empty")
