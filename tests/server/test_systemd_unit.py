@@ -35,7 +35,7 @@ def test_the_command_line_is_one_of_the_servers() -> None:
 
 def test_a_reload_is_the_signal_that_reads_the_certificate_anew() -> None:
     assert service()["ExecReload"] == "/bin/kill -HUP $MAINPID"
-    assert "SIGHUP reads the certificate" in parser().format_help()
+    assert "SIGHUP reloads the certificate" in parser().format_help()
 
 
 def test_a_drain_is_longer_than_it_may_take_and_descriptors_are_enough() -> None:
