@@ -1,14 +1,13 @@
 """What a client case is given: the client, the server that it talks to, and the usual steps.
 
-The steps that lead up to what a case is about are its control: when one of them fails, the case is
-inconclusive and does not judge its requirement. Only what a client does wrong unasked counts everywhere.
+The steps that lead up to what a case is about are its control: if one of them fails, the case is inconclusive and does
+not judge its requirement. Breaches of the invariants count in every step.
 """
 
 import asyncio
-import contextlib
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,23 +16,23 @@ from conformance.client.target import ClientTarget, Launch, Report
 from conformance.harness.options import Options
 from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.tls import authority
-from conformance.harness.verdicts import Crashed, Failed, Inconclusive, Unsupported
+from conformance.harness.verdicts import Crashed, Failed, Inconclusive, Unsupported, control, require
 from conformance.wire.log import WireLog
 from protocol.fields import extension, extensions
 from protocol.frames import Ack, Error, Field, Hello, Join, Joined, Message, Publish, Unknown, Welcome
 from protocol.registry import Code, Flag
 
 NOW_MS = 1_700_000_000_000
-"""The clock of the scripted server: some day in 2023, so that no client's own clock fits by chance."""
+"""The clock of the suite's server in milliseconds: a day in 2023, so that no client's own clock agrees by chance."""
 
 WELCOME = Welcome(0x1122334455667788, "ada", NOW_MS, 65536, 30_000, 600_000, 32, 256, b"", request=1)
 RECONNECTS_WITHIN = 1.0
-"""Seconds in which a client has connected again after its first failure, if the server asks for no more."""
+"""Seconds in which a client connects again after its first failure, unless the server asks for a longer wait."""
 
 
 @dataclass
 class Room:
-    """A room as the scripted server has it; `next` is the seq of its next message."""
+    """A room of the suite's server; `next` is the seq of its next message."""
 
     name: str
     ref: int
@@ -46,18 +45,18 @@ class Room:
         return self.again(self.next - 1, payload, **values)
 
     def again(self, seq: int, payload: bytes = b"x", **values: Any) -> Message:
-        """A message with a seq of its own."""
+        """A message of the room with this seq."""
         values = {"sender": 77, "id": os.urandom(16), "ctype": 1, "name": "bob", **values}
         return Message(seq, NOW_MS + seq % 10**6, payload=payload, room=self.ref, **values)
 
 
 class Context:
-    """One case under way. Its client, server and connections end with it."""
+    """One run of one case. `close` ends its client, its listener and its connections."""
 
     def __init__(self, launch: Launch, options: Options, gate: asyncio.Semaphore | None = None) -> None:
         self.options = options
         self.log = WireLog()
-        self.server = Listener(self.log, options.timeout)
+        self.listener = Listener(self.log, options.timeout)
         self._launch = launch
         self._gate = gate or asyncio.Semaphore(1)
         self._client: ClientTarget | None = None
@@ -72,7 +71,7 @@ class Context:
 
     @property
     def said(self) -> tuple[str, ...]:
-        """The last commands and reports."""
+        """The last commands and reports, a line each."""
         return tuple(self._client.said[-12:]) if self._client else ()
 
     @property
@@ -83,16 +82,16 @@ class Context:
     async def start(self) -> None:
         """Launches the client and waits until it is ready. Raises Unreachable or Unstartable."""
         if self.options.tls:
-            self.server.tls = authority().server()
-        await self.server.start()
-        # Programs that start are busy: a few at a time, so that those under way keep their times.
+            self.listener.tls = authority().server()
+        await self.listener.start()
+        # Starting a program takes much of the machine: only a few start at a time, so that running cases keep theirs.
         async with self._gate:
-            program = await self._launch(self.server.host, self.server.port)
+            program = await self._launch(self.listener.host, self.listener.port)
             self._client = ClientTarget(program, self.options.timeout, self.log)
             await self._client.start(self.options.ready)
 
     async def begin(self) -> None:
-        """As `start`, for a case: a client that does not start any more has crashed."""
+        """As `start`, for a case. Raises Crashed if the client does not start any more."""
         try:
             await self.start()
         except (Unreachable, Unstartable) as reason:
@@ -102,87 +101,86 @@ class Context:
         """Ends everything that the case began."""
         if self._client:
             await self._client.stop()
-        await self.server.close()
+        await self.listener.close()
 
     def finish(self) -> None:
-        """Raises Failed for what a client did wrong unasked."""
-        for wire in self.server.connections:
-            if wire.breaches:
-                raise wire.breaches[0]
+        """Raises Failed for the first breach of the invariants on any connection."""
+        for server in self.listener.connections:
+            server.raise_breach()
 
     # Connections.
 
     async def secure(self, tls: ssl.SSLContext) -> None:
-        """Listens with TLS from now on; the client is told to trust `tls.authority`."""
-        await self.server.stop_listening()
-        self.server.tls = tls
-        await self.server.start()
+        """Listens with TLS from now on; `connect` tells the client to trust the suite's authority."""
+        await self.listener.stop_listening()
+        self.listener.tls = tls
+        await self.listener.start()
 
     def connect(self, name: str = "ada", **login: str) -> None:
-        """Tells the client to connect; `login` may be the `password` of an account."""
-        if self.server.tls:
+        """Tells the client to connect; `login` may hold the `password` of an account."""
+        if self.listener.tls:
             login["ca"] = str(authority().ca)
         self._connect = self.client.tell("connect", name=name, **login)
 
     async def accept(self, requirement: str = "", within: float = 0.0) -> RawServer:
-        """The client's next connection, on which nothing was sent yet. With reconnecting, after the usual time."""
-        return await self.server.accept(within or self.options.timeout, requirement)
+        """The client's next connection, on which nothing was sent yet. Raises Failed."""
+        return await self.listener.accept(within or self.options.timeout, requirement)
 
     async def dialled(self, name: str = "ada", **login: str) -> RawServer:
-        """The client's first connection, with its preface."""
+        """The client's first connection, after its preface."""
         self.connect(name, **login)
         async with self.control("connecting"):
-            wire = await self.accept()
-            await wire.expect_preface()
-        return wire
+            server = await self.accept()
+            await server.expect_preface()
+        return server
 
     async def greeted(self, name: str = "ada", **login: str) -> tuple[RawServer, Hello]:
-        """A connection on which the prefaces and HELLO were exchanged, and no WELCOME yet."""
-        wire = await self.dialled(name, **login)
-        return wire, await self.hello(wire)
+        """The client's first connection after the prefaces and HELLO, before WELCOME."""
+        server = await self.dialled(name, **login)
+        return server, await self.hello(server)
 
-    async def hello(self, wire: RawServer) -> Hello:
-        """The server's preface, and the client's HELLO."""
+    async def hello(self, server: RawServer) -> Hello:
+        """Sends the server's preface and takes the client's HELLO."""
         async with self.control("the preface and HELLO"):
-            await wire.expect_preface()
-            wire.send_preface()
-            return await wire.expect(Hello, "RW-HELLO-1")
+            await server.expect_preface()
+            server.send_preface()
+            return await server.expect(Hello, "RW-HELLO-1")
 
     async def waiting(self, name: str = "ada") -> tuple[RawServer, Hello]:
-        """As `greeted`, with a client that was seen to wait for its WELCOME and to go on past what it may ignore."""
-        wire, hello = await self.greeted(name)
-        wire.send(Unknown(0x8021, b"to be ignored"))
+        """As `greeted`, with a client that goes on past a frame to be ignored and waits for its WELCOME."""
+        server, hello = await self.greeted(name)
+        server.send(Unknown(0x8021, b"to be ignored"))
         await self.alive()
-        if wire.invariants.goaway or wire.ended:
-            raise Inconclusive(f"the client does not wait for WELCOME: {wire.last_words()}")
-        return wire, hello
+        if server.invariants.goaway or server.ended:
+            raise Inconclusive(f"the client does not wait for WELCOME: {server.last_words()}")
+        return server, hello
 
     def welcome(self, hello: Hello, **limits: Any) -> Welcome:
-        """The WELCOME to a HELLO, with the extension `history` where it was asked for."""
+        """The WELCOME to a HELLO, with the extension `history` if HELLO offers it; `limits` are other fields."""
         fields: tuple[Field, ...] = (extension("history"),) if "history" in extensions(hello) else ()
         values = {"name": hello.name, "fields": fields, **limits}
         return replace(WELCOME, request=hello.request, **values)
 
-    async def opened(self, wire: RawServer, **limits: Any) -> Hello:
-        """Goes through the handshake on a connection, until the client reports that it is connected."""
-        hello = await self.hello(wire)
-        wire.send(self.welcome(hello, **limits))
+    async def opened(self, server: RawServer, **limits: Any) -> Hello:
+        """Goes through the handshake until the client reports that it is connected."""
+        hello = await self.hello(server)
+        server.send(self.welcome(hello, **limits))
         async with self.control("WELCOME"):
             await self.report("connected")
         return hello
 
     async def open(self, name: str = "ada", **limits: Any) -> RawServer:
         """The client's first connection, open; `limits` are fields of WELCOME."""
-        wire = await self.dialled(name)
-        await self.opened(wire, **limits)
-        return wire
+        server = await self.dialled(name)
+        await self.opened(server, **limits)
+        return server
 
     async def reopened(self, within: float = 0.0, **limits: Any) -> RawServer:
-        """The client comes back by itself, and is welcomed."""
+        """The client's next connection, which it makes by itself, open."""
         async with self.control("connecting again"):
-            wire = await self.accept(within=within or self.options.timeout + RECONNECTS_WITHIN)
-        await self.opened(wire, **limits)
-        return wire
+            server = await self.accept(within=within or self.options.timeout + RECONNECTS_WITHIN)
+        await self.opened(server, **limits)
+        return server
 
     # Rooms.
 
@@ -192,60 +190,60 @@ class Context:
         return Room(name, self._ref, epoch, next)
 
     def joined(self, room: Room, join: Join, *, flags: int = 0, head: int | None = None, oldest: int = 1) -> Joined:
-        """The JOINED to a JOIN: the stream begins with the room's next message."""
+        """The JOINED to a JOIN; the stream begins with the room's next message."""
         head = room.next - 1 if head is None else head
         return Joined(
             room.epoch, head, room.next, oldest, 1, room.name, flags=flags, request=join.request, room=room.ref
         )
 
-    async def join(self, wire: RawServer, room: Room, **values: Any) -> Join:
-        """Tells the client to join, and lets it in."""
+    async def join(self, server: RawServer, room: Room, **values: Any) -> Join:
+        """Tells the client to join, and answers its JOIN."""
         id = self.client.tell("join", room=room.name, **values)
         async with self.control(f"joining {room.name}"):
-            join = await wire.expect(Join, "", lambda join: join.name == room.name)
-            wire.send(self.joined(room, join))
+            join = await server.expect(Join, "", lambda join: join.name == room.name)
+            server.send(self.joined(room, join))
             await self.report("joined", lambda report: report.get("id") == id)
         return join
 
-    async def rejoin(self, wire: RawServer, room: Room, **values: Any) -> Join:
-        """Lets the client in, which joins by itself."""
+    async def rejoin(self, server: RawServer, room: Room, **values: Any) -> Join:
+        """Answers a JOIN that the client sends by itself."""
         async with self.control(f"joining {room.name} again"):
-            join = await wire.expect(Join, "", lambda join: join.name == room.name)
-            wire.send(self.joined(room, join, **values))
+            join = await server.expect(Join, "", lambda join: join.name == room.name)
+            server.send(self.joined(room, join, **values))
             await self.report("joined")
         return join
 
     async def member(self, next: int = 1, **limits: Any) -> tuple[RawServer, Room]:
-        """A fresh connection that is in a room, whose next message has the seq `next`."""
-        wire = await self.open(**limits)
+        """The client's first connection, and a room that it is in; the room's next message has the seq `next`."""
+        server = await self.open(**limits)
         room = self.room(next=next)
-        await self.join(wire, room)
-        return wire, room
+        await self.join(server, room)
+        return server, room
 
     def publish(self, room: Room, payload: bytes = b"x") -> int:
-        """Tells the client to publish; the command's id."""
+        """Tells the client to publish; returns the command's id."""
         return self.client.tell("publish", room=room.name, payload=payload.hex(), ctype=1)
 
-    async def published(self, wire: RawServer, room: Room, payload: bytes = b"x") -> Publish:
-        """Tells the client to publish, and acknowledges it."""
+    async def published(self, server: RawServer, room: Room, payload: bytes = b"x") -> Publish:
+        """Tells the client to publish, and answers its PUBLISH with ACK."""
         id = self.publish(room, payload)
         async with self.control("PUBLISH and ACK"):
-            publish = await wire.expect(Publish, "", lambda frame: frame.payload == payload)
-            wire.send(self.ack(room, publish))
+            publish = await server.expect(Publish, "", lambda frame: frame.payload == payload)
+            server.send(self.ack(room, publish))
             await self.report("published", lambda report: report.get("id") == id)
         return publish
 
     def ack(self, room: Room, publish: Publish, *, flags: int = 0) -> Ack:
-        """The ACK of a publish, which takes the room's next seq."""
+        """The ACK of a PUBLISH, which takes the room's next seq."""
         room.next += 1
         return Ack(room.next - 1, NOW_MS + room.next - 1, flags=flags, request=publish.request, room=publish.room)
 
     def echo(self, room: Room, publish: Publish, seq: int, **values: Any) -> Message:
-        """The MESSAGE of a publish."""
+        """The MESSAGE of a PUBLISH."""
         return room.again(seq, publish.payload, id=publish.id, ctype=publish.ctype, sender=WELCOME.member, **values)
 
     def refusal(self, request: Publish | Join, code: int, retry_ms: int = 0, **values: Any) -> Error:
-        """An ERROR to a request, with RETRY where there is a time."""
+        """An ERROR to a request, with RETRY if it has a time or the code wants it."""
         flags = Flag.RETRY if retry_ms or code == Code.PRECEDED else 0
         return Error(code, retry_ms, "no", flags=flags, request=request.request, room=request.room, **values)
 
@@ -258,7 +256,7 @@ class Context:
         requirement: str = "",
         within: float | None = None,
     ) -> Report:
-        """The first report of an event that was not taken yet. Raises Failed."""
+        """Takes the first report of an event that passes a test. Raises Failed."""
 
         def find() -> Report | None:
             return self.client.find(lambda report: report.get("event") == event and test(report))
@@ -266,17 +264,17 @@ class Context:
         return await self.client.wait(find, event, requirement, within)
 
     async def answer(self, id: int, *events: str, requirement: str = "") -> Report:
-        """The report that answers a command."""
+        """Takes the report that answers a command. Raises Failed."""
 
         def find() -> Report | None:
             return self.client.find(lambda report: report.get("id") == id and report.get("event") in events)
 
         return await self.client.wait(find, f"{' or '.join(events)} with id {id}", requirement)
 
-    async def marker(self, wire: RawServer, room: Room, requirement: str = "") -> list[Report]:
-        """Sends one more message and waits until it is reported: all reports of the room's messages, that one last."""
+    async def marker(self, server: RawServer, room: Room, requirement: str = "") -> list[Report]:
+        """Sends a message and waits for its report; all reports of the room's messages, of which it is the last."""
         payload = os.urandom(8)
-        wire.send(room.message(payload))
+        server.send(room.message(payload))
         await self.report("message", lambda report: report.get("payload") == payload.hex(), requirement)
         return self.messages(room)
 
@@ -285,11 +283,11 @@ class Context:
         return [report for report in self.client.of("message") if report.get("room") == room.name]
 
     def seqs(self, room: Room) -> list[str]:
-        """The seqs of all messages of a room that were reported."""
+        """The seqs of all reported messages of a room."""
         return [str(report.get("seq")) for report in self.messages(room)]
 
     async def alive(self) -> None:
-        """The client still answers commands."""
+        """Checks that the client still answers commands. Raises Failed."""
         id = self.client.tell("no-such-command")
         await self.client.wait(
             lambda: self.client.find(lambda report: report.get("id") == id and "unsupported" in report),
@@ -297,16 +295,16 @@ class Context:
         )
 
     @staticmethod
-    async def idle(wire: RawServer, seconds: float) -> None:
-        """Lets time pass, in which the client may do what it must not."""
-        deadline = wire.now() + seconds
-        while (left := deadline - wire.now()) > 0 and not wire.breaches:
+    async def idle(server: RawServer, seconds: float) -> None:
+        """Waits so that the client has time to break an invariant."""
+        deadline = server.now() + seconds
+        while (left := deadline - server.now()) > 0 and not server.breaches:
             await asyncio.sleep(left)
 
     async def quiet(self, seconds: float, requirement: str, what: str) -> None:
-        """The client does not connect for a while. Raises Failed."""
+        """Checks that the client does not connect for so many seconds. Raises Failed."""
         try:
-            await self.server.accept(seconds)
+            await self.listener.accept(seconds)
         except Failed:
             return
         raise Failed(what, "a connection", requirement)
@@ -314,22 +312,10 @@ class Context:
     # Judging.
 
     def needs(self, *features: str) -> None:
-        """Raises Unsupported unless the client says that it has these features."""
+        """Raises Unsupported unless the client names these features."""
         missing = sorted(set(features) - self.client.features)
         if missing:
             raise Unsupported(f"the client does not name {', '.join(missing)} among its features")
 
-    @contextlib.asynccontextmanager
-    async def control(self, what: str) -> AsyncIterator[None]:
-        """What happens inside leads up to the test: its failure leaves the case inconclusive."""
-        try:
-            yield
-        except Failed as failure:
-            if failure.passive or type(failure) is not Failed:
-                raise
-            raise Inconclusive(f"{what}: {failure}") from None
-
-    def require(self, holds: bool, expected: str, got: object, requirement: str = "") -> None:
-        """Raises Failed unless it holds."""
-        if not holds:
-            raise Failed(expected, str(got), requirement)
+    control = staticmethod(control)
+    require = staticmethod(require)

@@ -1,7 +1,7 @@
-"""What every client must keep on every connection, whatever a case is about.
+"""What every client must keep on every connection, in every case.
 
-`Invariants` see all frames of one connection, `CaseInvariants` what has to hold over all connections of a case.
-They know just enough to say when a frame of the client breaks a requirement.
+`Invariants` see all frames of one connection; `CaseInvariants` are what holds across the connections of a case. They
+know just enough to say when a frame of the client breaks a requirement.
 """
 
 from collections.abc import Callable
@@ -28,14 +28,14 @@ from protocol.registry import CODES, GREASE, Code, Flag, is_ignorable
 
 @dataclass
 class CaseInvariants:
-    """What the client has published, by id: the ids stay with their contents (RW-PROMISE-5)."""
+    """What the client has published, by id: an id keeps its content (RW-PROMISE-5)."""
 
     contents: dict[bytes, tuple[int, bytes, tuple[object, ...]]] = field(default_factory=dict)
 
 
 @dataclass
 class Invariants:
-    """Judges what a client sends on one connection; `breach(requirement, expected, got)` is told of the rest."""
+    """Judges what a client sends on one connection, and calls `breach(requirement, expected, got)` for each breach."""
 
     breach: Callable[[str, str, str], None]
     case: CaseInvariants
@@ -49,10 +49,10 @@ class Invariants:
     def preface(self, octets: bytes) -> None:
         """Judges the client's preface."""
         if not 1 <= octets[4] <= octets[5]:
-            self.breach("RW-PREFACE-1", "a range of versions from 1 on", octets.hex())
+            self.breach("RW-PREFACE-1", "a range of versions that begins at 1 or above", octets.hex())
 
     def sent(self, frame: Frame | Unknown) -> None:
-        """Takes note of a frame that the suite sends."""
+        """Remembers a frame that the suite sends."""
         if isinstance(frame, Welcome) and self.welcome is None:
             self.welcome = frame
         if isinstance(frame, Joined):
@@ -74,7 +74,7 @@ class Invariants:
             return
         rule = RULES[frame.TYPE]
         if frame.flags & ~(rule.flags | (Flag.SEQ if rule.seq else 0)):
-            self.breach("RW-FLAG-1", "flags that the frame does not have to be 0", line)
+            self.breach("RW-FLAG-1", "0 in flags that the frame does not define", line)
         match frame:
             case Hello():
                 if self.hello is not None:
@@ -92,7 +92,7 @@ class Invariants:
                 elif frame.request:
                     self._request(frame, line)
                 if frame.room and frame.room not in self.refs:
-                    self.breach("RW-MODEL-8", "a ref from a JOINED on this connection", line)
+                    self.breach("RW-MODEL-8", "the ref of a JOINED on this connection", line)
                 if isinstance(frame, Publish):
                     self._publish(frame, line)
 
@@ -104,13 +104,13 @@ class Invariants:
 
     def _request(self, frame: Frame, line: str) -> None:
         if not frame.request or frame.request in self.outstanding:
-            self.breach("RW-REQUEST-1", "a request number that is not 0 and not unanswered", line)
+            self.breach("RW-REQUEST-1", "a request number other than 0 and than those of unanswered requests", line)
         self.outstanding[frame.request] = frame
         if self.welcome and len(self.outstanding) > self.welcome.window:
             expected = f"at most {self.welcome.window} requests unanswered"
             self.breach("RW-REQUEST-5", expected, f"{len(self.outstanding)}: {line}")
         if isinstance(frame, Join) and not 0 < len(frame.name.encode()) <= 255:
-            self.breach("RW-FRAME-7", "a name", line)
+            self.breach("RW-FRAME-7", "a name of 1 to 255 octets", line)
         extension = RULES[frame.TYPE].extension
         if extension and self.welcome and extension not in extensions(self.welcome):
             self.breach("RW-EXT-1", f"no frame of {extension}, which was not negotiated", line)

@@ -1,4 +1,4 @@
-"""The client under test: how it is launched, driven by commands, and asked what it saw.
+"""The client under test, which is launched, driven by commands, and reports what it sees.
 
 Commands and reports are lines of JSON, as CONTRACT.md says. Each case launches a client of its own.
 """
@@ -32,17 +32,17 @@ EVENTS = frozenset(
     ]
 )
 FEATURES = frozenset(["accounts", "history", "ordered", "presence", "reconnect", "rejoin", "repeat", "tls"])
-"""What a client may leave out by not naming it in its first line."""
+"""What a client may offer. It leaves a feature out by not naming it in its first line."""
 
 _SHOWN = 300  # characters of a line that a report shows
 _LOGGED = 8000  # characters of a line that a trace keeps
-_MOST_LINES = 20_000  # of one client in one case, after which it is not read any further
+_MOST_LINES = 20_000  # of one client in one case, after which the suite reads no more
 
 Report = dict[str, Any]
 
 
 class Running(Protocol):
-    """A client that was launched: a process, or in tests something in its place."""
+    """A client that was launched: a process, or what tests put in its place."""
 
     @property
     def died(self) -> str: ...
@@ -72,11 +72,11 @@ class Sink(Protocol):
 
 
 Launch = Callable[[str, int], Awaitable[Running]]
-"""Starts a client for the server at a host and port. Raises Unstartable."""
+"""Starts a client for the server at this host and port. Raises Unstartable."""
 
 
 def launcher(command: str) -> Launch:
-    """Launches processes of a command with `{host}` and `{port}`. Raises CommandError."""
+    """What launches processes of a command with `{host}` and `{port}`. Raises CommandError."""
     arguments(command, {"host": "", "port": 0})
 
     async def launch(host: str, port: int) -> Running:
@@ -87,7 +87,7 @@ def launcher(command: str) -> Launch:
 
 
 class ClientTarget:
-    """A client that has said it is ready. `timeout` bounds each expectation, in seconds."""
+    """One launched client. `timeout` bounds each expectation, in seconds."""
 
     def __init__(self, program: Running, timeout: float, log: WireLog) -> None:
         self._log = log
@@ -106,7 +106,7 @@ class ClientTarget:
         self._reading: asyncio.Task[None] | None = None
 
     async def start(self, ready: float) -> None:
-        """Waits for the first line. Raises Unreachable."""
+        """Waits `ready` seconds for the first line. Raises Unreachable."""
         program = self.program
         reason = ""
         greeting: Any = None
@@ -133,7 +133,7 @@ class ClientTarget:
         self._reading = asyncio.create_task(self._read())
 
     async def stop(self) -> None:
-        """Ends the program, whatever it is doing."""
+        """Kills the program."""
         if self._reading:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
@@ -143,13 +143,13 @@ class ClientTarget:
 
     @property
     def broken(self) -> ContractBroken | None:
-        """How it has broken the contract, if it has."""
+        """How the client broke its contract, or None."""
         return self._broken
 
     # Commands.
 
     def tell(self, op: str, **values: Any) -> int:
-        """Sends a command; its id."""
+        """Sends a command and returns its id."""
         self._commands += 1
         line = json.dumps({"id": self._commands, "op": op, **values})
         self.said.append(f"-> {_short(line)}")
@@ -159,7 +159,7 @@ class ClientTarget:
         return self._commands
 
     async def flush(self) -> None:
-        """Waits until the client has taken its commands. Raises Failed if it takes none."""
+        """Waits until the client has read its commands. Raises ContractBroken if it does not."""
         try:
             await asyncio.wait_for(self.program.stdin.drain(), self.timeout)
         except TimeoutError:
@@ -180,7 +180,7 @@ class ClientTarget:
                 if self._broken:
                     break
                 if self._lines % 64 == 0:
-                    await asyncio.sleep(0)  # a client that never stops must not keep others from their turn
+                    await asyncio.sleep(0)  # other cases run even if this client never stops
                     del self.said[:-200]
         except (ValueError, OSError) as error:
             self._broken = ContractBroken("a line of JSON", _short(error))
@@ -206,7 +206,7 @@ class ClientTarget:
     async def wait(
         self, find: Callable[[], Report | None], expected: str, requirement: str = "", within: float | None = None
     ) -> Report:
-        """Waits until `find` finds a report. Raises Failed when the time is over, Crashed when the client is dead."""
+        """Waits until `find` finds a report. Raises Failed at the end of the time, Crashed if the client has ended."""
         seconds = self.timeout if within is None else within
         deadline = clock.now() + seconds
         while True:
@@ -230,7 +230,7 @@ class ClientTarget:
         return f"nothing within {seconds:g} s" + (f", but {'; '.join(others[-3:])}" if others else "")
 
     def find(self, test: Callable[[Report], bool]) -> Report | None:
-        """Takes the first report that fits and that nobody has taken."""
+        """Takes the first report that passes the test and was not taken; None if there is none yet."""
         for at, report in enumerate(self.reports):
             if at not in self.taken and test(report):
                 self.taken.add(at)
@@ -238,7 +238,7 @@ class ClientTarget:
         return None
 
     def of(self, *events: str) -> list[Report]:
-        """All reports of some events, taken or not, in their order."""
+        """All reports of these events in their order, taken or not."""
         return [report for report in self.reports if report.get("event") in events]
 
 

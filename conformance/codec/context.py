@@ -11,14 +11,14 @@ from conformance.wire.log import WireLog
 
 
 class PingVector(NamedTuple):
-    """A PING with octets of its own, so that no constant answer fits."""
+    """A PING with fresh octets, so that no constant answer fits."""
 
     octets: bytes
     value: dict[str, Any]
 
 
 class Context:
-    """One codec case under way."""
+    """One run of one case. `said` are the last lines of both sides."""
 
     def __init__(self, codec: CodecTarget) -> None:
         self._codec = codec
@@ -26,7 +26,7 @@ class Context:
         self.log = WireLog()
 
     async def ask(self, op: str, sender: str = "", limit: int = 0, **values: Any) -> dict[str, Any]:
-        """The answer to one request."""
+        """The answer to one request. Raises as `CodecTarget.ask`."""
         request = {"op": op, **({"from": sender} if sender else {}), **values}
         if limit:
             request["limit"] = limit
@@ -36,11 +36,11 @@ class Context:
             self.said = [*self.said[-4:], *self._codec.said]
 
     async def feed(self, sender: str, chunks: list[bytes], limit: int) -> dict[str, Any]:
-        """The answer to one stream in pieces."""
+        """The answer to a stream in pieces. Raises as `CodecTarget.ask`."""
         return await self.ask("feed", sender, limit, chunks=[chunk.hex() for chunk in chunks])
 
     def ping(self) -> PingVector:
-        """A PING that was never sent before."""
+        """A fresh PING."""
         opaque = os.urandom(8)
         octets = bytes.fromhex("00000008 0006 0000 00000000 00000000") + opaque
         return PingVector(octets, {"opaque": opaque.hex(), "fields": [], "flags": 0, "request": 0, "room": 0})
@@ -54,7 +54,7 @@ class Context:
             raise Failed(f"PING {ping.value['opaque']}", shown)
 
     async def control(self) -> None:
-        """A fresh PING is decoded. Raises Inconclusive."""
+        """Checks that the codec decodes a fresh PING. Raises Inconclusive."""
         try:
             await self.alive()
         except Failed as failure:
@@ -63,7 +63,7 @@ class Context:
             raise Inconclusive(f"a valid frame: {failure}") from None
 
     async def alive(self) -> None:
-        """A fresh PING is decoded. Raises Failed."""
+        """Checks that the codec decodes a fresh PING of each sender. Raises Failed."""
         for sender in "CS":
             ping = self.ping()
             self.same_ping(ping, await self.ask("decode", sender, hex=ping.octets.hex()))

@@ -1,6 +1,6 @@
-"""`protocol.codec` behind the contract of `target.py`: an example, and the suite's own first target.
+"""`protocol.codec` behind the contract of `target.py`, as an example and as the suite's first target.
 
-Run as `python -m conformance.codec.reference`.
+It runs as `python -m conformance.codec.reference`.
 """
 
 import json
@@ -19,11 +19,11 @@ _PREFACES = {"C": "CLIENT_PREFACE", "S": "SERVER_PREFACE"}
 _WIDE = {
     name: frozenset(part.name for part in parts if part.type in ("u64", "n64")) for name, parts in load().bodies.items()
 }
-"""Fields of 64 bits by frame: decimal strings in JSON."""
+"""Fields of 64 bits by frame, which are decimal strings in JSON."""
 
 
 class _Refused(Exception):
-    """The octets earn a code."""
+    """The octets are refused with a code."""
 
     def __init__(self, code: Code) -> None:
         super().__init__(code.name)
@@ -31,7 +31,7 @@ class _Refused(Exception):
 
 
 def _read(octets: bytes, sender: Sender, limit: int) -> tuple[Frame | Unknown, bytes] | None:
-    """The first frame and the octets behind it; None if it is not whole. Raises _Refused."""
+    """The first frame and the octets after it, None while it is not whole. Raises _Refused."""
     if len(octets) < HEADER.size:
         return None
     header = read_header(octets)
@@ -76,7 +76,7 @@ def _plain(frame: str, name: str, value: Any) -> Any:
 
 
 def _frame(name: str, value: dict[str, Any]) -> Frame | Unknown:
-    """The frame of a value as `_shown` gives it."""
+    """The frame of a value in the form that `_shown` returns."""
     header = {key: value[key] for key in _HEADER_VALUES}
     if name == "UNKNOWN":
         return Unknown(value["type"], bytes.fromhex(value["body"]), **header)
@@ -134,7 +134,7 @@ _OPS = {"decode": _decode, "preface": _preface, "encode": _encode, "feed": _feed
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """What the codec says to one request."""
+    """The codec's answer to one request."""
     op = _OPS.get(request["op"])
     if op is None:
         return {"id": request["id"], "unsupported": request["op"]}
@@ -147,7 +147,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answers until the end of standard input."""
+    """Answers requests until the end of standard input."""
     features = sorted(_OPS)
     greeting = {
         "ready": True,

@@ -1,6 +1,6 @@
-"""The codec under test: one long-lived process that answers JSON lines.
+"""The codec under test: one long-lived process that answers lines of JSON.
 
-First line: {"ready": true, "contract": 1, "name": .., "version": .., "features": [..]}. Then an answer to each
+Its first line is {"ready": true, "contract": 1, "name": .., "version": .., "features": [..]}. Then it answers each
 request, with its id:
 
     {"id": 1, "op": "decode", "from": "C", "hex": .., "limit": 65536}  {"id": 1, "frame": "PING", "value": {..}}
@@ -8,8 +8,8 @@ request, with its id:
     {"id": 3, "op": "encode", "frame": "PING", "value": {..}}          {"id": 3, "hex": ..}
     {"id": 4, "op": "feed", "from": "C", "chunks": [..], "limit": ..}  {"id": 4, "frames": [..], "need_more": false}
 
-or {"id": .., "error": "MALFORMED"}, to feed with the frames before it, or {"id": .., "unsupported": op}.
-Values are as in appendix B of SPEC.md; each feed begins a new stream behind the prefaces.
+or {"id": .., "error": "MALFORMED"}, for a feed with the frames before it, or {"id": .., "unsupported": op}.
+Values have the form of appendix B of SPEC.md. Each feed begins a new stream, after the prefaces.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _LOGGED = 8000  # characters of a line that a trace keeps
 
 
 class CodecTarget:
-    """A codec that is running."""
+    """A running codec. `timeout` bounds each answer, in seconds."""
 
     def __init__(self, program: Program, timeout: float) -> None:
         self._program = program
@@ -38,7 +38,7 @@ class CodecTarget:
 
     @classmethod
     async def start(cls, command: str, ready: float, timeout: float) -> "CodecTarget":
-        """Starts a codec and waits until it is ready. Raises Unreachable or Unstartable."""
+        """Starts a codec and waits `ready` seconds for its first line. Raises Unreachable or Unstartable."""
         program = await Program.start(arguments(command, {}), {}, pipes=True)
         codec = cls(program, ready)
         try:
@@ -58,12 +58,12 @@ class CodecTarget:
 
     @property
     def died(self) -> str:
-        """How it ended by itself, or "" while it runs."""
+        """How the program ended by itself, or "" while it runs."""
         return self._program.died
 
     @property
     def stderr(self) -> str:
-        """The end of what it wrote to its standard error."""
+        """The end of what the program wrote to its standard error."""
         return self._program.stderr
 
     async def stop(self) -> None:
@@ -72,7 +72,7 @@ class CodecTarget:
         await self._program.stop(kill=True)
 
     async def ask(self, request: dict[str, Any], log: WireLog) -> dict[str, Any]:
-        """Its answer. Raises Crashed when it has died, ContractBroken when the answer is none, Unsupported."""
+        """The answer to a request. Raises Crashed, ContractBroken, or Unsupported for what the codec leaves out."""
         self._id += 1
         line = json.dumps({"id": self._id, **request})
         self.said = [f"-> {short(line)}"]
@@ -99,7 +99,7 @@ class CodecTarget:
         except TimeoutError:
             raise ContractBroken("an answer", f"nothing within {self._timeout:g} s") from None
         except ValueError:
-            raise ContractBroken("a line", "more octets than any answer has, without an end of line") from None
+            raise ContractBroken("a line", "more octets than any answer has, and no end of line") from None
         if not line.endswith(b"\n"):
             await self._program.wait(1.0)
             raise Crashed(f"the codec {self._program.died or 'closed its output'}")

@@ -1,4 +1,4 @@
-"""When two values of a frame are the same, as far as appendix B of SPEC.md is concerned."""
+"""When two values of a frame are the same, by appendix B of SPEC.md."""
 
 import json
 import re
@@ -12,7 +12,7 @@ _REPLACED = re.compile("\ufffd+")
 
 
 class Difference(NamedTuple):
-    """What a value has to be, and what it is, both with the path to it."""
+    """What a value has to be and what it is, each behind its path."""
 
     expected: str
     found: str
@@ -21,7 +21,7 @@ class Difference(NamedTuple):
 def differences(frame: str, expected: Any, found: Any) -> list[Difference]:
     """How a decoded value differs from a vector's.
 
-    A decoder may drop flags that its frame does not have, and show what is no UTF-8 as one U+FFFD or several.
+    A decoder may drop flags that its frame does not define, and show invalid UTF-8 as one U+FFFD or several.
     """
     return list(_compare("", expected, _forgiven(frame, expected, found)))
 

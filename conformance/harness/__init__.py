@@ -1,1 +1,1 @@
-"""What all roles share: cases, selection, options, processes, connections, verdicts."""
+"""What all roles share: cases and their selection, options, processes, connections, and verdicts."""

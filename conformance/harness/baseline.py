@@ -1,6 +1,6 @@
-"""What a target is known not to do yet: cases that are expected to fail, each with a reason.
+"""The baseline: cases that a target is expected to fail, each with a reason.
 
-The file is TOML, kept by the implementer:
+The implementer keeps it in a file of TOML:
 
     [expected-failures]
     "server/7.9/already-joined" = "ticket 12: names are compared octet by octet"
@@ -18,18 +18,18 @@ _CAN_FAIL = frozenset({Verdict.FAIL, Verdict.WARN, Verdict.INCONCLUSIVE, Verdict
 
 
 class BaselineError(ValueError):
-    """The file cannot be read, or does not have the form above."""
+    """The file cannot be read or does not have the form above."""
 
 
 def read(path: Path) -> dict[str, str]:
-    """Reasons by case. Raises BaselineError."""
+    """Reasons by id of a case. Raises BaselineError."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BaselineError(f"{path}: {error}") from None
     entries = document.pop(_TABLE, {})
     if document or not isinstance(entries, dict):
-        raise BaselineError(f"{path}: has to hold one table, [{_TABLE}]")
+        raise BaselineError(f"{path}: expected one table, [{_TABLE}]")
     for case, reason in entries.items():
         if not isinstance(reason, str) or not reason.strip():
             raise BaselineError(f"{path}: {case} has no reason")
@@ -37,12 +37,12 @@ def read(path: Path) -> dict[str, str]:
 
 
 def stale(entries: Collection[str], known: Collection[str]) -> list[str]:
-    """Entries for cases that the suite does not have (any more)."""
+    """Entries for cases that the suite does not have."""
     return sorted(set(entries) - set(known))
 
 
 def apply(result: Result, entries: dict[str, str]) -> Result:
-    """The result as the baseline turns it: XFAIL for an expected failure, XPASS for one that did not happen."""
+    """The result by the baseline: XFAIL for an expected failure, XPASS for one that did not happen."""
     reason = entries.get(result.id)
     if reason is None or result.verdict is Verdict.HARNESS_ERROR:
         return result

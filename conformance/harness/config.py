@@ -1,11 +1,11 @@
-"""What an implementer says of a target: what it leaves out, its limits where they differ, and test accounts.
+"""The configuration of a target: what it leaves out, limits that differ, and test accounts.
 
-The file is TOML, and every table may be left out:
+The implementer keeps it in a file of TOML, in which every table is optional:
 
     [features]
     ascii-names = true        # names outside of ASCII are refused (RW-NAME-6)
 
-    [limits]                  # of SPEC.md, section 15: what the target really has
+    [limits]                  # of SPEC.md, section 15: those that the target has
     frame_ms = 60000
 
     [accounts]                # names and passwords that the target knows
@@ -26,12 +26,16 @@ from protocol.registry import LIMITS
 
 
 class ConfigError(ValueError):
-    """The file cannot be read, does not have the form above, or names what does not exist."""
+    """The file cannot be read, does not have the form above, or has an unknown name."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """`features` are keys of options.DECLARATIONS, `limits` have the names and units of SPEC.md, section 15."""
+    """A target's configuration.
+
+    `features` are keys of options.DECLARATIONS. `limits` have the names and units of SPEC.md, section 15. `accounts`
+    and `admins` are passwords by name.
+    """
 
     features: frozenset[str] = frozenset()
     limits: Mapping[str, int] = field(default_factory=dict)
@@ -63,10 +67,10 @@ def _table(
 ) -> dict[str, Any]:
     table = document.pop(name, {})
     if not isinstance(table, dict):
-        raise ConfigError(f"{path}: {name} has to be a table")
+        raise ConfigError(f"{path}: {name}: expected a table")
     for key, value in table.items():
         if known is not None and key not in known:
-            raise ConfigError(f"{path}: [{name}] knows no {key}; it knows {', '.join(sorted(known))}")
+            raise ConfigError(f"{path}: [{name}] {key}: expected one of {', '.join(sorted(known))}")
         if type(value) is not kind:
             raise ConfigError(f"{path}: [{name}] {key}: expected {kind.__name__}, found {value!r}")
     return table

@@ -1,4 +1,4 @@
-"""What a run was asked to do; one value that everything else is given."""
+"""The options of a run, and names that they may have."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +9,7 @@ DECLARATIONS = {
     "ascii-names": "names outside of ASCII are refused (RW-NAME-6)",
     "no-retention": "messages are not retained beyond their delivery (17.5)",
 }
+"""What a target may be declared to leave out."""
 
 
 class UsageError(ValueError):
@@ -17,13 +18,14 @@ class UsageError(ValueError):
 
 @dataclass(frozen=True)
 class Options:
-    """`timeout` bounds each expectation, `patience` each time-out of the target, both in seconds.
+    """The options of a run. All times are in seconds.
 
-    `declared` are keys of DECLARATIONS. `limits` are those of SPEC.md, section 15, that the target was declared
-    to have, `accounts` passwords by name, `admins` those of accounts that may stop it. With `tls` a client is told to
-    speak TLS. `command` is what started the run, without its selection. Inputs that are chosen at random follow from
-    `seed`. Each case is run `repeat` times; `max_time` bounds the run in
-    seconds, and 0 does not. Failures are written to `replay_dir`, if that is given.
+    `timeout` bounds each expectation, `patience` the wait for each time-out of the target, `ready` its start, and
+    `max_time` the whole run unless it is 0. `jobs` cases run side by side, each `repeat` times; `max_failures` end the
+    run unless it is 0. `declared` are keys of DECLARATIONS, `limits` those of SPEC.md, section 15, that the target is
+    declared to have. `accounts` and `admins` are passwords by name; admins may stop the target. With `tls` a client is
+    told to speak TLS. Random inputs follow from `seed`. Failures are written to `replay_dir`, if given. `command` is
+    what started the run, without its selection.
     """
 
     timeout: float = 5.0

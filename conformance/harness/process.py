@@ -1,4 +1,4 @@
-"""A program under test as a child process: started without a shell, its standard error kept."""
+"""A program under test as a child process, which is started without a shell and whose standard error is kept."""
 
 import asyncio
 import contextlib
@@ -16,11 +16,11 @@ _KILL_AFTER = 5.0  # seconds that a program has to end after SIGTERM
 
 
 class Unstartable(Exception):
-    """The command cannot be run at all."""
+    """The command cannot be run."""
 
 
 class Unreachable(Exception):
-    """The target did not start, cannot be reached, or never sent a WELCOME; `stderr` is what it said."""
+    """The target does not start, cannot be reached, or sends no WELCOME; `stderr` is the end of its standard error."""
 
     def __init__(self, reason: str, stderr: str = "") -> None:
         super().__init__(reason)
@@ -28,11 +28,11 @@ class Unreachable(Exception):
 
 
 class CommandError(ValueError):
-    """The template of a command is not one."""
+    """The template of a command is malformed or has an unknown placeholder."""
 
 
 def arguments(template: str, values: Mapping[str, object]) -> list[str]:
-    """Splits a command and fills in `{name}`. Raises CommandError."""
+    """Splits the template of a command and fills in its placeholders `{name}`. Raises CommandError."""
     try:
         parts = shlex.split(template)
     except ValueError as error:
@@ -48,7 +48,7 @@ def arguments(template: str, values: Mapping[str, object]) -> list[str]:
 
 
 def placeholders(template: str) -> set[str]:
-    """The names in braces of a command. Raises CommandError for braces that do not match."""
+    """The placeholders of a command. Raises CommandError for braces that do not match."""
     try:
         return {name for _, name, _, _ in Formatter().parse(template) if name is not None}
     except ValueError as error:
@@ -65,7 +65,7 @@ class Program:
 
     @classmethod
     async def start(cls, command: list[str], environment: Mapping[str, str], *, pipes: bool = False) -> "Program":
-        """Starts a program; with `pipes` its standard input and output are kept. Raises Unstartable."""
+        """Starts a program, with `pipes` to its standard input and output if asked for. Raises Unstartable."""
         pipe = asyncio.subprocess.PIPE if pipes else asyncio.subprocess.DEVNULL
         try:
             process = await asyncio.create_subprocess_exec(
@@ -83,24 +83,24 @@ class Program:
 
     @property
     def stdin(self) -> asyncio.StreamWriter:
-        """Its standard input."""
+        """The program's standard input, if it has `pipes`."""
         assert self._process.stdin
         return self._process.stdin
 
     @property
     def stdout(self) -> asyncio.StreamReader:
-        """Its standard output."""
+        """The program's standard output, if it has `pipes`."""
         assert self._process.stdout
         return self._process.stdout
 
     @property
     def pid(self) -> int:
-        """The number of its process."""
+        """The id of the process."""
         return self._process.pid
 
     @property
     def died(self) -> str:
-        """How it ended by itself, or "" while it runs."""
+        """How the program ended, or "" while it runs."""
         code = self._process.returncode
         if code is None:
             return ""
@@ -108,7 +108,7 @@ class Program:
 
     @property
     def stderr(self) -> str:
-        """The end of what it wrote to its standard error."""
+        """The end of what the program wrote to its standard error."""
         return self._stderr.decode(errors="replace")
 
     async def _keep_stderr(self) -> None:
@@ -118,7 +118,7 @@ class Program:
             del self._stderr[:-_STDERR_KEPT]
 
     async def wait(self, seconds: float) -> bool:
-        """Waits for its end; False if the time was over first."""
+        """Waits for the end of the program; False if it still runs after so many seconds."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._process.wait(), seconds)
             return True
@@ -132,7 +132,7 @@ class Program:
             raise Crashed(f"the program {self.died or 'has ended'}") from None
 
     async def stop(self, *, kill: bool = False) -> None:
-        """Ends the program and whatever it started: politely first, unless `kill`."""
+        """Ends the program and its children, with SIGTERM first unless `kill`."""
         if self._process.returncode is None and not kill:
             self._signal_group(signal.SIGTERM)
             await self.wait(_KILL_AFTER)
@@ -143,6 +143,6 @@ class Program:
             await self._keeping
 
     def _signal_group(self, number: signal.Signals) -> None:
-        # The session was made for the program, so the group is its own children and nobody else's.
+        # The program has a session of its own, so the group holds its children alone.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)

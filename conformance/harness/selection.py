@@ -1,4 +1,4 @@
-"""Which cases a run takes: by id or glob, requirement, section, level and words."""
+"""Which cases a run takes, by id or glob, requirement, section, level and words."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -12,12 +12,12 @@ _TOKEN = re.compile(r"\s*(\(|\)|[^\s()]+)")
 
 
 class SelectionError(ValueError):
-    """A selection that cannot be understood, or that names what does not exist."""
+    """The selection is malformed or names a requirement or section that does not exist."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What was asked for; parts that are empty select everything, and all parts must agree."""
+    """A selection. An empty part selects everything, and a case has to pass all parts."""
 
     patterns: Sequence[str] = ()
     requirements: Sequence[str] = ()
@@ -26,7 +26,7 @@ class Selection:
     words: str = ""
 
     def of(self, cases: Iterable[Case], spec: Spec) -> list[Case]:
-        """The cases selected, in their order. Raises SelectionError."""
+        """The selected cases in their order. Raises SelectionError."""
         unknown = [name for name in self.requirements if name not in spec.requirements]
         if unknown:
             raise SelectionError(f"SPEC.md has no requirement {unknown[0]}")
@@ -48,7 +48,7 @@ class Selection:
 
 
 def _matches(id: str, pattern: str) -> bool:
-    """Whether an id is meant by a pattern: itself, a glob, or a leading part up to a slash or within the section."""
+    """Whether a pattern means an id: it is the id, a glob, or its beginning up to a slash or a part of the section."""
     return fnmatchcase(id, pattern) or id.startswith((pattern.rstrip("/") + "/", pattern + "."))
 
 
@@ -57,7 +57,7 @@ def _within(section: str, wanted: str) -> bool:
 
 
 def parse_words(text: str) -> Callable[[str], bool]:
-    """A test from words joined by and, or, not and parentheses. Raises SelectionError."""
+    """A test of texts by words joined with and, or, not and parentheses. Raises SelectionError."""
     tokens = [match[1].lower() for match in _TOKEN.finditer(text)]
     test, rest = _either(tokens)
     if rest:

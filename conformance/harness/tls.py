@@ -1,4 +1,4 @@
-"""TLS on the suite's side: certificates that it makes for targets, and what it trusts (SPEC.md, section 14)."""
+"""TLS of the suite: certificates that it makes for targets, and servers that it trusts (SPEC.md, section 14)."""
 
 import atexit
 import datetime
@@ -16,18 +16,18 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 class TlsError(ValueError):
-    """A file of certificates cannot be used."""
+    """A file of certificates is missing or malformed."""
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Which servers a connection of the suite accepts: those that `ca`, a file in PEM, vouches for, or all."""
+    """The servers that the suite trusts: those with a certificate of `ca`, a file in PEM, or all without `verify`."""
 
     ca: Path | None = None
     verify: bool = True
 
     def context(self, *, alpn: tuple[str, ...] = (ALPN,), most: ssl.TLSVersion | None = None) -> ssl.SSLContext:
-        """For a connection that offers these protocols, and TLS up to `most`. Raises TlsError."""
+        """The settings for a connection that offers the protocols `alpn` and TLS up to `most`. Raises TlsError."""
         try:
             context = ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
         except OSError as error:  # ssl.SSLError is one
@@ -45,7 +45,7 @@ class Trust:
 
 
 class Authority:
-    """An authority of this run, and what it signs. The files last as long as the process does."""
+    """A certificate authority of this run. Its files last as long as the process."""
 
     def __init__(self) -> None:
         self._ca = trustme.CA(organization_name="roomwire-check")
@@ -59,13 +59,13 @@ class Authority:
 
     @property
     def trust(self) -> Trust:
-        """Who trusts this authority alone."""
+        """Trust in this authority alone."""
         return Trust(self.ca)
 
     def server(
         self, *names: str, alpn: bool = True, expired: bool = False, most: ssl.TLSVersion | None = None
     ) -> ssl.SSLContext:
-        """For a server with a certificate for these names, by default those of this host."""
+        """The settings for a server with a certificate for these names, by default those of this host."""
         now = datetime.datetime.now(datetime.UTC)
         end = now - datetime.timedelta(days=1) if expired else now + datetime.timedelta(days=1)
         leaf = self._ca.issue_cert(*(names or LOCAL), not_before=now - datetime.timedelta(days=2), not_after=end)
@@ -82,5 +82,5 @@ class Authority:
 
 @cache
 def authority(name: str = "") -> Authority:
-    """The authority of this process, or another one."""
+    """The authority of this process, or another one by name."""
     return Authority()

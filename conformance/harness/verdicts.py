@@ -1,11 +1,12 @@
-"""What can come of a case, and how a case says so.
+"""The verdicts on a case, and how a case reports its end.
 
-A case that returns has passed. Every other end is an exception from here; what escapes besides is a fault of
-the suite, never of the peer.
+A case that returns has passed. Every other end is an exception of this module. Any other exception is a fault of the
+suite, never of the target.
 """
 
+import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -18,29 +19,29 @@ class Verdict(StrEnum):
     PASS = "PASS"
     FAIL = "FAIL"  # a MUST was broken
     WARN = "WARN"  # a SHOULD was broken
-    INFO = "INFO"  # nothing was required, or the situation could not be brought about
-    UNSUPPORTED = "UNSUPPORTED"  # the target has declared that it does not offer this
-    INCONCLUSIVE = "INCONCLUSIVE"  # the control failed: what the case is about was never reached
+    INFO = "INFO"  # nothing was required, or the situation did not come about
+    UNSUPPORTED = "UNSUPPORTED"  # the target declares that it does not offer this
+    INCONCLUSIVE = "INCONCLUSIVE"  # the control failed, so the case never reached what it is about
     CRASH = "CRASH"  # the target died
     HARNESS_ERROR = "HARNESS_ERROR"  # the suite is wrong
     XFAIL = "XFAIL"  # failed, as the baseline says
     XPASS = "XPASS"  # passed, though the baseline says that it fails
-    FLAKY = "FLAKY"  # repeated, and did not end the same each time
+    FLAKY = "FLAKY"  # repeated, with different verdicts
 
 
 ACCEPTED = frozenset({Verdict.PASS, Verdict.WARN, Verdict.INFO, Verdict.UNSUPPORTED, Verdict.XFAIL})
-"""Verdicts with which a run still conforms."""
+"""The verdicts that a conforming run may have."""
 
 
 class CaseEnd(Exception):
-    """Base of the ends of a case other than success."""
+    """An end of a case other than success."""
 
 
 class Failed(CaseEnd):
-    """The peer broke a requirement.
+    """The target broke a requirement.
 
-    `requirement` is its id, "" standing for the first one of the case. `passive` is set where not the case's
-    own assertion failed but the watch over all that a peer sends.
+    `requirement` is its id; "" stands for the first one of the case. `passive` is set if the invariants noticed it, and
+    not an assertion of the case.
     """
 
     def __init__(self, expected: str, got: str, requirement: str = "", *, passive: bool = False) -> None:
@@ -56,30 +57,50 @@ class ContractBroken(Failed):
 
 
 class Inconclusive(CaseEnd):
-    """The control failed, so that nothing can be said about the requirement."""
+    """The control failed, so nothing can be said about the requirement."""
 
 
 class Informative(CaseEnd):
-    """Nothing to judge: the document leaves it open, or the situation did not come about."""
+    """There is nothing to judge: the document leaves it open, or the situation did not come about."""
 
 
 class Unsupported(CaseEnd):
-    """The target has declared, on the wire or by an option, that it does not offer this."""
+    """The target declares, on the wire or by an option, that it does not offer this."""
 
 
 class Crashed(CaseEnd):
-    """The target died, or refuses connections."""
+    """The target died or refuses connections."""
 
 
 class HarnessFault(CaseEnd):
     """The suite itself did something wrong."""
 
 
+@contextlib.asynccontextmanager
+async def control(what: str) -> AsyncIterator[None]:
+    """Wraps steps that lead up to what a case is about, so that their failure is Inconclusive.
+
+    A breach of the invariants or of the contract stays what it is.
+    """
+    try:
+        yield
+    except Failed as failure:
+        if failure.passive or type(failure) is not Failed:
+            raise
+        raise Inconclusive(f"{what}: {failure}") from None
+
+
+def require(holds: bool, expected: str, got: object, requirement: str = "") -> None:
+    """Raises Failed unless it holds."""
+    if not holds:
+        raise Failed(expected, str(got), requirement)
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One case with its verdict, ready to be reported. `seconds` is the time it took.
+    """One case with its verdict, as reports take it. `seconds` is the time that it took.
 
-    `wire` are lines for people, of cases that did not pass; `trace` are the newest of all that went over the wire.
+    `wire` are lines for people unless the case passed; `trace` are the newest entries of its log.
     """
 
     id: str
@@ -102,7 +123,7 @@ class Result:
 
 
 def combine(results: Sequence[Result]) -> Result:
-    """One result for a case that was run several times: FLAKY if its verdicts differ."""
+    """The result of a case that was run once or several times: FLAKY if the verdicts differ."""
     counts = Counter(result.verdict for result in results)
     if len(counts) == 1:
         return results[-1]

@@ -1,20 +1,19 @@
 """What a server case is given: connections, fresh names, and the usual steps.
 
-The steps that lead up to what a case is about are its control: when one of them fails, the case is
-inconclusive and does not judge its requirement. Only what a server does wrong unasked counts everywhere.
+The steps that lead up to what a case is about are its control: if one of them fails, the case is inconclusive and does
+not judge its requirement. Breaches of the invariants count in every step.
 """
 
 import asyncio
-import contextlib
 import os
 import random
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from conformance.harness.options import Options
 from conformance.harness.process import Unreachable, Unstartable
-from conformance.harness.verdicts import Crashed, Failed, Inconclusive, Informative, Unsupported
+from conformance.harness.verdicts import Crashed, Failed, Inconclusive, Informative, Unsupported, control, require
 from conformance.server.raw_client import RawClient
 from conformance.server.recording import Recording, RecordingClient
 from conformance.server.target import LaunchedServer, ServerTarget
@@ -26,17 +25,17 @@ from protocol.registry import Code
 
 
 class TooLong(Inconclusive):
-    """The server limits a rate so much that the run's patience does not suffice."""
+    """The server limits a rate so strictly that the run's patience is over."""
 
 
 class Context:
-    """One case under way. Its connections end with it."""
+    """One run of one case. `close` ends its connections, and its own server."""
 
     def __init__(self, target: ServerTarget, options: Options) -> None:
         self.target = target
         self.options = options
         self.log = WireLog()
-        self.peers: list[RawClient] = []
+        self.clients: list[RawClient] = []
         self.random = random.Random(options.seed)
         self.fresh = os.urandom(5).hex()
         self.recording = Recording(self.fresh) if options.replay_dir else None
@@ -44,60 +43,63 @@ class Context:
         self._waited = 0.0
         self._own: LaunchedServer | None = None
 
-    # Names that nobody else has.
+    # Fresh names.
 
     def room(self) -> str:
-        """A room's name that no other case and no other run uses."""
+        """A name of a room that no other case and no other run uses."""
         self._count += 1
         return f"rw-{self.fresh}-{self._count}"
 
     def name(self) -> str:
-        """A person's name that nobody else uses."""
+        """A name of a person that no other case and no other run uses."""
         self._count += 1
         return f"u-{self.fresh}-{self._count}"
 
-    def id(self, peer: RawClient, offset_ms: int = 0) -> bytes:
-        """A fresh id of a publish, of the server's clock plus an offset."""
-        return (peer.now_ms() + offset_ms).to_bytes(6, "big") + os.urandom(10)
+    def id(self, client: RawClient, offset_ms: int = 0) -> bytes:
+        """A fresh id of a publish, with the time of the server's clock plus an offset in milliseconds."""
+        return (client.now_ms() + offset_ms).to_bytes(6, "big") + os.urandom(10)
 
     # Connections.
 
     async def dial(self, *, receive_buffer: int = 0) -> RawClient:
-        """A connection on which nothing was sent; if given, the transport's buffer has about so many octets."""
+        """A connection on which nothing was sent. `receive_buffer` is the size of the socket's buffer in octets.
+
+        Raises Crashed.
+        """
         try:
             return await self._dial(receive_buffer, self.target.trust.context() if self.target.trust else None)
         except (OSError, TimeoutError) as error:
             raise Crashed(f"no connection to {self.target.address}: {str(error) or 'time-out'}") from None
 
     async def dial_tls(self, tls: ssl.SSLContext) -> RawClient:
-        """A connection with TLS as the case wants it. Raises OSError where the server refuses."""
+        """A connection with TLS as the case wants it. Raises OSError if the server refuses."""
         return await self._dial(0, tls)
 
     async def dial_clear(self) -> RawClient:
-        """A connection without TLS."""
+        """A connection in clear text. Raises OSError if the server refuses."""
         return await self._dial(0, None)
 
     async def _dial(self, receive_buffer: int, tls: ssl.SSLContext | None) -> RawClient:
         connecting = _connect(self.target.host, self.target.port, receive_buffer, tls)
         reader, writer = await asyncio.wait_for(connecting, max(self.options.timeout, self.options.ready))
-        label = chr(ord("A") + len(self.peers)) if len(self.peers) < 26 else f"P{len(self.peers)}"
+        label = chr(ord("A") + len(self.clients)) if len(self.clients) < 26 else f"P{len(self.clients)}"
         kind = RecordingClient if self.recording else RawClient
-        peer = kind(label, reader, writer, self.log, self.options.timeout)
-        if isinstance(peer, RecordingClient) and self.recording:
-            peer.recording = self.recording
+        client = kind(label, reader, writer, self.log, self.options.timeout)
+        if isinstance(client, RecordingClient) and self.recording:
+            client.recording = self.recording
             self.recording.add("connect", peer=label, buffer=receive_buffer)
-        self.peers.append(peer)
-        return peer
+        self.clients.append(client)
+        return client
 
     async def greet(self, *, receive_buffer: int = 0) -> RawClient:
-        """A connection on which the prefaces were exchanged."""
-        peer = await self.dial(receive_buffer=receive_buffer)
+        """A connection after the exchange of prefaces."""
+        client = await self.dial(receive_buffer=receive_buffer)
         async with self.control("the prefaces"):
-            peer.send_preface()
-            preface = await peer.expect_preface()
+            client.send_preface()
+            preface = await client.expect_preface()
             if preface[4] != 1:
                 raise Failed("version 1", f"version {preface[4]}")
-        return peer
+        return client
 
     async def open(
         self,
@@ -107,31 +109,31 @@ class Context:
         *,
         receive_buffer: int = 0,
     ) -> RawClient:
-        """A connection that is open. Extensions are offered; `needs` asks whether they are in use."""
+        """An open connection. HELLO offers the extensions; `needs` asks whether they are in use."""
         offered = (*(extension(item) for item in extension_names), *fields)
         for _ in range(20):
-            peer = await self.greet(receive_buffer=receive_buffer)
+            client = await self.greet(receive_buffer=receive_buffer)
             try:
                 async with self.control("HELLO and WELCOME"):
-                    await peer.hello(name or self.name(), offered)
+                    await client.hello(name or self.name(), offered)
             except Inconclusive:
-                refusal = self._refused(peer)
+                refusal = self._refused(client)
                 if refusal is None or refusal.code != Code.SERVER_FULL:
                     raise
                 await self.wait_ms(refusal.retry_ms or 100)
                 continue
-            return peer
+            return client
         raise Inconclusive("the server is full")
 
     @staticmethod
-    def _refused(peer: RawClient) -> Error | None:
-        frames = (item.frame for item in peer.received)
+    def _refused(client: RawClient) -> Error | None:
+        frames = (item.frame for item in client.received)
         return next((frame for frame in frames if isinstance(frame, Error)), None)
 
-    async def join(self, peer: RawClient, room: str, *, epoch: int = 0, since: int = 0, flags: int = 0) -> Joined:
-        """Joins a room, waiting where the server limits the rate."""
+    async def join(self, client: RawClient, room: str, *, epoch: int = 0, since: int = 0, flags: int = 0) -> Joined:
+        """Joins a room, and waits while the server limits the rate."""
         async with self.control(f"joining {room}"):
-            frame = await self.patiently(peer, Join(room, epoch, since, flags=flags))
+            frame = await self.patiently(client, Join(room, epoch, since, flags=flags))
             if not isinstance(frame, Joined):
                 raise Failed("JOINED", frame_line(frame))
         return frame
@@ -146,13 +148,13 @@ class Context:
         extension_names: Sequence[str] = (),
         receive_buffer: int = 0,
     ) -> tuple[RawClient, Joined]:
-        """A fresh connection that is in a room, a fresh one if none is named."""
-        peer = await self.open(extension_names=extension_names, receive_buffer=receive_buffer)
-        return peer, await self.join(peer, room or self.room(), epoch=epoch, since=since, flags=flags)
+        """A fresh connection that is in a room, which is fresh as well unless it is named."""
+        client = await self.open(extension_names=extension_names, receive_buffer=receive_buffer)
+        return client, await self.join(client, room or self.room(), epoch=epoch, since=since, flags=flags)
 
     async def publish(
         self,
-        peer: RawClient,
+        client: RawClient,
         room: int,
         payload: bytes = b"x",
         *,
@@ -161,31 +163,31 @@ class Context:
         fields: Sequence[Field] = (),
         flags: int = 0,
     ) -> Ack:
-        """Publishes, waiting where the server limits the rate."""
+        """Publishes, and waits while the server limits the rate."""
         async with self.control("PUBLISH"):
             frame = await self.patiently(
-                peer, Publish(id or self.id(peer), ctype, payload, fields=tuple(fields), flags=flags, room=room)
+                client, Publish(id or self.id(client), ctype, payload, fields=tuple(fields), flags=flags, room=room)
             )
             if not isinstance(frame, Ack):
                 raise Failed("ACK", frame_line(frame))
         return frame
 
     async def marker(self, publisher: RawClient, *readers: RawClient, room: int) -> list[list[Message]]:
-        """Publishes, and waits for that message at all readers: what each saw of the stream, the marker last."""
+        """Publishes a message and waits for it at all readers; the streams that they saw, which end with it."""
         id = self.id(publisher)
         await self.publish(publisher, room, b"marker", id=id)
         return [await reader.until(room, id, "RW-MESSAGE-1") for reader in readers or (publisher,)]
 
-    async def patiently(self, peer: RawClient, frame: History | Join | Publish) -> Frame:
-        """The reply to a request, which is repeated as long as the server limits the rate."""
+    async def patiently(self, client: RawClient, frame: History | Join | Publish) -> Frame:
+        """The reply to a request, which is repeated while the server limits the rate."""
         while True:
-            reply = await peer.reply(peer.ask(frame))
+            reply = await client.reply(client.ask(frame))
             if not isinstance(reply, Error) or reply.code != Code.RATE_LIMITED:
                 return reply
             await self.wait_ms(reply.retry_ms)
 
     async def wait_ms(self, duration: int) -> None:
-        """Waits as a server demands with retry_ms; in all not longer than the run's patience."""
+        """Waits as retry_ms of the server demands. Raises TooLong beyond the run's patience, over the whole case."""
         self._waited += max(duration, 1) / 1000
         if self._waited > self.options.patience:
             raise TooLong(f"the server asks to wait longer than {self.options.patience:g} s")
@@ -194,7 +196,10 @@ class Context:
     # A server of the case's own.
 
     async def own_server(self, **limits: int) -> None:
-        """Starts a server for this case alone, and offers it these limits; all further connections are to it."""
+        """Starts a server for this case alone with these limits; all further connections go to it.
+
+        Raises Inconclusive if it does not start.
+        """
         self._own = self.target.another(**limits)
         if self.recording:
             self.recording.add("server", limits=limits)
@@ -205,19 +210,19 @@ class Context:
         self.target = self._own
 
     async def with_limits(self, **limits: int) -> None:
-        """Starts a server with these limits where the suite can; else the target's own have to do."""
+        """Starts a server with these limits if the suite can; otherwise the target's own limits have to do."""
         if isinstance(self.target, LaunchedServer):
             await self.own_server(**limits)
 
     def drain(self) -> None:
-        """Tells the case's own server to end."""
+        """Tells the case's own server to drain."""
         assert self._own, "the case has no server of its own"
         if self.recording:
             self.recording.add("drain")
         self._own.drain()
 
     async def crash_and_restart(self, **limits: int) -> None:
-        """Kills the case's own server, and starts it again; these limits are offered to it from now on."""
+        """Kills the case's own server and starts it again with these limits besides. Raises Failed."""
         assert self._own, "the case has no server of its own"
         if self.recording:
             self.recording.add("restart", limits=limits)
@@ -230,36 +235,24 @@ class Context:
 
     # Judging.
 
-    @contextlib.asynccontextmanager
-    async def control(self, what: str) -> AsyncIterator[None]:
-        """What happens inside leads up to the test: its failure leaves the case inconclusive."""
-        try:
-            yield
-        except Failed as failure:
-            if failure.passive:
-                raise
-            raise Inconclusive(f"{what}: {failure}") from None
-
-    def require(self, holds: bool, expected: str, got: object, requirement: str = "") -> None:
-        """Raises Failed unless it holds."""
-        if not holds:
-            raise Failed(expected, str(got), requirement)
+    control = staticmethod(control)
+    require = staticmethod(require)
 
     async def alive(self) -> None:
-        """The server serves another connection."""
+        """Checks that the server serves another connection. Raises Failed."""
         try:
-            peer = await self.open()
-            await peer.fence()
+            client = await self.open()
+            await client.fence()
         except (Inconclusive, Failed) as failure:
             if isinstance(failure, Failed) and failure.passive:
                 raise
             raise Failed("the server to serve another connection", str(failure), "RW-CLOSE-7") from None
 
     def needs(
-        self, peer: RawClient, *extension_names: str, rooms: int = 1, window: int = 1, dedupe: bool = False
+        self, client: RawClient, *extension_names: str, rooms: int = 1, window: int = 1, dedupe: bool = False
     ) -> None:
-        """Raises Unsupported unless WELCOME says that the server offers this."""
-        welcome: Welcome = peer.welcome
+        """Raises Unsupported unless WELCOME offers all of this."""
+        welcome: Welcome = client.welcome
         missing = [name for name in extension_names if name not in extensions(welcome)]
         if missing:
             raise Unsupported(f"WELCOME does not name the extension {missing[0]}")
@@ -271,7 +264,7 @@ class Context:
             raise Unsupported("WELCOME has dedupe_ms 0")
 
     def unless_declared(self, name: str) -> None:
-        """Raises Unsupported if the run declares that the target leaves this out."""
+        """Raises Unsupported if the target was declared to leave this out."""
         if name in self.options.declared:
             raise Unsupported(f"declared: {name}")
 
@@ -290,18 +283,18 @@ class Context:
         return declared / 1000 + self.options.timeout
 
     def observe(self, holds: bool, otherwise: str) -> None:
-        """Raises Informative unless it holds: nothing is required here."""
+        """Raises Informative unless it holds, where the document requires nothing."""
         if not holds:
             raise Informative(otherwise)
 
     async def finish(self, check: Callable[[RawClient], None] = RawClient.raise_breach) -> None:
-        """Judges what came unasked on all connections. Raises Failed."""
-        for peer in self.peers:
-            check(peer)
+        """Raises Failed for the first breach of the invariants on any connection."""
+        for client in self.clients:
+            check(client)
 
     async def close(self) -> None:
-        """Ends all connections, and the case's own server."""
-        await asyncio.gather(*(peer.close() for peer in self.peers))
+        """Ends all connections and the case's own server."""
+        await asyncio.gather(*(client.close() for client in self.clients))
         if self._own:
             await self._own.stop()
 
@@ -316,7 +309,7 @@ async def _connect(
     own = socket.socket(family, kind, number)
     try:
         own.setblocking(False)
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)  # before the window is agreed on
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)  # before TCP negotiates the window
         await loop.sock_connect(own, address)
         return await asyncio.open_connection(sock=own, ssl=tls, server_hostname=host if tls else None)
     except BaseException:

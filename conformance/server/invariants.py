@@ -1,7 +1,7 @@
-"""What every server must keep on every connection, whatever a case is about.
+"""What every server must keep on every connection, in every case.
 
-A `Invariants` sees all frames that a peer sends and receives. It knows just enough of the connection to say when a
-received frame breaks a requirement: so each case also tests all of these.
+`Invariants` see all frames that a raw client sends and receives. They know just enough of the connection to say when a
+received frame breaks a requirement, so each case tests all of these as well.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ from protocol.registry import CODES, GREASE, LIMITS, Code, Flag, FrameType, Pres
 
 @dataclass
 class Membership:
-    """A room that the connection is in: where its stream stands. `roster` is None outside of a sequence."""
+    """A room that the connection is in, and where its stream stands. `roster` is None outside of a sequence."""
 
     name: str
     epoch: int
@@ -46,7 +46,7 @@ class Membership:
 
 @dataclass
 class Invariants:
-    """Judges what a server sends on one connection; `breach(requirement, expected, got)` is told of the rest."""
+    """Judges what a server sends on one connection, and calls `breach(requirement, expected, got)` for each breach."""
 
     breach: Callable[[str, str, str], None]
     welcome: Welcome | None = None
@@ -55,12 +55,12 @@ class Invariants:
     refs: dict[int, str] = field(default_factory=dict)
     offered: set[str] = field(default_factory=set)
     own_ids: set[bytes] = field(default_factory=set)
-    asked_ids: dict[int, bytes] = field(default_factory=dict)  # of PUBLISHes that are not answered, by request
-    acked: set[bytes] = field(default_factory=set)  # ids: a room may have another ref when the message comes back
+    asked_ids: dict[int, bytes] = field(default_factory=dict)  # of unanswered PUBLISHes, by request
+    acked: set[bytes] = field(default_factory=set)  # by id: the room may have another ref when the message comes back
     goaway: Goaway | None = None
 
     def sent(self, frame: Frame | Unknown) -> None:
-        """Takes note of a frame that the suite sends."""
+        """Remembers a frame that the suite sends."""
         if isinstance(frame, Publish):
             self.own_ids.add(frame.id)
             self.asked_ids[frame.request] = frame.id
@@ -83,7 +83,7 @@ class Invariants:
             self.breach("RW-HELLO-2", "WELCOME, AUTH or ERROR first", frame_line(frame))
         undefined = frame.flags & ~(RULES[frame.TYPE].flags | (Flag.SEQ if RULES[frame.TYPE].seq else 0))
         if undefined:
-            self.breach("RW-FLAG-1", "flags that the frame does not have to be 0", frame_line(frame))
+            self.breach("RW-FLAG-1", "0 in flags that the frame does not define", frame_line(frame))
         if frame.request:
             self._reply(frame)
         match frame:
@@ -154,7 +154,7 @@ class Invariants:
         self.welcome = frame
         extra = extensions(frame).keys() - self.offered
         if extra:
-            self.breach("RW-WELCOME-2", "only extensions that HELLO named", ", ".join(sorted(extra)))
+            self.breach("RW-WELCOME-2", "only extensions that HELLO offered", ", ".join(sorted(extra)))
         for name in ("max_body", "heartbeat_ms", "dedupe_ms", "window", "max_rooms"):
             limit, found = LIMITS[name], getattr(frame, name)
             if not limit.low <= found <= limit.high:
@@ -175,7 +175,7 @@ class Invariants:
         if not 1 <= frame.oldest <= frame.head + 1:
             self.breach("RW-MODEL-9", "oldest from 1 to head + 1", line)
         if not frame.members:
-            self.breach("RW-PRESENCE-5", "members that count the joining one", line)
+            self.breach("RW-PRESENCE-5", "members of at least 1, which counts the joining member", line)
         self.rooms[frame.room] = Membership(frame.name, frame.epoch, frame.start)
 
     def _room(self, frame: Message | Presence | Roster) -> Membership | None:
@@ -210,7 +210,7 @@ class Invariants:
         if self._room(frame) is None or self.welcome is None:
             return
         if frame.kind == PresenceKind.JOINED and frame.member == self.welcome.member:
-            self.breach("RW-PRESENCE-4", "no PRESENCE(joined) of one's own", frame_line(frame))
+            self.breach("RW-PRESENCE-4", "no PRESENCE(joined) of the connection's own member", frame_line(frame))
 
     def _roster(self, frame: Roster) -> None:
         room = self._room(frame)
@@ -219,9 +219,9 @@ class Invariants:
         if frame.flags & Flag.RESET:
             room.roster = set()
         if room.roster is None:
-            self.breach("RW-ROSTER-2", "RESET at the beginning of a sequence of ROSTER", frame_line(frame))
+            self.breach("RW-ROSTER-2", "RESET in the first ROSTER of a sequence", frame_line(frame))
             return
         members = [entry.member for entry in frame.entries]
         if len(set(members)) < len(members) or room.roster & set(members):
-            self.breach("RW-ROSTER-2", "different members in a sequence of ROSTER", frame_line(frame))
+            self.breach("RW-ROSTER-2", "each member once in a sequence of ROSTER", frame_line(frame))
         room.roster = room.roster | set(members) if frame.flags & Flag.MORE else None

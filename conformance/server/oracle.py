@@ -1,7 +1,7 @@
-"""What must come of any interleaving of joins, publishes, repeats, leaves and drops: a plan, and a model to judge it.
+"""A random plan of joins, publishes, repeats, leaves and drops, and a model that judges what comes of it.
 
-`plan` chooses steps at random, the same for the same seed. `Ledger` is told of every reply and every message that any
-connection got, and says which requirement is broken as soon as two of them do not fit together. It has no I/O.
+`plan` chooses the same steps for the same seed. `Ledger` is told of each reply and each message that any connection
+gets, and raises as soon as two of them contradict each other. The module has no I/O.
 """
 
 from collections import defaultdict
@@ -19,11 +19,11 @@ ROOMS = 2
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that one client does. `room` is a number below ROOMS.
+    """A step of one client. `room` is a number below ROOMS.
 
-    publish: `count` messages at once, `flag`: ORDERED, `bad`: the place of one that is refused, or -1
-    drop: `count` messages first, whose replies are not awaited; `flag`: the last one in half
-    join: `flag`: with the cursor, if it has one; else for the newest `count` messages
+    publish: `count` messages at once; `flag`: ORDERED; `bad`: the index of a message that is refused, or -1
+    drop: `count` messages first, without waiting for replies; `flag`: only half of the last one
+    join: `flag`: with the cursor, if there is one; otherwise for the newest `count` messages
     """
 
     kind: Kind
@@ -50,7 +50,7 @@ _IN_A_ROOM = frozenset({"publish", "repeat", "leave"})
 
 
 def plan(random: Random, clients: int, steps: int, *, without: Iterable[Kind] = ()) -> list[Step]:
-    """Steps that are possible one after the other, whatever the server answers."""
+    """Steps that are possible one after the other, independent of what the server answers."""
     up: set[int] = set()
     inside: set[tuple[int, int]] = set()
     paused: set[int] = set()
@@ -76,7 +76,7 @@ def plan(random: Random, clients: int, steps: int, *, without: Iterable[Kind] = 
             inside -= {(client, number) for number in range(ROOMS)}
         elif kind in ("join", "leave"):
             inside ^= {(client, room)}
-            paused.discard(client)  # who waits for a reply reads
+            paused.discard(client)  # a client that waits for a reply reads
         elif kind == "pause":
             paused.add(client)
         elif kind in ("resume", "settle"):
@@ -86,7 +86,7 @@ def plan(random: Random, clients: int, steps: int, *, without: Iterable[Kind] = 
 
 @dataclass
 class Fate:
-    """What is known of one id in one room. `unanswered` are copies without a reply."""
+    """What is known of one id in one room. `unanswered` counts the copies without a reply."""
 
     payload: bytes
     seq: int = 0
@@ -98,29 +98,29 @@ class Fate:
 
 @dataclass
 class Ledger:
-    """The logs of all rooms as far as anybody was told of them. Each method raises Failed for what does not fit."""
+    """The logs of all rooms, as far as clients were told. Each method raises Failed for a contradiction."""
 
     fates: dict[tuple[int, bytes], Fate] = field(default_factory=dict)
     logs: dict[int, dict[int, tuple[bytes, bytes, int, int]]] = field(default_factory=lambda: defaultdict(dict))
 
     def sent(self, room: int, id: bytes, payload: bytes) -> None:
-        """A copy of a publish is on its way."""
+        """Notes that a client sends a copy of a publish."""
         self.fates.setdefault((room, id), Fate(payload)).unanswered += 1
 
     def known(self, room: int, id: bytes) -> bool:
-        """Whether an ACK for this id has come: each further copy is a repeat."""
+        """Whether an ACK for this id has come, so that each further copy is a repeat."""
         return self.fates[room, id].acknowledged
 
     def certain(self, room: int, id: bytes) -> bool:
-        """Whether no copy but the one whose reply has just come can have made a message."""
+        """Whether only the copy whose reply has just come can have made a message."""
         return self.fates[room, id].unanswered == 1
 
     def top(self, room: int) -> int:
-        """The greatest seq that anybody was told of."""
+        """The greatest seq that any client was told of."""
         return max(self.logs[room], default=0)
 
     def acknowledged(self, room: int, id: bytes, seq: int, time_ms: int, *, duplicate: bool) -> None:
-        """An ACK has come."""
+        """Notes an ACK."""
         fate = self.fates[room, id]
         if fate.acknowledged or duplicate:
             if fate.acknowledged and not duplicate:
@@ -137,14 +137,14 @@ class Ledger:
         self._place(room, seq, id)
 
     def refused(self, room: int, id: bytes) -> None:
-        """An ERROR has come."""
+        """Notes an ERROR."""
         fate = self.fates[room, id]
         fate.unanswered -= 1
         if fate.seq and not fate.acknowledged and not fate.unanswered:
             raise Failed("no message of a publish that was refused", f"seq {fate.seq}", "RW-PROMISE-4")
 
     def message(self, room: int, seq: int, time_ms: int, sender: int, id: bytes, payload: bytes) -> None:
-        """Somebody was sent a MESSAGE."""
+        """Notes a MESSAGE to any client."""
         fate = self.fates.get((room, id))
         if fate is None:
             raise Failed("only messages that were published", f"seq {seq} with id {id.hex()}", "RW-MODEL-1")
@@ -170,7 +170,7 @@ class Ledger:
         log.setdefault(seq, (id, b"", 0, 0))
 
     def whole(self, room: int, first: int, last: int) -> None:
-        """All retained messages have been read, from `first` to `last`: nothing is missing, nothing is there twice."""
+        """Notes that all retained messages were read from `first` to `last`, so that none may be missing."""
         missing = [seq for seq in range(first, last + 1) if not self.logs[room].get(seq, (b"", b"", 0, 0))[2]]
         if missing:
             raise Failed(f"messages {first} to {last}", f"none with seq {missing}", "RW-PROMISE-9")

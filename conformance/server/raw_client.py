@@ -1,7 +1,7 @@
 """A client made of octets: what a case drives against a server.
 
 It sends what it is told, checks nothing that a case does not ask for, and keeps every frame of the server until a
-case takes it. So a case may wait for its reply and another for its room's stream, whatever frames come in between.
+case takes it. So a case waits for its reply or for its room's stream, and other frames may come in between.
 The invariants see every frame all the same.
 """
 

@@ -37,34 +37,34 @@ OFFERED: Mapping[str, int] = MappingProxyType(
         "account_connections": 10_000,
     }
 )
-"""Limits of SPEC.md, section 15, that a program which the suite starts is offered in its environment. It may heed them:
-then nobody has to wait. Time-outs are long enough for a machine that does much else at the same time."""
+"""Limits of SPEC.md, section 15, that the suite offers in the environment to each program that it starts. A server that
+heeds them saves waiting. The time-outs are long enough for a busy machine."""
 
 _SHORT = ("heartbeat_ms", "preface_ms", "handshake_ms", "frame_ms", "stall_ms")
-"""Those that a server of a case's own is not offered: where no case waits for a time-out, none should be near."""
+"""Time-outs that are not offered to a server of a case's own, where no case waits for them."""
 
 _PORTS = (15_000, 32_000)
 _TAKEN: set[int] = set()
-_PORT_TRIES = 0.05  # seconds between attempts to connect to a program that is starting
+_RETRY = 0.05  # seconds between attempts to connect to a program that is starting
 
 
 class ServerTarget:
-    """A server that runs already, at an address."""
+    """A server that already runs at an address. `ready` is the time for its first WELCOME, in seconds."""
 
     def __init__(self, host: str, port: int, ready: float, trust: Trust | None = None) -> None:
-        self.trust = trust  # over TLS; None: in clear text
+        self.trust = trust  # for TLS; None stands for clear text
         self.host = host
         self.port = port
         self.ready = ready
 
     @property
     def address(self) -> str:
-        """Host and port in one."""
+        """HOST:PORT, with brackets around an IPv6 address."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def died(self) -> str:
-        """How the process ended, where the suite started it; else ""."""
+        """How the process ended, if the suite started it and it did; else ""."""
         return ""
 
     @property
@@ -80,14 +80,14 @@ class ServerTarget:
         """Ends what `start` began."""
 
     def another(self, **limits: int) -> "LaunchedServer":
-        """A server of its own for one case, which starts it, with limits that it is offered besides.
+        """A server for one case alone, not started yet, to which these limits are offered besides.
 
-        Raises Informative where the suite starts none.
+        Raises Informative if the suite does not start servers.
         """
-        raise Informative("needs a server that the suite starts (--exec)")
+        raise Informative("this needs a server that the suite starts (--exec)")
 
     def _greeted(self, welcome: Welcome) -> None:
-        """The first WELCOME has come."""
+        """Is called with the first WELCOME."""
 
     async def _until_ready(self, *, retrying: bool) -> None:
         deadline = clock.now() + self.ready
@@ -98,35 +98,35 @@ class ServerTarget:
                 return
             if not retrying:
                 break
-            await asyncio.sleep(min(_PORT_TRIES, left))
+            await asyncio.sleep(min(_RETRY, left))
         if self.died:
             reason = f"the program {self.died}"
         raise Unreachable(f"no WELCOME from {self.address}: {reason}", self.stderr)
 
     async def _probe(self, seconds: float) -> str:
-        """Connects and says HELLO; gives back what went wrong, or ""."""
+        """Connects and says HELLO; returns what went wrong, or ""."""
         try:
             tls = self.trust.context() if self.trust else None
             connecting = asyncio.open_connection(self.host, self.port, ssl=tls)
             reader, writer = await asyncio.wait_for(connecting, seconds)
         except (OSError, TimeoutError) as error:
             return str(error) or "no connection in time"
-        peer = RawClient("probe", reader, writer, WireLog(), seconds)
+        client = RawClient("probe", reader, writer, WireLog(), seconds)
         try:
-            peer.send_preface()
-            await peer.expect_preface()
-            self._greeted(await peer.hello("probe"))
+            client.send_preface()
+            await client.expect_preface()
+            self._greeted(await client.hello("probe"))
         except CaseEnd as end:
             return str(end)
         finally:
-            await peer.close()
+            await client.close()
         return ""
 
 
 class LaunchedServer(ServerTarget):
     """A server that the suite starts from a command with `{port}`, and perhaps `{host}` and `{dir}`.
 
-    `{dir}` is an empty directory that is the server's own and stays over restarts. `limits` are in its environment:
+    `{dir}` is an empty directory of the server's own that survives restarts. `limits` are passed in its environment,
     heartbeat_ms as ROOMWIRE_HEARTBEAT_MS.
     """
 
@@ -142,7 +142,7 @@ class LaunchedServer(ServerTarget):
 
     @property
     def side_by_side(self) -> bool:
-        """Whether two of it can run at the same time: each in a directory of its own, or without anything stored."""
+        """Whether two of them can run at the same time: each has its own directory, or stores nothing."""
         return "dir" in placeholders(self.command) or not self._durable
 
     @property
@@ -155,12 +155,12 @@ class LaunchedServer(ServerTarget):
 
     @property
     def program(self) -> Program:
-        """The running process."""
+        """The process, once it was started."""
         assert self._program, "start it first"
         return self._program
 
     async def start(self) -> None:
-        """Starts the program, and waits for its first WELCOME. Raises Unreachable, Unstartable or ValueError."""
+        """Starts the program and waits for its first WELCOME. Raises Unreachable, Unstartable or CommandError."""
         if self._directory is None:
             self._directory = tempfile.TemporaryDirectory(prefix="roomwire-check-", ignore_cleanup_errors=True)
         self.port = _free_port()
@@ -190,11 +190,11 @@ class LaunchedServer(ServerTarget):
                 self._directory.cleanup()
 
     async def crash(self) -> None:
-        """Kills the program as a loss of power would, without a word."""
+        """Kills the program, as a loss of power would."""
         await self.program.stop(kill=True)
 
     def drain(self) -> None:
-        """Tells the server to end (8.6)."""
+        """Tells the server to drain (SPEC.md, section 8.6)."""
         self.program.send_signal(signal.SIGTERM)
 
     def another(self, **limits: int) -> "LaunchedServer":
@@ -203,14 +203,14 @@ class LaunchedServer(ServerTarget):
 
 
 def tls_values(trust: Trust | None) -> dict[str, str]:
-    """The files that a server which the suite starts is offered for TLS."""
+    """The placeholders for TLS in the command of a server that the suite starts: paths by name."""
     return {"cert": str(authority().cert), "key": str(authority().key)} if trust else {}
 
 
 def _free_port() -> int:
-    """A port that nobody listens on, that systems do not take for outgoing connections, and that is new to this run.
+    """A free port that is new to this run and that systems do not use for outgoing connections.
 
-    So what listens on it when it answers is the program that was told it.
+    So only the program that is told the port can listen on it.
     """
     while True:
         port = random.randrange(*_PORTS)

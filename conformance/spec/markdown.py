@@ -1,6 +1,6 @@
-"""What a machine reads in SPEC.md: headings, tables, list items and code, each with section and line.
+"""Reads SPEC.md as Markdown: headings, tables, paragraphs, list items and code, each with section and line.
 
-Only as much Markdown as that document uses: headings with `#`, numbers before their titles, pipe tables,
+It reads only the Markdown that this document uses: headings with `#` and numbers before their titles, pipe tables,
 fenced code, and list items of one paragraph. Lines count from 1.
 """
 
@@ -14,7 +14,7 @@ _RULE = re.compile(r"\|(?: *:?-+:? *\|)+")
 
 
 class SpecError(ValueError):
-    """SPEC.md has something that does not fit; the message begins with the line's number."""
+    """SPEC.md has something that does not fit; the message begins with its line."""
 
     def __init__(self, line: int, problem: str) -> None:
         super().__init__(f"SPEC.md:{line}: {problem}")
@@ -22,7 +22,7 @@ class SpecError(ValueError):
 
 
 class Heading(NamedTuple):
-    """A heading; `section` is its number, such as "7.4", the letter of an appendix, or "" without one."""
+    """A heading; `section` is its number (7.4), the letter of an appendix, or ""."""
 
     section: str
     title: str
@@ -32,7 +32,7 @@ class Heading(NamedTuple):
 
 
 class Paragraph(NamedTuple):
-    """Running text or, with `item`, a list item without its mark; its lines joined by a space."""
+    """A paragraph or, with `item`, a list item without its mark. Its lines are joined by spaces."""
 
     section: str
     line: int
@@ -49,7 +49,7 @@ class Block(NamedTuple):
 
 
 class Row(dict[str, str]):
-    """One row of a table, cells by column, with the line it stands in."""
+    """A row of a table with its line; it maps columns to cells."""
 
     def __init__(self, line: int, columns: tuple[str, ...], cells: tuple[str, ...]) -> None:
         if len(cells) != len(columns):
@@ -58,14 +58,14 @@ class Row(dict[str, str]):
         self.line = line
 
     def number(self, column: str) -> int:
-        """The cell as a number, hexadecimal if it begins with 0x. Raises SpecError."""
+        """The cell as a number, which is hexadecimal after 0x. Raises SpecError."""
         try:
             return int(self[column], 0)
         except ValueError:
             raise SpecError(self.line, f"not a number: {self[column]}") from None
 
     def yes(self, column: str) -> bool:
-        """Whether the cell says yes; an empty one says no. Raises SpecError."""
+        """Whether the cell says yes; an empty cell says no. Raises SpecError."""
         if self[column] not in ("yes", "no", ""):
             raise SpecError(self.line, f"neither yes nor no: {self[column]}")
         return self[column] == "yes"
@@ -87,7 +87,7 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class Document:
-    """The parts of a Markdown text, each in the order of the text."""
+    """The parts of a Markdown text, each kind in the order of the text."""
 
     headings: tuple[Heading, ...]
     paragraphs: tuple[Paragraph, ...]
@@ -99,7 +99,7 @@ class Document:
         return [table for table in self.tables if (table.section, table.columns) == (section, columns)]
 
     def table(self, section: str, *columns: str) -> Table:
-        """The only table of a section with these columns. Raises SpecError if there is none, or another."""
+        """The table of a section with these columns. Raises SpecError unless there is exactly one."""
         found = self.tables_of(section, *columns)
         if len(found) != 1:
             line = found[1].line if found else self.line_of(section)
@@ -112,7 +112,7 @@ class Document:
 
 
 def read(text: str) -> Document:
-    """Reads a whole document. Raises SpecError for a table that is no table, or code without an end."""
+    """Reads a whole document. Raises SpecError for a malformed table or code without an end."""
     headings: list[Heading] = []
     paragraphs: list[Paragraph] = []
     tables: list[Table] = []

@@ -1,7 +1,7 @@
-"""SPEC.md as data: its requirements, and every table that programs must agree with.
+"""SPEC.md as data: its requirements, and every table that programs have to agree with.
 
-The document is the source, and nothing is copied from it here. What it says twice, or in a form that does
-not fit, is a `SpecError` that names the line.
+The document is the only source; this module repeats nothing of it. A duplicate or a malformed entry raises `SpecError`
+with its line.
 """
 
 import re
@@ -23,7 +23,7 @@ _REQUIREMENT = re.compile(rf"((A server|A client|An endpoint)\b.*) \[({REQUIREME
 
 
 class Requirement(NamedTuple):
-    """One sentence that binds somebody; `text` is without its id."""
+    """A sentence that binds servers, clients or both; `text` is the sentence without its id."""
 
     id: str
     section: str
@@ -34,7 +34,7 @@ class Requirement(NamedTuple):
 
 
 class FrameRow(NamedTuple):
-    """A row of the table of frames. `sender` is "C", "S" or "CS"; `flags` are those of the low octet."""
+    """A row of the table of frames. `sender` is "C", "S" or "CS"; `flags` are the names in the low octet."""
 
     type: int
     name: str
@@ -47,14 +47,14 @@ class FrameRow(NamedTuple):
 
 
 class BodyField(NamedTuple):
-    """A field of a layout: its name, and its type as section 5 calls it."""
+    """A field of a layout, with its type as section 5 names it."""
 
     name: str
     type: str
 
 
 class FieldRow(NamedTuple):
-    """An extension field that the document defines, and the frames that know it."""
+    """An extension field that the document defines, and the frames that may have it."""
 
     type: int
     name: str
@@ -64,7 +64,7 @@ class FieldRow(NamedTuple):
 
 
 class FlagRow(NamedTuple):
-    """A flag, with the frames of the document that have it, and whether frames of extensions may."""
+    """A flag with the frames that define it, and whether frames of extensions may have it."""
 
     name: str
     value: int
@@ -82,7 +82,7 @@ class Transition(NamedTuple):
 
 
 class LimitRow(NamedTuple):
-    """A limit and the range that it may be set in, which is only the default where it is fixed."""
+    """A limit and its range, which is the default alone if the limit is fixed."""
 
     name: str
     default: int
@@ -92,7 +92,7 @@ class LimitRow(NamedTuple):
 
 
 class CodeRow(NamedTuple):
-    """A code; `carriers` is a subset of "EVG": ERROR, EVICTED, GOAWAY."""
+    """A code; `carriers` are letters of "EVG" for ERROR, EVICTED and GOAWAY."""
 
     number: int
     name: str
@@ -125,9 +125,9 @@ class NameRow(NamedTuple):
 class Spec:
     """The whole document.
 
-    `bodies`, `examples` and `words` are keyed by frame, and by "client preface" and "server preface";
-    `bodies` also by "header", "field" (an extension field) and "entry" (of ROSTER). `words` are the
-    examples as the document groups them: the five fields of the header, then those of the body.
+    The keys of `bodies`, `examples` and `words` are frames, "client preface" and "server preface"; `bodies` has also
+    "header", "field" (an extension field) and "entry" (of ROSTER). `words` are the examples in the groups of the
+    document: the five fields of the header, then those of the body.
     """
 
     document: Document
@@ -147,12 +147,12 @@ class Spec:
 
 @cache
 def load() -> Spec:
-    """Reads SPEC.md, once. Raises SpecError where it does not fit, and OSError where it is missing."""
+    """SPEC.md, which is read once. Raises SpecError if something does not fit, OSError if the file is missing."""
     return parse(document().read_text(encoding="utf-8"))
 
 
 def parse(text: str) -> Spec:
-    """Reads a specification in the form of SPEC.md. Raises SpecError."""
+    """Reads a text in the form of SPEC.md. Raises SpecError."""
     document = read(text)
     frames = {row["frame"]: _frame(row) for row in document.table("7", *_FRAME_COLUMNS).rows}
     words = _words(document, frames)
@@ -187,7 +187,7 @@ _JOIN_COLUMNS = ("head", "oldest", "room's epoch", "client epoch", "since", "sta
 def _requirements(document: Document) -> dict[str, Requirement]:
     found: dict[str, Requirement] = {}
     for paragraph in document.paragraphs:
-        # An id in a code span is a mention: it defines nothing.
+        # An id in a code span is a mention, and defines nothing.
         if not re.search(r"\[RW-", re.sub(r"`[^`]*`", "", paragraph.text)):
             continue
         match = _REQUIREMENT.fullmatch(paragraph.text)

@@ -1,1 +1,1 @@
-"""Octets for the suite: encoding, logs and explanations of frames, and SCRAM of its own."""
+"""Octets of the suite: frames to and from octets, logs and explanations of them, and a SCRAM of its own."""

@@ -1,4 +1,4 @@
-"""Octets beside the fields that they are, read by the tables of SPEC.md and by nothing else."""
+"""Octets with the fields that they hold, read by the tables of SPEC.md alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _HEX_SHOWN = 24
 
 
 class Part(NamedTuple):
-    """Octets at an offset with what they are. One without octets is a remark, its text being the name."""
+    """Octets at an offset, with the name and value of their field. A remark has no octets, and its name is its text."""
 
     at: int
     octets: bytes
@@ -29,7 +29,7 @@ class _Short(Exception):
 
 @dataclass
 class _Cursor:
-    """A place in octets; `take` moves it."""
+    """A place in octets, which `take` moves."""
 
     octets: bytes
     at: int = 0
@@ -47,12 +47,12 @@ class _Cursor:
 
 
 def annotate(octets: bytes, spec: Spec) -> list[str]:
-    """A line for each field of a sequence of frames: offset, octets, name, value."""
+    """A line for each field of a sequence of frames, with offset, octets, name and value."""
     return [_line(part) for part in parts(octets, spec)]
 
 
 def parts(octets: bytes, spec: Spec) -> list[Part]:
-    """The fields of a sequence of frames; a remark with the name of the frame precedes those of each."""
+    """The fields of a sequence of frames; those of each frame follow a remark with its name."""
     cursor = _Cursor(octets)
     found: list[Part] = []
     try:
@@ -109,7 +109,7 @@ def _fields(body: _Cursor, layout: tuple[BodyField, ...], prefix: str) -> Iterat
 
 
 def _value(cursor: _Cursor, part: BodyField) -> tuple[str, bytes]:
-    """A field's value as text, and its octets, with those of its length."""
+    """A field's value as text, and its octets with those of its length."""
     if part.type in _INTEGERS:
         octets = cursor.take(_INTEGERS[part.type])
         number = int.from_bytes(octets, "big")

@@ -1,4 +1,4 @@
-"""What went over the wire in a case: both directions of all its connections, with times."""
+"""The log of what goes over the wire in a case, in both directions of all its connections, with times."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -7,14 +7,16 @@ from conformance.wire import clock
 from conformance.wire.text import hex_lines, stream_lines
 from protocol.registry import Sender
 
-_KEPT = 400  # entries that a log remembers: its end is what a failure shows
-TRACED = 200  # of them that a report has
+_KEPT = 400  # newest entries that a log remembers at least
+TRACED = 200  # newest entries that a report has
 _LINE_SHOWN = 300  # characters of a line that a failure shows
 
 
 class Entry(NamedTuple):
-    """Octets of one write or one received frame, or a `line` of a program's contract. `at` is in seconds since the
-    case began."""
+    """The octets of a write or of a received frame, or a `line` of a program's contract.
+
+    `at` is in seconds since the case began. `framed` says that the octets are frames.
+    """
 
     at: float
     peer: str
@@ -27,7 +29,7 @@ class Entry(NamedTuple):
 
 @dataclass
 class WireLog:
-    """Remembers the newest entries; `shown` of each direction go into a report."""
+    """Remembers the newest entries. `render` shows `shown` of each direction."""
 
     shown: int = 6
 
@@ -36,7 +38,7 @@ class WireLog:
         self._entries: list[Entry] = []
 
     def add(self, peer: str, sender: Sender, octets: bytes, note: str = "", *, framed: bool = True) -> None:
-        """Remembers octets; `framed` says that they are frames and not a preface."""
+        """Adds octets; `framed` says that they are frames and not a preface."""
         self._add(Entry(clock.now() - self._began, peer, sender, octets, note, framed))
 
     def _add(self, entry: Entry) -> None:
@@ -45,24 +47,24 @@ class WireLog:
             del self._entries[:_KEPT]
 
     def event(self, peer: str, note: str) -> None:
-        """Remembers something that has no octets, such as the end of a stream."""
+        """Adds an event without octets, for example the end of a stream."""
         self.add(peer, "S", b"", note, framed=False)
 
     def said(self, peer: str, sender: Sender, line: str) -> None:
-        """Remembers a line of a program's standard input or output."""
+        """Adds a line of a program's standard input or output."""
         self._add(Entry(clock.now() - self._began, peer, sender, b"", "", False, line))
 
     @property
     def entries(self) -> list[Entry]:
-        """All that is remembered, oldest first."""
+        """All entries that are remembered, oldest first."""
         return self._entries
 
     def newest(self, count: int = TRACED) -> tuple[Entry, ...]:
-        """The last entries, oldest first."""
+        """The newest entries, oldest first."""
         return tuple(self._entries[-count:])
 
     def render(self) -> tuple[str, ...]:
-        """The last frames of both directions in the order of time, decoded, with their octets."""
+        """The newest frames of both directions, oldest first, decoded and with their octets."""
         newest: dict[str, int] = {}
         keep = []
         for entry in reversed(self._entries):

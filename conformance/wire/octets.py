@@ -1,7 +1,7 @@
-"""Octets of frames: literal ones for what must be wrong, and those of frames by construct's declarations.
+"""Octets of frames: literal ones for what has to be wrong, and those of frames by construct's declarations.
 
-The suite neither frames nor decodes by the code that the reference programs run on: headers are taken apart
-here, and bodies by `protocol.wire`, whose declarations are held against SPEC.md.
+The suite does not use the code that frames and decodes in the reference programs. This module reads headers, and
+`protocol.wire` reads bodies by declarations that tests hold against SPEC.md.
 """
 
 import struct
@@ -45,17 +45,17 @@ def u64(number: int) -> bytes:
 
 
 def b8(octets: bytes) -> bytes:
-    """Octets behind a length of 8 bits: the layout of name8 and text8."""
+    """Octets after a length of 8 bits, the layout of name8 and text8."""
     return bytes([len(octets)]) + octets
 
 
 def b16(octets: bytes) -> bytes:
-    """Octets behind a length of 16 bits: the layout of b16 and text16."""
+    """Octets after a length of 16 bits, the layout of b16 and text16."""
     return u16(len(octets)) + octets
 
 
 def b32(octets: bytes) -> bytes:
-    """Octets behind a length of 32 bits."""
+    """Octets after a length of 32 bits."""
     return u32(len(octets)) + octets
 
 
@@ -73,17 +73,17 @@ def frame(
     flags: int = 0,
     length: int | None = None,
 ) -> bytes:
-    """A whole frame; `length` lies about the body where it is given."""
+    """A whole frame; `length` gives a wrong length of the body."""
     return HEADER.pack(len(body) if length is None else length, type, flags, request, room) + body
 
 
 def read_header(octets: bytes | bytearray) -> Header:
-    """The header at the start of octets, of which there are at least 16."""
+    """The header at the start of at least 16 octets."""
     return Header(*HEADER.unpack_from(octets))
 
 
 def encode(value: Frame | Unknown) -> bytes:
-    """The octets of a frame. Raises protocol.errors.LocalProtocolError if a value does not fit its field."""
+    """The octets of a frame. Raises LocalProtocolError if a value does not fit its field."""
     if isinstance(value, Unknown):
         body = value.body
         return frame(value.type, body, request=value.request, room=value.room, flags=value.flags)
@@ -92,7 +92,7 @@ def encode(value: Frame | Unknown) -> bytes:
 
 
 def decode(header: Header, body: bytes, sender: Sender) -> Frame | Unknown:
-    """The frame that `sender` sent. Raises protocol.errors.RemoteProtocolError, first failure first."""
+    """The frame that `sender` sent. Raises RemoteProtocolError for the first fault."""
     type, rule = header.type, RULES.get(header.type)
     if rule is None or sender not in rule.sender:
         return Unknown(type, body, header.flags, header.request, header.room)
@@ -121,7 +121,7 @@ def body_values(value: Frame) -> dict[str, Any]:
 
 
 def split_frames(octets: bytes) -> tuple[list[bytes], bytes]:
-    """Whole frames at the start of octets, and what is left behind them."""
+    """The whole frames at the start of octets, and the octets after them."""
     frames = []
     while len(octets) >= HEADER.size and len(octets) >= (size := HEADER.size + read_header(octets).length):
         frames.append(octets[:size])

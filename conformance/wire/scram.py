@@ -1,6 +1,6 @@
-"""The suite's own SCRAM-SHA-256 (SPEC.md, section 13): every octet of an exchange is a case's to choose.
+"""The suite's own SCRAM-SHA-256 (SPEC.md, section 13), in which a case chooses every octet of an exchange.
 
-It takes nothing from the packages that implement the protocol, so it shares none of their mistakes.
+It imports nothing from the packages that implement the protocol, so it shares none of their mistakes.
 """
 
 import base64
@@ -12,12 +12,12 @@ from functools import lru_cache
 
 MECHANISM = "SCRAM-SHA-256"
 LEAST, MOST = 4_096, 2_000_000
-"""Iteration counts that a client accepts."""
+"""The range of iteration counts that a client accepts."""
 
 
 @lru_cache(maxsize=256)
 def salted(password: str, salt: bytes, iterations: int) -> bytes:
-    """What the password makes with a salt."""
+    """The salted password. Deriving it is expensive, so it is cached."""
     return hashlib.pbkdf2_hmac("sha256", unicodedata.normalize("NFC", password).encode(), salt, iterations)
 
 
@@ -26,7 +26,7 @@ def _hmac(key: bytes, data: bytes) -> bytes:
 
 
 def escaped(name: str) -> bytes:
-    """A name as it stands in `n=`."""
+    """A name with the escapes of `n=`."""
     return name.replace("=", "=3D").replace(",", "=2C").encode()
 
 
@@ -41,13 +41,13 @@ def bare(name: str, nonce: bytes) -> bytes:
 
 
 def server_first(nonce: bytes, salt: bytes, iterations: int | bytes) -> bytes:
-    """The server-first-message, with whatever stands for the iteration count."""
+    """The server-first-message; octets for `iterations` stand in place of the number."""
     count = b"%d" % iterations if isinstance(iterations, int) else iterations
     return b"r=" + nonce + b",s=" + base64.b64encode(salt) + b",i=" + count
 
 
 class Challenge:
-    """A server-first-message. Raises ValueError if it is none."""
+    """A server-first-message. Raises ValueError for octets that are not one."""
 
     def __init__(self, data: bytes) -> None:
         found = re.fullmatch(rb"r=([!-+\--~]+),s=([A-Za-z0-9+/=]+),i=([1-9][0-9]*)", data)
@@ -60,7 +60,7 @@ class Challenge:
 
 
 def proof(password: str, message: bytes, salt: bytes, iterations: int) -> bytes:
-    """The proof of the client for an AuthMessage."""
+    """The client's proof for an AuthMessage."""
     client_key = _hmac(salted(password, salt, iterations), b"Client Key")
     signature = _hmac(hashlib.sha256(client_key).digest(), message)
     return bytes(a ^ b for a, b in zip(client_key, signature, strict=True))

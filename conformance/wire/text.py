@@ -1,4 +1,4 @@
-"""Frames and octets as text for people: one line a frame, hex below, everything from a peer escaped."""
+"""Frames and octets as text for people: a line for each frame, hexadecimal below, text of the target escaped."""
 
 from conformance.wire.octets import HEADER, body_values, decode, read_header, split_frames
 from protocol.errors import RemoteProtocolError
@@ -9,7 +9,7 @@ _HEX_SHOWN = 96  # octets of one frame that a log shows
 
 
 def escape(text: str) -> str:
-    """Text from a peer, with control, format and bidirectional characters as escapes."""
+    """Text of a target with control, format and bidirectional characters as escapes."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -21,12 +21,12 @@ def quoted(text: str) -> str:
 
 
 def code_name(code: int) -> str:
-    """A code's name, or its number where the document has none."""
+    """A code's name, or its number if the document has none."""
     return Code(code).name if code in Code._value2member_map_ else f"code {code}"
 
 
 def type_name(type: int) -> str:
-    """A frame type's name, or its number."""
+    """A frame type's name, or its number if the document has none."""
     return FrameType(type).name if type in FrameType._value2member_map_ else f"frame {type:#06x}"
 
 
@@ -41,7 +41,7 @@ def frame_line(frame: Frame | Unknown) -> str:
 
 
 def octets_line(octets: bytes, sender: Sender) -> str:
-    """What one whole frame says, or what is wrong with it."""
+    """One whole frame in one line, or what is wrong with it."""
     header = read_header(octets)
     try:
         return frame_line(decode(header, octets[HEADER.size :], sender))
@@ -50,7 +50,7 @@ def octets_line(octets: bytes, sender: Sender) -> str:
 
 
 def stream_lines(octets: bytes, sender: Sender) -> list[str]:
-    """A line for each whole frame in octets, and one for a rest."""
+    """A line for each whole frame in octets, and one for the octets after them."""
     frames, rest = split_frames(octets)
     lines = [octets_line(frame, sender) for frame in frames]
     if rest:
@@ -59,7 +59,7 @@ def stream_lines(octets: bytes, sender: Sender) -> list[str]:
 
 
 def hex_lines(octets: bytes, width: int = 32) -> list[str]:
-    """Hexadecimal in groups of four octets; long ones are cut, and say so."""
+    """Octets as hexadecimal in groups of four; a last line says how many there are if some are left out."""
     shown = octets[:_HEX_SHOWN]
     lines = [shown[at : at + width].hex(" ", -4) for at in range(0, len(shown), width)]
     if len(octets) > len(shown):

@@ -26,7 +26,7 @@ def _left(requirement: str, make: Callable[[], ssl.SSLContext]) -> Callable[[Con
         await t.secure(make())
         t.connect()
         await t.report("disconnected", requirement=requirement)
-        for server in t.server.connections:
+        for server in t.listener.connections:
             await server.expect_end(requirement)
             if server.preface or server.octet_times:
                 raise Failed("nothing sent to this server", server.preface.hex(), requirement)

@@ -250,7 +250,7 @@ class _World:
             await connection.until(joined.room, id, "RW-CURSOR-2")
             firsts.append(joined.start)
             self.presence[room, connection.welcome.member] = [PresenceKind.JOINED]
-        for connection in self.t.peers:
+        for connection in self.t.clients:
             for item in connection.received:
                 m = item.frame
                 if isinstance(m, Message):

@@ -45,7 +45,7 @@ async def _flood(t: Context, publisher: RawClient, room: int, *readers: RawClien
             last = sent.id
         for reader in (publisher, *readers):
             await reader.until(room, last, "RW-LAG-1")
-        for client in t.peers:  # a server that sends much need not PING: a client that only reads would be silent
+        for client in t.clients:  # a server that sends much need not PING: a client that only reads would be silent
             client.write(_PONG)
     return head
 
