@@ -12,11 +12,11 @@ import pytest
 
 from conformance.cli import main
 from conformance.fuzz import reach, script_file
-from conformance.fuzz.client import fuzzer as client
+from conformance.fuzz.client import fuzzer, player
 from conformance.fuzz.client.broken_frames import BROKEN, ClientBench
 from conformance.fuzz.client.fuzzer import ClientFuzz
 from conformance.fuzz.client.model import ClientRoom
-from conformance.fuzz.client.player import ClientPlayer
+from conformance.fuzz.client.player import AT_HELLO, STEPS, ClientPlayer
 from conformance.fuzz.client.steps import COMMANDS, EVICTIONS, HANDSHAKES, SERVER, ClientStep, script
 from conformance.fuzz.failure import Failure
 from conformance.fuzz.options import Options
@@ -98,7 +98,7 @@ def test_failure_is_made_short_written_and_replayed(tmp_path: Path, capsys: pyte
     steps = [ClientStep(do) for do in ("join", "ping", "others", "publish")] + [ClientStep("break", what="hole")]
     with pytest.MonkeyPatch.context() as patch:
         CLIENTS["hole-ignored"].patch(patch)
-        patch.setattr(client, "script", lambda random, losses: steps)
+        patch.setattr(fuzzer, "script", lambda random, losses: steps)
         fuzz = ClientFuzz(launch, Options(timeout=1.0, save=tmp_path, shrinking=20.0))
         assert fuzz.run() == 1
     [found] = fuzz.found
@@ -156,6 +156,12 @@ def test_steps_are_values() -> None:
     assert all(simpler != step for step in steps for simpler in step.simpler())
     with pytest.raises(ValueError, match="dance"):
         ClientStep.from_json({"do": "dance"})
+
+
+def test_each_step_and_handshake_has_a_function() -> None:
+    assert set(STEPS) == {*COMMANDS, *SERVER}
+    assert AT_HELLO.keys().isdisjoint(player.HANDSHAKES)
+    assert {*AT_HELLO, *player.HANDSHAKES} == set(HANDSHAKES)
 
 
 def _room() -> ClientRoom:

@@ -1,4 +1,4 @@
-"""Frames of a server that break one named rule each, and the codes that a client may answer with (RW-CHECK-3)."""
+"""Frames of a server that break one named rule each, and the codes of the GOAWAY that they earn (RW-CHECK-3)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +10,10 @@ from protocol.registry import GREASE, MAX_SAFE, Code, Flag, FrameType
 
 @dataclass(frozen=True)
 class ClientBench:
-    """What a broken frame is made of. `room` is the ref of a room that the client is in, or 0; `next` is the seq that
-    comes next there; `request` is no request's number.
+    """What a broken frame is made of.
+
+    `room` is the ref of a room that the client is in, or 0, and `next` the seq that comes next there. `request` is a
+    number that no request has.
     """
 
     random: Random
@@ -23,24 +25,24 @@ class ClientBench:
     def message(
         self, *, seq: int = 0, room: int = 0, name: bytes = b"bob", tail: bytes = b"", request: int = 0
     ) -> bytes:
-        """A MESSAGE, valid where nothing else is said."""
+        """Returns a MESSAGE, which is valid unless an argument makes it wrong."""
         body = u64(seq or self.next) + u64(1_700_000_000_000) + u64(77) + self.random.randbytes(16) + b"\1"
         body += b8(name) + b32(b"x") + tail
         return frame(FrameType.MESSAGE, body, flags=Flag.SEQ, request=request, room=room or self.room)
 
     def presence(self, *, room: int = 0, name: bytes = b"bob", tail: bytes = b"") -> bytes:
-        """A PRESENCE."""
+        """Returns a PRESENCE."""
         return frame(FrameType.PRESENCE, b"\1" + u64(78) + b8(name) + tail, room=room or self.room)
 
     def joined(self, *, epoch: int = 9, start: int = 1, room: int = 0) -> bytes:
-        """A JOINED that nobody asked for."""
+        """Returns a JOINED that answers no request."""
         body = u64(epoch) + u64(0) + u64(start) + u64(1) + u32(1) + b8(b"elsewhere")
         return frame(FrameType.JOINED, body, request=self.request, room=room or 0x7000)
 
 
 @dataclass(frozen=True)
 class ClientBreakage:
-    """One way to be wrong: the rule, the codes, and the octets. `member`: the client has to be in a room."""
+    """One way to be wrong: the rule, the codes, and the octets. With `member` the client has to be in a room."""
 
     requirement: str
     codes: frozenset[Code]
@@ -59,7 +61,7 @@ def _breaks(
 
 
 def _cut(octets: bytes, random: Random) -> bytes:
-    """A frame whose body ends too early, and whose length is right."""
+    """Returns the frame with a body that ends too early, and a length that is right."""
     body = octets[16 : 16 + random.randrange(len(octets) - 17)]
     return len(body).to_bytes(4, "big") + octets[4:16] + body
 

@@ -1,4 +1,4 @@
-"""Fuzzing a client: scripts side by side, each with a client of its own; what fails is made short and kept."""
+"""Fuzzing a client: scripts side by side, each with a client of its own. What fails is made short and kept."""
 
 import asyncio
 import os
@@ -20,12 +20,12 @@ from conformance.harness.exit_status import CONFORMS, FAILS, FAULT
 from conformance.harness.process import Unreachable
 from conformance.wire import clock
 
-_TRIES = 2  # of a failing script, which has to fail each time in the same way
-_LOSSES = (0, 1, 1, 2, 3)  # connections that a script loses at most: each costs a client's waiting
+_TRIES = 2  # of a failing script, which has to fail in the same way each time
+_LOSSES = (0, 1, 1, 2, 3)  # connections that a script loses at most: clients wait after each
 
 
 class ClientFuzz:
-    """One run against clients that `launch` starts. `jobs` of them run side by side."""
+    """One run against clients that `launch` starts, `jobs` of them side by side."""
 
     def __init__(self, launch: Launch, options: Options, jobs: int = 8, stats: Stats | None = None) -> None:
         self.options = options
@@ -39,9 +39,9 @@ class ClientFuzz:
         self._fault = ""
 
     def run(self) -> int:
-        """Fuzzes until time, examples or failures are used up; prints the summary, and gives back the exit status.
+        """Fuzzes until time, examples or failures are used up, prints the summary, and returns the exit status.
 
-        Raises Unreachable when the client does not even connect.
+        Raises Unreachable if the client does not connect.
         """
         ended = ""
         try:
@@ -63,17 +63,17 @@ class ClientFuzz:
         await asyncio.gather(*(self._worker() for _ in range(self._jobs)))
 
     async def whole(self) -> None:
-        """All that `run` does in a loop: what is fuzzed in this process can have more to end in it."""
+        """Does what `run` does in an event loop. Tests replace it for a client that has more to end in that loop."""
         await self.fuzz()
 
     async def _probe(self) -> None:
-        """The client has to come as far as a room. What it does wrong there is a finding like any other."""
+        """Plays a script of no steps. Raises Unreachable if the client breaks no requirement in it, and yet fails."""
         failure = await self.player(0, Stats()).play([])
         if failure and not failure.requirement:
             raise Unreachable(f"the client did not get connected: expected {failure.expected}, got {failure.got}")
 
     def player(self, seed: int, stats: Stats) -> ClientPlayer:
-        """One that plays a script."""
+        """Returns a player with a new client."""
         return ClientPlayer(self._launch, seed, stats, self.options.timeout, self._starting)
 
     async def _worker(self) -> None:
@@ -86,13 +86,15 @@ class ClientFuzz:
                 failure = await self.player(seed, self.stats).play(steps)
                 self.progress.show()
                 if failure is not None and not self._enough:
-                    await self._keep(steps[: max(1, failure.at + 1)], seed, failure)  # the first may be a handshake
+                    await self._keep(
+                        steps[: max(1, failure.at + 1)], seed, failure
+                    )  # the first step may be a handshake
             except Exception:
                 traceback.print_exc()
                 self._fault = f"a fault of the suite, seed {seed}: please report it"
 
     async def _keep(self, steps: Sequence[ClientStep], seed: int, failure: Failure) -> None:
-        """Repeats a failure, and makes it short."""
+        """Repeats a failure and makes it short."""
         seconds = self.progress.seconds
         found = Found(failure, list(steps), seed, False, seconds, {})
         self.found.append(found)

@@ -1,4 +1,4 @@
-"""A room as a scripted server has it, and what an application was told of it: the promise, seen from the client."""
+"""A room as a model server has it, and what an application was told of it: the promise, seen from the client."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from protocol.registry import Flag
 
 NOW_MS = 1_700_000_000_000
 EXTENSION = 0xF123
-"""The type of a sequenced frame that a client does not know, and may ignore (RW-TYPE-5)."""
+"""The type of a sequenced frame that no client knows, and that each may ignore (RW-TYPE-5)."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One place of a log. With `ignorable` it is not a message but a frame of an extension."""
+    """One place in a log. With `ignorable` it holds a frame of an extension, not a message."""
 
     seq: int
     id: bytes
@@ -28,11 +28,11 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The sender's."""
+        """The sender's name."""
         return "b\u00f6b" if self.sender == 77 else "ada"
 
     def frame(self, ref: int, request: int = 0) -> Message | Unknown:
-        """What the stream, or the reply to HISTORY, has of it."""
+        """Returns its frame in the stream, or in the reply to a HISTORY."""
         if self.ignorable:
             return Unknown(EXTENSION, self.seq.to_bytes(8, "big") + self.payload, Flag.SEQ, request, ref)
         return Message(
@@ -43,10 +43,10 @@ class Entry:
 
 @dataclass
 class ClientRoom:
-    """`ref` is 0 while the client is not in it; `sent` is the newest seq that its stream has brought.
+    """One room. `ref` is 0 while the client is not in it; `sent` is the newest seq that its stream has brought.
 
-    `view` is the (epoch, seq) up to which the application was told everything, None before the first JOINED.
-    `gap` is the (epoch, start) of a gap that it has to be told of. `wanted`: the application wants to be in it.
+    `view` is the (epoch, seq) up to which the application was told everything, None before the first JOINED. `gap` is
+    the (epoch, start) of a gap that it has to be told of. `wanted`: the application wants to be in the room.
     """
 
     name: str
@@ -54,22 +54,24 @@ class ClientRoom:
     oldest: int = 1
     log: list[Entry] = field(default_factory=list)
     ids: dict[bytes, Entry] = field(default_factory=dict)
-    ignorable: set[tuple[int, int]] = field(default_factory=set)  # (epoch, seq) of frames of extensions, for ever
+    ignorable: set[tuple[int, int]] = field(
+        default_factory=set
+    )  # (epoch, seq) of all frames of extensions, trimmed ones too
     ref: int = 0
     sent: int = 0
     reached: dict[int, int] = field(default_factory=dict)  # by epoch: the highest cursor that the client can have
     view: tuple[int, int] | None = None
     gap: tuple[int, int] | None = None
-    joined: deque[Joined] = field(default_factory=deque)  # whose report has not come
+    joined: deque[Joined] = field(default_factory=deque)  # JOINEDs whose report has not come
     wanted: bool = False
-    newest: int = 0  # what the command asked for
+    newest: int = 0  # how many messages the command asked for
     lagged: int = 0  # EVICTED(LAGGED) without a new message between them
     joined_head: int = 0  # of the newest JOINED
-    refused: bool = False  # the PUBLISH before was
+    refused: bool = False  # the last PUBLISH was refused
     roster: bool = False
     quiet: bool = False
     people: dict[int, str] = field(default_factory=dict)
-    shown: dict[str, str] | None = None  # the people of the newest report
+    shown: dict[str, str] | None = None  # the roster in the newest report
 
     @property
     def head(self) -> int:
@@ -77,7 +79,7 @@ class ClientRoom:
         return self.log[-1].seq if self.log else self.oldest - 1
 
     def append(self, id: bytes, sender: int, ctype: int, payload: bytes, *, ignorable: bool = False) -> Entry:
-        """One more entry."""
+        """Appends an entry."""
         entry = Entry(self.head + 1, id, sender, ctype, payload, ignorable)
         self.log.append(entry)
         if ignorable:
@@ -91,13 +93,13 @@ class ClientRoom:
         return self.log[seq - self.oldest] if self.oldest <= seq <= self.head else None
 
     def trim(self, keep: int) -> None:
-        """Forgets all but so many entries."""
+        """Removes all but the newest entries."""
         head = self.head
         self.oldest = max(self.oldest, head + 1 - keep)
         self.log = [entry for entry in self.log if entry.seq >= self.oldest]
 
-    def begin_anew(self, epoch: int) -> None:
-        """The log is empty, and has another epoch."""
+    def start_again(self, epoch: int) -> None:
+        """Empties the log, under another epoch."""
         self.epoch, self.oldest = epoch, 1
         self.log.clear()
         self.ids.clear()
@@ -105,7 +107,7 @@ class ClientRoom:
     # --- what the client asks for
 
     def answer(self, join: Join, ref: int) -> Joined:
-        """The JOINED to a JOIN, whose cursor is judged. Raises Failed."""
+        """Judges the cursor of a JOIN, and returns the JOINED. Raises Failed."""
         if self.view is None:
             if (join.epoch, join.since) != (0, self.newest):
                 fail("RW-RECOVER-1", f"JOIN of {self.name!r} for the newest {self.newest}", f"{join}")
@@ -136,7 +138,7 @@ class ClientRoom:
     # --- what the application is told
 
     def told_joined(self, report: Mapping[str, Any]) -> None:
-        """The report `joined`. Raises Failed."""
+        """Judges the report `joined`. Raises Failed."""
         if not self.joined:
             fail("RW-CURSOR-4", "no `joined` without a JOINED", f"{report}")
         joined = self.joined.popleft()
@@ -147,12 +149,12 @@ class ClientRoom:
             self._from(joined.epoch, joined.start)
 
     def _from(self, epoch: int, start: int) -> None:
-        """The application is told everything from `start` on."""
+        """From `start` on the application has to be told everything."""
         if self.view is None or self.view[0] != epoch or start > self.view[1] + 1:
             self.view = (epoch, start - 1)
 
     def told_gap(self, report: Mapping[str, Any]) -> None:
-        """The report `gap`. Raises Failed."""
+        """Judges the report `gap`. Raises Failed."""
         if self.gap is None:
             fail("RW-PROMISE-10", "no gap where nothing is missing", f"{report}")
         epoch, start = self.gap
@@ -162,7 +164,7 @@ class ClientRoom:
         self.view = (epoch, start - 1)
 
     def told_message(self, report: Mapping[str, Any]) -> None:
-        """The report `message`: the next one, as it is in the log. Raises Failed."""
+        """Judges the report `message`: it has to be the next one, as in the log. Raises Failed."""
         epoch, seq = int(report.get("epoch", 0)), int(report.get("seq", 0))
         if self.gap and self.gap[0] == epoch and seq >= self.gap[1]:
             fail("RW-PROMISE-10", f"a gap up to {self.gap[1]} of epoch {epoch}", f"{report}")
@@ -181,12 +183,12 @@ class ClientRoom:
             if {name: report.get(name) for name in wanted_fields} != wanted_fields:
                 fail("RW-MODEL-10", f"{wanted_fields}", f"{report}")
         self.view = (epoch, seq)
-        if seq > self.joined_head:  # RW-LAG-4: what was there when it joined is not new
+        if seq > self.joined_head:  # RW-LAG-4: messages from before the JOIN are not new
             self.lagged = 0
 
     @property
     def _next(self) -> int:
-        """The seq of the first message that the application was not told, behind frames of extensions."""
+        """The seq of the first message that the application was not told of, behind frames of extensions."""
         assert self.view
         epoch, seq = self.view
         while (epoch, seq + 1) in self.ignorable:
@@ -195,7 +197,7 @@ class ClientRoom:
 
     @property
     def owed(self) -> str:
-        """What the application has to be told yet, with the requirement in front, or ""."""
+        """What the application still has to be told, behind its requirement, or ""."""
         if self.joined:
             return f"RW-CURSOR-4 `joined` of {self.name!r}"
         if self.gap:

@@ -1,6 +1,6 @@
-"""What a scripted server and an application do to a client under test, one step after the other, as plain values.
+"""The steps of a client's script as plain values: what its server and its application do, one by one.
 
-Every step can be taken in every situation: one that makes no sense then is passed over.
+Every step can be taken in every situation. One that makes no sense is passed over.
 """
 
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from typing import Any
 from conformance.fuzz.client.broken_frames import BROKEN
 
 COMMANDS = ("join", "publish", "leave", "history")
-"""What the application wants; "publish" as many times as `number` says."""
+"""What the application wants."""
 
 SERVER = (
     # what others do in a room, and what comes of it
@@ -22,17 +22,17 @@ SERVER = (
     # what else a server may say
     "ping", "handshake",
 )  # fmt: skip
-"""What the server does; `docs` of `client_player.ClientPlayer` say how each is judged."""
+"""What the server does, and "quit". Each step has a function that takes it: `player.STEPS`."""
 
 DROPS = ("fin", "reset", "half", "unread", "unanswered")
-"""How a connection is lost: with requests that nobody has read, or that were carried out and not answered."""
+"""How a connection is lost: also with requests that were not read, or were carried out and not answered."""
 
 ENDS = ("DRAINING", "SHUTDOWN", "NONE", "INTERNAL", "SLOW", "SERVER_FULL", "RATE_LIMITED", "TIMEOUT", "SEQUENCE")
 LAST = (
     "MALFORMED", "FRAME_TOO_LARGE", "UNKNOWN_TYPE", "BAD_HEADER", "UNEXPECTED", "ABUSE", "ACCOUNT_REVOKED",
     "TLS_REQUIRED", "AUTH_FAILED", "UNSUPPORTED_MECHANISM", "NAME_INVALID", "UNKNOWN_FIELD",
 )  # fmt: skip
-"""Codes of GOAWAY after which a client comes back by itself, and others."""
+"""Codes of GOAWAY: after `ENDS` the client may come back by itself, not after `LAST`."""
 
 EVICTIONS = ("LAGGED", "ROOM_CLOSED", "LOG_RESET", "KICKED", "BANNED")
 REFUSALS = ("RATE_LIMITED", "UNAVAILABLE", "INTERNAL", "FORBIDDEN", "PAYLOAD_TOO_LARGE", "SERVER_FULL")
@@ -44,14 +44,14 @@ HANDSHAKES = (
     "magic", "version-0", "version-9", "error-retry", "error-last", "goaway-retry", "early", "half", "close", "auth",
     "grease", "malformed", "quit-preface", "quit-hello",
 )  # fmt: skip
-"""What becomes of a connection before it is open."""
+"""What may become of a connection before it is open."""
 
 
 @dataclass(frozen=True)
 class ClientStep:
-    """One step. `room` is a number of the script's own; `what`: which variant; `number`: how many, or how far.
+    """One step. `room` is a number of the script's own, `what` a variant of the step, `number` how many or how far.
 
-    `cut`: what the server says goes out in so many pieces, 0 and 1 standing for one.
+    The server sends its frames in `cut` pieces; 0 and 1 stand for one.
     """
 
     do: str
@@ -61,22 +61,22 @@ class ClientStep:
     cut: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """The values that are not the usual ones."""
-        usual = ClientStep(self.do)
-        return {name: value for name, value in vars(self).items() if name == "do" or value != getattr(usual, name)}
+        """Returns the members that do not have their default values."""
+        default = ClientStep(self.do)
+        return {name: value for name, value in vars(self).items() if name == "do" or value != getattr(default, name)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "ClientStep":
-        """The step of such values. Raises TypeError or ValueError for others."""
+        """Returns the step that `to_json` made this of. Raises TypeError or ValueError for other values."""
         step = cls(**value)
         if step.do not in (*COMMANDS, *SERVER):
             raise ValueError(f"no such step: {value}")
         return step
 
     def simpler(self) -> "list[ClientStep]":
-        """Steps that do less, the simplest first."""
-        usual = [replace(self, cut=0), replace(self, number=1), replace(self, room=0)]
-        return [step for step in usual if step != self]
+        """Returns steps that do less, the simplest first."""
+        simpler = [replace(self, cut=0), replace(self, number=1), replace(self, room=0)]
+        return [step for step in simpler if step != self]
 
 
 _WEIGHTS = {
@@ -87,7 +87,7 @@ _LOSSES = {"drop": 5.0, "goaway": 1.5, "drain": 1.5, "break": 2.5}
 
 
 def script(random: Random, losses: int = 2, steps: int = 14) -> list[ClientStep]:
-    """Steps that mostly make sense. Connections are lost so often at most: each costs a client's waiting."""
+    """Returns steps that mostly make sense. They lose at most `losses` connections, since clients wait after each."""
     made: list[ClientStep] = []
     if random.random() < 0.15:
         made.append(ClientStep("handshake", what=random.choice(HANDSHAKES)))
