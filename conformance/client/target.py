@@ -9,12 +9,12 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from conformance.harness.contract import greeting, parse, short
 from conformance.harness.process import Program, Unreachable, arguments
 from conformance.harness.verdicts import ContractBroken, Crashed, Failed
 from conformance.wire import clock
 from conformance.wire.log import WireLog
 
-CONTRACT = 1
 EVENTS = frozenset(
     [
         "connected",
@@ -34,8 +34,6 @@ EVENTS = frozenset(
 FEATURES = frozenset(["accounts", "history", "ordered", "presence", "reconnect", "rejoin", "repeat", "tls"])
 """What a client may offer. It leaves a feature out by not naming it in its first line."""
 
-_SHOWN = 300  # characters of a line that a report shows
-_LOGGED = 8000  # characters of a line that a trace keeps
 _MOST_LINES = 20_000  # of one client in one case, after which the suite reads no more
 
 Report = dict[str, Any]
@@ -107,30 +105,27 @@ class ClientTarget:
 
     async def start(self, ready: float) -> None:
         """Waits `ready` seconds for the first line. Raises Unreachable."""
-        program = self.program
-        reason = ""
-        greeting: Any = None
         try:
-            line = await asyncio.wait_for(program.stdout.readline(), ready)
-            greeting = json.loads(line) if line else None
-            if greeting is None:
-                await program.wait(1.0)
-                reason = f"it {program.died or 'closed its output'}"
-            elif not isinstance(greeting, dict) or greeting.get("ready") is not True:
-                reason = f"its first line is not a greeting: {_short(line)}"
-            elif greeting.get("contract") != CONTRACT:
-                reason = f"it speaks contract {_short(greeting.get('contract'))}, not {CONTRACT}"
-        except TimeoutError:
-            reason = f"no first line within {ready:g} s"
-        except ValueError as error:  # not JSON, not UTF-8, or no end of line in sight
-            reason = f"its first line is not a greeting: {_short(error)}"
-        if reason:
-            raise Unreachable(f"the client did not get ready: {reason}", program.stderr)
-        self.greeting = greeting
-        features = greeting.get("features")
+            self.greeting = greeting(await self._first_line(ready))
+        except ValueError as error:
+            raise Unreachable(f"the client did not get ready: {error}", self.program.stderr) from None
+        features = self.greeting.get("features")
         named = features if isinstance(features, list) else []
         self.features = frozenset(name for name in named if isinstance(name, str)) & FEATURES
         self._reading = asyncio.create_task(self._read())
+
+    async def _first_line(self, ready: float) -> bytes:
+        program = self.program
+        try:
+            line = await asyncio.wait_for(program.stdout.readline(), ready)
+        except TimeoutError:
+            raise ValueError(f"no first line within {ready:g} s") from None
+        except ValueError:
+            raise ValueError("its first line does not end") from None
+        if not line:
+            await program.wait(1.0)
+            raise ValueError(f"it {program.died or 'closed its output'}")
+        return line
 
     async def stop(self) -> None:
         """Kills the program."""
@@ -152,8 +147,8 @@ class ClientTarget:
         """Sends a command and returns its id."""
         self._commands += 1
         line = json.dumps({"id": self._commands, "op": op, **values})
-        self.said.append(f"-> {_short(line)}")
-        self._log.said("client", "S", line[:_LOGGED])
+        self.said.append(f"-> {short(line)}")
+        self._log.said("client", "S", line)
         with contextlib.suppress(OSError, RuntimeError):
             self.program.stdin.write(line.encode() + b"\n")
         return self._commands
@@ -173,8 +168,8 @@ class ClientTarget:
         try:
             while line := await self.program.stdout.readline():
                 self._lines += 1
-                self.said.append(f"<- {_short(line.rstrip())}")
-                self._log.said("client", "C", line[:_LOGGED].decode(errors="replace"))
+                self.said.append(f"<- {short(line.rstrip())}")
+                self._log.said("client", "C", line.decode(errors="replace"))
                 self._take_in(line)
                 self.news.set()
                 if self._broken:
@@ -183,7 +178,7 @@ class ClientTarget:
                     await asyncio.sleep(0)  # other cases run even if this client never stops
                     del self.said[:-200]
         except (ValueError, OSError) as error:
-            self._broken = ContractBroken("a line of JSON", _short(error))
+            self._broken = ContractBroken("a line of JSON", short(error))
         if not self._broken:
             self.ended = True
         self.news.set()
@@ -193,15 +188,15 @@ class ClientTarget:
             self._broken = ContractBroken("reports of what happens", f"more than {_MOST_LINES} lines")
             return
         try:
-            report = json.loads(line)
+            report = parse(line)
         except ValueError:
-            self._broken = ContractBroken("a line of JSON", _short(line))
+            self._broken = ContractBroken("a line of JSON", short(line))
             return
         known = isinstance(report, dict) and (report.get("event") in EVENTS or "unsupported" in report)
         if known:
             self.reports.append(report)
         elif not isinstance(report, dict) or "event" not in report:
-            self._broken = ContractBroken("a report with a name in `event`", _short(line))
+            self._broken = ContractBroken("a report with a name in `event`", short(line))
 
     async def wait(
         self, find: Callable[[], Report | None], expected: str, requirement: str = "", within: float | None = None
@@ -226,7 +221,7 @@ class ClientTarget:
                 await asyncio.wait_for(self.news.wait(), left)
 
     def _instead(self, seconds: float) -> str:
-        others = [_short(json.dumps(r)) for at, r in enumerate(self.reports) if at not in self.taken]
+        others = [short(json.dumps(r)) for at, r in enumerate(self.reports) if at not in self.taken]
         return f"nothing within {seconds:g} s" + (f", but {'; '.join(others[-3:])}" if others else "")
 
     def find(self, test: Callable[[Report], bool]) -> Report | None:
@@ -240,8 +235,3 @@ class ClientTarget:
     def of(self, *events: str) -> list[Report]:
         """All reports of these events in their order, taken or not."""
         return [report for report in self.reports if report.get("event") in events]
-
-
-def _short(value: object) -> str:
-    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... {len(text)} characters"

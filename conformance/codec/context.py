@@ -4,8 +4,9 @@ import json
 import os
 from typing import Any, NamedTuple
 
-from conformance.codec.target import CodecTarget, short
+from conformance.codec.target import CodecTarget
 from conformance.codec.values import differences
+from conformance.harness.contract import short
 from conformance.harness.verdicts import ContractBroken, Failed, Inconclusive
 from conformance.wire.log import WireLog
 

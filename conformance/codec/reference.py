@@ -7,6 +7,7 @@ import json
 import sys
 from typing import Any, cast
 
+from conformance.harness.contract import CONTRACT
 from conformance.spec.tables import load
 from conformance.wire.octets import HEADER, body_values, read_header
 from protocol.codec import RawFrame, decode, encode
@@ -151,7 +152,7 @@ def main() -> None:
     features = sorted(_OPS)
     greeting = {
         "ready": True,
-        "contract": 1,
+        "contract": CONTRACT,
         "name": "roomwire reference",
         "version": "1",
         "features": features,

@@ -17,13 +17,10 @@ import contextlib
 import json
 from typing import Any
 
+from conformance.harness.contract import greeting, parse, short
 from conformance.harness.process import Program, Unreachable, arguments
 from conformance.harness.verdicts import ContractBroken, Crashed, Failed, Unsupported
 from conformance.wire.log import WireLog
-
-CONTRACT = 1
-_SHOWN = 300  # characters of an answer that a report shows
-_LOGGED = 8000  # characters of a line that a trace keeps
 
 
 class CodecTarget:
@@ -42,18 +39,11 @@ class CodecTarget:
         program = await Program.start(arguments(command, {}), {}, pipes=True)
         codec = cls(program, ready)
         try:
-            line = await codec._line()
-            greeting = json.loads(line)
-            if not isinstance(greeting, dict) or greeting.get("ready") is not True:
-                raise Unreachable(f"its first line is not a greeting: {line[:_SHOWN]!r}", program.stderr)
-            if greeting.get("contract") != CONTRACT:
-                raise Unreachable(f"it speaks contract {greeting.get('contract')!r}, not {CONTRACT}", program.stderr)
-        except (ValueError, Failed, Crashed, Unreachable) as reason:
+            codec.greeting = greeting(await codec._line())
+        except (ValueError, Failed, Crashed) as reason:
             await program.stop(kill=True)
-            if isinstance(reason, Unreachable):
-                raise
             raise Unreachable(f"the codec did not get ready: {reason}", program.stderr) from None
-        codec._timeout, codec.greeting = timeout, greeting
+        codec._timeout = timeout
         return codec
 
     @property
@@ -76,19 +66,19 @@ class CodecTarget:
         self._id += 1
         line = json.dumps({"id": self._id, **request})
         self.said = [f"-> {short(line)}"]
-        log.said("codec", "C", line[:_LOGGED])
+        log.said("codec", "C", line)
         with contextlib.suppress(OSError):
             self._program.stdin.write(line.encode() + b"\n")
             await self._program.stdin.drain()
         text = await self._line()
         self.said.append(f"<- {short(text)}")
-        log.said("codec", "S", text[:_LOGGED])
+        log.said("codec", "S", text)
         try:
-            answer = json.loads(text)
+            answer = parse(text)
         except ValueError:
-            raise ContractBroken("a line of JSON", repr(text[:_SHOWN])) from None
+            raise ContractBroken("a line of JSON", short(text)) from None
         if not isinstance(answer, dict) or answer.get("id") != self._id:
-            raise ContractBroken(f"an object with id {self._id}", text[:_SHOWN])
+            raise ContractBroken(f"an object with id {self._id}", short(text))
         if "unsupported" in answer:
             raise Unsupported(f"the codec declares {request['op']} unsupported")
         return answer
@@ -104,9 +94,3 @@ class CodecTarget:
             await self._program.wait(1.0)
             raise Crashed(f"the codec {self._program.died or 'closed its output'}")
         return line.decode(errors="replace")
-
-
-def short(text: str) -> str:
-    """The start of a line, as reports show it."""
-    text = text.rstrip("\n")
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... {len(text)} characters"

@@ -11,10 +11,10 @@ are empty:
     fields  [offset, octets, name, value] in the order of the wire; a remark has no octets
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from conformance.harness.contract import parse
 from conformance.spec.tables import Spec
 from conformance.wire.annotate import Part, parts
 from conformance.wire.log import Entry
@@ -75,7 +75,7 @@ def _line(line: str, spec: Spec) -> dict[str, Any]:
     """A line of JSON; the octets in it are those of frames, except for the operation `preface`."""
     said = {"name": _cut(escape(line.strip()), 160), "text": _cut(escape(line.strip()), 1500)}
     try:
-        value = json.loads(line)
+        value = parse(line)
         octets = bytes.fromhex(value["hex"] if "hex" in value else "".join(value["chunks"]))
     except (ValueError, TypeError, LookupError):
         return said

@@ -9,6 +9,7 @@ from protocol.registry import Sender
 
 _KEPT = 400  # newest entries that a log remembers at least
 TRACED = 200  # newest entries that a report has
+_LINE_KEPT = 8000  # characters of a line that a log remembers
 _LINE_SHOWN = 300  # characters of a line that a failure shows
 
 
@@ -52,7 +53,7 @@ class WireLog:
 
     def said(self, peer: str, sender: Sender, line: str) -> None:
         """Adds a line of a program's standard input or output."""
-        self._add(Entry(clock.now() - self._began, peer, sender, b"", "", False, line))
+        self._add(Entry(clock.now() - self._began, peer, sender, b"", "", False, line[:_LINE_KEPT]))
 
     @property
     def entries(self) -> list[Entry]:

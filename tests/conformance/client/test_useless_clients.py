@@ -29,11 +29,13 @@ _PROGRAMS = {
     "octets": "import sys; sys.stdout.buffer.write(b'\\xff\\xfe\\x00\\n'); sys.stdout.flush(); sys.stdin.read()",
     "no line": "import sys\nwhile True: sys.stdout.write('x' * 65536)",
     "other contract": """print('{"ready": true, "contract": 99}', flush=True); input()""",
+    "nests": "print('[' * 100_000, flush=True); input()",
     "not an object": "print('[]', flush=True); input()",
     "never connects": f"import sys\n{_GREETING}\nsys.stdin.read()",
     "greets and echoes": f"import sys\n{_GREETING}\nfor line in sys.stdin: print(line, end='', flush=True)",
     "greets and floods": f"import json\n{_GREETING}\nwhile True: print(json.dumps({{'event': 'message'}}), flush=True)",
     "greets and writes rubbish": f"{_GREETING}\nprint('rubbish', flush=True)\ninput()\ninput()",
+    "greets and nests": f"{_GREETING}\nprint('[' * 100_000, flush=True)\ninput()\ninput()",
     "greets and exits": _GREETING,
 }
 

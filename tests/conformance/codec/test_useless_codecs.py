@@ -18,12 +18,14 @@ _NOT_STARTING = {
     "wrong greeting": "print('hello', flush=True); input()",
     "wrong contract": 'print(\'{"ready": true, "contract": 9}\', flush=True); input()',
     "dies at once": "raise SystemExit(3)",
+    "nests before ready": "print('[' * 100_000, flush=True); input()",
     "floods before ready": "while True: print('x' * 100000, end='')",
 }
 _USELESS = {
     "silent": _HEAD + "sys.stdin.read()",
     "rubbish": _LOOP + "print('rubbish', flush=True)",
     "list": _LOOP + "say([1, 2])",
+    "nests": _LOOP + "print('[' * 100_000, flush=True)",
     "wrong id": _LOOP + "say({'id': 0, 'error': 'MALFORMED'})",
     "dies": _LOOP + "sys.exit(1)",
     "killed": _LOOP + "os.abort()",

@@ -40,6 +40,13 @@ def test_trace_of_many_octets() -> None:
     assert max(len(json.dumps(item)) for item in items) < 8000
 
 
+def test_trace_of_a_line_that_nests_deeply() -> None:
+    codec = WireLog()
+    codec.said("codec", "S", "[" * 100_000)
+    [item] = trace.items(codec.newest(), "codec", load())
+    assert (item["kind"], item["name"][:3]) == ("line", "[[[")
+
+
 @given(octets=st.binary(max_size=200), framed=st.booleans(), known=st.sampled_from(sorted(load().frames)))
 def test_trace_of_any_octets(octets: bytes, framed: bool, known: str) -> None:
     row = load().frames[known]
