@@ -28,7 +28,7 @@ examples:
   roomwire-server user add ada --accounts ./a.db    those of a server with --accounts ./a.db
 
 A server has accounts as soon as the first one is made. From then on clients without an account get a ~ before their
-name. Passwords are stored as SCRAM-SHA-256 stores them: nobody can read them back.
+name. Passwords are stored as SCRAM-SHA-256 stores them: they cannot be read back.
 
 exit status: 0 done, 1 not done, 2 wrong usage
 """

@@ -1,4 +1,4 @@
-"""Retention, and forgetting of ids: in open rooms and, a few at a time, in stored rooms that nobody has open."""
+"""Retention, and forgetting of ids: in open rooms and, a few at a time, in stored rooms that are not open."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VISIT_SECONDS = 1.0
 
 
 class RetentionSweeper:
-    """Applies the retention of the settings, also to rooms that nobody visits."""
+    """Applies the retention of the settings, also to rooms without members."""
 
     def __init__(self, state: ServerState) -> None:
         self._state = state

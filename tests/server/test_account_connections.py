@@ -1,4 +1,4 @@
-"""Connections of one account: how many there may be, and what nobody learns of them (SPEC.md, section 13)."""
+"""Connections of one account: how many there may be, and that strangers do not learn how many (SPEC.md, 13)."""
 
 import asyncio
 import socket
@@ -17,17 +17,17 @@ from tests.support.server_in_process import Server, peer_of, serving
 
 
 def serving_at_most(count: int) -> AbstractContextManager[Server]:
-    """A server on which an account has so many connections."""
+    """A server that allows an account `count` connections."""
     return serving(accounts=str(accounts_file()), account_connections=count, linger_ms=1)
 
 
 def login(server: Server, name: str, password: str = "") -> Login:
-    """A connection that has said all that it knows of an account, by default the right password."""
+    """A connection that has tried to log in, by default with the right password."""
     return Login(server.port, name, password or PASSWORDS[name])
 
 
 def assert_full(server: Server) -> None:
-    """Ada has as many connections as she may."""
+    """Check that the server refuses a further connection of Ada."""
     with login(server, "Ada") as late:
         assert isinstance(late.answer, Error)
         goaway = late.goaway()
@@ -37,12 +37,12 @@ def assert_full(server: Server) -> None:
 
 
 def counted(server: Server) -> dict[str, int]:
-    """How many connections the server counts, by the keys of their accounts."""
+    """The number of connections that the server counts, by the keys of their accounts."""
     return server.run(lambda: dict(server.state.account_connections))
 
 
 def test_connections_of_an_account_are_capped() -> None:
-    """RW-SASL-10: by its key; other accounts and guests come in, and who is in stays."""
+    """RW-SASL-10: counted by its key. Other accounts and guests come in, and existing connections stay."""
     with (
         serving_at_most(2) as server,
         login(server, "Ada") as ada,
@@ -59,8 +59,8 @@ def test_connections_of_an_account_are_capped() -> None:
         assert counted(server) == {"ada": 2}
 
 
-def test_connections_are_no_secret_of_those_without_the_password() -> None:
-    """RW-SASL-11: whether Ada is connected or not, a wrong password is answered as anywhere; and it takes no place."""
+def test_full_account_is_told_only_after_the_proof() -> None:
+    """RW-SASL-11: whether Ada is connected or not, a wrong password gets the same answer, and takes no place."""
     with serving_at_most(1) as server:
         answers = []
         for name in ("Ada", "nobody"):
@@ -103,7 +103,7 @@ def falls_silent(server: Server, raw: RawClient) -> None:
     "end", [says_goodbye, closes, resets, breaks_the_protocol, loses_its_account, falls_silent],
     ids=lambda end: end.__name__,
 )  # fmt: skip
-def test_a_place_is_given_back_however_a_connection_ends(end: Callable[[Server, RawClient], None]) -> None:
+def test_ended_connection_frees_its_place(end: Callable[[Server, RawClient], None]) -> None:
     """RW-SASL-10"""
     with serving_at_most(1) as server:
         accounts = server.state.accounts
@@ -117,8 +117,8 @@ def test_a_place_is_given_back_however_a_connection_ends(end: Callable[[Server, 
             assert isinstance(later.answer, Welcome)
 
 
-def test_a_client_that_is_refused_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """RW-RECONNECT-2: also where the refusal came after the proof."""
+def test_refused_client_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RW-RECONNECT-2: also if the refusal comes after the proof."""
     monkeypatch.setattr("reference_server.core.handlers.hello.FULL_RETRY_MS", 1)
 
     async def test(server: Server, ada: RawClient) -> None:
@@ -127,7 +127,7 @@ def test_a_client_that_is_refused_comes_back(monkeypatch: pytest.MonkeyPatch) ->
         await asyncio.to_thread(server.until, lambda: bool(server.state.counters.errors["HELLO", "SERVER_FULL"]))
         assert not coming_in.done()
         ada.socket.close()
-        async with asyncio.timeout(60):  # not a measure of anything: a hanging test has to end
+        async with asyncio.timeout(60):  # ends a test that hangs
             await coming_in
         assert client.connected
         await client.__aexit__(None, None, None)

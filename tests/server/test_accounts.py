@@ -29,15 +29,15 @@ def file(tmp_path: Path) -> AccountsFile:
 # --- the file
 
 
-def test_no_file_is_no_accounts(tmp_path: Path) -> None:
+def test_missing_file_means_no_accounts(tmp_path: Path) -> None:
     file = AccountsFile(tmp_path / "none")
     assert file.version() is None
     assert file.read() is None
-    (tmp_path / "none").touch()  # as `add` leaves it when it is killed in the right moment
+    (tmp_path / "none").touch()  # as `add` leaves it when it is killed at the wrong moment
     assert file.read() is None
 
 
-def test_only_keys_are_kept(file: AccountsFile) -> None:
+def test_file_contains_keys_but_no_password(file: AccountsFile) -> None:
     accounts = file.read()
     assert accounts is not None
     assert [account.name for account in accounts.all()] == ["a,b=c", "Ada", "ops", "Zoë"]
@@ -50,22 +50,22 @@ def test_only_keys_are_kept(file: AccountsFile) -> None:
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
 
 
-def test_unknown_accounts_look_like_others(file: AccountsFile) -> None:
-    """RW-SCRAM-2: also once such an account is made, and when its password changes."""
+def test_unknown_account_has_keys_too(file: AccountsFile) -> None:
+    """RW-SCRAM-2: their salt stays the same when the account is made, and when its password changes."""
     accounts = file.read()
     assert accounts is not None
-    nobody = accounts.unknown_keys("eve")
-    assert nobody == accounts.unknown_keys("eve")
-    assert len(nobody.salt) == len(accounts.all()[0].keys.salt)
-    assert nobody.salt != accounts.unknown_keys("mallory").salt
-    assert file.add("Eve", "long enough", created_ms=0).keys.salt == nobody.salt
+    unknown = accounts.unknown_keys("eve")
+    assert unknown == accounts.unknown_keys("eve")
+    assert len(unknown.salt) == len(accounts.all()[0].keys.salt)
+    assert unknown.salt != accounts.unknown_keys("mallory").salt
+    assert file.add("Eve", "long enough", created_ms=0).keys.salt == unknown.salt
     file.set_password("Eve", "another one")
     after = file.read()
     assert after is not None
     eve = after.find("eve")
     assert eve is not None
-    assert eve.keys.salt == nobody.salt
-    assert {account.keys.iterations for account in after.all()} == {nobody.iterations}
+    assert eve.keys.salt == unknown.salt
+    assert {account.keys.iterations for account in after.all()} == {unknown.iterations}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_unknown_accounts_look_like_others(file: AccountsFile) -> None:
         ("eve", "\udcff long enough", "not UTF-8"),
     ],
 )
-def test_what_cannot_be_added(file: AccountsFile, name: str, password: str, said: str) -> None:
+def test_accounts_that_cannot_be_added(file: AccountsFile, name: str, password: str, said: str) -> None:
     before = file.version()
     with pytest.raises(AccountsError, match=said) as error:
         file.add(name, password, created_ms=0)
@@ -90,7 +90,7 @@ def test_what_cannot_be_added(file: AccountsFile, name: str, password: str, said
     assert file.version() == before
 
 
-def test_one_iteration_count_for_all(file: AccountsFile, tmp_path: Path) -> None:
+def test_iterations_are_the_same_for_all_accounts(file: AccountsFile, tmp_path: Path) -> None:
     """RW-SCRAM-2."""
     with pytest.raises(AccountsError, match="the 4096 iterations that all accounts there have, found 5000"):
         file.add("eve", "long enough", created_ms=0, iterations=5000)
@@ -100,7 +100,7 @@ def test_one_iteration_count_for_all(file: AccountsFile, tmp_path: Path) -> None
     assert not (tmp_path / "other").exists()
 
 
-def test_removal_and_strangers(file: AccountsFile) -> None:
+def test_removed_and_missing_accounts(file: AccountsFile) -> None:
     assert file.remove("ZOË").name == "Zoë"
     with pytest.raises(AccountsError, match="there is no account"):
         file.remove("Zoë")
@@ -119,7 +119,7 @@ def test_every_change_is_another_version(file: AccountsFile) -> None:
     assert len(seen) == 4
 
 
-def test_another_file_is_not_touched(tmp_path: Path) -> None:
+def test_other_file_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "other.sqlite3"
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE t (a)")
@@ -131,7 +131,7 @@ def test_another_file_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(AccountsError, match=expected):
         AccountsFile(path).add("eve", "long enough", created_ms=0)
     assert path.read_bytes() == before
-    path.write_bytes(b"no database, but long enough to look at" * 30)
+    path.write_bytes(b"no database, but long enough" * 30)
     with pytest.raises(AccountsError, match="cannot be used"):
         AccountsFile(path).read()
 
@@ -153,7 +153,7 @@ def _refusal(port: int, hello: Hello) -> Error:
     ("name", "account"), [("Ada", "Ada"), ("aDA", "Ada"), ("a,b=c", "a,b=c"), ("ZOE\u0308", "Zoë")]
 )
 def test_login(file: AccountsFile, name: str, account: str) -> None:
-    """RW-SCRAM-5, RW-SCRAM-6, RW-SASL-4: the account is found by its key, and its name and VERIFIED are granted."""
+    """RW-SCRAM-5, RW-SCRAM-6, RW-SASL-4: the account is found by its key; WELCOME has its name and VERIFIED."""
     with serving(accounts=str(file.path)) as server, Login(server.port, name, PASSWORDS[account]) as ada:
         assert isinstance(ada.answer, Welcome)
         assert ada.welcome.name == account
@@ -200,14 +200,14 @@ def test_guests_have_a_tilde(file: AccountsFile, asked: str, granted: str) -> No
         assert not guest.welcome.flags & Flag.VERIFIED
 
 
-def test_a_guest_whose_name_is_too_long(file: AccountsFile) -> None:
+def test_guest_whose_name_is_too_long(file: AccountsFile) -> None:
     """RW-SASL-5."""
     with serving(accounts=str(file.path)) as server:
         assert _refusal(server.port, Hello("x" * 64, "ANONYMOUS", b"", request=1)).code == Code.NAME_INVALID
 
 
 def test_mechanisms(file: AccountsFile) -> None:
-    """RW-SASL-1, and RW-SASL-3 where the operator turned ANONYMOUS off."""
+    """RW-SASL-1, and RW-SASL-3 if the operator turned ANONYMOUS off."""
     other = Hello("ada", "PLAIN", b"", request=1)
     with serving(accounts=str(file.path)) as server:
         assert mechanisms_of(_refusal(server.port, other)) == ["ANONYMOUS", MECHANISM]
@@ -221,8 +221,8 @@ def test_mechanisms(file: AccountsFile) -> None:
         assert mechanisms_of(refusal) == [MECHANISM]
 
 
-def test_guessing_is_limited(file: AccountsFile) -> None:
-    """RW-SASL-9: from the outside; a login that succeeds is not counted."""
+def test_password_guesses_are_limited(file: AccountsFile) -> None:
+    """RW-SASL-9: as a client sees it. A login that succeeds does not count."""
     with serving(accounts=str(file.path), auth_rate=3, local_limits=True) as server:
         codes = []
         for password in (PASSWORDS["Ada"], "wrong", PASSWORDS["Ada"], "wrong", "wrong", PASSWORDS["Ada"]):
@@ -244,7 +244,7 @@ def _revoked(server: Server, *gone: RawClient) -> None:
 
 
 def test_connections_end_with_their_account(file: AccountsFile) -> None:
-    """RW-SASL-8: with the removal, with another password; others stay."""
+    """RW-SASL-8: after a removal or another password. Other connections stay."""
     with (
         serving(accounts=str(file.path)) as server,
         RawClient(server.port) as guest,
@@ -262,7 +262,7 @@ def test_connections_end_with_their_account(file: AccountsFile) -> None:
             assert isinstance(eve.answer, Welcome)
 
 
-def test_accounts_that_cannot_be_read_any_more_stay_as_they_were(file: AccountsFile) -> None:
+def test_unreadable_accounts_leave_the_old_ones_in_use(file: AccountsFile) -> None:
     with serving(accounts=str(file.path)) as server:
         content = file.path.read_bytes()
         file.path.write_bytes(b"rubbish" * 99)
@@ -394,7 +394,7 @@ def test_user_commands(user: Commands, tmp_path: Path) -> None:
         (("add", "~eve"), "long enough", 1, "for guests"),
     ],
 )
-def test_user_commands_say_what_is_wrong(
+def test_user_commands_that_fail_say_why(
     user: Commands, file: AccountsFile, arguments: tuple[str, ...], said: str, code: int, error: str
 ) -> None:
     found, out, errors = user(*arguments, "--accounts", str(file.path), said=said)
@@ -403,7 +403,7 @@ def test_user_commands_say_what_is_wrong(
     assert errors.count("\n") == 1
 
 
-def test_user_needs_to_know_where(user: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_without_a_file_of_accounts(user: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROOMWIRE_MEMORY", "1")
     code, _, errors = user("list")
     assert (code, "--accounts FILE" in errors) == (2, True)
@@ -411,13 +411,13 @@ def test_user_needs_to_know_where(user: Commands, tmp_path: Path, monkeypatch: p
     assert (code, errors.count("\n")) == (2, 1)
 
 
-def test_server_does_not_start_with_accounts_that_are_none(tmp_path: Path) -> None:
+def test_server_does_not_start_with_a_wrong_accounts_file(tmp_path: Path) -> None:
     path = tmp_path / "accounts"
     path.write_bytes(b"rubbish" * 99)
     assert "accounts: cannot be used" in refused("--port", "0", "--memory", "--accounts", str(path))
 
 
-def test_password_is_asked_for_twice_at_a_terminal(
+def test_password_prompt_is_repeated_at_a_terminal(
     user: Commands, file: AccountsFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     typed = ["another one", "another won", "another one", "another one"]

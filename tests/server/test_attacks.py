@@ -1,4 +1,4 @@
-"""What clients do that they should not, over real sockets: the server holds, and says what it must."""
+"""Clients that misbehave, over real sockets: the server goes on, and sends what it must."""
 
 import contextlib
 import select
@@ -37,10 +37,10 @@ from tests.support.raw_client import PATIENCE, PREFACE, RawClient
 from tests.support.server_in_process import KIB, UNLIMITED, held_for, peer_of, serving
 
 READ_AT_ONCE = 256 * KIB
-"""What asyncio reads of a socket at once."""
+"""How many octets asyncio reads of a socket at once."""
 
 
-def test_goaway_survives_what_its_peer_still_sends() -> None:
+def test_goaway_arrives_although_the_client_still_sends() -> None:
     """RW-CLOSE-5: the server reads on, so that no reset destroys the GOAWAY."""
     with serving(linger_ms=10_000) as server, RawClient(server.port) as ada:
         ada.send(b"\xff\xff\xff\xff" + bytes(12))
@@ -58,8 +58,8 @@ def test_goaway_survives_what_its_peer_still_sends() -> None:
         (Unknown(0x0040, b"cut"), Code.UNKNOWN_TYPE),
     ],
 )
-def test_frames_of_extensions_that_are_not_in_use_are_unknown(frame: Unknown, code: Code) -> None:
-    """RW-CHECK-1, RW-TYPE-1, RW-TYPE-3: their type is judged before header and structure."""
+def test_frames_of_unused_extensions_are_unknown(frame: Unknown, code: Code) -> None:
+    """RW-CHECK-1, RW-TYPE-1, RW-TYPE-3: the type is checked before header and structure."""
     with serving() as server, RawClient(server.port, history=False) as ada:
         ada.send(frame)
         if code == Code.UNKNOWN_REQUEST:
@@ -69,7 +69,7 @@ def test_frames_of_extensions_that_are_not_in_use_are_unknown(frame: Unknown, co
 
 
 @pytest.mark.parametrize("whole", [PREFACE + encode(Hello("ada", "ANONYMOUS", b"", request=1))])
-def test_frame_time_out_counts_before_welcome(whole: bytes) -> None:
+def test_frame_time_out_before_welcome(whole: bytes) -> None:
     """RW-FRAME-5"""
     with serving(frame_ms=50, handshake_ms=60_000) as server, RawClient(server.port, hello=False) as ada:
         ada.send(whole[:-1])
@@ -91,12 +91,12 @@ def test_other_protocols_get_no_answer(greeting: bytes) -> None:
     """RW-PREFACE-5"""
     with serving() as server, RawClient(server.port, hello=False) as raw:
         raw.send(greeting)
-        with contextlib.suppress(ConnectionResetError):  # where more was sent than was read
+        with contextlib.suppress(ConnectionResetError):  # if more was sent than was read
             assert raw.octets(1) == b""
 
 
 @pytest.mark.parametrize("said", [b"", PREFACE[:1], PREFACE[:-1]])
-def test_silence_before_the_preface_ends_without_a_word(said: bytes) -> None:
+def test_silence_before_the_preface_is_closed_without_goaway(said: bytes) -> None:
     """RW-PREFACE-6"""
     with serving(preface_ms=50) as server, RawClient(server.port, hello=False) as raw:
         raw.send(said)
@@ -111,7 +111,7 @@ def test_silence_after_the_preface_is_a_time_out() -> None:
         assert raw.goaway().code == Code.TIMEOUT
 
 
-def test_single_octets_make_a_session() -> None:
+def test_session_in_single_octets() -> None:
     """RW-CONN-2, RW-FRAME-4"""
     with serving() as server, RawClient(server.port, hello=False) as raw:
         hello = encode(Hello("ada", "ANONYMOUS", b"", request=1))
@@ -122,8 +122,8 @@ def test_single_octets_make_a_session() -> None:
         raw.expect(Pong)
 
 
-def test_frame_that_arrives_in_single_octets_is_a_time_out() -> None:
-    """RW-FRAME-5: absolute, however many octets come meanwhile."""
+def test_slow_single_octets_are_a_frame_time_out() -> None:
+    """RW-FRAME-5: octets that arrive meanwhile do not extend the time."""
     with serving(frame_ms=200) as server, RawClient(server.port) as raw:
         frame = iter(encode(Unknown(0x8021, bytes(60_000))))
         raw.socket.settimeout(0.01)
@@ -137,7 +137,7 @@ def test_frame_that_arrives_in_single_octets_is_a_time_out() -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 15, 16, 20])
-def test_disconnect_within_a_frame_is_an_end_like_any_other(cut: int) -> None:
+def test_disconnect_within_a_frame(cut: int) -> None:
     """RW-CLOSE-6, RW-CLOSE-7"""
     with serving() as server, RawClient(server.port, name="bob") as bob:
         bob.join("hall")
@@ -149,7 +149,7 @@ def test_disconnect_within_a_frame_is_an_end_like_any_other(cut: int) -> None:
         assert bob.join("other").members == 1
 
 
-def test_length_beyond_the_limit_is_not_waited_for() -> None:
+def test_length_over_the_limit_is_refused_at_once() -> None:
     """RW-FRAME-1, RW-FRAME-2"""
     with serving() as server:
         with RawClient(server.port, hello=False) as raw:
@@ -161,7 +161,7 @@ def test_length_beyond_the_limit_is_not_waited_for() -> None:
             assert raw.goaway().code == Code.FRAME_TOO_LARGE
 
 
-def test_join_and_leave_without_end_is_slowed_down() -> None:
+def test_endless_join_and_leave_is_limited() -> None:
     """RW-LIMIT-1"""
     with serving(join_burst=5, join_rate=1) as server, RawClient(server.port) as raw:
         for _ in range(5):
@@ -176,7 +176,7 @@ def test_join_and_leave_without_end_is_slowed_down() -> None:
 
 
 @pytest.mark.parametrize("what", ["publish", "join", "history"])
-def test_connecting_again_renews_no_rate(what: str) -> None:
+def test_reconnecting_renews_no_rate(what: str) -> None:
     """RW-LIMIT-3"""
     limits: dict[str, Any] = UNLIMITED | {f"{what}_burst": 3, f"{what}_rate": 1, "room_rate": 10**6}
     with serving(local_limits=True, **limits) as server:
@@ -199,7 +199,7 @@ def test_connecting_again_renews_no_rate(what: str) -> None:
         assert accepted <= 3 + time.monotonic() - begun
 
 
-def test_connection_beyond_the_cap_is_told_and_can_come_later() -> None:
+def test_connection_beyond_the_cap_is_refused_with_a_reason() -> None:
     """RW-CONN-3"""
     with serving(max_connections=1) as server:
         with RawClient(server.port), RawClient(server.port, hello=False) as second:
@@ -212,8 +212,8 @@ def test_connection_beyond_the_cap_is_told_and_can_come_later() -> None:
         RawClient(server.port).socket.close()
 
 
-def test_connections_that_are_refused_take_no_place() -> None:
-    """RW-CLOSE-7: they hold neither the place of somebody who leaves, nor more than a few descriptors."""
+def test_refused_connections_take_no_place() -> None:
+    """RW-CLOSE-7: they take neither the place of a client that leaves, nor more than a few descriptors."""
     with serving(max_connections=1) as server:
         with contextlib.ExitStack() as stack:
             first = stack.enter_context(RawClient(server.port))
@@ -246,7 +246,7 @@ class Nowhere:
 
 
 def test_one_address_takes_no_place_from_others() -> None:
-    """RW-CONN-3: what it has beyond its cap does not count for the cap of all, and is not kept."""
+    """RW-CONN-3: its connections beyond its cap do not count for the cap of all, and are closed."""
     with serving(max_connections=10, address_connections=2) as server:
 
         def accept(address: str, count: int) -> list[Peer]:
@@ -266,8 +266,8 @@ def test_one_address_takes_no_place_from_others() -> None:
         assert server.run(lambda: server.hub.accept(Nowhere(), "192.0.2.1").full) is False
 
 
-def test_sockets_that_are_not_yet_closed_count() -> None:
-    """A client that takes nothing keeps its descriptor for the linger time: others do not open beyond that."""
+def test_sockets_that_are_still_closing_count() -> None:
+    """A client that takes nothing keeps its descriptor for the linger time, and counts until then."""
     with serving(max_connections=1, linger_ms=60_000, preface_ms=60_000) as server, contextlib.ExitStack() as stack:
         for _ in range(server.listener.most):
             lazy = stack.enter_context(RawClient(server.port, buffer=4 * KIB))
@@ -288,7 +288,7 @@ def test_sockets_that_are_not_yet_closed_count() -> None:
         RawClient(server.port).socket.close()
 
 
-def test_connection_that_was_accepted_just_before_the_drain_is_refused() -> None:
+def test_connection_accepted_just_before_the_drain_is_refused() -> None:
     """RW-DRAIN-6"""
     with serving() as server:
         server.run(lambda: setattr(server.state, "draining", True))
@@ -299,8 +299,8 @@ def test_connection_that_was_accepted_just_before_the_drain_is_refused() -> None
             assert late.goaway().code == Code.SERVER_FULL
 
 
-def test_time_goes_on_after_a_fault() -> None:
-    """One exception in what is done now and then does not end all time-outs."""
+def test_sweeps_go_on_after_a_fault() -> None:
+    """After an exception in a sweep time-outs still work."""
     with serving(preface_ms=300) as server, RawClient(server.port, hello=False) as silent:
 
         def fault(now: float) -> None:
@@ -314,9 +314,9 @@ def test_time_goes_on_after_a_fault() -> None:
         assert "ZeroDivisionError" in server.faults.pop()
 
 
-def test_no_sweep_begins_before_the_last_one_is_through() -> None:
-    """A tick that lasts long must not have ever more of them at work at once."""
-    with serving(linger_ms=80) as server:  # swept every 20 ms
+def test_sweeps_do_not_overlap() -> None:
+    """Otherwise a slow server would run more and more sweeps at once."""
+    with serving(linger_ms=80) as server:  # a sweep every 20 ms
         hub, loop = server.hub, server.loop
         begun, through = [0], [False]
 
@@ -334,7 +334,7 @@ def test_no_sweep_begins_before_the_last_one_is_through() -> None:
         server.until(lambda: begun[0] > 1)
 
 
-def test_ping_flood_without_reading_is_not_read() -> None:
+def test_ping_flood_of_a_client_that_does_not_read() -> None:
     """RW-PING-4"""
     with serving() as server, RawClient(server.port, buffer=4 * KIB) as flooder, RawClient(server.port) as other:
         flooder.socket.setblocking(False)
@@ -348,7 +348,7 @@ def test_ping_flood_without_reading_is_not_read() -> None:
         other.expect(Pong)
         assert server.run(lambda: held_for(peer)) < 2 * HIGH_WATER
         flooder.socket.settimeout(20)
-        # Who writes has to read meanwhile (RW-HEARTBEAT-4): the server takes nothing more until its answers are taken.
+        # A writer has to read meanwhile (RW-HEARTBEAT-4): the server reads no more until its answers are taken.
         rest = (pings[sent % 24 : 24] if sent % 24 else b"", Ping(b"the last"))
         writer = threading.Thread(target=flooder.send, args=rest)
         writer.start()
@@ -356,7 +356,7 @@ def test_ping_flood_without_reading_is_not_read() -> None:
         writer.join()
 
 
-def test_server_that_ends_leaves_no_socket_open_for_what_nobody_reads() -> None:
+def test_ended_server_leaves_no_socket_with_unread_octets() -> None:
     with contextlib.ExitStack() as stack:
         with serving() as server:
             flooder = stack.enter_context(RawClient(server.port, buffer=4 * KIB))
@@ -369,8 +369,8 @@ def test_server_that_ends_leaves_no_socket_open_for_what_nobody_reads() -> None:
 
 
 @pytest.mark.parametrize("what", ["publish", "history", "ping"])
-def test_what_is_not_looked_at_yet_is_not_read(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RW-REQUEST-6, RW-CLOSE-7: a client that minds no window fills its own side of the network, not our memory."""
+def test_flood_fills_the_network_and_not_our_memory(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RW-REQUEST-6, RW-CLOSE-7: a client that ignores the window fills its own side of the network."""
     most = 0
     feed = FrameReader.feed
 

@@ -1,4 +1,4 @@
-"""Clients that do not read, stores that take their time: what waits, for whom, and in which order it comes."""
+"""Clients that do not read, and slow stores: what waits, how much of it, and in which order it arrives."""
 
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("newest", [0, Flag.NEWEST])
-def test_history_is_made_at_the_readers_pace(store: dict[str, Any], newest: int) -> None:
-    """RW-LAG-1, RW-REQUEST-6: many HISTORY at once, unread, cost one reply and not all of them."""
+def test_history_is_made_at_the_pace_of_its_reader(store: dict[str, Any], newest: int) -> None:
+    """RW-LAG-1, RW-REQUEST-6: many HISTORY at once from a client that does not read take the memory of one reply."""
     with serving(**store, **UNLIMITED) as server:
         fill(server, "hall", 80, 16 * KIB)
         with RawClient(server.port, buffer=4 * KIB) as greedy, RawClient(server.port) as other:
@@ -47,7 +47,7 @@ def test_history_is_made_at_the_readers_pace(store: dict[str, Any], newest: int)
             greedy.send(*asked)
             peer = peer_of(server, greedy)
             server.until(lambda: not peer.writable)
-            for _ in range(100):  # as long as others are served, nothing is added
+            for _ in range(100):  # while others are served nothing is added
                 other.send(Ping(bytes(8)))
                 other.expect(Pong)
             assert server.run(lambda: held_for(peer)) < HIGH_WATER + 2 * 2**20
@@ -56,7 +56,7 @@ def test_history_is_made_at_the_readers_pace(store: dict[str, Any], newest: int)
                 greedy.unread.clear()
 
 
-def test_what_follows_a_history_waits_for_its_turn(store: dict[str, Any]) -> None:
+def test_request_after_history_is_answered_after_it(store: dict[str, Any]) -> None:
     """RW-REQUEST-3"""
     with serving(**store, **UNLIMITED) as server:
         fill(server, "hall", 40, 32 * KIB)
@@ -71,8 +71,8 @@ def test_what_follows_a_history_waits_for_its_turn(store: dict[str, Any]) -> Non
             assert raw.expect(Ok).request == 99
 
 
-def test_catching_up_in_many_rooms_is_bounded(store: dict[str, Any]) -> None:
-    """RW-LAG-1: a portion of each room is not handed over at once to a client that reads none of them."""
+def test_catching_up_in_many_rooms_takes_bounded_memory(store: dict[str, Any]) -> None:
+    """RW-LAG-1: a client that does not read is not handed a portion of each of its rooms at once."""
     rooms = 60
     with serving(**store, **UNLIMITED) as server:
         for number in range(rooms):
@@ -96,8 +96,8 @@ def test_catching_up_in_many_rooms_is_bounded(store: dict[str, Any]) -> None:
             lazy.messages(10 * rooms)
 
 
-def test_evicted_member_hears_no_more_of_the_room() -> None:
-    """RW-LEAVE-2: neither PRESENCE nor the roster that is owed comes after EVICTED."""
+def test_evicted_member_receives_no_more_of_the_room() -> None:
+    """RW-LEAVE-2: after EVICTED neither PRESENCE nor the owed roster is sent."""
     with (
         serving(**UNLIMITED, retention_messages=1, retention_octets=1) as server,
         RawClient(server.port, buffer=4 * KIB) as lazy,
@@ -124,7 +124,7 @@ def test_evicted_member_hears_no_more_of_the_room() -> None:
 
 
 def test_quiet_reaches_a_member_that_did_not_read() -> None:
-    """RW-QUIET-1: a member that was blocked when the room became quiet is told later."""
+    """RW-QUIET-1: a member that was blocked while the room became quiet is told later."""
     with (
         serving(**UNLIMITED, quiet_members=2) as server,
         RawClient(server.port, buffer=4 * KIB) as lazy,
@@ -143,7 +143,7 @@ def test_quiet_reaches_a_member_that_did_not_read() -> None:
             assert not [frame for frame in lazy.unread if isinstance(frame, Presence | Roster)]
 
 
-def test_member_that_did_not_read_gets_the_roster_again() -> None:
+def test_member_that_did_not_read_gets_a_new_roster() -> None:
     """RW-ROSTER-3"""
     with (
         serving(**UNLIMITED) as server,
@@ -160,7 +160,7 @@ def test_member_that_did_not_read_gets_the_roster_again() -> None:
             assert [entry.name for entry in lazy.expect(Roster).entries] == ["ada", "bob", "eve"]
 
 
-def test_slow_reader_is_ended_and_delays_nobody() -> None:
+def test_slow_reader_is_closed_and_delays_no_other_client() -> None:
     """RW-LAG-1, RW-LAG-2"""
     with serving(**UNLIMITED, stall_ms=100, linger_ms=100) as server, RawClient(server.port, name="bob") as bob:
         ref = bob.join("hall").room
@@ -172,8 +172,8 @@ def test_slow_reader_is_ended_and_delays_nobody() -> None:
             server.until(lambda: server.listener.open == 1)
 
 
-def test_reader_that_takes_a_little_is_not_called_slow() -> None:
-    """RW-LAG-2: also when more is added for it meanwhile than it takes."""
+def test_reader_that_takes_a_little_is_not_slow() -> None:
+    """RW-LAG-2: also if more is added for it meanwhile than it takes."""
     with serving(**UNLIMITED, stall_ms=1000) as server, RawClient(server.port, name="bob") as bob:
         ref = bob.join("hall").room
         with RawClient(server.port, buffer=4 * KIB) as lazy:
@@ -209,8 +209,8 @@ def test_reader_that_takes_a_little_is_not_called_slow() -> None:
             peer.link = link.inner
 
 
-def test_publish_that_outlives_its_room_reaches_who_came_meanwhile() -> None:
-    """RW-CURSOR-2: the room is let go and loaded again between a publish and its commit."""
+def test_publish_that_outlives_its_room_reaches_a_later_member() -> None:
+    """RW-CURSOR-2: the room is unloaded and loaded again between a publish and its commit."""
     with serving(HeldStore) as server, RawClient(server.port) as ada, RawClient(server.port, name="bob") as bob:
         store = server.store
         assert isinstance(store, HeldStore)
@@ -226,7 +226,7 @@ def test_publish_that_outlives_its_room_reaches_who_came_meanwhile() -> None:
 
 
 def test_acks_are_written_as_soon_as_they_are_due() -> None:
-    """RW-PROMISE-12: not only when no publish is under way any more."""
+    """RW-PROMISE-12: also while a later publish is pending."""
     with serving(HeldStore, **UNLIMITED) as server, RawClient(server.port) as ada:
         store = server.store
         assert isinstance(store, HeldStore)
@@ -236,7 +236,7 @@ def test_acks_are_written_as_soon_as_they_are_due() -> None:
             server.until(lambda count=count: len(store.held) == count)  # type: ignore[misc]
         peer = peer_of(server, ada)
         member = server.run(lambda: peer.memberships[ref])
-        member.reading = True  # as if it was catching up, so that no stream is written
+        member.reading = True  # as if it were catching up, so that no stream is written
 
         def commit() -> bool:
             store.held.pop(0)()
@@ -251,8 +251,8 @@ def test_acks_are_written_as_soon_as_they_are_due() -> None:
 
 
 @pytest.mark.parametrize("limit", ["create_rooms", "nothing"])
-def test_two_joins_that_race_make_a_room_only_if_one_may(limit: str) -> None:
-    """RW-CHECK-1: NO_SUCH_ROOM goes for both."""
+def test_racing_joins_make_a_room_only_if_allowed(limit: str) -> None:
+    """RW-CHECK-1: NO_SUCH_ROOM applies to both."""
     allowed = limit == "nothing"
     with serving(HeldStore, create_rooms=allowed) as server:
         store = server.store
@@ -271,8 +271,8 @@ def test_two_joins_that_race_make_a_room_only_if_one_may(limit: str) -> None:
                 assert server.run(lambda: not server.state.rooms)
 
 
-def test_replies_that_are_owed_come_before_the_answer_to_goaway(store: dict[str, Any]) -> None:
-    """RW-CLOSE-3: all that was asked before GOAWAY is answered as if there had been none."""
+def test_owed_replies_come_before_the_answer_to_goaway(store: dict[str, Any]) -> None:
+    """RW-CLOSE-3: all requests before GOAWAY are answered as if it had not come."""
     with serving(**store, **UNLIMITED) as server, RawClient(server.port) as ada:
         ref = ada.join("hall").room
         ada.send(
@@ -291,7 +291,7 @@ def test_replies_that_are_owed_come_before_the_answer_to_goaway(store: dict[str,
         server.until(lambda: not server.state.rooms and not server.hub.peers)
 
 
-def test_client_that_said_goaway_leaves_its_rooms_once(store: dict[str, Any]) -> None:
+def test_client_after_goaway_leaves_its_rooms_once(store: dict[str, Any]) -> None:
     """RW-PRESENCE-3"""
     with serving(**store, **UNLIMITED) as server, RawClient(server.port, name="bob") as bob:
         bob.join("hall")
@@ -307,8 +307,8 @@ def test_client_that_said_goaway_leaves_its_rooms_once(store: dict[str, Any]) ->
         assert not [frame for frame in bob.unread if isinstance(frame, Presence)]
 
 
-def test_broken_client_joins_nothing_any_more() -> None:
-    """What waited behind a JOIN when the connection failed is dropped: nobody sees a ghost."""
+def test_client_after_a_protocol_error_joins_no_room() -> None:
+    """Requests that waited behind a JOIN when the connection failed are dropped: no member appears that is gone."""
     with serving(HeldStore, **UNLIMITED) as server, RawClient(server.port, name="bob") as bob:
         store = server.store
         assert isinstance(store, HeldStore)
@@ -326,7 +326,7 @@ def test_broken_client_joins_nothing_any_more() -> None:
                 assert bob.expect(Presence).name == "eve"
 
 
-def test_requests_beyond_the_window_in_one_segment_are_answered_in_order(store: dict[str, Any]) -> None:
+def test_requests_beyond_the_window_are_answered_in_order(store: dict[str, Any]) -> None:
     """RW-REQUEST-2, RW-REQUEST-3, RW-REQUEST-6"""
     with serving(**store, **UNLIMITED, window=3) as server, RawClient(server.port) as raw:
         ref = raw.join("hall").room
@@ -344,14 +344,14 @@ def test_requests_beyond_the_window_in_one_segment_are_answered_in_order(store: 
                 opened = frame.request if isinstance(frame, Message) else 0
 
 
-def test_request_numbers_that_are_used_again_are_answered_each_time(store: dict[str, Any]) -> None:
+def test_reused_request_numbers_are_answered_each_time(store: dict[str, Any]) -> None:
     with serving(**store, **UNLIMITED) as server, RawClient(server.port) as raw:
         raw.send(*(Join(f"room {number}", 0, 0, request=5) for number in range(10)))
         assert len({raw.expect(Joined).room for _ in range(10)}) == 10
         assert not [frame for frame in raw.unread if frame.request]
 
 
-def test_refs_of_rooms_that_were_left_are_stale(store: dict[str, Any]) -> None:
+def test_refs_of_left_rooms_are_stale(store: dict[str, Any]) -> None:
     """RW-LEAVE-1, RW-MODEL-7"""
     with serving(**store, **UNLIMITED) as server, RawClient(server.port) as raw:
         old = raw.join("hall").room
@@ -364,7 +364,7 @@ def test_refs_of_rooms_that_were_left_are_stale(store: dict[str, Any]) -> None:
 
 
 def test_newest_history_of_many_small_portions() -> None:
-    """A page is read in as many portions as it takes, and none waits within another."""
+    """A page may take many portions, and reading them is not recursive."""
     with serving(**UNLIMITED, history_octets=1, history_messages=1000) as server, RawClient(server.port) as raw:
         ref = raw.join("hall").room
         for _ in range(40):

@@ -1,4 +1,4 @@
-"""Turns: what one client may have of a tick, so that the others wait little, and what becomes of the rest."""
+"""Credit: how much of one client the server takes up in a tick, and what becomes of the rest."""
 
 from collections import deque
 
@@ -44,14 +44,14 @@ from tests.support.stores import entry
     ],
     ids=lambda frame: type(frame).__name__,
 )
-def test_a_flood_is_taken_up_in_turns_with_the_others(frame: Frame | Unknown) -> None:
-    """RW-CLOSE-7: whatever one client sends at once, another one waits for a few frames of it and not for all."""
+def test_flood_delays_another_client_by_a_few_frames(frame: Frame | Unknown) -> None:
+    """RW-CLOSE-7: of all that one client sends at once, another client waits for a few frames only."""
     count = 5_000
     with serving() as server, RawClient(server.port) as flooder, RawClient(server.port) as other:
         peers = [peer_of(server, flooder), peer_of(server, other)]
 
         def at_once() -> list[int]:
-            # As if both had been readable in one turn of the loop: first a flood, then one PING.
+            # As if both were readable in one turn of the loop: first a flood, then one PING.
             for peer, octets in zip(peers, (encode(frame) * count, encode(Ping(bytes(8)))), strict=True):
                 peer.receive(octets, server.state.now)
             return [peer.conn._reader.buffered for peer in peers]
@@ -64,7 +64,7 @@ def test_a_flood_is_taken_up_in_turns_with_the_others(frame: Frame | Unknown) ->
 
 
 class Client:
-    """A peer that counts the credit it is given, and uses it up at once while it has more to say."""
+    """A peer that notes the credit it is given, and waits for more until it has had `rounds` of it."""
 
     def __init__(self, queue: ReadyQueue, rounds: int) -> None:
         self.queue, self.rounds, self.given = queue, rounds, list[int]()
@@ -75,7 +75,7 @@ class Client:
             self.queue.add(self)
 
 
-def test_one_round_is_due_whoever_comes_and_goes() -> None:
+def test_ready_queue_schedules_one_round_at_a_time() -> None:
     """Otherwise clients that flood, leave and come back would make time go faster."""
     due: list[int] = []
     queue = ReadyQueue(lambda: due.append(1))
@@ -91,7 +91,7 @@ def test_one_round_is_due_whoever_comes_and_goes() -> None:
     assert len(due) == 2
 
 
-def test_a_round_goes_to_those_that_waited_longest() -> None:
+def test_round_serves_the_longest_waiting_peers() -> None:
     due: list[int] = []
     queue = ReadyQueue(lambda: due.append(1))
     share = FRAMES_PER_ROUND // FRAMES_PER_TICK
@@ -107,7 +107,7 @@ def test_a_round_goes_to_those_that_waited_longest() -> None:
     assert len(due) == 3  # one when the first peer came, one after each round that left peers waiting
 
 
-def test_a_peer_that_is_gone_gets_no_credit() -> None:
+def test_gone_peer_gets_no_credit() -> None:
     with serving() as server, RawClient(server.port) as raw:
         peer = peer_of(server, raw)
 
@@ -121,8 +121,8 @@ def test_a_peer_that_is_gone_gets_no_credit() -> None:
         assert server.run(leaves_while_it_waits) == 0
 
 
-def test_a_long_answer_is_told_in_turns_with_the_others() -> None:
-    """RW-LAG-1, RW-REQUEST-4: whoever asks for many messages has a few of them in each turn."""
+def test_long_history_is_sent_within_the_credit() -> None:
+    """RW-LAG-1, RW-REQUEST-4: a client that asks for many messages gets a few of them in each tick."""
     count = 5 * FRAMES_PER_TICK
     with serving(**UNLIMITED) as server, RawClient(server.port) as reader, RawClient(server.port) as other:
         fill(server, "hall", count, 100)
@@ -147,7 +147,7 @@ def test_a_long_answer_is_told_in_turns_with_the_others() -> None:
 IGNORED = encode(Unknown(0x8070, b""))
 
 
-def test_a_flood_before_hello_is_taken_up_in_turns() -> None:
+def test_flood_before_hello_is_read_within_the_credit() -> None:
     with serving() as server, RawClient(server.port, hello=False) as raw:
         server.until(lambda: bool(server.hub.peers))
         (peer,) = server.hub.peers
@@ -162,8 +162,8 @@ def test_a_flood_before_hello_is_taken_up_in_turns() -> None:
         raw.expect(Welcome)
 
 
-def test_what_is_dropped_after_goaway_is_dropped_in_turns() -> None:
-    """RW-CLOSE-5: it is all read, so that the GOAWAY arrives, but not all at once."""
+def test_frames_after_goaway_are_dropped_within_the_credit() -> None:
+    """RW-CLOSE-5: all of it is read, so that the GOAWAY arrives, but not all at once."""
     with serving() as server, RawClient(server.port) as raw:
         peer = peer_of(server, raw)
 
@@ -172,7 +172,7 @@ def test_what_is_dropped_after_goaway_is_dropped_in_turns() -> None:
             return peer.conn.credit
 
         def then() -> int:
-            peer.conn._reader = FrameReader(2**16)  # as if the failure had left it in step
+            peer.conn._reader = FrameReader(2**16)  # as if the failure had left the reader at a frame's beginning
             peer.conn._deaf = False
             left = peer.conn.credit
             peer.receive(IGNORED * 1_000, server.state.now)
@@ -182,8 +182,8 @@ def test_what_is_dropped_after_goaway_is_dropped_in_turns() -> None:
         assert raw.goaway().code == Code.FRAME_TOO_LARGE
 
 
-def test_repeats_are_taken_up_in_turns() -> None:
-    """No rate bounds them."""
+def test_repeats_are_read_within_the_credit() -> None:
+    """No rate limits them."""
     with serving(window=512, **UNLIMITED) as server, RawClient(server.port) as raw:
         publish = raw.publish(raw.join("hall").room)
         raw.send(publish)
@@ -200,7 +200,7 @@ def test_repeats_are_taken_up_in_turns() -> None:
 
 
 class Slow:
-    """A log whose reads are answered when it is told to."""
+    """A log that answers a read when `answer` is called."""
 
     def __init__(self, log: Log) -> None:
         self.log = log
@@ -217,7 +217,7 @@ class Slow:
 
 
 def slow(count: int, size: int) -> Slow:
-    """With so many messages of so many octets."""
+    """A slow log with `count` messages of `size` octets."""
     logs: list[Log] = []
     store = MemoryStore(Retention())
     store.open("hall", "hall", lambda log, created: logs.append(log))
@@ -228,7 +228,7 @@ def slow(count: int, size: int) -> Slow:
 
 
 @pytest.mark.parametrize("below", [READ_AT_ONCE + 50, 2 * READ_AT_ONCE + 20])
-def test_what_is_trimmed_while_the_first_messages_are_read_is_left_out_at_the_end(below: int) -> None:
+def test_history_ends_before_messages_trimmed_meanwhile(below: int) -> None:
     """Section 7.18"""
     log, told = slow(2 * READ_AT_ONCE + 50, 1), list[deque[Record]]()
     _Reading(log, 2 * READ_AT_ONCE + 1, 2**20, False, told.append).start(1)  # type: ignore[arg-type]
@@ -238,7 +238,7 @@ def test_what_is_trimmed_while_the_first_messages_are_read_is_left_out_at_the_en
     assert [record.seq for record in told[0]] == list(range(1, READ_AT_ONCE + 1))
 
 
-def test_no_more_is_read_of_the_first_messages_than_is_told() -> None:
+def test_history_reads_no_more_than_it_sends() -> None:
     log, told = slow(2 * READ_AT_ONCE, 100), list[deque[Record]]()
     _Reading(log, 2 * READ_AT_ONCE + 1, 150 * 100, False, told.append).start(1)  # type: ignore[arg-type]
     assert log.answer() == (0, READ_AT_ONCE, 150 * 100)

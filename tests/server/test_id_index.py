@@ -1,4 +1,4 @@
-"""The index of a room's ids: those that were stored and those that are added are one set, and cost little."""
+"""The index of a room's ids: stored and added ids are one set, and take little memory."""
 
 import tracemalloc
 
@@ -11,14 +11,14 @@ from reference_server.store.id_index import KNOWN, ROW_SIZE, IdIndex
 from tests.support.stores import T0, entry
 
 
-def test_an_id_costs_at_most_250_octets() -> None:
+def test_added_id_takes_at_most_250_octets() -> None:
     index = IdIndex()
     tracemalloc.start()
     for number in range(50_000):
         index.add(entry(number).id, Known(number, T0, bytes(16)))
     size = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    # Two allocations an id are rounded up to a multiple of 16.
+    # The two allocations of an id are rounded up to multiples of 16.
     assert size / 50_000 + 2 * 15 <= 250
 
 
@@ -27,7 +27,7 @@ def stored(entries: list[Entry]) -> bytes:
     return b"".join(each.id + KNOWN.pack(seq, T0, each.digest) + bytes(4) for seq, each in enumerate(entries, 1))
 
 
-def test_an_id_that_was_stored_costs_its_row() -> None:
+def test_stored_id_takes_its_row() -> None:
     blocks = [stored([entry(number) for number in range(start, start + 1_000)]) for start in range(0, 50_000, 1_000)]
     tracemalloc.start()
     index = IdIndex(bytes(bytearray(block)) for block in blocks)
@@ -38,7 +38,7 @@ def test_an_id_that_was_stored_costs_its_row() -> None:
 
 
 @pytest.mark.parametrize("sizes", [[], [1], [7], [3, 1, 5], [1, 1, 1]], ids=str)
-def test_stored_ids_are_known_like_those_that_are_added(sizes: list[int]) -> None:
+def test_stored_ids_are_known_like_added_ones(sizes: list[int]) -> None:
     entries = [entry(number) for number in range(0, 2 * sum(sizes), 2)]
     ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
     blocks = [stored(entries)[(end - size) * ROW_SIZE : end * ROW_SIZE] for size, end in zip(sizes, ends, strict=True)]
@@ -48,7 +48,7 @@ def test_stored_ids_are_known_like_those_that_are_added(sizes: list[int]) -> Non
         for seq, each in enumerate(entries, 1):
             other.add(each.id, Known(seq, T0, each.digest))
         for index in (one, other):
-            index.add(entry(3).id, Known(99, T0, bytes(16)))  # between them, or behind all
+            index.add(entry(3).id, Known(99, T0, bytes(16)))  # between them, or after all
             for known in (*entries[:1], *entries[-1:], entry(3)):
                 with pytest.raises(ValueError, match="already known"):
                     index.add(known.id, Known(1, T0, bytes(16)))
@@ -65,7 +65,7 @@ steps = st.lists(st.tuples(st.sampled_from(("add", "get", "forget")), numbers), 
 
 
 @given(st.sets(numbers), st.integers(1, 5), steps)
-def test_an_index_is_a_dictionary_that_forgets(
+def test_index_behaves_like_a_dictionary_that_forgets(
     stored_numbers: set[int], size: int, todo: list[tuple[str, int]]
 ) -> None:
     entries = [entry(number) for number in sorted(stored_numbers)]

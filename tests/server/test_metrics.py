@@ -1,4 +1,4 @@
-"""Metrics and health: what the server says of itself to whoever watches it."""
+"""Metrics and health over HTTP."""
 
 import asyncio
 import signal
@@ -36,7 +36,7 @@ def get(address: str, path: str, method: str = "GET") -> tuple[int, str]:
 
 
 def samples(address: str) -> Samples:
-    """All samples by name and the values of their labels, which are sorted, as read by Prometheus' own parser."""
+    """All samples, as Prometheus' own parser reads them, by name and the values of their sorted labels."""
     status, text = get(address, "/metrics")
     assert status == 200
     return {
@@ -48,14 +48,14 @@ def samples(address: str) -> Samples:
 
 @contextmanager
 def watched(*arguments: str) -> Iterator[tuple[Child, str]]:
-    """A server, and where it tells how it is doing."""
+    """A server, and the address of its metrics."""
     with running("--metrics-port", "0", *arguments) as child:
         assert child.process.stdout is not None
         line = child.process.stdout.readline()
         yield child, line.strip().removeprefix("roomwire-server: metrics on http://").removesuffix("/metrics")
 
 
-def test_what_happened_is_counted(tmp_path: Path) -> None:
+def test_metrics_after_some_traffic(tmp_path: Path) -> None:
     with watched("--data", str(tmp_path)) as (child, address), RawClient(child.port) as ada:
         hall = ada.join("hall").room
         with RawClient(child.port, name="bob") as bob:
@@ -89,7 +89,7 @@ def test_what_happened_is_counted(tmp_path: Path) -> None:
     assert now["process_open_fds", ""] > 0
 
 
-def test_a_member_that_does_not_read_is_seen_to_lag() -> None:
+def test_lag_of_a_member_that_does_not_read() -> None:
     with (
         watched("--memory") as (child, address),
         RawClient(child.port) as ada,
@@ -121,7 +121,7 @@ def hub_like(**values: object) -> Hub:
     return SimpleNamespace(**values)  # type: ignore[return-value]
 
 
-def test_health_of_a_server_that_failed_or_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_health_of_a_failed_or_stuck_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "PATIENCE_SECONDS", 0.05)
     loop = asyncio.new_event_loop()
     watcher = http.MetricsServer(hub_like(health="failed"), loop, "127.0.0.1", 0)
@@ -146,11 +146,11 @@ def test_other_paths_methods_and_rubbish() -> None:
         host, port = address.split(":")
         with socket.create_connection((host, int(port)), timeout=PATIENCE) as raw:
             raw.sendall(b"\x00\xff" * 50 + b"\r\n\r\n")
-            assert raw.recv(100)  # some words in HTML, as HTTP servers do
+            assert raw.recv(100)  # an error page
         assert get(address, "/healthz") == (200, "serving\n")
 
 
-def test_whoever_holds_many_questions_open_holds_few_descriptors() -> None:
+def test_open_requests_hold_few_descriptors() -> None:
     with watched("--memory") as (_, address):
         host, port = address.split(":")
         held = [socket.create_connection((host, int(port)), timeout=PATIENCE) for _ in range(http.AT_ONCE + 1)]
@@ -161,13 +161,13 @@ def test_whoever_holds_many_questions_open_holds_few_descriptors() -> None:
                 each.close()
 
 
-def test_a_port_that_is_taken_is_told() -> None:
+def test_metrics_port_in_use() -> None:
     with watched("--memory") as (_, address):
         said = refused("--memory", "--port", "0", "--metrics-port", address.split(":")[1])
         assert said == f"roomwire-server: cannot listen on {address}: the port is in use\n"
 
 
-def test_nobody_listens_unless_it_was_asked_for() -> None:
+def test_metrics_port_is_closed_by_default() -> None:
     process = command("--port", "0", "--memory")
     try:
         Child(process)
@@ -179,7 +179,7 @@ def test_nobody_listens_unless_it_was_asked_for() -> None:
         process.communicate()
 
 
-def test_a_survey_of_many_members_lets_others_work_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_survey_of_many_members_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(families, "AT_ONCE", 10)
     rooms = {
         str(n): SimpleNamespace(
@@ -201,7 +201,7 @@ def test_a_survey_of_many_members_lets_others_work_in_between(monkeypatch: pytes
     assert turns >= 5
 
 
-def test_a_histogram_counts_up_to_its_bounds() -> None:
+def test_histogram_bounds() -> None:
     histogram = Histogram((1, 2, 4))
     for value in (0.5, 1, 1.5, 4, 5, 100):
         histogram.observe(value)
@@ -209,7 +209,7 @@ def test_a_histogram_counts_up_to_its_bounds() -> None:
     assert histogram.total == 112
 
 
-def test_a_peers_own_numbers_are_one_label() -> None:
+def test_unknown_numbers_of_peers_are_one_label() -> None:
     counters = Counters()
     for code in range(1000, 2000):
         counters.goaway("client", code)

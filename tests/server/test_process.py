@@ -1,4 +1,4 @@
-"""The server as a process: how it starts, what it says when it cannot, and how it ends."""
+"""The server as a process: how it starts, what it prints if it cannot, and how it ends."""
 
 import os
 import resource
@@ -24,9 +24,9 @@ FREE = {"ROOMWIRE_PUBLISH_RATE": "1000000", "ROOMWIRE_PUBLISH_BURST": "1000000"}
 
 
 def command(*arguments: str, environ: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
-    """`roomwire-server` with these arguments, and no setting from outside but `environ`."""
+    """`roomwire-server` with these arguments, and of ROOMWIRE_ variables only those in `environ`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ROOMWIRE_")}
-    kept["XDG_DATA_HOME"] = os.devnull  # where no store can be made: each test says where
+    kept["XDG_DATA_HOME"] = os.devnull  # no store can be made there: each test names its directory
     return subprocess.Popen(
         [sys.executable, "-m", "reference_server", *arguments],
         stdout=subprocess.PIPE,
@@ -48,7 +48,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 class Child:
-    """A server that runs, and was started with `--port 0`."""
+    """A running server, which was started with `--port 0`."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -66,7 +66,7 @@ class Child:
 
 @contextmanager
 def running(*arguments: str, environ: dict[str, str] | None = None, **options: Any) -> Iterator[Child]:
-    """A server on a free port, killed at the end if it has not ended."""
+    """A server on a free port, killed at the end if it still runs."""
     process = command("--port", "0", *arguments, environ=environ, **options)
     try:
         yield Child(process)
@@ -76,7 +76,7 @@ def running(*arguments: str, environ: dict[str, str] | None = None, **options: A
 
 
 def refused(*arguments: str, status: int = 1, environ: dict[str, str] | None = None) -> str:
-    """The one line with which a server does not start."""
+    """The line that a server prints when it cannot start."""
     code, output, errors = ended(command(*arguments, environ=environ))
     assert (code, output) == (status, "")
     assert errors.startswith("roomwire-server: ")
@@ -85,7 +85,7 @@ def refused(*arguments: str, status: int = 1, environ: dict[str, str] | None = N
 
 
 def made(directory: Path) -> Path:
-    """A data directory with one message in the room "hall"; its database."""
+    """Make a data directory with one message in the room "hall"; its database."""
     with running("--data", str(directory)) as child:
         with RawClient(child.port) as ada:
             ada.send(ada.publish(ada.join("hall").room, b"kept" * 1000))
@@ -98,7 +98,7 @@ def made(directory: Path) -> Path:
 # --- starting
 
 
-def test_start_line_says_where(tmp_path: Path) -> None:
+def test_start_line_of_a_durable_server(tmp_path: Path) -> None:
     with running("--data", str(tmp_path / "new" / "rooms")) as child:
         assert child.line.startswith("roomwire-server: listening on 127.0.0.1:")
         assert child.line.endswith(f"; rooms are kept in {tmp_path}/new/rooms\n")
@@ -106,7 +106,7 @@ def test_start_line_says_where(tmp_path: Path) -> None:
             assert ada.welcome.flags & Flag.DURABLE
 
 
-def test_memory_says_that_nothing_is_kept() -> None:
+def test_start_line_with_memory() -> None:
     with running("--memory") as child:
         assert "gone when the server ends" in child.line
         with RawClient(child.port) as ada:
@@ -114,7 +114,7 @@ def test_memory_says_that_nothing_is_kept() -> None:
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_port_that_is_taken(tmp_path: Path, kept: bool) -> None:
+def test_port_in_use(tmp_path: Path, kept: bool) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -123,12 +123,12 @@ def test_port_that_is_taken(tmp_path: Path, kept: bool) -> None:
         assert f"cannot listen on 127.0.0.1:{port}: the port is in use" in refused("--port", port, *store)
 
 
-def test_address_that_is_not_ours() -> None:
+def test_address_of_another_host() -> None:
     assert "cannot listen on 192.0.2.1:0: " in refused("--host", "192.0.2.1", "--port", "0", "--memory", "--insecure")
 
 
 @pytest.mark.parametrize("host", ["x" * 64 + ".example", "no such host", "a..b"])
-def test_host_that_is_none(host: str) -> None:
+def test_host_that_does_not_exist(host: str) -> None:
     assert f"cannot listen on {host}:0: " in refused("--host", host, "--port", "0", "--memory")
 
 
@@ -142,7 +142,7 @@ def test_data_directory_that_is_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
-def test_data_directory_that_may_not_be_read(tmp_path: Path) -> None:
+def test_data_directory_without_permission(tmp_path: Path) -> None:
     directory = tmp_path / "closed"
     directory.mkdir(mode=0)
     assert "permission denied" in refused("--port", "0", "--data", str(directory))
@@ -154,12 +154,12 @@ def test_data_directory_in_use(tmp_path: Path) -> None:
         assert f"process {child.process.pid} uses it" in line
 
 
-def test_database_of_something_else(tmp_path: Path) -> None:
+def test_database_of_another_application(tmp_path: Path) -> None:
     (tmp_path / "rooms.sqlite3").write_bytes(b"certainly not a database" * 1000)
     assert "rooms.sqlite3: expected a sound Roomwire store" in refused("--port", "0", "--data", str(tmp_path))
 
 
-def test_database_that_is_cut(tmp_path: Path) -> None:
+def test_database_that_is_truncated(tmp_path: Path) -> None:
     database = made(tmp_path)
     os.truncate(database, database.stat().st_size // 2)
     assert "rooms.sqlite3: expected" in refused("--port", "0", "--data", str(tmp_path))
@@ -179,7 +179,7 @@ def test_database_of_a_newer_version(tmp_path: Path) -> None:
     assert "format 99 of a newer version" in refused("--port", "0", "--data", str(tmp_path))
 
 
-def test_message_that_was_changed_ends_the_server_and_is_not_served(tmp_path: Path) -> None:
+def test_changed_message_is_not_served_and_ends_the_server(tmp_path: Path) -> None:
     with sqlite3.connect(made(tmp_path)) as database:
         database.execute("UPDATE messages SET payload = CAST('lost' AS BLOB)")
     database.close()
@@ -212,7 +212,7 @@ def test_message_that_was_changed_ends_the_server_and_is_not_served(tmp_path: Pa
         (("--config", "there-is-none.toml"), {}, "there-is-none.toml: cannot be read: No such file"),
     ],
 )
-def test_setting_that_is_wrong(arguments: tuple[str, ...], environ: dict[str, str], says: str) -> None:
+def test_wrong_setting(arguments: tuple[str, ...], environ: dict[str, str], says: str) -> None:
     assert says in refused(*arguments, status=2, environ=environ)
 
 
@@ -229,7 +229,7 @@ def test_setting_that_is_wrong(arguments: tuple[str, ...], environ: dict[str, st
         ('data = "a\\u0000b"', "data: expected"),
     ],
 )
-def test_settings_file_that_is_wrong(tmp_path: Path, text: str, says: str) -> None:
+def test_wrong_settings_file(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "server.toml"
     file.write_text(text)
     assert says in refused("--config", str(file), status=2)
@@ -247,8 +247,8 @@ def test_option_beats_variable_beats_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"), [(["--memory"], "gone"), (["--data", "rooms"], "rooms"), ([], "has no home")]
 )
-def test_nobody_has_a_home(tmp_path: Path, arguments: list[str], says: str) -> None:
-    """Only who names no directory for the rooms needs one; such as in a container with any user."""
+def test_user_without_a_home(tmp_path: Path, arguments: list[str], says: str) -> None:
+    """A user needs a home only if no directory for the rooms is given. Some users of containers have none."""
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG")}
     code = (
         "import sys, pwd; pwd.getpwuid = lambda uid: {}[uid]\nfrom reference_server.cli import main; sys.exit(main())"
@@ -276,7 +276,7 @@ def test_nobody_has_a_home(tmp_path: Path, arguments: list[str], says: str) -> N
 # --- doctor
 
 
-def test_doctor_finds_nothing(tmp_path: Path) -> None:
+def test_doctor_without_findings(tmp_path: Path) -> None:
     made(tmp_path)
     code, output, errors = ended(command("doctor", "--port", "0", "--data", str(tmp_path)))
     assert (code, errors) == (0, "")
@@ -284,7 +284,7 @@ def test_doctor_finds_nothing(tmp_path: Path) -> None:
     assert "FAIL" not in output
 
 
-def test_doctor_finds_what_is_wrong(tmp_path: Path) -> None:
+def test_doctor_with_findings(tmp_path: Path) -> None:
     (tmp_path / "rooms.sqlite3").write_bytes(b"certainly not a database" * 1000)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -296,7 +296,7 @@ def test_doctor_finds_what_is_wrong(tmp_path: Path) -> None:
     assert [line.split()[1] for line in failed] == ["port", "rooms"]
 
 
-def test_doctor_sees_a_store_in_use(tmp_path: Path) -> None:
+def test_doctor_with_a_store_in_use(tmp_path: Path) -> None:
     with running("--data", str(tmp_path)):
         code, output, errors = ended(command("doctor", "--port", "0", "--data", str(tmp_path)))
     assert (code, errors) == (1, "")
@@ -306,7 +306,7 @@ def test_doctor_sees_a_store_in_use(tmp_path: Path) -> None:
 # --- ending
 
 
-def test_sigterm_with_nobody_there_ends_at_once() -> None:
+def test_sigterm_without_clients() -> None:
     with running("--memory") as child:
         child.signal(signal.SIGTERM)
         code, _, errors = child.ended()
@@ -331,7 +331,7 @@ def test_signal_drains(number: signal.Signals) -> None:
         assert child.ended()[0] == 0
 
 
-def test_drain_time_ends_those_who_stay() -> None:
+def test_drain_time_out_ends_connections() -> None:
     """RW-DRAIN-3"""
     environ = {"ROOMWIRE_DRAIN_MS": "100", "ROOMWIRE_LINGER_MS": "100"}
     with (
@@ -353,7 +353,7 @@ def test_second_signal_ends_at_once() -> None:
         assert child.ended()[0] == 0
 
 
-def test_sigterm_with_full_queues_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+def test_sigterm_with_full_queues_loses_no_acknowledged_message(tmp_path: Path) -> None:
     """RW-PROMISE-1, RW-DRAIN-2, RW-MODEL-5"""
     environ = FREE | {"ROOMWIRE_DRAIN_MS": "1000", "ROOMWIRE_LINGER_MS": "500"}
     with (
@@ -363,7 +363,7 @@ def test_sigterm_with_full_queues_loses_nothing_that_was_acknowledged(tmp_path: 
     ):
         lazy.join("hall")
         joined = ada.join("hall")
-        ada.send(*(ada.publish(joined.room, bytes(1024)) for _ in range(200)))  # far more than the window
+        ada.send(*(ada.publish(joined.room, bytes(1024)) for _ in range(200)))  # many times the window
         child.signal(signal.SIGTERM)
         frames = ada.rest()
         acked = [frame.seq for frame in frames if isinstance(frame, Ack)]
@@ -379,7 +379,7 @@ def test_sigterm_with_full_queues_loses_nothing_that_was_acknowledged(tmp_path: 
 
 
 @pytest.mark.parametrize("after", [1, 40, 400])
-def test_kill_while_publishing_loses_nothing_that_was_acknowledged(tmp_path: Path, after: int) -> None:
+def test_kill_while_publishing_loses_no_acknowledged_message(tmp_path: Path, after: int) -> None:
     """RW-PROMISE-1, RW-PROMISE-2, RW-PROMISE-3, RW-MODEL-5, RW-DEDUPE-3"""
     sent: dict[int, bytes] = {}
     acked: dict[bytes, int] = {}
@@ -410,8 +410,8 @@ def test_kill_while_publishing_loses_nothing_that_was_acknowledged(tmp_path: Pat
         assert set(stored) <= set(sent.values())
 
 
-def test_full_disk_is_an_end_with_a_reason(tmp_path: Path) -> None:
-    """RW-PROMISE-7: a write that fails is not acknowledged, and not tried again."""
+def test_full_disk_ends_the_server_with_a_reason(tmp_path: Path) -> None:
+    """RW-PROMISE-7: a write that fails is neither acknowledged nor retried."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
@@ -439,11 +439,11 @@ def test_full_disk_is_an_end_with_a_reason(tmp_path: Path) -> None:
         assert ada.join("hall", epoch=joined.epoch).head >= acked
 
 
-# --- being overrun
+# --- overload
 
 
-def test_descriptors_are_kept_in_reserve() -> None:
-    """RW-CLOSE-7: more connections than descriptors, all silent, take nothing from those who are served."""
+def test_descriptors_are_reserved() -> None:
+    """RW-CLOSE-7: more silent connections than descriptors do not harm a client that is served."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
@@ -475,7 +475,7 @@ def test_fault_in_a_callback_is_one_line(tmp_path: Path) -> None:
         import asyncio
         from reference_server import cli
         from reference_server.net import listener
-        def fault(self): raise ZeroDivisionError("by\\nnobody")
+        def fault(self): raise ZeroDivisionError("by\\nzero")
         listener.Listener.drain = fault
         cli.main(["--memory", "--port", "0"])
     """

@@ -1,4 +1,4 @@
-"""What of the thirty checks of SECURITY.md no frame on the wire shows: what it costs the server, and what it keeps."""
+"""Checks of SECURITY.md that no frame shows: what an attack costs the server, and what the server keeps of it."""
 
 import gc
 import io
@@ -30,7 +30,7 @@ HELLO = encode(Hello("ada", "ANONYMOUS", b"", request=1))
 
 
 def peak(action: Callable[[], object]) -> int:
-    """Octets that are allocated at most, beyond what was there before."""
+    """The most octets that the action has allocated at one time."""
     tracemalloc.start()
     try:
         action()
@@ -40,7 +40,7 @@ def peak(action: Callable[[], object]) -> int:
 
 
 def calls(action: Callable[[], object]) -> int:
-    """How many functions are called: what is counted costs no time that a busy machine would make longer."""
+    """How many functions the action calls. Unlike time, this does not depend on how busy the machine is."""
     count = 0
 
     def called(frame: object, event: str, argument: object) -> None:
@@ -59,8 +59,8 @@ def calls(action: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize("welcomed", [False, True])
-def test_the_greatest_length_costs_no_memory(welcomed: bool) -> None:
-    """Check 1, RW-FRAME-1: nothing of 1 MiB that follows is kept, before WELCOME and after."""
+def test_greatest_length_takes_no_memory(welcomed: bool) -> None:
+    """Check 1, RW-FRAME-1: the 1 MiB that follows is not kept, neither before WELCOME nor after."""
     conn = ServerConnection(0.0, ServerTimes(5, 10, 30, 2))
     list(conn.receive_data(PREFACE + (HELLO if welcomed else b""), 0.0))
     if welcomed:
@@ -76,8 +76,8 @@ def test_the_greatest_length_costs_no_memory(welcomed: bool) -> None:
     assert [event.code for event in ended if isinstance(event, ConnectionTerminated)] == [Code.FRAME_TOO_LARGE]
 
 
-def test_a_count_costs_what_is_there_and_not_what_it_promises() -> None:
-    """Check 12, RW-FRAME-7: the only count of the protocol is ROSTER's."""
+def test_count_takes_no_memory_for_missing_items() -> None:
+    """Check 12, RW-FRAME-7: the protocol's only count is in ROSTER."""
     header = bytes.fromhex("0012 0010 00000000 00000005")
     body = b"\xff\xff" + (bytes(8) + b"\x00\x03ada") * 3
     reader = FrameReader(LIMITS["max_body"].high)
@@ -90,13 +90,13 @@ def test_a_count_costs_what_is_there_and_not_what_it_promises() -> None:
             decode(raw, "S")
         assert caught.value.code == Code.MALFORMED
 
-    read()  # what is made once is made now
+    read()  # fills caches
     assert peak(read) < 64 * KIB
     assert calls(read) < 200
 
 
 def test_nothing_is_compressed() -> None:
-    """Check 23, RW-TLS-3: what is all the same comes in as many octets as it has."""
+    """Check 23, RW-TLS-3: 10,000 equal octets arrive as 10,000 octets."""
     with serving(**UNLIMITED) as server, RawClient(server.port) as ada:
         ada.send(ada.publish(ada.join("hall").room, bytes(10_000)))
         came = b""
@@ -107,9 +107,8 @@ def test_nothing_is_compressed() -> None:
 # --- time
 
 
-def test_a_silent_member_is_told_once() -> None:
-    """Check 16, RW-HEARTBEAT-2, RW-PRESENCE-3: a peer that is gone without a word is found, and the others hear of it
-    once."""
+def test_silent_member_is_lost_once() -> None:
+    """Check 16, RW-HEARTBEAT-2, RW-PRESENCE-3: the server notices a peer that is gone, and tells the others once."""
     with (
         serving(heartbeat_ms=1000, linger_ms=50) as server,
         RawClient(server.port) as silent,
@@ -137,8 +136,8 @@ def test_a_silent_member_is_told_once() -> None:
 # --- floods
 
 
-def test_connections_that_their_clients_closed_leave_nothing() -> None:
-    """Check 19: no object, and none that waits for the collector, nor do those that were refused for what they sent."""
+def test_closed_connections_leave_nothing() -> None:
+    """Check 19: no object, also none for the garbage collector. The same goes for connections that broke a rule."""
 
     def visit(port: int) -> None:
         with RawClient(port) as ada:
@@ -180,8 +179,8 @@ def _counted() -> Counter[str]:
     return Counter(type(each).__module__ + "." + type(each).__name__ for each in gc.get_objects())
 
 
-def test_names_of_rooms_are_forgotten() -> None:
-    """Check 24, RW-JOIN-3: as many as somebody likes, a few at a time."""
+def test_names_of_empty_rooms_are_forgotten() -> None:
+    """Check 24, RW-JOIN-3: any number of names, a few at a time."""
     with serving(max_rooms=8, **UNLIMITED, room_rate=10**6) as server, RawClient(server.port) as ada:
 
         def kept() -> tuple[int, int, int]:
@@ -203,10 +202,10 @@ def test_names_of_rooms_are_forgotten() -> None:
 # --- data
 
 
-def test_no_number_of_a_peer_is_a_key() -> None:
-    """Check 26: whoever chooses keys chooses collisions. Looks at all that is held while publishes are under way."""
+def test_numbers_of_a_peer_are_no_keys() -> None:
+    """Check 26: a peer that chooses keys can choose collisions. Looks at all objects while publishes are pending."""
     numbers = {0xBEEF0001 + at * 0x1000 for at in range(20)}
-    far = {(2**61 - 1) * at for at in range(1, 8)}  # their hash is 0, for every one of them
+    far = {(2**61 - 1) * at for at in range(1, 8)}  # all have the hash 0
     with serving(HeldStore, **UNLIMITED, room_rate=10**6) as server, RawClient(server.port) as ada:
         room = ada.join("hall").room
         for number, epoch in zip(sorted(numbers), [*far] * 3, strict=False):
@@ -223,7 +222,7 @@ def test_no_number_of_a_peer_is_a_key() -> None:
 
         found = server.run(keys)
         assert not found & (numbers | far), found
-        assert room in found  # that of a membership: the walk comes to where it would be
+        assert room in found  # the key of a membership: the walk reaches such keys
         store: Any = server.state.store
         server.run(lambda: setattr(store, "hold_commits", False))
         server.run(lambda: [store.held.pop(0)() for _ in range(len(store.held))])
@@ -231,7 +230,7 @@ def test_no_number_of_a_peer_is_a_key() -> None:
 
 
 def _keys(start: Hub) -> list[object]:
-    """The keys of every dict and the members of every set that can be reached."""
+    """The keys of all dicts and the members of all sets that can be reached."""
     seen: set[int] = set()
     waiting: list[object] = [start]
     keys: list[object] = []
@@ -246,8 +245,8 @@ def _keys(start: Hub) -> list[object]:
     return keys
 
 
-def test_no_secret_is_logged(tmp_path: Path) -> None:
-    """Check 28: neither a password, nor anything of the exchange by which it is shown."""
+def test_secrets_are_not_logged(tmp_path: Path) -> None:
+    """Check 28: neither a password, nor anything of the SCRAM exchange."""
     file = AccountsFile(tmp_path / "accounts.sqlite3")
     file.add("ada", "correct horse battery", created_ms=0, iterations=4096)
     stream = io.StringIO()

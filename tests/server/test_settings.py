@@ -16,8 +16,8 @@ UNLIMITED: dict[str, Any] = {"publish_rate": 10**6, "publish_burst": 10**6, "joi
 UNLIMITED["room_rate"] = 10**6
 
 
-def test_store_that_fails_is_told_by_goaway_and_not_by_a_reply() -> None:
-    """RW-PROMISE-7: nobody knows what became of the publish."""
+def test_failed_store_is_answered_with_goaway_only() -> None:
+    """RW-PROMISE-7: the outcome of the publish is unknown."""
     with serving(HeldStore, linger_ms=1) as server, RawClient(server.port) as ada:
         ada.send(ada.publish(ada.join("hall").room))
         server.until(lambda: bool(server.state.unsettled))
@@ -27,7 +27,7 @@ def test_store_that_fails_is_told_by_goaway_and_not_by_a_reply() -> None:
         assert (goaway.code, goaway.flags) == (Code.INTERNAL, Flag.RETRY)
 
 
-def test_connection_beyond_the_limit_is_told_when_to_come_back() -> None:
+def test_connection_beyond_max_connections_gets_a_retry_time() -> None:
     """RW-CONN-3"""
     with (
         serving(max_connections=1, linger_ms=1) as server,
@@ -43,7 +43,7 @@ def test_connection_beyond_the_limit_is_told_when_to_come_back() -> None:
 
 
 @pytest.mark.parametrize("durable", [False, True])
-def test_rooms_without_messages_leave_nothing_behind(durable: bool, tmp_path: Path) -> None:
+def test_rooms_without_messages_leave_nothing(durable: bool, tmp_path: Path) -> None:
     """RW-JOIN-3"""
     settings = {**UNLIMITED, "data": str(tmp_path)} if durable else UNLIMITED
     with serving(**settings) as server, RawClient(server.port) as ada:
@@ -55,7 +55,7 @@ def test_rooms_without_messages_leave_nothing_behind(durable: bool, tmp_path: Pa
         assert server.run(server.store.rooms) == before == 0
 
 
-def test_ids_are_not_forgotten_to_make_room_for_others() -> None:
+def test_ids_per_room_limits_publishes_and_forgets_none() -> None:
     """RW-DEDUPE-6"""
     with serving(ids_per_room=2) as server, RawClient(server.port) as ada:
         ref = ada.join("hall").room
@@ -70,7 +70,7 @@ def test_ids_are_not_forgotten_to_make_room_for_others() -> None:
         assert (ack.seq, ack.flags) == (1, Flag.DUPLICATE)
 
 
-def test_room_is_quiet_from_many_members_until_none() -> None:
+def test_room_stays_quiet_until_it_is_empty() -> None:
     """RW-QUIET-1, RW-QUIET-2"""
     with serving(quiet_members=2) as server, RawClient(server.port) as ada:
         with RawClient(server.port, name="bob") as bob:
@@ -90,8 +90,8 @@ def test_room_is_quiet_from_many_members_until_none() -> None:
             assert not bob.join("hall").flags & Flag.QUIET
 
 
-def test_member_that_takes_nothing_is_cut_off_and_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    """RW-LAG-2: with SLOW, which this member will never read."""
+def test_member_that_reads_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RW-LAG-2: with SLOW, which this member does not read."""
     said: list[tuple[str, int]] = []
     say = Peer.goaway
 
@@ -114,8 +114,8 @@ def test_member_that_takes_nothing_is_cut_off_and_others_are_served(monkeypatch:
         assert not [frame for frame in bob.unread if isinstance(frame, (Goaway, Evicted))]
 
 
-def test_nobody_else_is_let_in_without_tls_unless_the_operator_says_so() -> None:
-    """RW-TLS-2: it listens for its own host alone."""
+def test_server_listens_on_loopback_by_default() -> None:
+    """RW-TLS-2: other hosts cannot reach it."""
     with serving() as server:
         assert server.listener._server is not None
         addresses = [listening.getsockname()[0] for listening in server.listener._server.sockets]

@@ -1,4 +1,4 @@
-"""The small parts of the reference server: clock, limits, cursors, relaying, settings, logs."""
+"""Small parts of the reference server: clock, limits, join point, messages, settings, logs, sweeps."""
 
 import io
 import json
@@ -33,7 +33,7 @@ seqs = st.integers(0, 30)
 
 
 @given(head=seqs, trimmed=seqs, epoch=st.integers(1, 3), client=st.integers(0, 3), since=st.integers(0, 40), cap=seqs)
-def test_a_stream_begins_where_nothing_is_missed_in_silence(
+def test_join_point_leaves_no_silent_gap(
     head: int, trimmed: int, epoch: int, client: int, since: int, cap: int
 ) -> None:
     oldest = min(trimmed, head) + 1
@@ -41,7 +41,7 @@ def test_a_stream_begins_where_nothing_is_missed_in_silence(
     assert oldest <= start <= head + 1
     assert head + 1 - start <= cap
     if client == epoch and not gap:
-        assert start == since + 1  # exactly where the client was: nothing twice, nothing missed
+        assert start == since + 1  # exactly after the cursor: no message twice, none missed
     if client not in (0, epoch):
         assert gap
     if client == 0:
@@ -49,15 +49,15 @@ def test_a_stream_begins_where_nothing_is_missed_in_silence(
         assert head + 1 - start <= since
 
 
-def test_the_clock_does_not_step_back() -> None:
-    """RW-ID-4: not below what is stored, and not with the wall clock."""
+def test_clock_does_not_step_back() -> None:
+    """RW-ID-4: neither below the stored times, nor with the wall clock."""
     clock = ServerClock(wall_ms=1000, floor_ms=5000, now=10.0)
     assert clock.ms(10.0) == 5000
     assert clock.ms(11.5) == 6500
 
 
 @given(st.lists(st.floats(0, 3), max_size=60), st.integers(1, 5), st.integers(1, 5))
-def test_a_bucket_gives_no_more_than_rate_and_burst(pauses: list[float], rate: int, burst: int) -> None:
+def test_bucket_gives_at_most_rate_and_burst(pauses: list[float], rate: int, burst: int) -> None:
     bucket = TokenBucket(burst, 0.0)
     now, taken = 0.0, 0
     for pause in pauses:
@@ -66,7 +66,7 @@ def test_a_bucket_gives_no_more_than_rate_and_burst(pauses: list[float], rate: i
         taken += not wait_ms
         assert taken <= burst + rate * now + 1e-6
         if wait_ms:
-            # RW-LIMIT-1, and the time it says is enough.
+            # RW-LIMIT-1: after this time there is a token.
             assert TokenBucket.take(copy_of(bucket), rate, burst, now + wait_ms / 1000 + 1e-6) == 0
 
 
@@ -84,7 +84,7 @@ def book(connections: int = 2, rooms_per_minute: int = 2, *, local: bool = False
 
 
 def used(count: int, now: float) -> Spent:
-    """What a connection has used that joined so often."""
+    """What a connection that joined `count` times has used."""
     bucket = TokenBucket(20, now)
     assert not any(bucket.take(2, 20, now) for _ in range(count))
     return Spent(join=bucket)
@@ -101,8 +101,8 @@ def test_addresses_are_counted_and_forgotten() -> None:
     assert not addresses._rooms
 
 
-def test_what_a_connection_has_used_is_taken_over_by_the_next() -> None:
-    """RW-LIMIT-3: once, by the same address, until it would have been renewed anyway."""
+def test_new_connection_takes_over_what_the_last_used() -> None:
+    """RW-LIMIT-3: once, for the same address, until the rates have recovered."""
     addresses = book(connections=10)
     for count in (5, 20):
         addresses.connect("192.0.2.1")
@@ -119,7 +119,7 @@ def test_what_a_connection_has_used_is_taken_over_by_the_next() -> None:
     assert addresses.take_over("192.0.2.1") == Spent()
 
 
-def test_what_is_remembered_is_bounded_by_what_was_open_at_once() -> None:
+def test_memory_of_used_rates_is_bounded() -> None:
     addresses = book(connections=4)
     for _ in range(100):
         addresses.connect("192.0.2.1")
@@ -128,7 +128,7 @@ def test_what_is_remembered_is_bounded_by_what_was_open_at_once() -> None:
     assert sum(map(len, addresses._spent.values())) == 1
 
 
-def test_addresses_of_one_network_of_ipv6_are_one() -> None:
+def test_ipv6_addresses_of_one_network_are_one() -> None:
     addresses = book()
     assert [addresses.connect(f"2001:db8::{n}") for n in range(3)] == [True, True, False]
     assert addresses.connect("2001:db8:0:1::1")
@@ -139,8 +139,8 @@ def test_addresses_of_one_network_of_ipv6_are_one() -> None:
     assert addresses.connect("2001:db8::9")
 
 
-def test_logins_that_fail_are_limited_for_an_address() -> None:
-    """RW-SASL-9: as many as may fail in a minute at once, and one that succeeds costs nothing."""
+def test_failed_logins_are_limited_per_address() -> None:
+    """RW-SASL-9: a minute's failures may come at once, and a login that succeeds does not count."""
     addresses = AddressBook(9, 9, 3, RATES)
     for _ in range(10):
         assert addresses.login("192.0.2.1", 0.0) == 0
@@ -148,7 +148,7 @@ def test_logins_that_fail_are_limited_for_an_address() -> None:
     assert [addresses.login("192.0.2.1", 0.0) for _ in range(4)] == [0, 0, 0, 20_000]
     assert addresses.login("192.0.2.2", 0.0) == 0
     assert addresses.login("192.0.2.1", 20.0) == 0
-    addresses.logged_in("192.0.2.9")  # never tried
+    addresses.logged_in("192.0.2.9")  # has not tried
     addresses.sweep(200.0)
     assert not addresses._logins
 
@@ -164,7 +164,7 @@ def test_logins_that_fail_are_limited_for_an_address() -> None:
         ("fe80::1%eth0", False),
     ],
 )
-def test_this_host_is_not_limited_unless_it_is_asked_for(address: str, local: bool) -> None:
+def test_local_addresses_are_limited_only_with_local_limits(address: str, local: bool) -> None:
     assert is_local(address) == local
     assert [book(connections=0).connect(address), book(connections=0, local=True).connect(address)] == [local, False]
 
@@ -173,7 +173,7 @@ fields = st.lists(st.builds(Field, st.integers(0x8021, 0xFFFF), strategies.short
 
 
 @given(strategies.n64, st.booleans(), strategies.payloads, fields)
-def test_a_record_becomes_a_message(seq: int, verified: bool, payload: bytes, given_fields: tuple[Field, ...]) -> None:
+def test_message_of_a_record(seq: int, verified: bool, payload: bytes, given_fields: tuple[Field, ...]) -> None:
     packed = pack_fields(Publish(bytes(16), 0, b"", fields=given_fields))
     record = Record(seq, 5, 7, bytes(16), 1, "ada", verified, payload, packed)
     reader = FrameReader(2**24)
@@ -191,14 +191,14 @@ contents = st.tuples(
 
 
 @given(contents, contents)
-def test_contents_are_told_apart(one: tuple[int, bytes, bytes, str], other: tuple[int, bytes, bytes, str]) -> None:
+def test_content_digests_differ(one: tuple[int, bytes, bytes, str], other: tuple[int, bytes, bytes, str]) -> None:
     assert (content_digest(*one) == content_digest(*other)) == (one == other)
 
 
 # --- settings
 
 
-def test_the_stronger_source_counts(tmp_path: Path) -> None:
+def test_stronger_source_of_a_setting_wins(tmp_path: Path) -> None:
     file = tmp_path / "server.toml"
     file.write_text("port = 1\nwindow = 2\nmax_rooms = 3\n")
     environ = {"ROOMWIRE_WINDOW": "20", "ROOMWIRE_PORT": "10", "ROOMWIRE_MEMORY": "yes"}
@@ -218,14 +218,14 @@ def test_the_stronger_source_counts(tmp_path: Path) -> None:
         ("log_format = 'xml'", {}, "log_format: expected one of text, json, found 'xml'"),
     ],
 )
-def test_a_bad_setting_is_named(tmp_path: Path, text: str, environ: dict[str, str], said: str) -> None:
+def test_bad_setting_is_named(tmp_path: Path, text: str, environ: dict[str, str], said: str) -> None:
     file = tmp_path / "server.toml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=said.replace("(", "\\(")):
         load({}, environ, file)
 
 
-def test_limits_have_the_defaults_of_the_registry() -> None:
+def test_defaults_of_limits_are_those_of_the_registry() -> None:
     config = Config()
     for name, limit in LIMITS.items():
         if hasattr(config, name):
@@ -237,7 +237,7 @@ def test_limits_have_the_defaults_of_the_registry() -> None:
 
 @contextmanager
 def logged(format: str) -> Iterator[io.StringIO]:
-    """What is logged meanwhile; what tests themselves have set up for logs and warnings comes back."""
+    """What is logged meanwhile. Restores what pytest has set up for logs and warnings."""
     stream = io.StringIO()
     top, server = logging.getLogger(), logging.getLogger("roomwire")
     handlers, levels, hooks = top.handlers, (top.level, server.level), (sys.excepthook, threading.excepthook)
@@ -256,7 +256,7 @@ def logged(format: str) -> Iterator[io.StringIO]:
 
 @pytest.mark.parametrize("format", ["text", "json"])
 @given(text=st.text())
-def test_an_event_is_one_line_whatever_a_peer_sends(format: str, text: str) -> None:
+def test_log_event_is_one_line_with_any_text(format: str, text: str) -> None:
     with logged(format) as stream:
         logging.getLogger("roomwire.test").info("client connected", extra={"client": text})
     line = stream.getvalue()
@@ -277,17 +277,17 @@ def test_an_event_is_one_line_whatever_a_peer_sends(format: str, text: str) -> N
         ("", '""'),
     ],
 )
-def test_a_value_in_the_log_ends_where_it_seems_to(client: str, shown: str) -> None:
+def test_log_value_cannot_imitate_another(client: str, shown: str) -> None:
     with logged("text") as stream:
         logging.getLogger("roomwire.test").info("client connected", extra={"client": client, "after": 1})
     assert stream.getvalue().endswith(f" client connected client={shown} after=1\n")
 
 
-def test_what_nobody_foresaw_is_one_event_as_well() -> None:
-    """Warnings of Python, words of libraries, exceptions of threads."""
+def test_uncaught_exception_is_one_log_event() -> None:
+    """So are warnings of Python, logs of libraries and exceptions of threads."""
 
     def fail() -> None:
-        raise ZeroDivisionError("by\nnobody")
+        raise ZeroDivisionError("by\nzero")
 
     with logged("json") as stream:
         warnings.warn("be\nwarned", stacklevel=1)
@@ -298,12 +298,12 @@ def test_what_nobody_foresaw_is_one_event_as_well() -> None:
     events = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert "be\nwarned" in events[0]["message"]
     assert events[1]["message"] == "slow\ncallback"
-    assert "ZeroDivisionError: by\nnobody" in events[2]["exception"]
+    assert "ZeroDivisionError: by\nzero" in events[2]["exception"]
     assert [event["level"] for event in events] == ["warning", "warning", "critical"]
 
 
-def test_a_sweep_pauses_between_many_peers() -> None:
-    """Nobody waits until ten thousand are looked at; whoever goes in a pause is left alone."""
+def test_sweep_pauses_between_many_peers() -> None:
+    """Other work need not wait until all peers were looked at. A peer that ends during a pause is skipped."""
     network = HubNetwork(preface_ms=1000)
     hub = network.hub
     assert hub is not None

@@ -1,4 +1,4 @@
-"""What the SQLite store refuses: files that are not its own, and damage."""
+"""What the SQLite store refuses: files of others, and damage."""
 
 import queue
 import random
@@ -16,7 +16,7 @@ from reference_server.store.sqlite_files import FORMAT
 from tests.support.stores import DATABASE, EVERYTHING, Driver, entry, frame_size, frames, opened
 
 
-def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+def test_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with opened(tmp_path):
         pass
     with closing(sqlite3.connect(tmp_path / DATABASE)) as connection:
@@ -27,7 +27,7 @@ def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     assert str(caught.value) == f"{tmp_path / DATABASE}: {expected}"
 
 
-def test_a_store_of_an_older_version_is_refused(tmp_path: Path) -> None:
+def test_store_of_an_older_version_is_refused(tmp_path: Path) -> None:
     with opened(tmp_path):
         pass
     with closing(sqlite3.connect(tmp_path / DATABASE)) as connection:
@@ -38,14 +38,14 @@ def test_a_store_of_an_older_version_is_refused(tmp_path: Path) -> None:
     assert str(caught.value) == f"{tmp_path / DATABASE}: expected format {FORMAT}, found {found}"
 
 
-def test_what_is_not_a_database_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / DATABASE).write_bytes(b"not a database at all" * 500)
     with pytest.raises(StoreCorrupt, match="file is not a database"):
         Driver("sqlite", tmp_path, EVERYTHING)
     assert (tmp_path / DATABASE).read_bytes() == b"not a database at all" * 500
 
 
-def test_the_database_of_another_application_is_refused(tmp_path: Path) -> None:
+def test_database_of_another_application_is_refused(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / DATABASE)) as connection:
         connection.execute("CREATE TABLE theirs (x)")
     with pytest.raises(StoreCorrupt, match="the database of another application"):
@@ -53,26 +53,26 @@ def test_the_database_of_another_application_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 100, 4096, -4096, -1])
-def test_a_database_that_was_cut_off_is_refused(tmp_path: Path, keep: int) -> None:
+def test_truncated_database_is_refused(tmp_path: Path, keep: int) -> None:
     copy = copy_of_a_store(tmp_path)
     with opened(copy):
         pass  # empties the log
     data = (copy / DATABASE).read_bytes()
     (copy / DATABASE).write_bytes(data[:keep])
     if keep == 0:
-        (copy / f"{DATABASE}-wal").write_bytes(b"a log that was left behind")
+        (copy / f"{DATABASE}-wal").write_bytes(b"a log without its database")
     with pytest.raises(StoreCorrupt):
         contents(copy)
 
 
-def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path: Path) -> None:
+def test_path_that_cannot_be_a_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailable) as caught:
         Driver("sqlite", tmp_path / "file", EVERYTHING)
     assert str(caught.value).startswith(f"{tmp_path / 'file'}: expected a directory that can be read")
 
 
-# Damage
+# --- damage
 
 
 def copy_of_a_store(path: Path) -> Path:
@@ -92,7 +92,7 @@ Contents = dict[str, tuple[int, int, list[Record], list[Known | None]]]
 
 
 def contents(path: Path) -> Contents:
-    """All that the store says of its two rooms; raises what it fails with."""
+    """All that the store says of its two rooms. Raises the error if the store fails."""
     failures: list[Exception] = []
     posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
     store = SqliteStore(path, EVERYTHING, posted.put, failures.append)
@@ -120,7 +120,7 @@ def contents(path: Path) -> Contents:
 
 
 def damaged_contents(copy: Path, target: Path, file: str, offset: int, bit: int) -> Contents | None:
-    """What a store says after one bit was flipped, None if it refuses."""
+    """The contents of a store in which one bit was flipped; None if the store refuses."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(copy, target)
     with (target / file).open("r+b") as damaged:
@@ -135,7 +135,7 @@ def damaged_contents(copy: Path, target: Path, file: str, offset: int, bit: int)
 
 
 @pytest.mark.parametrize("what", [b"first payload", b"First room", entry(7).digest, entry(7).id, b"name 3"], ids=repr)
-def test_a_flipped_bit_in_what_is_stored_is_refused(tmp_path: Path, what: bytes) -> None:
+def test_flipped_bit_in_a_row_is_refused(tmp_path: Path, what: bytes) -> None:
     copy = copy_of_a_store(tmp_path)
     with opened(copy):
         pass
@@ -143,7 +143,7 @@ def test_a_flipped_bit_in_what_is_stored_is_refused(tmp_path: Path, what: bytes)
     data, refused, offset = (copy / DATABASE).read_bytes(), 0, -1
     while (offset := data.find(what, offset + 1)) >= 0:
         found = damaged_contents(copy, tmp_path / "damaged", DATABASE, offset + len(what) - 1, 2)
-        assert found in (None, expected)  # it may lie in a part of a page that is not in use
+        assert found in (None, expected)  # it may be in an unused part of a page
         refused += found is None
     assert refused
 
@@ -165,7 +165,7 @@ FIRST, SECOND = (f" WHERE room = 1 AND id = x'{entry(number).id.hex()}'" for num
     ],
     ids=["shorter", "shorter and longer", "another's", "a number", "empty", "another id", "another room"],
 )
-def test_an_id_that_was_changed_is_refused(tmp_path: Path, sql: str, said: str) -> None:
+def test_changed_id_is_refused(tmp_path: Path, sql: str, said: str) -> None:
     with opened(tmp_path) as driver:
         for key in ("first room", "second room"):
             driver.fill(driver.open(key), 5)
@@ -176,7 +176,7 @@ def test_an_id_that_was_changed_is_refused(tmp_path: Path, sql: str, said: str) 
 
 
 @pytest.mark.parametrize("count", [0, 4])
-def test_ids_that_are_missing_are_refused(tmp_path: Path, count: int) -> None:
+def test_missing_ids_are_refused(tmp_path: Path, count: int) -> None:
     with opened(tmp_path) as driver:
         driver.fill(driver.open("first room"), 6)
     with closing(sqlite3.connect(tmp_path / DATABASE, isolation_level=None)) as connection:
@@ -185,7 +185,7 @@ def test_ids_that_are_missing_are_refused(tmp_path: Path, count: int) -> None:
         contents(tmp_path)
 
 
-def test_a_flipped_bit_anywhere_in_the_database_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+def test_flipped_bit_in_the_database_is_refused_or_harmless(tmp_path: Path) -> None:
     copy = copy_of_a_store(tmp_path)
     with opened(copy):
         pass
@@ -200,7 +200,7 @@ def test_a_flipped_bit_anywhere_in_the_database_is_refused_or_changes_nothing(tm
     assert refused > 100
 
 
-def test_a_flipped_bit_in_the_log_is_refused_unless_it_looks_like_a_torn_tail(tmp_path: Path) -> None:
+def test_flipped_bit_in_the_log_is_refused_or_a_torn_tail(tmp_path: Path) -> None:
     copy = copy_of_a_store(tmp_path)
     expected = contents(shutil.copytree(copy, tmp_path / "sound"))
     log = f"{DATABASE}-wal"
@@ -221,7 +221,7 @@ def test_a_flipped_bit_in_the_log_is_refused_unless_it_looks_like_a_torn_tail(tm
             assert known[:head] == expected[key][3][:head]
 
 
-def test_a_torn_tail_leaves_a_prefix(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_torn_tail_leaves_a_prefix(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     copy = copy_of_a_store(tmp_path)
     log = f"{DATABASE}-wal"
     whole = (copy / log).read_bytes()
@@ -233,7 +233,7 @@ def test_a_torn_tail_leaves_a_prefix(tmp_path: Path, caplog: pytest.LogCaptureFi
         (copy / log).write_bytes(whole[:keep])
         caplog.clear()
         found = contents(shutil.copytree(copy, tmp_path / "torn"))
-        # It is never cut without a word: here something is torn but where the log ends with a transaction.
+        # What is cut off is logged. Nothing is torn where the log ends with a transaction.
         torn = keep - max([0 if keep < 32 else 32, *(end for end in ends if end <= keep)])
         assert [vars(record)["octets"] for record in caplog.records] == ([torn] if torn else [])
         shutil.rmtree(tmp_path / "torn")

@@ -1,6 +1,6 @@
-"""What is true of the SQLite store alone: restarts, group commit, crashes, locks.
+"""What only the SQLite store does: restarts, group commit, crashes, locks.
 
-Run as a program this file is the child process that some of the tests kill: see `children`.
+Run as a program, this file is the child process that some of the tests kill: see `children`.
 """
 
 import os
@@ -33,10 +33,10 @@ from reference_server.store.sqlite_files import renew_incarnation
 from tests.support.places import ROOT
 from tests.support.stores import DATABASE, EVERYTHING, T0, Driver, entry, frames, opened, record
 
-# Restart
+# --- restart
 
 
-def test_a_restart_changes_nothing(tmp_path: Path) -> None:
+def test_restart_changes_nothing(tmp_path: Path) -> None:
     with opened(tmp_path) as driver:
         log = driver.open_new("room", "Room")[0]
         entries = driver.fill(log, 5)
@@ -55,7 +55,7 @@ def test_a_restart_changes_nothing(tmp_path: Path) -> None:
         assert log.append(entry(6)).seq == 6
 
 
-def test_the_limit_for_bodies_never_falls_below_what_is_stored(tmp_path: Path) -> None:
+def test_max_body_never_falls_below_what_is_stored(tmp_path: Path) -> None:
     """RW-WELCOME-5."""
     with opened(tmp_path) as driver:
         assert driver.store.raise_max_body(8_192) == 8_192
@@ -66,10 +66,8 @@ def test_the_limit_for_bodies_never_falls_below_what_is_stored(tmp_path: Path) -
         assert driver.store.raise_max_body(4_096) == 8_192
 
 
-def test_head_and_ids_survive_trimming_everything_and_a_restart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sqlite_tables, "_IDS_A_READ", 100)  # of which there are 24 then
+def test_head_and_ids_survive_a_full_trim_and_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_tables, "_IDS_A_READ", 100)  # so that there are 24 reads
     with opened(tmp_path) as driver:
         log = driver.open("room")
         entries = driver.fill(log, 2_500)
@@ -87,7 +85,7 @@ def test_head_and_ids_survive_trimming_everything_and_a_restart(
         assert log.append(entry(9_999)).seq == 2_501
 
 
-def test_commits_under_way_are_finished_by_close_and_the_rest_is_dropped(tmp_path: Path) -> None:
+def test_close_finishes_commits_and_drops_the_rest(tmp_path: Path) -> None:
     done: list[int] = []
     with opened(tmp_path) as driver:
         log = driver.open("room")
@@ -103,7 +101,7 @@ def test_commits_under_way_are_finished_by_close_and_the_rest_is_dropped(tmp_pat
         assert log.lookup(entry(51).id) is None
 
 
-def test_ids_are_found_again_after_they_were_not_remembered(tmp_path: Path) -> None:
+def test_ids_are_known_again_after_remember_ids_was_off(tmp_path: Path) -> None:
     with opened(tmp_path) as driver:
         driver.fill(driver.open("room"), 3)
     with opened(tmp_path, Retention(remember_ids=False)) as driver:
@@ -114,7 +112,7 @@ def test_ids_are_found_again_after_they_were_not_remembered(tmp_path: Path) -> N
         assert driver.open("room").known == 3
 
 
-def test_a_new_incarnation_changes_every_epoch(tmp_path: Path) -> None:
+def test_new_incarnation_changes_every_epoch(tmp_path: Path) -> None:
     epochs: list[set[int]] = []
     for _ in range(2):
         with opened(tmp_path) as driver:
@@ -126,7 +124,7 @@ def test_a_new_incarnation_changes_every_epoch(tmp_path: Path) -> None:
     assert len(epochs[0] | epochs[1]) == 4
 
 
-def test_there_must_be_a_store_to_renew(tmp_path: Path) -> None:
+def test_renew_without_a_store(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable):
         renew_incarnation(tmp_path / "none")
     assert not (tmp_path / "none").exists()
@@ -134,19 +132,19 @@ def test_there_must_be_a_store_to_renew(tmp_path: Path) -> None:
         renew_incarnation(tmp_path)
 
 
-# The writer's thread
+# --- the writer's thread
 
 
 @contextmanager
 def stopped_writer(path: Path) -> Iterator[None]:
-    """While this lasts no transaction can begin."""
+    """Keep transactions from beginning meanwhile."""
     with closing(sqlite3.connect(path / DATABASE, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("ROLLBACK")
 
 
-def test_nothing_waits_for_the_writer(tmp_path: Path) -> None:
+def test_calls_do_not_wait_for_the_writer(tmp_path: Path) -> None:
     with opened(tmp_path) as driver:
         log, other = driver.open("room"), driver.open("other")
         driver.fill(log, 3)
@@ -166,7 +164,7 @@ def test_nothing_waits_for_the_writer(tmp_path: Path) -> None:
         assert [each.seq for each in driver.read(log)] == [2, 3, 4]
 
 
-def test_a_room_whose_deletions_wait_is_not_loaded_again(tmp_path: Path) -> None:
+def test_room_with_waiting_deletions_is_not_loaded_again(tmp_path: Path) -> None:
     with opened(tmp_path) as driver:
         log = driver.open("room")
         driver.fill(log, 3)
@@ -176,7 +174,7 @@ def test_a_room_whose_deletions_wait_is_not_loaded_again(tmp_path: Path) -> None
             assert driver.open("room").oldest == 3
 
 
-def test_commits_that_wait_share_a_transaction(tmp_path: Path) -> None:
+def test_waiting_commits_share_a_transaction(tmp_path: Path) -> None:
     with opened(tmp_path) as driver:
         log = driver.open("room")
         driver.fill(log, 1)
@@ -188,7 +186,7 @@ def test_commits_that_wait_share_a_transaction(tmp_path: Path) -> None:
                 driver.store.commit(lambda number=number: done.append(number))  # type: ignore[misc]
         driver.run(lambda: len(done) == 100)
         assert done == list(range(2, 102))
-        # One may have been taken before the others came.
+        # The writer may have taken one before the others came.
         assert 1 <= transactions(tmp_path) - before <= 2
 
 
@@ -197,7 +195,7 @@ def transactions(path: Path) -> int:
     return sum(end for _, end in frames(path))
 
 
-# Crashes and failures of a real process
+# --- crashes and failures of a real process
 
 
 def run_child(*arguments: object) -> str:
@@ -218,7 +216,7 @@ def start_child(*arguments: object) -> subprocess.Popen[str]:
 
 
 def stored_entry(key: str, seq: int) -> Entry:
-    """What a child appends to room `key` at `seq`."""
+    """The entry that a child appends to room `key` at `seq`."""
     chance = random.Random(f"{key} {seq}")
     return Entry(
         (T0 + seq).to_bytes(6, "big") + chance.randbytes(10),
@@ -237,7 +235,7 @@ KEYS = ("a", "b", "c")
 RETAINED, REMEMBERED_MS = 2_000, 5_000
 
 
-def test_nothing_stable_is_missing_after_kill_9(tmp_path: Path) -> None:
+def test_stable_messages_survive_kill_9(tmp_path: Path) -> None:
     stable = dict.fromkeys(KEYS, 0)
     epochs: dict[str, int] = {}
     chance = random.Random(4)
@@ -246,7 +244,7 @@ def test_nothing_stable_is_missing_after_kill_9(tmp_path: Path) -> None:
         with start_child("publish", tmp_path) as process:
             assert process.stdout is not None
             for number, line in enumerate(process.stdout):
-                # The last line may be cut off by the kill.
+                # The kill may truncate the last line.
                 if line.endswith("\n"):
                     key, head = line.split()
                     stable[key] = int(head)
@@ -270,7 +268,7 @@ def test_nothing_stable_is_missing_after_kill_9(tmp_path: Path) -> None:
     assert min(stable.values()) > 0
 
 
-def test_a_lock_does_not_outlive_its_process(tmp_path: Path) -> None:
+def test_lock_does_not_outlive_its_process(tmp_path: Path) -> None:
     with start_child("publish", tmp_path) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -282,7 +280,7 @@ def test_a_lock_does_not_outlive_its_process(tmp_path: Path) -> None:
         assert driver.store.rooms() > 0
 
 
-def test_a_failed_commit_is_reported_once_and_nothing_is_done_after_it(tmp_path: Path) -> None:
+def test_failed_commit_is_reported_once_and_ends_the_store(tmp_path: Path) -> None:
     output = run_child("fill", tmp_path).splitlines()
     stable = [int(line.split()[1]) for line in output if line.startswith("stable ")]
     assert stable == list(range(1, len(stable) + 1))
@@ -295,7 +293,7 @@ def test_a_failed_commit_is_reported_once_and_nothing_is_done_after_it(tmp_path:
         assert len(driver.read(log)) == log.head
 
 
-def test_damage_is_reported_once_and_nothing_is_served_after_it(tmp_path: Path) -> None:
+def test_damage_is_reported_once_and_ends_the_store(tmp_path: Path) -> None:
     with opened(tmp_path) as driver:
         driver.fill(driver.open("room"), 3, b"the payload")
     data = (tmp_path / DATABASE).read_bytes()
@@ -319,14 +317,14 @@ def test_damage_is_reported_once_and_nothing_is_served_after_it(tmp_path: Path) 
     assert served == []
 
 
-def test_a_directory_without_permission_is_refused(tmp_path: Path) -> None:
+def test_directory_without_permission_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir(mode=0o000)
     output = run_child("open-unprivileged", tmp_path / "data")
     assert output.startswith("StoreUnavailable ")
     assert "permission denied" in output
 
 
-def test_a_second_process_is_refused(tmp_path: Path) -> None:
+def test_second_process_is_refused(tmp_path: Path) -> None:
     with opened(tmp_path):
         expected = f"StoreLocked {tmp_path}: expected to be the only user, found that process {os.getpid()} uses it"
         assert run_child("open", tmp_path).strip() == expected
@@ -336,9 +334,9 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
 
 
 def children(command: str, path: Path) -> None:
-    """What the processes do that tests start: `open`, `publish` until killed, or `fill` what must not grow."""
+    """What the tests' processes do: `open`, `publish` until killed, or `fill` a file that must not grow."""
     if command == "open-unprivileged" and os.geteuid() == 0:
-        os.setuid(65534)  # permissions do not bind root
+        os.setuid(65534)  # root ignores permissions
     if command.startswith("open"):
         try:
             with opened(path):
@@ -352,7 +350,7 @@ def children(command: str, path: Path) -> None:
 
 
 def publish(path: Path) -> None:
-    """Commit without end, up to 8 batches at once, and print what is stable: `key head`."""
+    """Commit endlessly, up to 8 batches at once, and print what is stable: `key head`."""
     driver = Driver("sqlite", path, Retention(messages=RETAINED))
     logs = [driver.open(key) for key in KEYS]
     chance = random.Random()
@@ -378,7 +376,7 @@ def publish(path: Path) -> None:
 
 
 def fill(path: Path) -> None:
-    """Commit until the file may not grow, go on for a while, and print what is called back."""
+    """Commit until the file may not grow, go on for a while, and print what the store calls."""
     posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
     failures: list[Exception] = []
     logs: list[Log] = []

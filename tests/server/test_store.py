@@ -1,4 +1,4 @@
-"""The contract of reference_server/store/base.py, held against every store."""
+"""The contract of reference_server/store/base.py, for every store."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,10 +36,10 @@ def driver(make: Make) -> Driver:
     return make(EVERYTHING)
 
 
-# Sequence numbers, heads and commits
+# --- sequence numbers, heads and commits
 
 
-def test_sequence_numbers_start_at_one_and_have_no_holes(driver: Driver) -> None:
+def test_sequence_numbers_from_one_without_holes(driver: Driver) -> None:
     log = driver.open("room")
     assert (log.head, log.tail, log.oldest, log.last_time_ms, log.known) == (0, 0, 1, 0, 0)
     assert [log.append(entry(number)).seq for number in range(1, 6)] == [1, 2, 3, 4, 5]
@@ -47,7 +47,7 @@ def test_sequence_numbers_start_at_one_and_have_no_holes(driver: Driver) -> None
     assert [log.append(entry(number)).seq for number in range(6, 9)] == [6, 7, 8]
 
 
-def test_what_is_not_committed_is_neither_in_head_nor_read(driver: Driver) -> None:
+def test_uncommitted_message_is_not_read(driver: Driver) -> None:
     log = driver.open("room")
     driver.fill(log, 2)
     log.append(entry(3))
@@ -59,7 +59,7 @@ def test_what_is_not_committed_is_neither_in_head_nor_read(driver: Driver) -> No
     assert [each.seq for each in driver.read(log)] == [1, 2, 3]
 
 
-def test_heads_have_moved_when_a_commit_is_done_and_not_further(driver: Driver) -> None:
+def test_commit_moves_heads_to_what_it_covers(driver: Driver) -> None:
     log = driver.open("room")
     heads: list[tuple[int, int]] = []
     for batch in range(1, 21):
@@ -70,7 +70,7 @@ def test_heads_have_moved_when_a_commit_is_done_and_not_further(driver: Driver) 
     assert heads == [(tail, tail) for tail in (batch * (batch + 1) // 2 for batch in range(1, 21))]
 
 
-def test_a_commit_covers_all_rooms(driver: Driver) -> None:
+def test_commit_covers_all_rooms(driver: Driver) -> None:
     logs = [driver.open(f"room {number}") for number in range(300)]
     for number in range(900):
         logs[number % 300].append(entry(number))
@@ -81,7 +81,7 @@ def test_a_commit_covers_all_rooms(driver: Driver) -> None:
         assert [each.id for each in driver.read(log)] == [entry(other).id for other in range(number, 900, 300)]
 
 
-def test_a_commit_of_nothing_is_done_in_its_turn(driver: Driver) -> None:
+def test_empty_commit_is_done_in_order(driver: Driver) -> None:
     log = driver.open("room")
     done: list[int] = []
     log.append(entry(1))
@@ -103,10 +103,10 @@ def test_times_never_decrease(driver: Driver) -> None:
     assert [each.time_ms for each in driver.read(log)] == times
 
 
-# Opening and releasing
+# --- opening and releasing
 
 
-def test_an_open_log_is_shared(driver: Driver) -> None:
+def test_open_log_is_shared(driver: Driver) -> None:
     log, created = driver.open_new("room", "Room")
     again, created_again = driver.open_new("room", "ROOM")
     assert (created, created_again, again is log) == (True, False, True)
@@ -115,7 +115,7 @@ def test_an_open_log_is_shared(driver: Driver) -> None:
     assert driver.open("room") is log
 
 
-def test_opens_at_the_same_time_share_one_log(driver: Driver) -> None:
+def test_concurrent_opens_share_one_log(driver: Driver) -> None:
     opened: list[tuple[Log, bool]] = []
     for _ in range(3):
         driver.store.open("room", "Room", lambda log, created: opened.append((log, created)))
@@ -124,7 +124,7 @@ def test_opens_at_the_same_time_share_one_log(driver: Driver) -> None:
     assert [created for _, created in opened] == [True, False, False]
 
 
-def test_a_released_log_is_found_again(driver: Driver) -> None:
+def test_released_log_can_be_opened_again(driver: Driver) -> None:
     log = driver.open_new("room", "Room")[0]
     entries = driver.fill(log, 3)
     epoch = log.epoch
@@ -137,7 +137,7 @@ def test_a_released_log_is_found_again(driver: Driver) -> None:
     assert len(driver.read(log)) == 3
 
 
-def test_nothing_is_kept_for_rooms_that_were_never_published_to(driver: Driver) -> None:
+def test_room_without_messages_is_not_stored(driver: Driver) -> None:
     log, created = driver.open_new("room")
     epoch = log.epoch
     driver.store.release(log)
@@ -148,7 +148,7 @@ def test_nothing_is_kept_for_rooms_that_were_never_published_to(driver: Driver) 
     assert (created, log.name, log.epoch) == (True, "Other name", epoch)
 
 
-def test_a_log_released_before_it_is_stable_is_the_one_that_is_opened(driver: Driver) -> None:
+def test_log_released_before_it_is_stable_is_opened_again(driver: Driver) -> None:
     log = driver.open("room")
     log.append(entry(1))
     driver.store.release(log)
@@ -163,19 +163,19 @@ def test_a_log_released_before_it_is_stable_is_the_one_that_is_opened(driver: Dr
     assert driver.open("room").head == 1
 
 
-def test_epochs_are_there_for_empty_rooms_and_differ(make: Make) -> None:
+def test_epochs_of_empty_rooms_differ(make: Make) -> None:
     one, two = make(EVERYTHING), make(EVERYTHING)
     epochs = [driver.open(key).epoch for driver in (one, two) for key in ("a", "b", "ä")]
     assert len(set(epochs)) == 6
     assert all(0 < epoch < 1 << 64 for epoch in epochs)
 
 
-def test_the_epoch_depends_on_incarnation_and_key_alone() -> None:
+def test_epoch_depends_on_incarnation_and_key_only() -> None:
     assert epoch_of(bytes(32), "room") == epoch_of(bytes(32), "room")
     assert epoch_of(bytes(32), "room") != epoch_of(bytes(31) + b"\1", "room")
 
 
-def test_stored_rooms_are_visited_in_order(driver: Driver) -> None:
+def test_keys_of_stored_rooms_are_in_order(driver: Driver) -> None:
     keys = ["b", "ä", "a", "\U0001f600", "\uffee", "z"]
     for number, key in enumerate(keys):
         driver.open(key).append(entry(number))
@@ -193,10 +193,10 @@ def test_stored_rooms_are_visited_in_order(driver: Driver) -> None:
     assert visit("\U0001f600", 2) == []
 
 
-# Ids
+# --- ids
 
 
-def test_an_id_is_known_before_it_is_stable(driver: Driver) -> None:
+def test_id_is_known_before_it_is_stable(driver: Driver) -> None:
     log = driver.open("room")
     each = entry(1)
     assert log.lookup(each.id) is None
@@ -209,7 +209,7 @@ def test_an_id_is_known_before_it_is_stable(driver: Driver) -> None:
     assert log.known == 1
 
 
-def test_a_known_id_is_not_appended(driver: Driver) -> None:
+def test_known_id_is_not_appended(driver: Driver) -> None:
     log = driver.open("room")
     log.append(entry(1))
     with pytest.raises(ValueError, match="already known"):
@@ -218,7 +218,7 @@ def test_a_known_id_is_not_appended(driver: Driver) -> None:
     driver.commit()
     with pytest.raises(ValueError, match="already known"):
         log.append(entry(1))
-    assert driver.open("other").append(entry(1)).seq == 1  # ids are the room's
+    assert driver.open("other").append(entry(1)).seq == 1  # ids are per room
 
 
 def test_ids_outlive_their_messages(driver: Driver) -> None:
@@ -232,7 +232,7 @@ def test_ids_outlive_their_messages(driver: Driver) -> None:
     ]
 
 
-def test_forgetting_goes_by_the_time_in_the_id(driver: Driver) -> None:
+def test_forgetting_by_the_time_in_the_id(driver: Driver) -> None:
     log = driver.open("room")
     order = [5, 1, 4, 2, 3]
     for number in order:
@@ -251,7 +251,7 @@ def test_forgetting_goes_by_the_time_in_the_id(driver: Driver) -> None:
     assert log.append(entry(1)).seq == 6
 
 
-def test_an_id_may_be_forgotten_before_it_is_stable(driver: Driver) -> None:
+def test_id_forgotten_before_it_is_stable(driver: Driver) -> None:
     log = driver.open("room")
     log.append(entry(1))
     log.forget(T0 + 2)
@@ -264,7 +264,7 @@ def test_an_id_may_be_forgotten_before_it_is_stable(driver: Driver) -> None:
     assert log.known == 1
 
 
-def test_ids_are_not_remembered_where_that_is_off(make: Make) -> None:
+def test_ids_with_remember_ids_off(make: Make) -> None:
     driver = make(Retention(messages=None, age_ms=None, remember_ids=False))
     log = driver.open("room")
     assert [log.append(entry(1)).seq for _ in range(3)] == [1, 2, 3]
@@ -274,10 +274,10 @@ def test_ids_are_not_remembered_where_that_is_off(make: Make) -> None:
     assert (log.known, len(driver.read(log))) == (0, 3)
 
 
-# Reading
+# --- reading
 
 
-def test_records_are_read_as_they_were_appended(driver: Driver) -> None:
+def test_records_are_read_as_appended(driver: Driver) -> None:
     log = driver.open("room")
     entries = [
         Entry(b"\0" * 16, b"\0" * 16, 0, 0, "", False, 0, b"", b""),
@@ -293,7 +293,7 @@ def test_records_are_read_as_they_were_appended(driver: Driver) -> None:
     assert log.lookup(b"\xff" * 16) == Known(2, 2**53 - 1, b"\xff" * 16)
 
 
-def test_a_read_keeps_to_its_limits(driver: Driver) -> None:
+def test_read_within_its_limits(driver: Driver) -> None:
     log = driver.open("room")
     driver.fill(log, 10, b"x" * 100)
 
@@ -311,7 +311,7 @@ def test_a_read_keeps_to_its_limits(driver: Driver) -> None:
     assert read(0, 2**16, 2**63 - 1) == list(range(1, 11))
 
 
-def test_octets_of_fields_count(driver: Driver) -> None:
+def test_fields_count_as_octets(driver: Driver) -> None:
     log = driver.open("room")
     for number in range(3):
         log.append(entry(number)._replace(fields=b"y" * 93))
@@ -319,7 +319,7 @@ def test_octets_of_fields_count(driver: Driver) -> None:
     assert len(driver.read(log, octets=200)) == 2
 
 
-def test_a_read_from_before_what_is_retained_starts_at_the_oldest(driver: Driver) -> None:
+def test_read_from_before_the_oldest(driver: Driver) -> None:
     log = driver.open("room")
     driver.fill(log, 10)
     log.trim(7)
@@ -327,7 +327,7 @@ def test_a_read_from_before_what_is_retained_starts_at_the_oldest(driver: Driver
     assert [each.seq for each in driver.read(log, after=7, limit=1)] == [8]
 
 
-def test_a_read_that_was_begun_before_a_trim_serves_what_oldest_says(driver: Driver) -> None:
+def test_read_begun_before_a_trim(driver: Driver) -> None:
     log = driver.open("room")
     driver.fill(log, 500)
     answers: list[tuple[list[int], int]] = []
@@ -340,10 +340,10 @@ def test_a_read_that_was_begun_before_a_trim_serves_what_oldest_says(driver: Dri
         assert seqs[0] <= oldest
 
 
-# Trimming and retention
+# --- trimming and retention
 
 
-def test_trimming_moves_the_oldest_and_never_the_head(driver: Driver) -> None:
+def test_trim_moves_oldest_but_not_head(driver: Driver) -> None:
     log = driver.open("room")
     driver.fill(log, 5)
     log.trim(3)
@@ -357,7 +357,7 @@ def test_trimming_moves_the_oldest_and_never_the_head(driver: Driver) -> None:
     assert [each.seq for each in driver.read(log)] == [6]
 
 
-def test_what_is_not_stable_is_not_trimmed(make: Make) -> None:
+def test_unstable_message_is_not_trimmed(make: Make) -> None:
     driver = make(Retention(messages=1, octets=0, age_ms=0))
     log = driver.open("room")
     driver.fill(log, 2)
@@ -413,7 +413,7 @@ def test_retention_by_age(make: Make) -> None:
     assert [each.seq for each in driver.read(log)] == [6]
 
 
-def test_the_strictest_retention_counts(make: Make) -> None:
+def test_strictest_retention_applies(make: Make) -> None:
     driver = make(Retention(messages=8, octets=500, age_ms=1_000))
     log = driver.open("room")
     for number in range(1, 11):
@@ -426,7 +426,7 @@ def test_the_strictest_retention_counts(make: Make) -> None:
     assert (log.oldest, log.head, log.known) == (9, 10, 10)
 
 
-def test_a_store_may_retain_nothing(make: Make) -> None:
+def test_retention_of_nothing(make: Make) -> None:
     driver = make(Retention(messages=0))
     log = driver.open("room")
     driver.fill(log, 3)
@@ -434,7 +434,7 @@ def test_a_store_may_retain_nothing(make: Make) -> None:
     assert (log.head, log.known, driver.store.rooms()) == (3, 3, 1)
 
 
-def test_a_trimmed_room_keeps_its_head(driver: Driver) -> None:
+def test_trimmed_room_keeps_its_head(driver: Driver) -> None:
     log = driver.open("room")
     driver.fill(log, 3)
     log.trim(4)
@@ -444,10 +444,10 @@ def test_a_trimmed_room_keeps_its_head(driver: Driver) -> None:
     assert (log.head, log.oldest, created, driver.store.rooms()) == (3, 4, False, 1)
 
 
-# The end
+# --- the end
 
 
-def test_a_store_may_be_closed_twice(driver: Driver) -> None:
+def test_store_closed_twice(driver: Driver) -> None:
     driver.fill(driver.open("room"), 1)
     driver.store.close()
     driver.store.close()

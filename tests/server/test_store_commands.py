@@ -1,4 +1,4 @@
-"""verify, backup and renew: what an operator does to a store."""
+"""verify, backup and renew: an operator's commands on a store."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ from tests.support.stores import DATABASE, EVERYTHING, Driver, entry, opened
 
 
 def filled(directory: Path) -> Path:
-    """A store with 20 messages in each of two rooms, the first five of "hall" trimmed; its directory."""
+    """Make a store with 20 messages in each of two rooms, the first five of "hall" trimmed; its directory."""
     with opened(directory) as driver:
         driver.store.raise_max_body(65536)
         for key in ("hall", "other"):
@@ -45,7 +45,7 @@ def change(directory: Path, sql: str) -> None:
 
 
 def id_of(number: int) -> str:
-    """That a row of the table ids is that of `entry(number)`."""
+    """The SQL condition for the row of `entry(number)` in the table ids."""
     return f"id = x'{entry(number).id.hex()}'"
 
 
@@ -54,7 +54,7 @@ def files(directory: Path) -> dict[str, bytes]:
 
 
 def with_new_checksum(directory: Path, key: str, **values: int) -> None:
-    """Change a room's row so that its checksum is right again."""
+    """Change a room's row, with a valid checksum."""
     with closing(sqlite3.connect(directory / DATABASE, isolation_level=None)) as connection:
         names = "key, id, name, head, oldest, octets, ids, last_time_ms, unicode_version"
         row = connection.execute(f"SELECT {names} FROM rooms WHERE key = ?", (key,)).fetchone()
@@ -66,7 +66,7 @@ def with_new_checksum(directory: Path, key: str, **values: int) -> None:
 # --- verify
 
 
-def test_a_sound_store_is_sound_and_is_not_changed(tmp_path: Path) -> None:
+def test_verify_of_a_sound_store_changes_nothing(tmp_path: Path) -> None:
     before = files(filled(tmp_path))
     report = verify(tmp_path)
     assert (report.wrong, report.notes) == ([], [])
@@ -76,7 +76,7 @@ def test_a_sound_store_is_sound_and_is_not_changed(tmp_path: Path) -> None:
     }
 
 
-def test_an_empty_store_is_sound(tmp_path: Path) -> None:
+def test_verify_of_an_empty_store(tmp_path: Path) -> None:
     with opened(tmp_path):
         pass
     assert verify(tmp_path).wrong == []
@@ -89,7 +89,7 @@ WRONG: list[tuple[str, str, str]] = [
         "room 'hall': expected message 10, found 11",
     ),
     (
-        "the newest is gone",
+        "the newest is missing",
         "DELETE FROM messages WHERE room = 1 AND seq = 20",
         "room 'hall': expected messages up to 20, found none from 20 on",
     ),
@@ -104,32 +104,32 @@ WRONG: list[tuple[str, str, str]] = [
         "room 'other', message 3: expected it as it was written, found another checksum",
     ),
     (
-        "a message of no room",
+        "a message without a room",
         "UPDATE messages SET room = 7 WHERE room = 2 AND seq = 20",
         "message 20 of a room numbered 7: expected a room, found none",
     ),
     (
-        "an id of no room",
+        "an id without a room",
         f"UPDATE ids SET room = 7 WHERE room = 2 AND {id_of(20)}",
         "of a room numbered 7: expected a room, found none",
     ),
     (
-        "an id is gone",
+        "an id is missing",
         f"DELETE FROM ids WHERE room = 2 AND {id_of(20)}",
         "room 'other': expected 20 ids, found 19",
     ),
     (
-        "an id leads elsewhere",
+        "an id of another message",
         f"UPDATE ids SET known = (SELECT known FROM ids WHERE room = 2 AND {id_of(4)}) WHERE room = 2 AND {id_of(5)}",
         f"room 'other', id {entry(5).id.hex()}: expected it as it was written, found another checksum",
     ),
     (
-        "another type of what is known of an id",
+        "another type in the row of an id",
         f"UPDATE ids SET known = 5 WHERE room = 2 AND {id_of(5)}",
         f"room 'other', id {entry(5).id.hex()}: expected it as it was written, found another checksum",
     ),
     (
-        "the message of an id is gone",
+        "the message of an id is missing",
         "DELETE FROM messages WHERE room = 2 AND seq = 5",
         f"room 'other', id {entry(5).id.hex()}: expected its message 5, found none",
     ),
@@ -139,7 +139,7 @@ WRONG: list[tuple[str, str, str]] = [
         "expected the entry of room 'hall' as it was written, found another checksum",
     ),
     (
-        "a room is gone",
+        "a room is missing",
         "DELETE FROM rooms WHERE id = 1",
         "rooms: expected numbers 1 to 2, found none with 1",
     ),
@@ -149,7 +149,7 @@ WRONG: list[tuple[str, str, str]] = [
         "expected the incarnation as it was written, found another checksum or none",
     ),
     (
-        "a table is gone",
+        "a table is missing",
         "DROP TABLE ids",
         "the tables: expected 'CREATE TABLE ids', found none like it",
     ),
@@ -168,7 +168,7 @@ WRONG: list[tuple[str, str, str]] = [
 
 
 @pytest.mark.parametrize(("sql", "said"), [each[1:] for each in WRONG], ids=[each[0] for each in WRONG])
-def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, sql: str, said: str) -> None:
+def test_fault_in_one_row_is_one_line(tmp_path: Path, sql: str, said: str) -> None:
     change(filled(tmp_path), sql)
     lines = verify(tmp_path).wrong
     assert [line for line in lines if said in line], lines
@@ -185,15 +185,13 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, sql: str, said: str) 
         ({"last_time_ms": 1}, "octets until 1, found"),
     ],
 )
-def test_rows_that_disagree_are_found_though_each_is_as_it_was_written(
-    tmp_path: Path, values: dict[str, int], said: str
-) -> None:
+def test_rows_that_contradict_each_other(tmp_path: Path, values: dict[str, int], said: str) -> None:
     with_new_checksum(filled(tmp_path), "hall", **values)
     lines = verify(tmp_path).wrong
     assert [line for line in lines if said in line], lines
 
 
-def test_ids_that_disagree_with_their_messages_are_found(tmp_path: Path) -> None:
+def test_ids_that_contradict_their_messages(tmp_path: Path) -> None:
     with closing(sqlite3.connect(filled(tmp_path) / DATABASE, isolation_level=None)) as connection:
         for wanted, seq in ((4, 5), (9, 99)):
             row = connection.execute(f"SELECT * FROM ids WHERE room = 2 AND {id_of(wanted)}").fetchone()
@@ -208,14 +206,14 @@ def test_ids_that_disagree_with_their_messages_are_found(tmp_path: Path) -> None
     ]
 
 
-def test_a_message_that_is_too_large_is_found(tmp_path: Path) -> None:
+def test_message_over_max_body_is_a_fault(tmp_path: Path) -> None:
     with opened(tmp_path) as driver:
         driver.store.raise_max_body(4096)
         driver.fill(driver.open("hall"), 1, bytes(5000))
     assert verify(tmp_path).wrong == ["room 'hall', message 1: expected at most 4096 octets, found 5000"]
 
 
-def test_many_problems_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_faults_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify_module, "LINES", 3)
     change(filled(tmp_path), "UPDATE messages SET ctype = 9")
     lines = verify(tmp_path).wrong
@@ -223,21 +221,21 @@ def test_many_problems_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert lines[-1] == "32 more of 35 messages"
 
 
-def test_damaged_pages_are_told(tmp_path: Path) -> None:
+def test_damaged_pages_are_reported(tmp_path: Path) -> None:
     data = bytearray((filled(tmp_path) / DATABASE).read_bytes())
     data[4096 * 2 : 4096 * 2 + 200] = bytes(200)
     (tmp_path / DATABASE).write_bytes(data)
     assert verify(tmp_path).wrong[0].startswith(("the file: ", str(tmp_path)))
 
 
-def test_a_damaged_log_is_told(tmp_path: Path) -> None:
+def test_damaged_write_ahead_log_is_reported(tmp_path: Path) -> None:
     store = tmp_path / "store"
     driver = Driver("sqlite", store, EVERYTHING)
     driver.store.raise_max_body(65536)
     log = driver.open("hall")
     for _ in range(3):
         driver.fill(log, 5)
-    copy = Path(shutil.copytree(store, tmp_path / "copy"))  # as if the process had been killed now
+    copy = Path(shutil.copytree(store, tmp_path / "copy"))  # as if the process were killed now
     driver.store.close()
     assert verify(copy).wrong == []
     wal = bytearray((copy / f"{DATABASE}-wal").read_bytes())
@@ -246,7 +244,7 @@ def test_a_damaged_log_is_told(tmp_path: Path) -> None:
     assert "expected only the last transaction to be incomplete" in verify(copy).wrong[0]
 
 
-def test_there_must_be_a_store_of_a_known_version(tmp_path: Path) -> None:
+def test_verify_of_a_missing_or_newer_store(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="expected a store"):
         verify(tmp_path)
     change(filled(tmp_path), f"PRAGMA user_version = {FORMAT + 1}")
@@ -256,7 +254,7 @@ def test_there_must_be_a_store_of_a_known_version(tmp_path: Path) -> None:
     assert verify(tmp_path).wrong[0].endswith("found file is not a database")
 
 
-def test_no_server_starts_while_its_store_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_cannot_start_during_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(tmp_path)
     refusals: list[str] = []
 
@@ -275,13 +273,13 @@ def test_no_server_starts_while_its_store_is_checked(tmp_path: Path, monkeypatch
 
 
 def epoch(directory: Path, key: str = "hall") -> int:
-    """The epoch of a room, for a server that is started now."""
+    """The epoch of a room in a server that starts now."""
     with opened(directory) as driver:
         return driver.open(key).epoch
 
 
-def test_a_copy_holds_all_and_gets_new_epochs_each_time_it_is_put_to_use(tmp_path: Path) -> None:
-    """RW-MODEL-4, and RW-MODEL-5 from then on."""
+def test_copy_is_complete_and_gets_new_epochs_each_time(tmp_path: Path) -> None:
+    """RW-MODEL-4 at the first start of a copy, RW-MODEL-5 from then on."""
     first = epoch(filled(tmp_path / "store"))
     report = backup(tmp_path / "store", tmp_path / "copy")
     assert (report.rooms, report.messages, report.ids) == (2, 35, 40)
@@ -299,7 +297,7 @@ def test_a_copy_holds_all_and_gets_new_epochs_each_time_it_is_put_to_use(tmp_pat
     assert epoch(tmp_path / "store") == first
 
 
-def test_accounts_are_copied_with_the_rooms(tmp_path: Path) -> None:
+def test_backup_includes_the_accounts(tmp_path: Path) -> None:
     accounts = AccountsFile(filled(tmp_path / "store") / "accounts.sqlite3")
     accounts.add("Ada", "long enough", created_ms=0)
     backup(tmp_path / "store", tmp_path / "copy")
@@ -315,16 +313,14 @@ def found(file: AccountsFile) -> list[Account]:
     return accounts.all()
 
 
-def test_a_copy_of_a_copy_is_one_too(tmp_path: Path) -> None:
+def test_backup_of_a_backup(tmp_path: Path) -> None:
     backup(filled(tmp_path / "store"), tmp_path / "copy")
     backup(tmp_path / "copy", tmp_path / "again")
     assert verify(tmp_path / "again").notes == ["a copy: its rooms get new epochs when a server is started with it"]
     assert epoch(tmp_path / "again") != epoch(tmp_path / "store")
 
 
-def test_a_store_that_is_written_to_meanwhile_is_copied_as_it_was_at_one_moment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_backup_during_writes_is_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backup_module, "PAGES_AT_ONCE", 1)
     with opened(tmp_path / "store") as driver:
         driver.store.raise_max_body(65536)
@@ -342,7 +338,7 @@ def test_a_store_that_is_written_to_meanwhile_is_copied_as_it_was_at_one_moment(
 
 
 @pytest.mark.parametrize("spoil", ["row", "version", "log"])
-def test_what_is_damaged_is_not_copied(tmp_path: Path, spoil: str) -> None:
+def test_damaged_store_is_not_copied(tmp_path: Path, spoil: str) -> None:
     store = filled(tmp_path / "store")
     if spoil == "log":
         (store / f"{DATABASE}-wal").write_bytes(b"x" * 100)
@@ -354,7 +350,7 @@ def test_what_is_damaged_is_not_copied(tmp_path: Path, spoil: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
-def test_an_interrupted_copy_leaves_nothing(tmp_path: Path) -> None:
+def test_interrupted_backup_leaves_nothing(tmp_path: Path) -> None:
     def interrupt(doing: str) -> None:
         raise KeyboardInterrupt
 
@@ -363,7 +359,7 @@ def test_an_interrupted_copy_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
-def test_nothing_is_written_over(tmp_path: Path) -> None:
+def test_backup_overwrites_nothing(tmp_path: Path) -> None:
     store = filled(tmp_path / "store")
     for name in ("file", "full"):
         place = tmp_path / name
@@ -381,10 +377,10 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
         backup(tmp_path / "full", tmp_path / "copy")
 
 
-# --- as an operator does it
+# --- the commands
 
 
-def test_verify_says_what_it_found_and_so_does_its_status(tmp_path: Path) -> None:
+def test_verify_output_and_exit_status(tmp_path: Path) -> None:
     made(tmp_path / "store")
     place = str(tmp_path / "store")
     assert ended(command("verify", place)) == (0, "sound: 1 rooms, 1 messages, 1 ids\n", "")
@@ -396,7 +392,7 @@ def test_verify_says_what_it_found_and_so_does_its_status(tmp_path: Path) -> Non
     assert ended(command("verify", environ={"XDG_DATA_HOME": str(tmp_path / "none")}))[0] == 2
 
 
-def test_accounts_are_checked_with_the_rooms(tmp_path: Path) -> None:
+def test_verify_includes_the_accounts(tmp_path: Path) -> None:
     made(tmp_path)
     file = AccountsFile(tmp_path / ACCOUNTS)
     file.add("Ada", "correct horse", created_ms=0, iterations=4096)
@@ -414,8 +410,8 @@ def test_accounts_are_checked_with_the_rooms(tmp_path: Path) -> None:
     assert [line.partition(": ")[0] for line in verify(tmp_path).wrong] == [str(file.path)]
 
 
-def test_a_server_is_backed_up_while_it_runs_and_restored(tmp_path: Path) -> None:
-    """RW-MODEL-4: what a client sees of it."""
+def test_backup_of_a_running_server_and_restore(tmp_path: Path) -> None:
+    """RW-MODEL-4, as a client sees it."""
     store, copy = tmp_path / "store", tmp_path / "copy"
     with running("--data", str(store)) as child, RawClient(child.port) as ada:
         joined = ada.join("hall")
@@ -445,13 +441,13 @@ def test_a_server_is_backed_up_while_it_runs_and_restored(tmp_path: Path) -> Non
         (("verify", "{}", "{}"), 2, "unrecognized arguments"),
     ],
 )
-def test_what_cannot_be_done_is_told(tmp_path: Path, arguments: tuple[str, ...], status: int, says: str) -> None:
+def test_commands_that_fail_say_why(tmp_path: Path, arguments: tuple[str, ...], status: int, says: str) -> None:
     code, output, errors = ended(command(*(each.format(tmp_path) for each in arguments)))
     assert (code, output) == (status, "")
     assert says in errors.splitlines()[-1]
 
 
-def test_renew_is_for_copies_of_another_make(tmp_path: Path) -> None:
+def test_renew_changes_every_epoch(tmp_path: Path) -> None:
     made(tmp_path)
     before = epoch(tmp_path)
     assert ended(command("renew", str(tmp_path))) == (0, "every room has a new epoch\n", "")
@@ -459,7 +455,7 @@ def test_renew_is_for_copies_of_another_make(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["run", "doctor", "verify", "backup", "renew"])
-def test_each_command_explains_itself(name: str) -> None:
+def test_help_of_each_command(name: str) -> None:
     status, output, errors = ended(command(name, "--help"))
     assert (status, errors) == (0, "")
     assert output.startswith(f"usage: roomwire-server {name} ")

@@ -1,4 +1,4 @@
-"""Every store against a plain model of one, in any order of calls."""
+"""Every store against a plain model of one, with calls in any order."""
 
 import random
 import shutil
@@ -21,7 +21,7 @@ class Room:
 
     log: Log | None = None
     users: int = 0
-    records: list[Record] = field(default_factory=list)  # all there ever were; the seq is the position + 1
+    records: list[Record] = field(default_factory=list)  # all messages ever; the seq is the position + 1
     head: int = 0
     oldest: int = 1
     known: dict[bytes, Known] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Room:
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Any sequence of calls leaves a store as it leaves a plain model of one."""
+    """After any sequence of calls a store agrees with a plain model of one."""
 
     kind: str
     keys = st.sampled_from(["a", "b", "c"])
@@ -174,7 +174,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.open(key)
             assert room.log is not None
             if not commit:
-                # What was deleted since the last commit may be back.
+                # What was deleted since the last commit may be there again.
                 assert room.log.oldest <= room.oldest
                 room.oldest = room.log.oldest
                 for id, known in room.ever:

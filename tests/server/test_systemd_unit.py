@@ -1,4 +1,4 @@
-"""examples/roomwire-server.service: what systemd says of it, and whether it agrees with the server."""
+"""examples/roomwire-server.service: whether systemd accepts it, and whether it agrees with the server."""
 
 import configparser
 import re
@@ -26,26 +26,26 @@ def service() -> dict[str, str]:
     return dict(unit["Service"])
 
 
-def test_the_command_line_is_one_of_the_servers() -> None:
+def test_command_line_of_the_unit_is_valid() -> None:
     words = service()["ExecStart"].split()
     assert Path(words[0]).name == parser().prog
     arguments = parser().parse_args(words[1:])
     assert (arguments.data, arguments.log_format, arguments.metrics_port) == ("${STATE_DIRECTORY}", "json", 9117)
 
 
-def test_a_reload_is_the_signal_that_reads_the_certificate_anew() -> None:
+def test_reload_signal_is_the_one_for_the_certificate() -> None:
     assert service()["ExecReload"] == "/bin/kill -HUP $MAINPID"
     assert "SIGHUP reloads the certificate" in parser().format_help()
 
 
-def test_a_drain_is_longer_than_it_may_take_and_descriptors_are_enough() -> None:
+def test_stop_time_and_descriptors_suffice() -> None:
     config = Config()
     assert int(service()["TimeoutStopSec"]) > (config.drain_ms + config.linger_ms) / 1000 + 1
     assert int(service()["LimitNOFILE"]) >= config.max_connections + RESERVED_DESCRIPTORS + REFUSED_AT_ONCE
 
 
 @needs_systemd
-def test_systemd_takes_it(tmp_path: Path) -> None:
+def test_unit_passes_systemd_analyze_verify(tmp_path: Path) -> None:
     command = shutil.which("roomwire-server", path=Path(sys.executable).parent)
     assert command, "the server is not installed beside this interpreter"
     unit = tmp_path / UNIT.name
@@ -56,7 +56,7 @@ def test_systemd_takes_it(tmp_path: Path) -> None:
 
 
 @needs_systemd
-def test_systemd_calls_it_little_exposed() -> None:
+def test_unit_is_little_exposed() -> None:
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(UNIT)]
     said = subprocess.run(command, capture_output=True, text=True)
     if "unrecognized option" in said.stderr:
