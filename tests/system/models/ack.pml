@@ -1,10 +1,10 @@
-/* ACK before echo, and who waits for whom: SPEC.md, sections 4 and 6.
+/* ACK before echo, and the absence of deadlocks: SPEC.md, sections 4 and 6.
  *
- * One client publishes, pipelined, to two rooms that others publish to as well; each room's log becomes durable at its own
- * pace. Replies and the streams of both rooms share one connection that holds little, and so do the requests.
+ * One client publishes, pipelined, to two rooms. Others publish to them, too. The log of each room becomes durable
+ * independently. Replies and the streams of both rooms share one connection with a small buffer, and so do the requests.
  *
- * Each rule of SPEC.md stands under its requirement id: compiled with that id defined, the model is without the rule.
- * tests/system/test_models.py runs all of them. The claims are the flags below, named in the assertion that fails.
+ * Each rule of SPEC.md has an #ifdef of its requirement id: compiled with that id defined, the model lacks the rule.
+ * tests/system/test_models.py runs each variant. The claims are the flags below; an assertion that fails names its claim.
  */
 
 #define ROOMS 2
@@ -14,21 +14,21 @@
 #define PLACES 6
 
 hidden byte ack_first;        /* a publisher sees the ACK before its own message */
-hidden byte replies_in_order; /* replies come in the order of the requests */
-hidden byte never_stuck;      /* when nothing can move any more, everything has arrived */
+hidden byte replies_in_order; /* replies are in the order of the requests */
+hidden byte never_stuck;      /* when nothing can happen any more, everything has arrived */
 
 mtype = { ACK, MESSAGE };
 
 typedef Room {
-    byte log[PLACES + 1];  /* the request that made the message; 0: somebody else */
+    byte log[PLACES + 1];  /* the request that published the message; 0: of another client */
     byte tail;
-    byte head;             /* durable up to here */
-    byte cursor;           /* written to the connection up to here */
+    byte head;             /* the last seq that is durable */
+    byte cursor;           /* the last seq that is written to the connection */
     byte others = OTHERS;
 }
 
 Room rooms[ROOMS];
-bit acknowledged[REQUESTS + 1]; /* its ACK is written */
+bit acknowledged[REQUESTS + 1]; /* the ACK of the request is written */
 
 chan requests = [1] of { byte, byte };             /* request, room */
 chan due = [WINDOW] of { byte, byte, byte };       /* request, room, seq: replies, in the order of the requests */
@@ -49,7 +49,7 @@ byte echoed;
 #ifndef RW_PROMISE_12
 #define may_reply(room, seq) (true)
 #else
-/* Everything that was stable before is written first. */
+/* All messages that are durable are written first. */
 #define may_reply(room, seq) (rooms[room].cursor + 1 >= seq && rooms[1 - room].cursor == rooms[1 - room].head)
 #endif
 
@@ -105,7 +105,7 @@ end:
 #ifndef RW_HEARTBEAT_4
 #define may_read true
 #else
-#define may_read (sent == REQUESTS || sent - answered == WINDOW) /* only when there is nothing to write */
+#define may_read (sent == REQUESTS || sent - answered == WINDOW) /* only when it has nothing to write */
 #endif
 
 inline receive() {

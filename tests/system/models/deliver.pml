@@ -1,25 +1,25 @@
 /* Delivery and joining: SPEC.md, sections 3, 4, 9 and 11.
  *
- * One member of one room, which others publish to. The connection breaks, the server crashes, the log is trimmed, is cut back
- * or starts again; the member comes back with its cursor each time. What is published is a number that no other message has.
+ * One member of one room, to which others publish. The connection breaks, the server crashes, the log is trimmed, loses its
+ * newest message or changes its epoch; each time the member joins again with its cursor. Each message is a unique number.
  *
- * Each rule of SPEC.md stands under its requirement id: compiled with that id defined, the model is without the rule.
- * tests/system/test_models.py runs all of them. The claims are the flags below, named in the assertion that fails.
+ * Each rule of SPEC.md has an #ifdef of its requirement id: compiled with that id defined, the model lacks the rule.
+ * tests/system/test_models.py runs each variant. The claims are the flags below; an assertion that fails names its claim.
  */
 
 #define MESSAGES 4 /* published in all */
-#define PLACES 4   /* of a log */
+#define PLACES 4   /* in a log */
 #define KEEP 2     /* messages that are retained */
 #define EPOCHS 3
 
-hidden byte one_order;     /* (epoch, seq) stands for one message, for ever and for everybody */
+hidden byte one_order;     /* (epoch, seq) always means the same message, to everybody */
 hidden byte unbroken;      /* the stream has no hole behind the client's cursor */
-hidden byte no_silent_gap; /* the application sees each message once, in order, without a hole that it is not told of */
-hidden byte no_false_gap;  /* it is told of a gap only when something is gone */
-hidden byte all_retained;  /* who comes back gets everything that is retained and that it has not seen */
-hidden byte joined_first;  /* nothing of a room's stream comes before JOINED */
-hidden byte complete;      /* when all is quiet the member has got everything */
-hidden byte bounded;       /* no more is retained than is set */
+hidden byte no_silent_gap; /* the application gets each message once, in order, without an unreported gap */
+hidden byte no_false_gap;  /* a gap is reported only when messages are gone */
+hidden byte all_retained;  /* a member that joins again gets all retained messages that it has not seen */
+hidden byte joined_first;  /* no message of a room's stream comes before JOINED */
+hidden byte complete;      /* when nothing happens any more, the member has all messages */
+hidden byte bounded;       /* no more messages are retained than set */
 
 mtype = { JOIN, JOINED, MESSAGE, EVICTED };
 
@@ -33,18 +33,18 @@ bit attached;
 byte cursor;
 byte published;
 byte crashes = 1;
-byte losses = 1;   /* a volatile log that starts again, a copy that is restored */
-byte resets = 1;   /* the same while members are there */
+byte losses = 1;   /* a volatile log starts again, or a copy is restored */
+byte resets = 1;   /* the same, while there are members */
 byte cuts = 1;
-byte trims = 1;    /* by age; by number whenever there are too many */
-bit lost;          /* something was lost, by whatever */
+byte trims = 1;    /* by age; trimming by number is not counted */
+bit lost;          /* a message was lost for any reason */
 
 chan requests = [1] of { mtype, byte, byte };           /* JOIN, epoch, since */
-chan stream = [2] of { mtype, byte, byte, bit };        /* JOINED, epoch, start, GAP; MESSAGE, seq, what; EVICTED */
+chan stream = [2] of { mtype, byte, byte, bit };        /* JOINED, epoch, start, GAP; MESSAGE, seq, content; EVICTED */
 
 /* The client. */
 bit out = 1;
-bit asked;         /* JOIN is sent */
+bit asked;         /* JOIN was sent */
 bit evicted;
 byte its_epoch;    /* 0: it has no cursor */
 byte its_cursor;
@@ -53,7 +53,7 @@ byte its_cursor;
 byte app_epoch;
 byte app_seq;
 bit seen[MESSAGES + 1];
-byte stands[(EPOCHS + 1) * (PLACES + 1)]; /* what was seen at (epoch, seq) */
+byte stands[(EPOCHS + 1) * (PLACES + 1)]; /* the content seen at (epoch, seq) */
 
 /* --- the server */
 
@@ -132,7 +132,7 @@ inline where_to_start(since_epoch, since) {
     gap = (since_epoch != 0 && (since_epoch != epoch || start != since + 1))
 }
 
-/* Nobody who comes for the first time asks for what was before. */
+/* A member that joins for the first time does not ask for older messages. */
 inline check_start() {
     at = oldest;
     do
@@ -194,7 +194,7 @@ end:
         where_to_start(since_epoch, since);
         check_start();
 #ifdef RW_CURSOR_5
-        /* Attached when JOIN is read, and told so later. */
+        /* Attached when JOIN is read; JOINED comes later. */
         attached = 1;
         cursor = start - 1;
         if
@@ -205,7 +205,7 @@ end:
 #endif
         stream!JOINED, epoch, start, gap;
 #ifdef RW_CURSOR_3
-        /* Attached later, to what the log is then. */
+        /* Attached later than JOINED, to the log of that time. */
         if
         :: start == stable + 1 && published < MESSAGES && tail < PLACES && tail == head ->
             published++; tail++; log[tail] = published; head++; retain(); start = stable + 1

@@ -1,11 +1,11 @@
 /* Publishing and repeating: SPEC.md, sections 4 and 10.
  *
- * One client publishes MESSAGES messages to one room, in order and pipelined. The network loses connections, the server
- * crashes, refuses, and lets ids expire; what was sent on a lost connection may still be read by the server. A message is a
- * number, and so is its id.
+ * One client publishes MESSAGES messages to one room, in order and pipelined. The network loses connections; the server
+ * crashes, refuses publishes, and lets ids expire. The server may still read requests of a lost connection. A message is
+ * a number, and so is its id.
  *
- * Each rule of SPEC.md stands under `#ifndef` and its requirement id: compiled with that id defined, the model is without the
- * rule. tests/system/test_models.py runs all of them. The claims are the flags below, named in the assertion that fails.
+ * Each rule of SPEC.md has an #ifdef of its requirement id: compiled with that id defined, the model lacks the rule.
+ * tests/system/test_models.py runs each variant. The claims are the flags below; an assertion that fails names its claim.
  */
 
 #define MESSAGES 2
@@ -14,15 +14,15 @@
 #define CRASHES 1
 #define REFUSALS 2
 
-hidden byte acknowledged_stays; /* what was acknowledged is in the log, at the place that was told */
-hidden byte once;               /* no message stands twice */
-hidden byte in_order;           /* the log has the messages in the order of first sending */
-hidden byte failed_is_absent;   /* what the application was told has failed is not in the log, and will not be */
-hidden byte prefix;             /* a crash leaves a prefix of what was sequenced */
+hidden byte acknowledged_stays; /* an acknowledged message is in the log, at the seq of its ACK */
+hidden byte once;               /* no message is in the log twice */
+hidden byte in_order;           /* the log has the messages in the order in which they were first sent */
+hidden byte failed_is_absent;   /* a message that was reported as failed is not in the log, and never will be */
+hidden byte prefix;             /* a crash leaves a prefix of the log */
 
 mtype = { ACK, RATE_LIMITED, PRECEDED, ID_EXPIRED };
 
-/* What a publish is to the client. From ACKNOWLEDGED on it is done with. */
+/* The states of a publish in the client. From ACKNOWLEDGED on they are final. */
 #define NEW 0
 #define SENT 1
 #define REFUSED 2
@@ -34,11 +34,11 @@ mtype = { ACK, RATE_LIMITED, PRECEDED, ID_EXPIRED };
 /* The server. A seq is a place in the log, from 1. */
 byte log[MESSAGES + 1];
 byte log_id[MESSAGES + 1];
-byte tail;                  /* seq of what was sequenced last */
-byte head;                  /* seq up to which the log is durable */
+byte tail;                  /* the last seq */
+byte head;                  /* the last seq that is durable */
 bit stable[MESSAGES + 1];   /* only without RW-PROMISE-3 */
 bit known[2 * MESSAGES];    /* the index of ids */
-bit refused[CONNECTIONS];   /* the PUBLISH before, in this membership, was answered with ERROR */
+bit refused[CONNECTIONS];   /* the previous PUBLISH of this membership was answered with ERROR */
 bit late;                   /* dedupe_ms has passed since ids with born == 0 were made */
 bit born[2 * MESSAGES];
 byte refusals = REFUSALS;
@@ -52,10 +52,10 @@ chan replies = [WINDOW] of { mtype, byte, byte, bit };        /* kind, message, 
 byte connection;
 byte state[MESSAGES];
 byte place[MESSAGES];
-bit unheard[MESSAGES];   /* a copy that was sent was not answered */
-byte under_way;       /* how many are SENT */
-bit waiting;          /* for the replies to all, after an ERROR */
-bit bare;             /* the next one is sent without ORDERED */
+bit unheard[MESSAGES];   /* a sent copy was not answered */
+byte under_way;       /* the number of publishes in state SENT */
+bit waiting;          /* after an ERROR, for the replies to all publishes */
+bit bare;             /* the next publish is sent without ORDERED */
 
 #ifndef RW_PROMISE_3
 #define durable(seq) (seq <= head)
@@ -86,7 +86,7 @@ inline append(id, message) {
     assert(once || i > tail);
     i = 1;
     do
-    /* Whoever gives up on a message and goes on with the next one has given up its order. */
+    /* A client that gives up on a message and sends the next one gives up their order. */
     :: i <= tail -> assert(in_order || log[i] < message || state[message] == UNKNOWN); i++
     :: else -> break
     od;
@@ -97,7 +97,7 @@ inline append(id, message) {
     known[id] = 1
 }
 
-/* Replies go to the present connection alone: nobody reads those of an older one. */
+/* Replies go only to the current connection: those of older connections are not read. */
 inline reply(c, kind, message, seq, duplicate) {
     if
     :: c == connection -> replies!kind, message, seq, duplicate
@@ -206,7 +206,7 @@ inline crash() {
 #ifndef RW_DEDUPE_4
 #define repeated(id) (known[id])
 #else
-#define repeated(id) (known[id] && durable(seq)) /* not looked for among those that are not yet durable */
+#define repeated(id) (known[id] && durable(seq)) /* not looked up among those that are not yet durable */
 #endif
 #else
 #define repeated(id) (false)
@@ -264,7 +264,7 @@ end:
 #endif
     :: atomic { crashes > 0 && connection + 1 < CONNECTIONS -> crash(); i = 0 }
 #ifdef RW_PROMISE_7
-    /* A flush has failed: it is answered with ERROR, and what became of the batch shows after the restart. */
+    /* A flush fails and is answered with ERROR; after the restart the batch may or may not be in the log. */
     :: atomic { crashes > 0 && connection + 1 < CONNECTIONS && head < tail && state[log[tail]] == SENT ->
         message = log[tail];
         if
@@ -276,7 +276,7 @@ end:
         unheard[message] = 0;
         message = 0; i = 0 }
 #endif
-    /* A network that breaks, while the server goes on. */
+    /* The connection breaks, and the server keeps running. */
     :: atomic { connection + 1 < CONNECTIONS -> lose_connection(); i = 0 }
     :: atomic { !late -> late = 1 }
     :: atomic { forgettable(0) -> known[0] = 0 }
@@ -363,7 +363,7 @@ inline receive() {
     fi
 }
 
-/* Whether the first of the replies is an ACK of this seq that may be written. */
+/* Whether the first reply is an ACK of this seq that may be written. */
 #ifdef RW_PROMISE_1
 #define due(seq) (replies?[ACK, _, seq, _])
 #else
@@ -386,7 +386,7 @@ active proctype client() {
     :: atomic { nempty(replies) && (!replies?[ACK, _, _, _] || due(1) || due(2)) ->
         receive();
         kind = 0; message = 0; seq = 0; duplicate = 0; i = 0 }
-    /* The application has enough of waiting. */
+    /* The application stops waiting. */
     :: atomic { !waiting && under_way == 0 && (tried(0) || tried(1)) ->
         first_unsent(message);
         give_up(message);
