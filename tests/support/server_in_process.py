@@ -51,11 +51,11 @@ class HeldStore(MemoryStore):
     def end_opens(self) -> None:
         """Load all rooms that are waited for, and only then call back, as a store with slow loads does."""
         opening, self.opening = self.opening, []
-        told: list[Callable[[], None]] = []
+        callbacks: list[Callable[[], None]] = []
         for key, name, done in opening:
-            super().open(key, name, lambda log, created, done=done: told.append(partial(done, log, created)))  # type: ignore[misc]
-        for tell in told:
-            tell()
+            super().open(key, name, lambda log, created, done=done: callbacks.append(partial(done, log, created)))  # type: ignore[misc]
+        for call in callbacks:
+            call()
 
     def commit(self, done: Callable[[], None]) -> None:
         heads = [(log, log.tail) for log in self._unstable]

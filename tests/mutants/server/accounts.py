@@ -84,7 +84,7 @@ def _unknown_account_random_salt(self: Accounts, key: str) -> StoredKeys:
     return StoredKeys(os.urandom(16), self.iterations, bytes(32), bytes(32))
 
 
-def _unknown_account_told(peer: Peer, name: str, reason: str) -> None:
+def _unknown_account_revealed(peer: Peer, name: str, reason: str) -> None:
     accounts = peer.state.accounts
     known = accounts is not None and accounts.find(key_of(name)) is not None
     hello._refuse(peer, Code.AUTH_FAILED, "wrong password" if known else "no such account")
@@ -324,10 +324,10 @@ MUTANTS: tuple[ServerMutant, ...] = (
         accounts=True,
     ),
     ServerMutant(
-        "unknown-account-told",
+        "unknown-account-revealed",
         "Sends in the text of ERROR whether the account exists.",
         ("RW-SCRAM-2",),
-        patch=_replaces(hello, "_fail", _unknown_account_told),
+        patch=_replaces(hello, "_fail", _unknown_account_revealed),
         accounts=True,
     ),
     ServerMutant(

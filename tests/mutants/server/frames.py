@@ -159,7 +159,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
     ),
     ServerMutant(
         "preface-version-2",
-        "Answers with version 2, whatever the client speaks.",
+        "Answers every client with version 2.",
         ("RW-PREFACE-2", "RW-PREFACE-3"),
         preface=lambda sent: sent[:4] + b"\2" + sent[5:],
     ),
