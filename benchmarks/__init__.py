@@ -1,1 +1,1 @@
-"""How fast, and how much memory: `python -m benchmarks --help`."""
+"""Benchmarks of speed and memory: `python -m benchmarks --help`."""

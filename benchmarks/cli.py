@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the command line, and what becomes of the figures."""
+"""The command `python -m benchmarks`: its options, the run, and the output."""
 
 from __future__ import annotations
 
@@ -20,34 +20,33 @@ from benchmarks.settings import environment
 
 EXAMPLES = """\
 examples:
-  python -m benchmarks                          everything; about ten minutes
-  python -m benchmarks --quick                  everything, short: to see whether it works
-  python -m benchmarks --only burst --seconds 5 one workload, longer
-  python -m benchmarks --only codec idle        two of them
+  python -m benchmarks                          everything; takes about ten minutes
+  python -m benchmarks --quick                  everything, with short passes, to see whether it works
+  python -m benchmarks --only burst --seconds 5 one benchmark, with longer passes
+  python -m benchmarks --only codec idle        two benchmarks
   python -m benchmarks --json new.json --report new.html
-                                                every value of every pass, and a page with plots
-  python -m benchmarks --compare old.json       what became better or worse since
+                                                write every value of every pass, and a page with plots
+  python -m benchmarks --compare old.json       show what became better or worse
   python -m benchmarks --from a.json b.json --report all.html
-                                                measures nothing: one page of earlier runs
-  python -m benchmarks profile --help           where the time of a delivery goes
+                                                write one page of earlier runs, and measure nothing
+  python -m benchmarks profile --help           show where the time of a delivery goes
 
 benchmarks:
 {names}
 
-The server runs on one core and the load generator on another, over 127.0.0.1. Where other programs run meanwhile,
-`deliveries/CPU s` and ratios are what can be trusted; `server waited` tells how much of its core others took. If
-`generator busy` is near 100 %, it is the generator that was measured, but at a fixed rate it is always busy: it looks
-at the clock.
+The server runs on one core and the load generator on another, over 127.0.0.1. If other programs run meanwhile, trust
+only `deliveries/CPU s` and ratios; `server waited` is the share of its core that others took. If `generator busy` is
+near 100 %, the generator was the limit, except at a fixed rate: there it always polls the clock.
 
-A cell is the median of all passes, with the least and the greatest value. Ctrl-C ends the run, and what was measured
-up to then is told and written.
+A cell is the median of all passes, with the smallest and the largest value. After Ctrl-C, the run shows and writes what
+it has measured.
 
 exit status: 0 measured, 1 a check failed under load or a server did not start, 2 wrong usage, 130 interrupted
 """
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     names = "\n".join(f"  {name:<9}{text}" for name, text in runs.TEXTS.items())
     top = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -57,23 +56,23 @@ def parser() -> argparse.ArgumentParser:
     )
     everything = list(runs.TEXTS)
     top.add_argument(
-        "--only", nargs="+", metavar="NAME", choices=everything, default=everything, help="these benchmarks alone"
+        "--only", nargs="+", metavar="NAME", choices=everything, default=everything, help="run only these benchmarks"
     )
     top.add_argument("--quick", action="store_true", help="few and short passes, and at most 1,000 connections")
-    top.add_argument("--seconds", type=positive(float), metavar="S", help="of each measured pass (1; quick: 0.4)")
-    top.add_argument("--passes", type=positive(int), metavar="N", help="how many, taking turns (3; quick: 2)")
-    top.add_argument("--json", type=Path, metavar="FILE", help="write every value there")
-    top.add_argument("--report", type=Path, metavar="FILE", help="write a page with bars, plots and tables there")
-    top.add_argument("--plot", type=Path, metavar="FILE", help="write the plot of the ratios there, as SVG")
-    top.add_argument("--compare", type=Path, metavar="OLD", help="with what an earlier run wrote by --json")
+    top.add_argument("--seconds", type=positive(float), metavar="S", help="length of a pass (1; with --quick 0.4)")
+    top.add_argument("--passes", type=positive(int), metavar="N", help="passes of each benchmark (3; with --quick 2)")
+    top.add_argument("--json", type=Path, metavar="FILE", help="write every value to FILE")
+    top.add_argument("--report", type=Path, metavar="FILE", help="write a page with bars, plots and tables to FILE")
+    top.add_argument("--plot", type=Path, metavar="FILE", help="write the plot of the ratios to FILE, as SVG")
+    top.add_argument("--compare", type=Path, metavar="OLD", help="compare with the --json file of an earlier run")
     top.add_argument("--from", dest="earlier", nargs="+", type=Path, metavar="FILE", help="show these; measure nothing")
-    where = "where stores are put for a while (the system's directory for temporary files)"
+    where = "directory for the stores during the run (the system's temporary directory)"
     top.add_argument("--directory", type=Path, metavar="DIR", default=Path(tempfile.gettempdir()), help=where)
     return top
 
 
 def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
-    """For argparse: a number above 0."""
+    """An argparse type for numbers above 0."""
 
     def parse(text: str) -> float:
         value = kind(text)
@@ -85,7 +84,7 @@ def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status."""
+    """Run the command, and return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["profile"]:
         return profiling.main(arguments[1:])
@@ -94,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.directory.is_dir():
         top.error(f"--directory: there is no directory {options.directory}")
     for file in (options.json, options.report, options.plot):
-        if file and not file.parent.is_dir():  # rather now than after ten minutes
+        if file and not file.parent.is_dir():  # report it now, not after ten minutes
             top.error(f"there is no directory {file.parent}")
     old, results = Results(), Results()
     machine: dict[str, str] = {}
@@ -110,8 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _measure(options, results)
     differing = [name for name in machine if options.compare and before.get(name, machine[name]) != machine[name]]
     if differing:
-        print(f"benchmarks: the older run was made with another {', '.join(differing)}", file=sys.stderr)
-    _tell(options, results, machine, old if options.compare else None)
+        print(f"benchmarks: the older run had another {', '.join(differing)}", file=sys.stderr)
+    _report(options, results, machine, old if options.compare else None)
     return status
 
 
@@ -131,12 +130,12 @@ def _measure(options: argparse.Namespace, results: Results) -> int:
         print(f"benchmarks: {error}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:
-        print("benchmarks: interrupted; this is what was measured", file=sys.stderr)
+        print("benchmarks: interrupted; this is what it has measured", file=sys.stderr)
         status = 130
     return status
 
 
-def _tell(options: argparse.Namespace, results: Results, machine: dict[str, str], old: Results | None) -> None:
+def _report(options: argparse.Namespace, results: Results, machine: dict[str, str], old: Results | None) -> None:
     console = Console()
     changes = None if old is None else list(compare.changes(old, results))
     if options.json:

@@ -1,4 +1,4 @@
-"""What a benchmark yields, and what many passes of it come to."""
+"""Figures that benchmarks yield, and the results that they add up to."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """What was measured; `format` is how people read a value of it; `better` is 1 if more of it is better, -1 if less
-    is, 0 if neither can be said."""
+    """A quantity that benchmarks measure.
+
+    `format` is its format specification for people; `better` is 1 if more is better, -1 if less is, 0 if neither.
+    """
 
     name: str
     format: str
@@ -41,12 +43,12 @@ AGAINST_CONSTRUCT = Quantity("construct / codec", ".1f", 1)
 AGAINST_HAND = Quantity("codec / by hand", ".2f", -1)
 
 QUANTITIES = {value.name: value for value in tuple(globals().values()) if isinstance(value, Quantity)}
-"""By name, as they stand in files."""
+"""By name, as in files of results."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One value of one pass: the `quantity` of `subject` under `workload`. Figures of one `group` share a table."""
+    """One value of one pass: the `quantity` of `subject` under `workload`. The figures of a `group` share a table."""
 
     group: str
     workload: str
@@ -57,7 +59,7 @@ class Figure:
 
 @dataclass(slots=True)
 class Series:
-    """The values of all passes."""
+    """The values of one quantity in all passes."""
 
     values: list[float] = field(default_factory=list)
 
@@ -76,19 +78,19 @@ Rows = dict[tuple[str, str], Cells]
 
 
 class Results:
-    """All figures of a run, by group, then by workload and subject, then by quantity, each in order of arrival."""
+    """All figures of a run: by group, then by workload and subject, then by quantity, in the order of `add`."""
 
     def __init__(self) -> None:
         self.groups: dict[str, Rows] = {}
 
     def add(self, figure: Figure) -> None:
-        """Take one more value of a series."""
+        """Add one value to its series."""
         rows = self.groups.setdefault(figure.group, {})
         cells = rows.setdefault((figure.workload, figure.subject), {})
         cells.setdefault(figure.quantity, Series()).values.append(figure.value)
 
     def rows(self, group: str, workload: str) -> dict[str, Cells]:
-        """What was measured under one workload, by subject."""
+        """The cells of one workload, by subject."""
         rows = self.groups.get(group, {})
         return {subject: cells for (of, subject), cells in rows.items() if of == workload}
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks profile`: where the time of a delivery goes."""
+"""The command `python -m benchmarks profile`: where the server's time goes for a delivery."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RATE = 500
 
 LINES = 15
 SLACK_MS = 2_000
-"""So much longer there is load than samples are taken, for py-spy has to begin first."""
+"""How much longer the load lasts than the sampling, since py-spy has to start first."""
 
 EXAMPLES = """\
 examples:
@@ -38,36 +38,78 @@ examples:
   python -m benchmarks profile burst --seconds 10
   python -m benchmarks profile durable --store sqlite
 
-A sample is a look at each thread of the server that is running: what it is at, in Python. It is taken by py-spy, which
-needs the right to look into other processes: that of root, or kernel.yama.ptrace_scope=0.
+A sample is the Python stack of each thread of the server that is running. py-spy takes the samples; it needs the right
+to inspect other processes: run as root, or with kernel.yama.ptrace_scope=0.
 
-exit status: 0 measured, 1 it could not be, 2 wrong usage
+exit status: 0 measured, 1 not measured, 2 wrong usage
 """
 
 WAITING = "wait for sockets, or for work"
-"""No part of what a delivery costs: a thread that waits is taken for one that runs now and then."""
+"""No part of the cost of a delivery: py-spy counts a thread that waits as one that runs now and then."""
 
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage of the server's work, and the frames of stacks that belong to it.
+
+    `functions` are names, with their class where the name alone is ambiguous; `files` are paths in the repository;
+    `pattern` matches other frames, as py-spy writes them: "function (file:line)".
+    """
+
+    name: str
+    functions: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    pattern: str = r"(?!)"
+
+    def holds(self, frame: str) -> bool:
+        """Whether the frame belongs to this stage."""
+        function, _, place = frame.partition(" (")
+        named = any(f".{function}".endswith(f".{name}") for name in self.functions)
+        return named or place.rpartition(":")[0].endswith(self.files) or bool(re.search(self.pattern, frame))
+
+
+CORE, HANDLERS, STORE = "reference_server/core", "reference_server/core/handlers", "reference_server/store"
 STAGES = (
-    (WAITING, r" \(selectors\.py|\b_next_group |\bSqliteStore\._read "),
-    ("read sockets", r"\b_read_ready\S* \(asyncio"),
-    ("write sockets", r"\b(write|_write_\S+|writelines) \(asyncio"),
-    ("parse PUBLISH", r"\bdecode_|\(protocol/(framing|codec)|\b(receive_data|events|_interpret|_owe|_may_read) "),
-    (
+    Stage(WAITING, ("_next_group", "SqliteStore._read"), (), r" \(selectors\.py"),
+    Stage("read sockets", pattern=r"\b_read_ready\S* \(asyncio"),
+    Stage("write sockets", pattern=r"\b(write|_write_\S+|writelines) \(asyncio"),
+    Stage(
+        "parse PUBLISH",
+        ("receive_data", "events", "_interpret", "_owe", "_may_read"),
+        ("protocol/framing.py", "protocol/codec.py"),
+        r"\bdecode_",
+    ),
+    Stage(
         "decide, sequence, encode MESSAGE",
-        r"\bpack_MESSAGE|/(publish|messages|limits|clock)\.py|\b(reply_in_turn|appended|sequenced) ",
+        ("reply_in_turn", "appended", "sequenced"),
+        (f"{HANDLERS}/publish.py", f"{CORE}/messages.py", f"{CORE}/limits.py", f"{CORE}/clock.py"),
+        r"\bpack_MESSAGE",
     ),
-    ("memory of ids and messages", r"/store/(memory|id_index|base)\.py|<string>"),
-    ("rows, transaction, sync", r"/sqlite_\w+\.py"),
-    ("ACK", r"\bpack_ACK|\b(settle|_settle|reply|_due|ready) "),
-    ("slice rooms' logs, hand them out", r"/room\.py|\b(write_stream|send_encoded|_flush_rooms) "),
-    (
+    Stage(
+        "memory of ids and messages", (), (f"{STORE}/memory.py", f"{STORE}/id_index.py", f"{STORE}/base.py"), "<string>"
+    ),
+    Stage(
+        "rows, transaction, sync", (), tuple(f"{STORE}/sqlite{part}.py" for part in ("", "_tables", "_files", "_wal"))
+    ),
+    Stage("ACK", ("settle", "_settle", "reply", "_due", "ready"), (), r"\bpack_ACK"),
+    Stage("slice rooms' logs, hand them out", ("write_stream", "send_encoded", "_flush_rooms"), (f"{CORE}/room.py",)),
+    Stage(
         "gather and write each client's octets",
-        r"\b(_write_out|write_out|data_to_send|_steer_reading|wants_data) |PeerProtocol\.write ",
+        ("_write_out", "write_out", "data_to_send", "_steer_reading", "wants_data", "PeerProtocol.write"),
     ),
-    ("what else clients ask", r"/peer\.py|/handlers/"),
-    ("event loop", r"\(asyncio|/(listener|transport)\.py|/(hub|state)\.py"),
+    Stage(
+        "other requests",
+        (),
+        (f"{CORE}/peer.py", *(f"{HANDLERS}/{name}.py" for name in ("hello", "join", "history", "stop"))),
+    ),
+    Stage(
+        "event loop",
+        (),
+        ("reference_server/net/listener.py", "reference_server/net/transport.py", f"{CORE}/hub.py", f"{CORE}/state.py"),
+        r"\(asyncio",
+    ),
 )
-"""Where a frame belongs, by "function (file:line)"; the innermost frame of a stack that belongs anywhere decides."""
+"""The innermost frame that a stage holds decides about a stack; if several stages hold it, the first one counts."""
 
 OTHER = "else"
 
@@ -78,34 +120,34 @@ class ProfileFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """How many samples fell on each stage, and on each line of Python that was at work itself."""
+    """The number of samples of each stage, and of each line of Python at the top of a stack."""
 
     stages: Counter[str]
     lines: Counter[str]
 
     @property
     def total(self) -> int:
-        """Those of work."""
+        """All samples without those of waiting."""
         return self.stages.total() - self.stages[WAITING]
 
 
-def stage(frames: Sequence[str]) -> str:
-    """The stage of a stack, outermost frame first."""
+def stage_of(frames: Sequence[str]) -> str:
+    """The stage of a stack, whose outermost frame comes first."""
     for frame in reversed(frames):
-        for name, pattern in STAGES:
-            if re.search(pattern, frame):
-                return name
+        for stage in STAGES:
+            if stage.holds(frame):
+                return stage.name
     return OTHER
 
 
 def parse(lines: Iterable[str]) -> Samples:
-    """py-spy's "raw" format: frames with semicolons between them, a space, and how often that was seen."""
+    """Read py-spy's "raw" format: frames separated by semicolons, a space, and the number of samples."""
     samples = Samples(Counter(), Counter())
     for line in lines:
         stack, _, count = line.strip().rpartition(" ")
         if stack:
             frames = stack.split(";")
-            found = stage(frames)
+            found = stage_of(frames)
             samples.stages[found] += int(count)
             if found != WAITING:
                 samples.lines[frames[-1]] += int(count)
@@ -113,7 +155,7 @@ def parse(lines: Iterable[str]) -> Samples:
 
 
 def program() -> str | None:
-    """py-spy: that beside Python, else the system's."""
+    """The py-spy beside Python, or else the system's."""
     return shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
 
 
@@ -128,11 +170,11 @@ def _sampled(command: str, server: Running, seconds: float, file: Path) -> Itera
         finally:
             process.kill()
     if process.returncode:
-        raise ProfileFailed(f"py-spy: {' '.join(errors.split()) or 'it ended too early'}")
+        raise ProfileFailed(f"py-spy: {' '.join(errors.split()) or 'ended too early'}")
 
 
 def profile(shape: traffic.Shape, target: Target, settings: Settings) -> tuple[Load, Samples]:
-    """Load the server, once unobserved, for what a delivery costs, and once while it is sampled.
+    """Load the server twice: without py-spy, for the cost of a delivery, and with it, for the samples.
 
     Raises ProfileFailed, LoadFailed and ServerFailed.
     """
@@ -151,18 +193,18 @@ def profile(shape: traffic.Shape, target: Target, settings: Settings) -> tuple[L
 def _parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m benchmarks profile",
-        description="Says where the server's time goes under a load, stage by stage.",
+        description="Shows where the server's time goes under load, stage by stage.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("workload", nargs="?", choices=SHAPES, default=traffic.ROOMS.name, help="(rooms)")
-    top.add_argument("--store", choices=TARGETS, default="memory", help="(memory)")
-    top.add_argument("--seconds", type=float, default=5.0, metavar="S", help="how long samples are taken (5)")
+    top.add_argument("workload", nargs="?", choices=SHAPES, default=traffic.ROOMS.name, help="the workload (rooms)")
+    top.add_argument("--store", choices=TARGETS, default="memory", help="the server's store (memory)")
+    top.add_argument("--seconds", type=float, default=5.0, metavar="S", help="duration of the sampling (5)")
     return top
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; the exit status."""
+    """Run the command, and return the exit status."""
     options = _parser().parse_args(argv)
     shape, target = SHAPES[options.workload], TARGETS[options.store]
     settings = Settings(options.seconds, 1, 1_000, Path(tempfile.gettempdir()))
@@ -185,7 +227,7 @@ def _show(console: Console, shape: traffic.Shape, target: Target, load: Load, sa
         f"{shape.text}, {target.name}: {cost_us:.3f} CPU us a delivery, {load.deliveries / load.seconds:,.0f} a second"
     )
     stages = Table("stage", "share", "us a delivery", title=title, title_justify="left", box=None)
-    for name in [*(name for name, _ in STAGES if name != WAITING), OTHER]:
+    for name in [*(stage.name for stage in STAGES if stage.name != WAITING), OTHER]:
         share = samples.stages[name] / samples.total
         if share:
             stages.add_row(name, f"{share:.1%}", f"{share * cost_us:.3f}")

@@ -1,4 +1,4 @@
-"""Which benchmarks there are, and a run of them."""
+"""The list of benchmarks, and a run of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.workloads import codec, durable, growth, idle, latency, stalled,
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One that can be asked for by `name`; `run` is one pass. `few`: half as many passes do, for it takes long."""
+    """A benchmark that --only can name. `run` is one pass; a slow benchmark gets only half the passes (`few`)."""
 
     name: str
     text: str
@@ -27,7 +27,7 @@ class Benchmark:
     few: bool = False
 
     def passes(self, settings: Settings) -> int:
-        """How many of a run's passes it takes part in."""
+        """The number of its passes in a run."""
         return (settings.passes + 1) // 2 if self.few else settings.passes
 
 
@@ -37,25 +37,25 @@ def _traffic(shape: traffic.Shape) -> Benchmark:
 
 LOADED = (
     *map(_traffic, (traffic.BURST, traffic.ALL_TALK, traffic.SINGLE, traffic.ROOMS, traffic.CROWD)),
-    Benchmark("durable", f"{durable.SHAPE.text}, beside SQLite alone", durable.run),
+    Benchmark("durable", f"{durable.SHAPE.text}, compared with SQLite alone", durable.run),
     Benchmark("latency", "percentiles at fixed rates", latency.run, True),
     Benchmark("stalled", "a member that never reads", stalled.run, True),
     Benchmark("idle", "memory of connections that do nothing", idle.run, True),
     Benchmark("many", "10,000 connections, 1,000 of which publish now and then", latency.run_many, True),
     Benchmark("growth", "cost as members, rooms, connections and messages grow", growth.run, True),
 )
-"""Those that need the load generator. The codec needs nothing, and has passes of its own."""
+"""The benchmarks that need the load generator. The codec does not, and makes its own passes."""
 
 CODEC = "codec"
 TEXTS = {benchmark.name: benchmark.text for benchmark in LOADED} | {
-    CODEC: "encode and decode, beside construct and beside code by hand"
+    CODEC: "encode and decode, compared with construct and with hand-written code"
 }
 
 
 def run(names: Sequence[str], settings: Settings, progress: Callable[[str], None]) -> Iterator[Figure | str]:
-    """All figures of the benchmarks called `names`, and a line for each pass that failed: the others go on.
+    """Run the benchmarks called `names`. Yields figures, and a line for each pass that failed; the others go on.
 
-    Raises LoadFailed if the load generator cannot be made.
+    Raises LoadFailed if the load generator does not compile.
     """
     loaded = [benchmark for benchmark in LOADED if benchmark.name in names]
     if loaded and compiler() is None:
@@ -70,7 +70,7 @@ def run(names: Sequence[str], settings: Settings, progress: Callable[[str], None
 def _run_loaded(
     benchmarks: Sequence[Benchmark], settings: Settings, progress: Callable[[str], None]
 ) -> Iterator[Figure | str]:
-    _tell_what_is_missing(settings)
+    _warn_of_missing(settings)
     with tempfile.TemporaryDirectory(prefix="roomwire-bench-") as directory:
         program = Generator(Path(directory))
         for number in range(1, settings.passes + 1):
@@ -84,27 +84,27 @@ def _run_loaded(
                     yield f"{benchmark.name}, pass {number}: {error}"
 
 
-def _tell_what_is_missing(settings: Settings) -> None:
+def _warn_of_missing(settings: Settings) -> None:
     if cores().shared:
-        print("one core only: the server and the load generator take it from each other", file=sys.stderr)
+        print("one core only: the server and the load generator compete for it", file=sys.stderr)
     if not possible(settings.connections):
         text = f"the limit of open descriptors is too low for {settings.connections:,} connections"
-        print(f"{text}: what needs them is skipped", file=sys.stderr)
+        print(f"{text}: the benchmarks that need them are skipped", file=sys.stderr)
     for peer in (*peers.BROKERS, peers.JETSTREAM):
         if reason := peer.missing():
             print(f"skipped, {reason}: {peer.name}", file=sys.stderr)
 
 
 def quick(directory: Path) -> Settings:
-    """Short, to see whether everything works, and about how it stands."""
+    """Short passes, to see whether everything works."""
     return Settings(seconds=0.4, passes=2, connections=1_000, directory=directory)
 
 
 def full(directory: Path) -> Settings:
-    """What figures to be shown to others are made with."""
+    """The settings for figures that are published."""
     return Settings(seconds=1.0, passes=3, connections=10_000, directory=directory)
 
 
 def adjusted(settings: Settings, seconds: float | None, passes: int | None) -> Settings:
-    """With what was asked for otherwise."""
+    """The settings with the values of the command line."""
     return replace(settings, seconds=seconds or settings.seconds, passes=passes or settings.passes)

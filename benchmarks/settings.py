@@ -1,4 +1,4 @@
-"""What one run was asked for, and where its processes run."""
+"""The settings of a run, and the machine that it runs on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`seconds` are those of one measured pass, `passes` how many there are; `connections` is the greatest number that
-    is tried; `directory` is where stores are put."""
+    """The settings of a run.
+
+    `seconds` is the length of one pass, `passes` the number of passes, `connections` the largest number that is tried;
+    `directory` holds the stores.
+    """
 
     seconds: float
     passes: int
@@ -26,7 +29,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """A core each for the server and for what loads it; the same one where there is no other."""
+    """The cores for the server and for the load generator; the same one if there is no other."""
 
     server: int
     generator: int
@@ -43,7 +46,7 @@ def cores() -> Cores:
 
 
 def compiler() -> str | None:
-    """The C compiler: $CC, or cc. None if there is none, or this is no Linux, whose epoll the generator needs."""
+    """The C compiler, $CC or cc. None without one, or without Linux, whose epoll the load generator needs."""
     return shutil.which(os.environ.get("CC") or "cc") if sys.platform == "linux" else None
 
 
@@ -51,14 +54,14 @@ SPARE_DESCRIPTORS = 200
 
 
 def possible(connections: int) -> bool:
-    """Whether the limit of open descriptors lets both ends hold so many."""
+    """Whether the limit of open descriptors allows so many connections."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return hard == resource.RLIM_INFINITY or connections + SPARE_DESCRIPTORS <= hard
 
 
 @contextmanager
 def pinned(core: int) -> Iterator[None]:
-    """Processes that are started within stay on `core`, with all of their threads."""
+    """Processes that start in this context stay on `core`, with all their threads."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -68,7 +71,7 @@ def pinned(core: int) -> Iterator[None]:
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """What a reader has to know of the machine; figures of two machines say nothing about each other."""
+    """Facts about the machine that readers need: figures of two machines cannot be compared."""
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -87,7 +90,7 @@ def _processor() -> str:
 
 
 def _file_system(directory: Path) -> str:
-    """The type of the file system that holds `directory`: on tmpfs, nothing is ever synced."""
+    """The type of the file system of `directory`: on tmpfs, a sync does nothing."""
     best, kind = "", "unknown"
     try:
         mounts = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()

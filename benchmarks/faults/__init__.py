@@ -1,1 +1,1 @@
-"""What breaks, and what is promised all the same: `python -m benchmarks.faults --help`."""
+"""Faults, and the promises that must hold in spite of them: `python -m benchmarks.faults --help`."""

@@ -5,5 +5,5 @@ import sys
 
 from benchmarks.faults.cli import main
 
-signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # which leaves no server behind
+signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends the servers, too
 sys.exit(main())

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.faults`: which families there are, and the table of faults x invariants."""
+"""The command `python -m benchmarks.faults`: the families, and the table of faults x invariants."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ EXAMPLES = """\
 examples:
   python -m benchmarks.faults                     the short form: every family, half a minute
   python -m benchmarks.faults --long              the long form: some minutes a family
-  python -m benchmarks.faults --long --only kill  200 kill -9, one family
-  python -m benchmarks.faults --seed 7            the same choices again (time is not chosen, so not the same run)
-  python -m benchmarks.faults --json faults.json  the counts, beside the table
-  python -m benchmarks.faults soak --minutes 30   mixed load and faults, with memory and descriptors in an SVG
+  python -m benchmarks.faults --long --only kill  one family: 200 times kill -9
+  python -m benchmarks.faults --seed 7            the same random choices (but timing makes each run different)
+  python -m benchmarks.faults --json faults.json  write the counts, too
+  python -m benchmarks.faults soak --minutes 30   mixed load and faults; plots memory and descriptors as SVG
 
 families:
 {families}
@@ -39,40 +39,42 @@ families:
 columns of the table:
 {invariants}
 
-A cell is how often the invariant was broken; an empty one says that the family does not look at it.
+A cell counts how often the invariant was broken; it is empty if the family does not check the invariant.
 
-A family that needs a C compiler (power, full, clock), or LazyFS (lazyfs), is not run where there is none.
+Without a C compiler, the families power, full and clock do not run; without LazyFS, the family lazyfs does not.
 
-exit status: 0 nothing was broken, 1 something was, or a family failed, 2 wrong usage, 130 Ctrl-C (the table shows what
-is known by then)
+exit status: 0 no invariant was broken, 1 one was, or a family failed, 2 wrong usage, 130 Ctrl-C (the table shows the
+counts until then)
 """
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     families = "\n".join(f"  {family.name:<9}{family.text}" for family in FAMILIES.values())
     invariants = "\n".join(f"  {name:<9}{text}" for name, text in INVARIANTS.items())
     top = argparse.ArgumentParser(
         prog="python -m benchmarks.faults",
-        description="Does to real server processes what happens to servers, and checks what SPEC.md promises.",
+        description="Makes real server processes fail as servers do, and checks the promises of SPEC.md.",
         epilog=EXAMPLES.format(families=families, invariants=invariants),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("command", nargs="?", choices=("matrix", "soak"), default="matrix", help="matrix (the default)")
     length = top.add_mutually_exclusive_group()
     length.add_argument("--short", action="store_true", help="a few faults of each family (the default)")
-    length.add_argument("--long", action="store_true", help="as many as the figures in README.md rest on")
-    top.add_argument("--only", nargs="+", metavar="NAME", choices=FAMILIES, default=list(FAMILIES), help="these alone")
-    top.add_argument("--seed", type=int, metavar="N", help="of all choices (a new one each time; it is printed)")
-    top.add_argument("--json", type=Path, metavar="FILE", help="write the counts there")
-    top.add_argument("--directory", type=Path, metavar="DIR", help="where stores are put for a while")
-    top.add_argument("--minutes", type=float, metavar="M", default=30.0, help="of the soak (30)")
+    length.add_argument("--long", action="store_true", help="as many faults as for the figures in README.md")
+    top.add_argument(
+        "--only", nargs="+", metavar="NAME", choices=FAMILIES, default=list(FAMILIES), help="run only these families"
+    )
+    top.add_argument("--seed", type=int, metavar="N", help="seed of all choices (random, and printed)")
+    top.add_argument("--json", type=Path, metavar="FILE", help="write the counts to FILE")
+    top.add_argument("--directory", type=Path, metavar="DIR", help="directory for the stores during the run")
+    top.add_argument("--minutes", type=float, metavar="M", default=30.0, help="length of the soak (30)")
     top.add_argument("--svg", type=Path, metavar="FILE", default=Path("soak.svg"), help="the soak's plot (soak.svg)")
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status."""
+    """Run the command, and return the exit status."""
     options = parser().parse_args(argv)
     if options.directory is not None and not options.directory.is_dir():
         parser().error(f"--directory: there is no directory {options.directory}")
@@ -117,7 +119,7 @@ async def _run_all(families: Sequence[Family], run: Run, outcomes: list[Outcome]
             await family.run(run, outcome)
         except Missing as error:
             outcome.state = f"not run: {error}"
-        except Exception as error:  # the others are worth their run all the same
+        except Exception as error:  # the other families still run
             traceback.print_exc()
             outcome.state = f"failed: {str(error) or type(error).__name__}"
         finally:
@@ -130,7 +132,7 @@ def _progress(text: str) -> None:
 
 
 def show(outcomes: Sequence[Outcome], seed: int, *, long: bool) -> None:
-    """The table, and what was broken."""
+    """Print the table, and the first words about what was broken."""
     table = Table(title=f"Faults x invariants, {'long' if long else 'short'} form, seed {seed}")
     table.add_column("family")
     for name in ("faults", "acknowledged", "delivered", "repeated", "s"):

@@ -1,4 +1,4 @@
-"""Mixed load and faults for a long time, and whether memory and descriptors stay where they were."""
+"""The soak: mixed load and faults for a long time; memory and descriptors must not grow."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from benchmarks.faults.stage.scene import STORE, Run, Scene
 
 CHECKED = (*STORE, "memory", "recovery")
 RETAINED = 20_000
-"""Messages a room; else the store and the index of ids would grow as they should."""
+"""Messages a room retains; with more, the store and the index of ids would rightly grow."""
 
 SETTINGS = {"retention_messages": RETAINED, "dedupe_ms": 20_000, "join_rate": 50, "join_burst": 200}
 RATE_SECONDS = 0.05
 BURST = 4
-"""Each publisher sends so many so often: little, so that a machine has time for something else beside a long run."""
+"""Each publisher sends BURST messages every RATE_SECONDS: few, so that a long run leaves the machine usable."""
 
 DISTURBED = 0.005
-"""How often, each time, a flood or a stall comes on top of the cuts."""
+"""The probability, at each burst, of a flood or a stall in addition to the cuts."""
 
 WARM_UP = 0.25
-"""The part of the samples that counts as getting warm."""
+"""The share of the samples that counts as warming up."""
 
 GROWTH = 1.10
 DESCRIPTORS = 16
-"""How much more the last third may be than the first one after that."""
+"""How much the last third of the other samples may exceed the first: memory as a factor, descriptors as a number."""
 
 
 class Sample(NamedTuple):
-    """Of the server, `second` after the start."""
+    """The state of the server, `second` seconds after the start."""
 
     second: float
     resident_mib: float
@@ -46,7 +46,7 @@ class Sample(NamedTuple):
 
 
 async def soak(run: Run, outcome: Outcome, minutes: float, samples: list[Sample]) -> None:
-    """One server all the time: publishes, resets, stalls, floods, newcomers; it is not restarted, for memory's sake."""
+    """Publishes, resets, stalls and floods on one server, which is never restarted, so that its memory shows growth."""
     rng = run.rng("soak")
     server = Server(run.directory / "soak", SETTINGS)
     proxy = Proxy(lambda: server.port, lambda: Plan("down", rng.randrange(200, 100_000), rng.choice((0.0, 0.05))))
@@ -55,7 +55,7 @@ async def soak(run: Run, outcome: Outcome, minutes: float, samples: list[Sample]
     began = time.monotonic()
     async with proxy, scene:
         for members in scene.rooms.values():
-            members[1].port = proxy.port  # one publisher and one reader of each room have a bad line
+            members[1].port = proxy.port  # one publisher and one reader of each room have a bad connection
             members[4].port = proxy.port
             members[1].cut()
             members[4].cut()
@@ -100,18 +100,18 @@ async def _disturb(run: Run, outcome: Outcome, scene: Scene) -> None:
 
 
 class Seen:
-    """What was seen of a room, by seq: its members are held against each other, and each ACK against what followed.
+    """The messages seen in a room, by seq. Compares the members with each other, and each ACK with the messages.
 
-    What was looked at is let go of, or this program would be what grows; 2 x RETAINED places are remembered.
+    Checked data is dropped, so that this program does not grow; the last 2 x RETAINED places are kept.
     """
 
     def __init__(self) -> None:
         self._numbers: dict[int, int] = {}
 
     def take(self, members: Sequence[Member], outcome: Outcome) -> None:
-        """Look at what the room's members have seen since the last time."""
+        """Check what the room's members have received since the last call."""
         for member in members:
-            member.confess(outcome)
+            member.report(outcome)
             for segment in member.segments:
                 self._compare(outcome, member.name, segment.start, segment.numbers)
                 outcome.delivered += len(segment.numbers)
@@ -130,16 +130,16 @@ class Seen:
             del self._numbers[next(iter(self._numbers))]
 
     def compare(self, outcome: Outcome, stored: Stored) -> None:
-        """Hold the store against it."""
+        """Compare the store with the messages seen."""
         self._compare(outcome, "the store", stored.oldest, stored.numbers)
 
     def _compare(self, outcome: Outcome, who: str, start: int, numbers: Sequence[int]) -> None:
         differ = sum(self._numbers.setdefault(seq, number) != number for seq, number in enumerate(numbers, start))
-        outcome.breach("order", f"{who} has something else behind {start} than others", differ)
+        outcome.breach("order", f"{who} has other messages than the others from {start} on", differ)
 
 
 def judge(outcome: Outcome, samples: list[Sample]) -> None:
-    """Flat, or not."""
+    """Check that memory and descriptors did not grow."""
     warm = samples[int(len(samples) * WARM_UP) :]
     third = max(1, len(warm) // 3)
     first, last = warm[:third], warm[-third:]
@@ -156,7 +156,7 @@ WIDTH, HEIGHT, LEFT, TOP = 900, 360, 60, 30
 
 
 def plot(samples: list[Sample]) -> str:
-    """An SVG of memory and descriptors by minute."""
+    """The SVG of memory and descriptors over time."""
     span = max(samples[-1].second, 1.0)
     lines = []
     for index, (label, colour, values) in enumerate(

@@ -1,1 +1,1 @@
-"""The load generator: C programs' sources, and the Python that compiles and runs it."""
+"""The load generator: a C program, and the Python that compiles and runs it."""

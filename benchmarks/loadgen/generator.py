@@ -1,4 +1,4 @@
-"""The load generator: loadgen/, compiled where and when it is needed."""
+"""The load generator, compiled when it is needed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What was counted. Times are in seconds, of the measured part; `all_...` count the whole run.
+    """The counts of a run. Times are in seconds.
 
-    Latencies are of a run at a fixed rate, in microseconds, and 0 otherwise. `resident_...` are octets.
+    Counts and times are those of the measured part; `all_...` are those of the whole run. Latencies are in microseconds
+    and belong to a run at a fixed rate; they are 0 otherwise. `resident_...` are octets.
     """
 
     seconds: float
@@ -44,7 +45,7 @@ class Load:
 
 
 class Generator:
-    """A compiled load generator."""
+    """The compiled load generator."""
 
     def __init__(self, directory: Path) -> None:
         """Compile into `directory`. Raises LoadFailed."""
@@ -67,7 +68,7 @@ class Generator:
             )
 
     def load(self, server: Running, options: dict[str, int]) -> Load:
-        """Publish and receive, with the options of loadgen/main.c. Raises LoadFailed when a check fails."""
+        """Publish and receive, with the options of loadgen/main.c. Raises LoadFailed if a check fails."""
         process = self._start(server, options)
         output, errors = process.communicate()
         if process.returncode:
@@ -76,7 +77,7 @@ class Generator:
 
     @contextmanager
     def connections(self, server: Running, options: dict[str, int]) -> Iterator[None]:
-        """Hold connections that do nothing, all of them open within. Raises LoadFailed."""
+        """Hold idle connections; all of them are open in this context. Raises LoadFailed."""
         process = self._start(server, options | {"idle": 1})
         try:
             assert process.stdout is not None
@@ -84,4 +85,4 @@ class Generator:
                 raise LoadFailed(process.communicate()[1].strip())
             yield
         finally:
-            process.communicate()  # ends with its standard input
+            process.communicate()  # closes its standard input, which ends it

@@ -1,4 +1,4 @@
-/* IRC: one channel a room. The server does not echo, so PONG to a PING behind the publishes acknowledges them. */
+/* IRC: one channel a room. The server does not echo, so the PONG to a PING after the publishes acknowledges them. */
 #include "load.h"
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,27 +1,27 @@
-/* The load generator of the benchmarks: all the clients of a run, in one thread, by epoll.
+/* The load generator of the benchmarks: all clients of a run, in one thread, on epoll.
  *
  *   loadgen PROTOCOL name=value ...      the names are those of `options` below
  *
- * It opens rooms * members connections (with rooms=0: members connections in no room), each into its room, which must
- * be new. The first `publishers` members of each room publish: each keeps `window` publishes under way, or, with rate=N,
- * all of them together publish N a second by the clock, whatever becomes of those before. Every member checks each
- * message: its place, its whole payload, that all members see the one order (or, where a server promises no more, each
- * publisher's order), and that nothing is missing at the end. A publisher checks too that its ACKs come in order, and
- * each before its own message; where there are none, its own message coming back is taken for one.
+ * It opens rooms * members connections (with rooms=0, `members` connections in no room), each in its room, which must be
+ * new. The first `publishers` members of each room publish: each keeps `window` publishes under way; or with rate=N, all
+ * of them together publish N a second by the clock, without waiting for replies. Every member checks each message: its
+ * place, its whole payload, that all members see the same order (or only each publisher's order, if a server promises no
+ * more), and at the end that no message is missing. A publisher also checks that its ACKs come in order, each before its
+ * own message; if the protocol has no ACKs, its own message counts as one.
  *
- * deaf=N: the last N members of the first room read nothing once they are in. extra=N: so many connections more, which
- * do nothing; with extra_rooms=1 each is in a room of its own.
+ * deaf=N: the last N members of the first room read nothing once they are in. extra=N: N more connections, which are
+ * idle; with extra_rooms=1, each is in its own room.
  *
- * A payload begins with 16 hexadecimal digits, of the publisher's number and of the message's among those of that
- * publisher; then follows text that is the same in all. So what was sent need not be kept to be checked. With rate=N the
- * two numbers tell when the message was due: latency counts from there, so a server that hesitates is not spared the
- * messages that it kept from being sent.
+ * A payload begins with 16 hexadecimal digits: the publisher's number, and the message's number among those of this
+ * publisher. The rest is the same text in all payloads, so messages are checked without being stored. With rate=N the two
+ * numbers tell when the message was due, and latency counts from that time: it includes the time that a slow server kept
+ * the message from being sent.
  *
- * Standard output gets one line of JSON: what was counted between the end of the warm-up and the end of the measured
- * time, and totals over the whole run. With idle=1 the line comes when all connections are up, and the program ends
- * with its standard input. Exit status: 0; 1 if a check failed, with a line on standard error; 2 for wrong usage.
+ * It writes one line of JSON to standard output: the counts between the end of the warm-up and the end of the measured
+ * time, and the totals of the whole run. With idle=1 it writes the line once all connections are up, and ends with its
+ * standard input. Exit status: 0; 1 if a check failed, with a line on standard error; 2 for wrong usage.
  *
- * A protocol is a file of its own, which knows nothing of the checks.
+ * Each protocol has its own file, which knows nothing of the checks.
  */
 #define _GNU_SOURCE
 #include "load.h"
@@ -44,7 +44,7 @@ enum { INPUT = 1024 * 1024, OUTPUT = 256 * 1024, EVENTS = 256, OPENING = 128, PA
 enum { BUCKETS = 32 * 32 }; /* of latencies in microseconds: 32 to each power of two */
 
 struct room {
-    char (*log)[HEAD]; /* the heads of all payloads, in the order of whoever saw them first */
+    char (*log)[HEAD]; /* the heads of all payloads, in the order of the member that saw them first */
     uint64_t count, capacity;
     uint64_t published;
 };
@@ -62,14 +62,14 @@ static const struct protocol *const protocols[] = {&roomwire, &nats, &jetstream,
 static const struct protocol *protocol;
 static struct client *clients, **publishers;
 static struct room *rooms;
-static uint32_t client_count, talker_count, ready_count, publisher_count; /* talkers: those in the measured rooms */
+static uint32_t client_count, talker_count, ready_count, publisher_count; /* talkers: clients in the measured rooms */
 static uint64_t deliveries, acks; /* of all clients */
 static int poller;
 static bool publishing;
 static char *pattern;
 static uint8_t input[INPUT];
-static int64_t clock_start_us, received_us; /* of the schedule of rate=N; when the octets at hand were read */
-static uint64_t due_next, due_from, due_to; /* numbers of publishes on that schedule; those to be measured */
+static int64_t clock_start_us, received_us; /* start of the schedule of rate=N; when the current octets were read */
+static uint64_t due_next, due_from, due_to; /* numbers of publishes on that schedule: next; first and end of measured */
 static uint64_t latencies[BUCKETS];
 static uint8_t salt_octets[2];
 extern const uint8_t salt[2] __attribute__((alias("salt_octets")));
@@ -101,7 +101,7 @@ static int64_t clock_us(clockid_t clock) {
 
 int64_t wall_ms(void) { return clock_us(CLOCK_REALTIME) / 1000; }
 
-/* What a file in /proc says. */
+/* Read a file in /proc. */
 static bool read_text(const char *path, char *text, size_t size) {
     FILE *file = fopen(path, "r");
     if (!file) return false;
@@ -110,7 +110,7 @@ static bool read_text(const char *path, char *text, size_t size) {
     return true;
 }
 
-/* Nanoseconds in which the server's threads could have run but other processes had its core. */
+/* The nanoseconds for which the server's threads waited because other processes had its core. */
 static unsigned long waited_ns(void) {
     char path[300], text[256];
     unsigned long sum = 0, waited;
@@ -127,8 +127,8 @@ static unsigned long waited_ns(void) {
 
 struct sample { double time, server, waited, own; uint64_t deliveries, acks, resident; };
 
-/* Seconds: the clock's; the server's, user and system, all threads; those in which it waited for its core; our own.
- * And the octets of memory that the server has. */
+/* In seconds: the clock; the server's CPU time, user and system, of all threads; the time that it waited for its core;
+ * our own CPU time. And the server's resident memory in octets. */
 static struct sample sample(void) {
     char path[64], text[256];
     unsigned long pages = 0;
@@ -188,7 +188,7 @@ static uint64_t number_of(const char *hex) {
     return value;
 }
 
-/* The publisher that a payload names, which has to be one of the room's. */
+/* The publisher that a payload names, which must be a member of the room. */
 static struct client *publisher_of(struct client *c, const char *head) {
     uint64_t number = number_of(head);
     if (number >= talker_count || !clients[number].publisher || clients[number].room != c->room)
@@ -196,7 +196,7 @@ static struct client *publisher_of(struct client *c, const char *head) {
     return &clients[number];
 }
 
-/* The first member to see a message of its room fixes what the others must see in its place. */
+/* The first member that sees a message of its room determines what the others must see in this place. */
 static void log_message(struct client *c, struct room *room, const char *head) {
     struct client *publisher = publisher_of(c, head);
     uint64_t number = number_of(head + 8);
@@ -223,7 +223,7 @@ static void check_order(struct client *c, const char *head) {
 }
 
 static void note_latency(const char *head) {
-    /* Its number on the common schedule: publishers take turns. */
+    /* The number on the common schedule, on which publishers take turns. */
     uint64_t due = (number_of(head + 8) - 1) * publisher_count + clients[number_of(head)].place;
     if (due < due_from || due >= due_to) return;
     int64_t us = received_us - clock_start_us - (int64_t)((double)due * 1e6 / (double)OPTION(RATE));
@@ -279,7 +279,7 @@ static void refill(struct client *c) {
     if (size) transmit(c, batch, size);
 }
 
-/* Publish what is due by the clock; the milliseconds until more is. */
+/* Publish what is due by the clock; returns the milliseconds until the next publish is due. */
 static int publish_due(void) {
     static uint8_t batch[2 * PAYLOAD_MOST];
     for (;;) {
@@ -326,7 +326,7 @@ static void open_client(struct client *c) {
     protocol->greet(c);
 }
 
-/* One turn of the loop: false when standard input has ended (watched with idle=1 only). */
+/* One turn of the loop; returns false if standard input has ended (watched only with idle=1). */
 static bool turn(int timeout_ms) {
     struct epoll_event events[EVENTS];
     int count = epoll_wait(poller, events, EVENTS, timeout_ms);
@@ -344,7 +344,7 @@ static void open_all(void) {
     uint32_t opened = 0;
     int64_t deadline = clock_us(CLOCK_MONOTONIC) + OPTION(DRAIN) * 1000 + client_count * 5000L;
     while (ready_count < client_count) {
-        /* Few at a time: what overflows the server's queue would be tried again after a second only. */
+        /* Few at a time: a connection that overflows the server's queue is only tried again after a second. */
         while (opened < client_count && opened - ready_count < OPENING) open_client(&clients[opened++]);
         turn(100);
         if (clock_us(CLOCK_MONOTONIC) > deadline) fail("only %u of %u clients got in", ready_count, client_count);
@@ -378,7 +378,7 @@ static void drain(void) {
     }
 }
 
-/* Microseconds that this share of the measured messages did not exceed, about: the middle of the bucket. */
+/* The microseconds that this share of the measured messages did not exceed: the middle of the bucket. */
 static double percentile(double share) {
     uint64_t all = 0, count = 0;
     for (int i = 0; i < BUCKETS; i++) all += latencies[i];
@@ -425,8 +425,8 @@ static void fall_deaf(struct client *c) {
     if (epoll_ctl(poller, EPOLL_CTL_DEL, c->fd, &event)) fail("epoll_ctl: %s", strerror(errno));
 }
 
-/* Who is where, and who talks. */
-static void cast(void) {
+/* Place the clients in rooms, and choose the publishers. */
+static void place_clients(void) {
     uint32_t members = (uint32_t)OPTION(MEMBERS), room_count = OPTION(ROOMS) ? (uint32_t)OPTION(ROOMS) : 1;
     talker_count = room_count * members;
     client_count = talker_count + (uint32_t)OPTION(EXTRA);
@@ -472,7 +472,7 @@ int main(int argc, char **argv) {
     setrlimit(RLIMIT_NOFILE, &limit);
     poller = epoll_create1(0);
     if (poller < 0 || getrandom(salt_octets, sizeof salt_octets, 0) != sizeof salt_octets) fail("%s", strerror(errno));
-    cast();
+    place_clients();
     pattern = malloc((size_t)OPTION(PAYLOAD));
     for (long i = 0; i < OPTION(PAYLOAD); i++) pattern[i] = (char)('a' + i % 26);
     open_all();

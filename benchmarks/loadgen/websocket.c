@@ -1,4 +1,4 @@
-/* WebSocket, one path a room: the server broadcasts each message that it gets to all who are on its path. */
+/* WebSocket, one path a room: the server broadcasts each message to all clients of its path. */
 #define _GNU_SOURCE
 #include "load.h"
 #include <stdio.h>

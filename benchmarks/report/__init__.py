@@ -1,1 +1,1 @@
-"""What becomes of figures: bars, tables, comparison with an older run, and a page with plots."""
+"""Reports of the figures: bars, tables, comparison with an older run, and a page with plots."""

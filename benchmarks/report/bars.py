@@ -1,4 +1,4 @@
-"""The bars: what the project holds itself to, each with the figure of this run and that of the peer beside it."""
+"""The bars: the project's goals for speed and memory, and whether a run met them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from benchmarks.workloads import codec, durable, growth, idle, stalled, traffic
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """The median of `quantity` is to be at least `limit`, or at most, whichever is better for that quantity.
+    """A goal: the median of `quantity` is at least `limit`, or at most `limit` if less is better.
 
-    Where there are several `subjects`, it is to hold for each of them. `beside` is the quantity of which the figures of
-    `ours` and of the subject are told as well.
+    It must hold for each of the `subjects`. The report also shows the quantity `beside` of `ours` and of the subject.
     """
 
     text: str
@@ -37,7 +36,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A bar and what this run found: "met", "missed", or "not measured", and in words."""
+    """A bar and its verdict in this run, "met", "missed" or "not measured", with the figures in words."""
 
     bar: Bar
     verdict: str
@@ -96,7 +95,7 @@ BARS = (
 
 
 def judge(results: Results) -> list[Outcome]:
-    """Each bar's outcome in this run."""
+    """The outcome of each bar in this run."""
     return [_judge(bar, results.rows(bar.group, bar.workload)) for bar in BARS]
 
 

@@ -1,4 +1,4 @@
-"""Two runs side by side: what became better and what worse."""
+"""Comparison of two runs: what became better, and what worse."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from benchmarks.figures import Quantity, Results, Series
 
 SAME = 0.05
-"""A smaller change of a median says nothing."""
+"""A smaller relative change of a median counts as none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One series in both runs. `verdict` is "better", "worse", or "" where the two cannot be told apart: the ranges of
-    their values overlap, or the medians hardly differ, or the quantity knows no better."""
+    """One series in both runs.
+
+    `verdict` is "better" or "worse". It is "" if the ranges of values overlap, the medians hardly differ, or the
+    quantity has no better.
+    """
 
     group: str
     workload: str
@@ -25,7 +28,7 @@ class Change:
 
     @property
     def ratio(self) -> float:
-        """New over old; infinite from nothing."""
+        """The new median over the old one; infinite if the old one is 0."""
         if self.old.median:
             return self.new.median / self.old.median
         return 1.0 if self.new.median == self.old.median else float("inf")
@@ -39,7 +42,7 @@ class Change:
 
 
 def changes(old: Results, new: Results) -> Iterator[Change]:
-    """Every series that both runs have, in the order of the new one."""
+    """Every series that both runs have, in the order of the new run."""
     before = {(group, workload, subject, quantity.name): series for group, workload, subject, quantity, series in old}
     for group, workload, subject, quantity, series in new:
         if found := before.get((group, workload, subject, quantity.name)):

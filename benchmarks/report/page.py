@@ -1,4 +1,4 @@
-"""The report: one page that needs no network, and the plots that are in it."""
+"""The page of a run, which needs no network, and its plots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GROWING = (growth.MEMBERS, growth.TALKING, growth.SILENT, growth.IDLE)
 
 
 def ratios(results: Results) -> str:
-    """The SVG of what Roomwire delivers with a CPU second beside its peers; "" if that was not measured."""
+    """The SVG of Roomwire's deliveries per CPU second over those of each peer; "" if the run has none."""
     rows = {}
     for workload, found in _dots(results, traffic.GROUP, figures.ROOMWIRE_TO_THIS).items():
         peers = {name: series for name, series in found.items() if name not in (MEMORY.name, SQLITE.name)}
@@ -35,7 +35,7 @@ def ratios(results: Results) -> str:
 
 
 def drawn(results: Results) -> Iterator[tuple[str, str]]:
-    """The title and the SVG of each plot for which something was measured."""
+    """The title and the SVG of each plot that has data."""
     if svg := ratios(results):
         yield RATIOS, svg
     for quantity in (figures.P50, figures.P99):
@@ -60,7 +60,7 @@ def _dots(results: Results, group: str, quantity: Quantity) -> dict[str, dict[st
 
 
 def html(results: Results, environment: Mapping[str, str], changes: Sequence[Change] | None) -> str:
-    """The page; `changes` are told if this run was compared with another."""
+    """The page as HTML, with `changes` if the run was compared with another."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,

@@ -1,4 +1,4 @@
-"""Plots as SVG: dots on a logarithmic scale, and curves. Each stands alone, and is dark where its reader wants that."""
+"""Plots as standalone SVG: dots on a logarithmic scale, and curves. They follow the reader's light or dark scheme."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RIGHT, TOP, BOTTOM = 40, 16, 58
 CURVES_LEFT = 70
 LETTER = 6.8  # wide, about
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1")
-"""Told apart by those who see few colours, on white and on black."""
+"""Distinct for colour-blind readers, on white and on black."""
 
 STYLE = """
 .plot { font: 12px system-ui, sans-serif; --ink: #1d1d1f; --soft: #6e6e73; --grid: #e3e3e8; --paper: #ffffff; }
@@ -30,7 +30,7 @@ STYLE = """
 
 @dataclass(frozen=True, slots=True)
 class Dots:
-    """A row of dots for each of `rows`, one for each name in it; `line` is where a dashed line is drawn."""
+    """A plot with a row of dots for each of `rows`, one dot for each name; a dashed line stands at `line`."""
 
     title: str
     axis: str
@@ -40,7 +40,7 @@ class Dots:
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """Points of several curves, both scales logarithmic: x to what was measured."""
+    """A plot of several curves, each from x to measured values, with logarithmic scales."""
 
     title: str
     axis: str
@@ -49,7 +49,7 @@ class Curves:
 
 
 class _Scale:
-    """A logarithmic scale from whole powers of ten to pixels."""
+    """A logarithmic scale from values to pixels, which begins and ends at powers of ten."""
 
     def __init__(self, values: Sequence[float], start: float, end: float) -> None:
         positive = [value for value in values if value > 0] or [1.0]
@@ -67,7 +67,7 @@ class _Scale:
 
 
 def dots(plot: Dots) -> str:
-    """The SVG of dots, with a thin bar for the range of each."""
+    """The SVG of a plot of dots, with a thin bar for each range."""
     names = list(dict.fromkeys(name for row in plot.rows.values() for name in row))
     colours = dict(zip(names, cycle(COLOURS)))
     left = 24 + LETTER * max(map(len, plot.rows))
@@ -94,7 +94,7 @@ def dots(plot: Dots) -> str:
 
 
 def curves(plot: Curves) -> str:
-    """The SVG of curves."""
+    """The SVG of a plot of curves."""
     colours = dict(zip(plot.curves, cycle(COLOURS)))
     points = [(x, series) for curve in plot.curves.values() for x, series in curve.items()]
     floor = TOP + CURVES_HEIGHT
@@ -152,7 +152,7 @@ def _legend_height(names: Sequence[str]) -> int:
 
 
 def _legend_lines(names: Sequence[str]) -> list[list[tuple[float, str]]]:
-    """Names with their places, as many in a line as there is room for."""
+    """The names of the legend with their x, in lines that fit the width."""
     lines: list[list[tuple[float, str]]] = [[]]
     x = 16.0
     for name in names:

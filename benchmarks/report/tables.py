@@ -1,4 +1,4 @@
-"""Results as tables for people and as JSON for programs."""
+"""Results as tables for people, and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Unreadable(Exception):
 
 
 def show(results: Results, console: Console) -> None:
-    """Print a table for each group: drawn on a terminal, otherwise plain lines of columns."""
+    """Print a table for each group: with borders on a terminal, otherwise as plain columns."""
     for group, rows in results.groups.items():
         _show(console, group, *table(rows))
 
 
 def show_bars(outcomes: Sequence[Outcome], console: Console) -> None:
-    """Print the bars and what was found; those of which nothing was measured are only counted."""
+    """Print the bars and their figures; bars without measurements are only counted."""
     lines = [[o.verdict, o.bar.text, o.bar.asked, o.found, o.beside] for o in outcomes if o.found]
     if not lines:
         return
@@ -37,10 +37,10 @@ def show_bars(outcomes: Sequence[Outcome], console: Console) -> None:
 
 
 def show_changes(changes: Sequence[Change], console: Console) -> None:
-    """Print what differs by more than chance may explain."""
-    told = [change for change in changes if change.verdict]
-    title = f"Compared with the older run: {len(told)} of {len(changes)} series differ"
-    lines = [[c.verdict, c.workload, c.subject, c.quantity.name, *cells(c)] for c in told]
+    """Print the series that differ by more than chance may explain."""
+    shown = [change for change in changes if change.verdict]
+    title = f"Compared with the older run: {len(shown)} of {len(changes)} series differ"
+    lines = [[c.verdict, c.workload, c.subject, c.quantity.name, *cells(c)] for c in shown]
     _show(console, title, ["", "workload", "of", "quantity", "old", "new", "new / old"], lines)
 
 
@@ -60,7 +60,7 @@ def table(rows: Rows) -> tuple[list[str], list[list[str]]]:
 
 
 def cell(series: Series | None, quantity: Quantity) -> str:
-    """The median, with the range where there is one."""
+    """The median, with the range if there are several values."""
     if series is None:
         return ""
     low, high = series.range
@@ -85,7 +85,7 @@ def _columns(lines: list[list[str]]) -> Iterator[str]:
 
 
 def write(results: Results, environment: Mapping[str, str], file: Path) -> None:
-    """Write every value of every series, so that medians can be had anew."""
+    """Write every value of every series to `file`."""
     series = [
         {"group": group, "workload": workload, "subject": subject, "quantity": quantity.name, "values": values.values}
         for group, workload, subject, quantity, values in results
@@ -95,7 +95,7 @@ def write(results: Results, environment: Mapping[str, str], file: Path) -> None:
 
 
 def read(file: Path, results: Results) -> dict[str, str]:
-    """Add what `write` has written to `results`; the environment. Raises Unreadable."""
+    """Read a file of `write` into `results`, and return its environment. Raises Unreadable."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         if found["format"] != FORMAT:

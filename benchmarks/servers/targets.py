@@ -1,6 +1,6 @@
-"""The servers that are measured: how each is started, and what the load generator has to speak to it.
+"""Targets: how to start each server, and which protocol the load generator speaks to it.
 
-Another server is one more `Target`, and one more protocol in loadgen/.
+To add a server, add a `Target` here or in peers.py, and its protocol to loadgen/ if that is new.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ UNLIMITED = {
     "max_body": 131_072,
     "heartbeat_ms": 600_000,
 }
-"""Settings of Roomwire's server: nothing is refused, and members that only read need no PING during a run."""
+"""Settings of Roomwire's server with which it refuses nothing, and needs no PING during a run."""
 
 
 class ServerFailed(Exception):
-    """A server did not start. `str()` is what it said."""
+    """A server did not start. `str()` is its output."""
 
 
 def resident_octets(pid: int) -> int:
-    """RSS of a process."""
+    """The resident memory (RSS) of a process, in octets."""
     pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
     return pages * resource.getpagesize()
 
@@ -61,16 +61,17 @@ class Running:
     protocol: str
 
     def resident_octets(self) -> int:
-        """RSS of the server's process; what the kernel holds for its sockets is not in it."""
+        """The RSS of the server's process, without the kernel's memory for its sockets."""
         return resident_octets(self.pid)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server: its name in tables, what the load generator calls its protocol, its command for an empty directory and
-    a port that is free, and the pattern by which its output tells the port that it took, or None if it says nothing.
+    """A server to measure.
 
-    `missing` says what it lacks on this machine, or "".
+    `name` is its name in tables, `protocol` its protocol in loadgen/. `command` makes the command line from an empty
+    directory and a free port. `listening` matches the line in which the server reports its port; None if it reports
+    none. `missing` says what it lacks on this machine, or "".
     """
 
     name: str
@@ -96,7 +97,7 @@ SQLITE = _roomwire("Roomwire, SQLite", lambda directory: ["--data", str(director
 
 @contextmanager
 def serve(target: Target, settings: Settings) -> Iterator[Running]:
-    """Run `target` on its core, with a new and empty directory. Raises ServerFailed."""
+    """Run `target` on the server's core, in a new and empty directory. Raises ServerFailed."""
     with (
         tempfile.TemporaryDirectory(prefix="roomwire-bench-", dir=settings.directory) as name,
         tempfile.TemporaryFile(mode="w+") as errors,
@@ -118,7 +119,7 @@ def serve(target: Target, settings: Settings) -> Iterator[Running]:
                 _await_port(target, process, port, errors)
             yield Running(process.pid, port, target.protocol)
         finally:
-            process.kill()  # what it keeps goes with the directory
+            process.kill()  # its files go with the directory
             process.communicate()
 
 
@@ -145,7 +146,7 @@ def _await_port(target: Target, process: subprocess.Popen[str], port: int, error
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
         except OSError:
-            time.sleep(0.02)  # it has no word for being ready
+            time.sleep(0.02)  # it does not report that it is ready
         else:
             return
     errors.seek(0)

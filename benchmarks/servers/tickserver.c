@@ -1,7 +1,7 @@
-/* A minimal room server that flushes once a tick: what the workload costs with nothing but the workload.
+/* A minimal room server that flushes once a tick: it shows the cost of the workload itself.
  *
- * It speaks as much of Roomwire as loadgen does, over 127.0.0.1, and prints "listening on 127.0.0.1:PORT". It checks
- * nothing, remembers nothing, refuses nobody, and copies what a slow member does not take.
+ * It speaks as much of Roomwire as loadgen does, over 127.0.0.1, and prints "listening on 127.0.0.1:PORT". It checks,
+ * remembers and refuses nothing, and copies what a slow member does not take.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -29,7 +29,7 @@ struct client {
     int fd;
     bool greeted, touched;
     uint32_t room; /* its ref, 0 before JOIN */
-    struct octets in, out, late; /* an unfinished frame; this tick's replies; what the socket did not take */
+    struct octets in, out, late; /* an unfinished frame; this tick's replies; octets that the socket did not take */
     uint8_t name[256];
     uint64_t member;
 };
@@ -85,7 +85,7 @@ static void watch(struct client *c, bool out) {
     epoll_ctl(poller, EPOLL_CTL_MOD, c->fd, &event);
 }
 
-/* Replies, then news, in one system call; what is not taken waits. */
+/* Send replies, then news, in one system call; what the socket does not take waits in `late`. */
 static void hand_out(struct client *c, const uint8_t *news, size_t size) {
     struct iovec parts[2] = {{c->out.data, c->out.size}, {(void *)news, size}};
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};

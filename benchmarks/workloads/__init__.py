@@ -1,1 +1,1 @@
-"""What is measured: one module for each kind of workload, each with its shapes and one pass of them."""
+"""Workloads: each module has the shapes of one kind of workload, and one pass of them."""

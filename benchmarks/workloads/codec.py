@@ -1,4 +1,4 @@
-"""The codec, beside construct itself and beside code that is written by hand for the frame."""
+"""The codec, compared with construct itself and with hand-written code for each frame."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _ack = Struct(">QQ").unpack
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Three functions that do the same."""
+    """Three functions that do the same: the codec's, construct's, and a hand-written one."""
 
     name: str
     codec: Callable[[], object]
@@ -48,7 +48,7 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """Encode: from a frame to its octets. Decode: from a body to its values; by hand, to a plain tuple of them."""
+    """The cases: encode a frame to octets, or decode a body to a frame (by hand, to a plain tuple of its values)."""
     hands: list[tuple[Frame, Sender, Callable[[Any], bytes], Callable[[RawFrame], object]]] = [
         (PUBLISH, "C", encode_publish, decode_publish),
         (MESSAGE, "S", encode_message, decode_message),
@@ -89,7 +89,7 @@ def _header(frame: Frame, length: int) -> dict[str, Any]:
 
 
 def run(passes: int) -> Iterator[Figure]:
-    """Measure each case in `passes`, in each of which the three take turns."""
+    """Measure each case in `passes`; in each pass, the three functions run one after the other."""
     for case in cases():
         functions = (case.codec, case.construct, case.hand)
         counts = [_calibrated(function) for function in functions]
@@ -107,13 +107,13 @@ def run(passes: int) -> Iterator[Figure]:
 
 
 def refuse_promise() -> None:
-    """Three entries follow, so that it does not fail at the first one (RW-FRAME-7)."""
+    """Decode a ROSTER with three entries of the 65,535 that it promises (RW-FRAME-7)."""
     entries = (bytes(8) + b"\x00\x03ada") * 3
     try:
         decode(RawFrame(FrameType.ROSTER, Flag.RESET, 0, 5, b"\xff\xff" + entries), "S")
     except RemoteProtocolError:
         return
-    raise AssertionError("the ROSTER was taken")
+    raise AssertionError("the codec accepted the ROSTER")
 
 
 def _calibrated(function: Callable[[], object]) -> int:
@@ -124,13 +124,13 @@ def _calibrated(function: Callable[[], object]) -> int:
 
 
 def _nanoseconds(function: Callable[[], object], count: int) -> float:
-    start = time.process_time_ns()  # of this process alone, whatever else runs
+    start = time.process_time_ns()  # the time of this process alone
     for _ in range(count):
         function()
     return (time.process_time_ns() - start) / count
 
 
-# --- by hand: what somebody writes who wants this frame and no other, with the checks that SPEC.md asks for
+# --- hand-written code for one frame each, with the checks of SPEC.md
 
 
 def encode_publish(frame: Publish) -> bytes:

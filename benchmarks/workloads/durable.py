@@ -1,4 +1,4 @@
-"""Durable publishes, beside the same rows written to SQLite by nobody but a loop."""
+"""Durable publishes, compared with a loop that writes the same rows to SQLite."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from benchmarks.workloads import traffic
 GROUP = "Durable publishes"
 SHAPE = traffic.DURABLE
 BATCHES = (256, SHAPE.publishers * SHAPE.window)
-"""Messages a transaction: a middling number, and the most that can be under way at once."""
+"""Messages a transaction: a medium number, and the most that can be under way at once."""
 
 SCHEMA = (
     "CREATE TABLE messages (room INTEGER, seq INTEGER, time_ms INTEGER, sender INTEGER, id BLOB, ctype INTEGER,"
@@ -28,11 +28,11 @@ SCHEMA = (
     "CREATE TABLE ids (room INTEGER, id BLOB, seq INTEGER, time_ms INTEGER, digest BLOB, PRIMARY KEY (room, id))"
     " WITHOUT ROWID",
 )
-"""What a durable room has to hold, without what makes it safe to read back."""
+"""The data of a durable room, without the checks that make it safe to read back."""
 
 
 def run(generator: Generator, settings: Settings) -> Iterator[Figure]:
-    """One pass of the server, and one of each size of batch on the same core."""
+    """One pass of the server, one of JetStream, and one for each batch size on the server's core."""
     load = traffic.measure(SHAPE, SQLITE, generator, settings)
     acked = load.publishes / load.seconds
     yield Figure(GROUP, SHAPE.text, SQLITE.name, figures.ACKED, acked)
@@ -58,7 +58,7 @@ def run(generator: Generator, settings: Settings) -> Iterator[Figure]:
 
 
 def write_directly(path: Path, size: int, seconds: float) -> tuple[float, float]:
-    """Write transactions of `size` messages, ready-made, with synchronous=FULL: messages a second, and CPU a second."""
+    """Write transactions of `size` messages with synchronous=FULL. Returns messages a second and CPU s a second."""
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -82,7 +82,7 @@ def write_directly(path: Path, size: int, seconds: float) -> tuple[float, float]
 
 
 def _rows(written: int, size: int) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
-    """The rows of the next `size` messages, as many as there are of each in the server's store."""
+    """The rows of the next `size` messages, as the server's store has them."""
     now_ms, payload = time.time_ns() // 1_000_000, b"x" * traffic.PAYLOAD
     messages: list[tuple[object, ...]] = []
     ids: list[tuple[object, ...]] = []

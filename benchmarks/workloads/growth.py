@@ -1,4 +1,4 @@
-"""What a delivery costs as something else grows: members, rooms, connections, messages."""
+"""The cost of a delivery as members, rooms, connections or messages grow."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from benchmarks.workloads.traffic import PAYLOAD, WARMUP_MS
 
 GROUP = "Growth, in memory"
 BASE = 10
-"""Costs are held against those at this point of a curve."""
+"""The point of a curve that the other costs are compared with."""
 
 TEN_TALK = {"rooms": 10, "members": 10, "publishers": 1, "window": 16, "payload": PAYLOAD}
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """`options` of loadgen/main.c, and how many connections there are, at each of `points`."""
+    """A curve: the options of loadgen/main.c and the number of connections for each of `points`."""
 
     text: str
     points: tuple[int, ...]
@@ -63,7 +63,7 @@ CURVES = (MEMBERS, TALKING, SILENT, IDLE, SIZES)
 
 
 def run(generator: Generator, settings: Settings) -> Iterator[Figure]:
-    """One pass of each curve, as far as the run and the system allow so many connections."""
+    """One pass of each curve, without the points that need more connections than the run and the system allow."""
     times = {"warmup_ms": WARMUP_MS, "measure_ms": int(settings.seconds * 1000)}
     for curve in CURVES:
         costs = {}
@@ -82,7 +82,7 @@ def run(generator: Generator, settings: Settings) -> Iterator[Figure]:
 
 
 def costs(results: Results, curve: Curve) -> dict[int, figures.Series]:
-    """What was measured of a curve: CPU s a million deliveries (so us a delivery), by point."""
+    """The measured costs of a curve, by point: CPU s a million deliveries, which is CPU us a delivery."""
     rows = results.rows(GROUP, curve.text)
     return {
         int(subject.replace(",", "")): cells[figures.CPU] for subject, cells in rows.items() if figures.CPU in cells

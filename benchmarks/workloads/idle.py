@@ -1,4 +1,4 @@
-"""Memory of connections that do nothing."""
+"""Memory of idle connections."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ MEMBERS = 100
 COUNTS = (1_000, 10_000)
 SUBJECTS = ("in no room", f"in a room of {MEMBERS}")
 WARM = 8
-"""Connections that come and go first, so that what the server makes once is not counted."""
+"""Connections that come and go first, so that one-time allocations of the server do not count."""
 
 
 def counts(settings: Settings) -> list[int]:
-    """How many are tried, as far as the run and the system allow."""
+    """The numbers of connections that the run and the system allow."""
     return [count for count in COUNTS if count <= settings.connections and possible(count)]
 
 
 def workload(count: int) -> str:
-    """What `count` connections are called."""
+    """The name of the workload of `count` connections."""
     return f"{count:,} connections"
 
 
 def run(generator: Generator, settings: Settings) -> Iterator[Figure]:
-    """One pass: connections in no room, then each in a room of MEMBERS."""
+    """One pass with connections in no room, and one with connections in rooms of MEMBERS."""
     for count in counts(settings):
         shapes: tuple[dict[str, int], ...] = (
             {"rooms": 0, "members": count},

@@ -1,4 +1,4 @@
-"""Latency at fixed rates: from when a publish was due to when each member of its room had it."""
+"""Latency at fixed rates: the time from when a publish is due until each member of its room has it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MANY_WARMUP_MS = 1_000
 
 CORES = (MEMORY, SQLITE, NATS, REDIS, TICK)
 CALM = (MEMORY, SQLITE, *(peer for peer in BROKERS if peer is not NGIRCD))
-"""Those that keep up; ngIRCd does not at any rate that is worth the name, for it does not echo and counts penalties."""
+"""The targets that keep up at a low rate. ngIRCd keeps up at no useful rate: it does not echo, and counts penalties."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """`rate` publishes a second, of all publishers together, into `rooms` of `members`."""
+    """A fixed rate: all publishers together send `rate` publishes a second into `rooms` of `members`."""
 
     text: str
     rooms: int
@@ -33,7 +33,7 @@ class Pace:
     targets: tuple[Target, ...]
 
     def options(self) -> dict[str, int]:
-        """As loadgen/main.c calls them."""
+        """The options of loadgen/main.c."""
         return {
             "rooms": self.rooms,
             "members": self.members,
@@ -48,11 +48,11 @@ PACES = (
     Pace("1 room x 100, 2,000 publishes/s", 1, 100, 4, 2_000, CORES),
 )
 MANY = Pace("500 rooms x 20, 1,000 of 10,000 publish, 1,000/s", 500, 20, 2, 1_000, (MEMORY,))
-"""Ten thousand connections, a tenth of which says something now and then."""
+"""Ten thousand connections, a tenth of which publish now and then."""
 
 
 def percentiles(load: Load) -> dict[Quantity, float]:
-    """What is told of a load at a fixed rate."""
+    """The quantities of a load at a fixed rate."""
     return {
         figures.P50: load.p50_us,
         figures.P90: load.p90_us,
@@ -77,7 +77,7 @@ def run(generator: Generator, settings: Settings) -> Iterator[Figure]:
 
 
 def run_many(generator: Generator, settings: Settings) -> Iterator[Figure]:
-    """One pass of MANY, in a run that may have so many connections, with the memory that one of them takes."""
+    """One pass of MANY, with the memory of one connection, if the run allows so many connections."""
     count = MANY.rooms * MANY.members
     if count > settings.connections or not possible(count):
         return

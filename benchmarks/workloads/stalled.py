@@ -1,4 +1,4 @@
-"""A member that never reads: what the others of its room notice, and what it costs the server's memory."""
+"""A member that never reads: its effect on the other members, and on the server's memory."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from benchmarks.workloads.latency import percentiles
 
 GROUP = "A member that never reads"
 OPTIONS = {"rooms": 1, "members": 10, "publishers": 4, "rate": 2_000, "payload": 4_096, "warmup_ms": 1_500}
-"""In the warm-up the member is sent 12 MB: more than the kernel holds for it, so that the server has to."""
+"""The warm-up sends the member 12 MB: more than the kernel buffers, so that the server must hold the rest."""
 WORKLOAD = "1 room x 10, 2,000 publishes/s of 4 KiB"
 WITHOUT, WITH = "all read", "one never reads"
 
 
 def run(generator: Generator, settings: Settings) -> Iterator[Figure]:
-    """One pass without such a member, and one with it. Its own latency is not in the figures."""
+    """One pass without such a member, and one with it. The figures leave out its own latency."""
     times = {"measure_ms": int(settings.seconds * 1000)}
     p99, grown = 0.0, 0.0
     for subject, deaf in ((WITHOUT, 0), (WITH, 1)):
         with serve(MEMORY, settings) as server:
             load = generator.load(server, OPTIONS | times | {"deaf": deaf})
-        growth = (load.resident_after - load.resident_before) / 2**20  # with the messages, which this store keeps
+        growth = (load.resident_after - load.resident_before) / 2**20  # includes the messages: the store is in memory
         found = percentiles(load) | {figures.GROWN: growth}
         if deaf:
             found |= {figures.P99_RATIO: load.p99_us / p99, figures.GROWN_MORE: growth - grown}

@@ -1,4 +1,4 @@
-"""Messages under load: how many are delivered, and what they cost the server."""
+"""Messages under load: how many the server delivers, and their cost in CPU time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WARMUP_MS = 300
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Who talks: `rooms` of `members`, of whom `publishers` keep `window` publishes unanswered."""
+    """A shape of traffic: `rooms` of `members`, of which `publishers` keep `window` publishes unanswered."""
 
     name: str
     text: str
@@ -30,7 +30,7 @@ class Shape:
     targets: tuple[Target, ...]
 
     def options(self) -> dict[str, int]:
-        """As loadgen/main.c calls them."""
+        """The options of loadgen/main.c."""
         return {
             "rooms": self.rooms,
             "members": self.members,
@@ -44,7 +44,7 @@ BURST = Shape("burst", "1 room x 100, 4 publishers, window 64", 1, 100, 4, 64, (
 ALL_TALK = Shape("all-talk", "1 room x 100, 100 publishers, window 1", 1, 100, 100, 1, (MEMORY, NATS, REDIS, TICK))
 SINGLE = Shape("single", "1 room x 100, 1 publisher, window 1", 1, 100, 1, 1, (MEMORY, *BROKERS))
 MANY = tuple(peer for peer in BROKERS if peer is not NGIRCD)
-"""Those that 1,000 clients can connect to at a stroke."""
+"""The peers that 1,000 clients can connect to at once."""
 
 ROOMS = Shape("rooms", "100 rooms x 10, 1 publisher each, window 16", 100, 10, 1, 16, (MEMORY, *MANY))
 CROWD = Shape("crowd", "1 room x 1,000, 4 publishers, window 16", 1, 1000, 4, 16, (MEMORY, *MANY))
@@ -52,18 +52,18 @@ DURABLE = Shape("durable", "1 room x 16, all publish, window 64", 1, 16, 16, 64,
 
 
 def run(shape: Shape, generator: Generator, settings: Settings) -> Iterator[Figure]:
-    """One pass against each target, each time with a new server."""
+    """One pass against each target, each with a new server."""
     ours = 0.0
     for target in installed(shape.targets):
         found = quantities(measure(shape, target, generator, settings))
-        ours = ours or found[figures.PER_CORE]  # the first is Roomwire
+        ours = ours or found[figures.PER_CORE]  # the first target is Roomwire
         found[figures.ROOMWIRE_TO_THIS] = ours / found[figures.PER_CORE]
         for quantity, value in found.items():
             yield Figure(GROUP, shape.text, target.name, quantity, value)
 
 
 def installed(targets: tuple[Target, ...]) -> list[Target]:
-    """Those that this machine has."""
+    """The targets that are installed on this machine."""
     return [target for target in targets if not target.missing()]
 
 
@@ -75,7 +75,7 @@ def measure(shape: Shape, target: Target, generator: Generator, settings: Settin
 
 
 def quantities(load: Load) -> dict[Quantity, float]:
-    """What is told of a load. `deliveries/CPU s` is what the server does with a core of its own."""
+    """The quantities of a load. `deliveries/CPU s` is what the server would deliver with a core of its own."""
     cpu = load.server_cpu
     return {
         figures.DELIVERIES: load.deliveries / load.seconds,

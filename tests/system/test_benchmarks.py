@@ -1,6 +1,7 @@
-"""The benchmarks run, and what they count adds up. How fast anything is, is not asked here."""
+"""The benchmarks run, and their counts add up. Speed is not tested here."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from io import StringIO
@@ -19,6 +20,7 @@ from benchmarks.servers.targets import MEMORY, SQLITE, Target, serve
 from benchmarks.settings import Settings, compiler
 from benchmarks.workloads import codec, durable, growth, latency, stalled, traffic
 from protocol.frames import Ack, Message, Publish
+from tests.support.places import ROOT
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler for benchmarks/loadgen")
 
@@ -53,7 +55,7 @@ def test_every_member_of_a_peer_gets_every_message(program: Generator, settings:
     if reason := peer.missing():
         pytest.skip(reason)
     load = traffic.measure(SHAPE, peer, program, settings)
-    receivers = SHAPE.members - (peer is peers.NGIRCD)  # which does not echo
+    receivers = SHAPE.members - (peer is peers.NGIRCD)  # ngIRCd does not echo
     assert load.all_publishes > 0
     assert load.all_deliveries == load.all_publishes * receivers
 
@@ -117,7 +119,7 @@ def test_sqlite_alone_is_measured(tmp_path: Path) -> None:
 
 
 def test_hand_written_codec_agrees() -> None:
-    for case in codec.cases():  # encoders are compared when the cases are made
+    for case in codec.cases():  # making the cases compares the encoders
         made, by_hand = case.codec(), case.hand()
         if isinstance(made, Publish | Message | Ack):
             assert by_hand == tuple(getattr(made, field.name) for field in fields(made) if field.name != "fields")
@@ -137,7 +139,7 @@ def test_report_tells_medians_with_ranges(tmp_path: Path) -> None:
     assert series["values"] == [3.0, 1.0, 2.0]
 
 
-# --- what becomes of figures
+# --- reports of figures
 
 
 def results_of(*figures_of: tuple[str, str, str, figures.Quantity, float]) -> Results:
@@ -173,7 +175,7 @@ def test_bar_without_measurements() -> None:
 
 def test_curve_bar_is_judged_at_worst_point() -> None:
     text = growth.SILENT.text
-    points = {"10": 9.0, "100": 1.1, "1,000": 1.4, "10,000": 1.2}  # what is at 10 is what others are held against
+    points = {"10": 9.0, "100": 1.1, "1,000": 1.4, "10,000": 1.2}  # the point at 10 is the base
     results = results_of(*((growth.GROUP, text, at, figures.TO_TEN, value) for at, value in points.items()))
     found = outcome(results, text)
     assert (found.verdict, found.found) == ("missed", "1.40 at 1,000")
@@ -202,7 +204,7 @@ def test_unreadable_results_are_refused(tmp_path: Path, text: str) -> None:
         (figures.PER_CORE, (1.0, 1.1), (2.0, 2.1), "better"),
         (figures.CPU, (1.0, 1.1), (2.0, 2.1), "worse"),
         (figures.CPU, (1.0, 2.05), (2.0, 2.1), ""),  # the ranges overlap
-        (figures.CPU, (1.0,), (1.04,), ""),  # a trifle
+        (figures.CPU, (1.0,), (1.04,), ""),  # too small a change
         (figures.BUSY, (1.0,), (2.0,), ""),  # neither is better
         (figures.GROWN_MORE, (0.0,), (0.0,), ""),
     ],
@@ -217,7 +219,7 @@ def test_comparison_of_two_runs(
 
 
 def test_page_of_earlier_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Hostile names, too: they come from files."""
+    """Names come from files, so hostile ones must be escaped."""
     hostile = ("<b>group", "<i>workload", "<u>subject", figures.MEMORY, 1.0)
     sizes = ((growth.GROUP, growth.SIZES.text, at, figures.CPU, 2.0) for at in ("16", "65,536"))
     results = results_of(*against("NATS", 1.0), *sizes, hostile)
@@ -272,6 +274,14 @@ def test_sample_belongs_to_innermost_stage() -> None:
     }
     assert samples.lines["_SelectorSocketTransport.write (asyncio/selector_events.py:1071)"] == 30
     assert samples.total == 40
+
+
+@pytest.mark.parametrize("stage", profiling.STAGES, ids=lambda stage: stage.name)
+def test_stages_name_functions_and_files_that_exist(stage: profiling.Stage) -> None:
+    assert [file for file in stage.files if not (ROOT / file).is_file()] == []
+    modules = [path for package in ("protocol", "reference_server") for path in (ROOT / package).rglob("*.py")]
+    defined = {name for path in modules for name in re.findall(r"\bdef (\w+)", path.read_text(encoding="utf-8"))}
+    assert {name.rpartition(".")[2] for name in stage.functions} - defined == set()
 
 
 @needs_compiler

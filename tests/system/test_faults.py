@@ -1,4 +1,4 @@
-"""The fault matrix: a short run of every family on real processes, and that each invariant can be seen broken."""
+"""The fault matrix: a short run of every family on real processes, and broken invariants that must be noticed."""
 
 import json
 import re
@@ -23,7 +23,7 @@ NEEDS_LIBRARY = {"power", "full", "clock"}
 
 
 def lacking() -> str:
-    """Why LazyFS cannot be used here, or "" if it can."""
+    """Why this machine cannot use LazyFS, or "" if it can."""
     try:
         lazyfs.find()
     except Missing as error:
@@ -122,11 +122,11 @@ def test_lazyfs_commands() -> None:
         assert re.fullmatch(crashes, lazyfs.crash(Random(seed)))
         assert re.fullmatch(tears, lazyfs.tear(Random(seed), "/stable"))
         commands = (lazyfs.CLEAR, lazyfs.crash(Random(seed)), lazyfs.tear(Random(seed), "/proc/self/fd/1000"))
-        assert max(map(len, commands)) <= 100  # it reads no more at a time
+        assert max(map(len, commands)) <= 100  # LazyFS reads no more of a command
 
 
 def member() -> Member:
-    """A member that published 7 and 8, and saw 7, 8 and 9 at 1 to 3."""
+    """A member that published 7 and 8, and received 7, 8 and 9 at seq 1 to 3."""
     each = Member("ada", 0, "red", lambda: 0, 1, 0)
     each.acked = {7: Acknowledged(1, 1), 8: Acknowledged(1, 2)}
     segment = Segment(1)
@@ -235,7 +235,7 @@ def test_soak_is_checked_as_it_runs() -> None:
     ada.acked, ada.cursor = {10: Acknowledged(1, 4), 11: Acknowledged(1, 5), 12: Acknowledged(1, 9)}, (1, 5)
     ada.segments[0].numbers.extend((10, 9))
     seen.take([ada, bob], outcome)
-    assert outcome.broken == {"lost": 1}  # 12 may still come
+    assert outcome.broken == {"lost": 1}  # 12 may still arrive
     bob.segments[0].numbers.extend((10, 11))
     seen.take([ada, bob], outcome)
     seen.compare(outcome, stored([7, 8, 9, 10, 12]))

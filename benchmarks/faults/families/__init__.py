@@ -1,1 +1,1 @@
-"""The families of faults: one module for each thing that can fail."""
+"""Families of faults: one module for each thing that can fail."""

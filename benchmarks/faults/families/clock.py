@@ -1,4 +1,4 @@
-"""The wall clock is set an hour ahead and back, while the server runs and while it does not."""
+"""The clock fails: it steps an hour forward or back, while the server runs and while it does not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOUR_NS = 3_600 * 10**9
 
 
 async def clock(run: Run, outcome: Outcome) -> None:
-    """Steps of an hour; times never decrease, no publish is refused for them, and repeats are still found."""
+    """Clock steps of an hour: times never decrease, no publish is refused, and repeats are still recognised."""
     rng, cycles = run.rng("clock"), run.either(24, 1)
     data, setting = run.directory / "clock", run.directory / "clock.ns"
     _set(setting, 0)
@@ -42,7 +42,7 @@ async def clock(run: Run, outcome: Outcome) -> None:
 
 
 def _set(setting: Path, nanoseconds: int) -> None:
-    """In place: the server has the file mapped."""
+    """Write in place: the server has mapped the file."""
     with setting.open("r+b" if setting.exists() else "wb") as file:
         file.write(nanoseconds.to_bytes(8, "little", signed=True))
 

@@ -1,4 +1,4 @@
-"""The server's process ends: kill -9 while it writes, and SIGTERM while its queues are full."""
+"""The server process ends: kill -9 while it writes, and SIGTERM while its queues are full."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from benchmarks.faults.stage.results import Outcome
 from benchmarks.faults.stage.scene import RECOVERY_SECONDS, STORE, Family, Run, Scene
 
 CYCLES_A_STORE = 5
-"""Stores are made anew now and then, for the whole of one is read after each kill."""
+"""After so many kills the family starts with a new store, since it reads the whole store after each kill."""
 
 
 async def kill(run: Run, outcome: Outcome) -> None:
-    """kill -9 at any moment; the dead store is read before the server finds it again."""
+    """kill -9 at random moments; the family reads the store before the server starts again."""
     rng, cycles = run.rng("kill"), run.either(200, 2)
     while outcome.faults < cycles:
         server = Server(run.directory / f"kill-{outcome.faults}")
@@ -29,11 +29,11 @@ async def kill(run: Run, outcome: Outcome) -> None:
 
 
 async def drain(run: Run, outcome: Outcome) -> None:
-    """SIGTERM with full windows and with members that do not read: exit status 0, and nothing is lost."""
+    """SIGTERM with full windows and stalled members: the exit status is 0, and nothing is lost."""
     rng, cycles = run.rng("drain"), run.either(20, 1)
     server = Server(run.directory / "drain", {"drain_ms": run.either(2_000, 300)})
     async with (scene := Scene(server, rng, window=256, readers=2)):
-        for _ in range(cycles):  # on one store, so that a restart finds the ids of ten minutes
+        for _ in range(cycles):  # on one store, so that each restart finds the ids of the last ten minutes
             await _drained(run, outcome, scene, rng)
         await scene.finish(outcome)
 

@@ -1,4 +1,4 @@
-"""A store is damaged while nobody looks: a bit flips, the write-ahead log loses its end."""
+"""The store is damaged while the server is down: a bit flips, or the write-ahead log loses its end."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LOG = f"{DATABASE}-wal"
 BATCHES = 12
 PAYLOADS_A_BATCH = 40
 CUT = "incomplete transaction"
-"""What the server says where it goes on without what was torn."""
+"""In the server's log if it starts without a torn transaction."""
 
 
 async def damage(run: Run, outcome: Outcome) -> None:
-    """A flipped bit anywhere in the database or its log, or a log that was cut anywhere: never served, never silent."""
+    """A bit flips in the database or its log, or the log is cut: the server never serves damage, and never hides it."""
     rng = run.rng("damage")
     original = run.directory / "damage"
     server = Server(original)
@@ -29,7 +29,7 @@ async def damage(run: Run, outcome: Outcome) -> None:
         for batch in range(BATCHES):
             scene.publish(PAYLOADS_A_BATCH)
             await scene.quiet(outcome)
-            if batch == BATCHES // 2:  # so that the database holds something, and the log too
+            if batch == BATCHES // 2:  # so that both the database and the log hold messages
                 await server.end()
                 await server.start()
         count(outcome, scene.members)
@@ -64,7 +64,7 @@ def _damage(rng: random.Random, kind: str, copy: Path) -> str:
 
 
 async def _judge(outcome: Outcome, copy: Path, truth: dict[str, Stored], what: str) -> str:
-    """Start a server on it and read all that it serves."""
+    """Start a server on the damaged copy, and check everything that it serves. Returns the verdict."""
     server = Server(copy)
     try:
         await server.start()
@@ -79,20 +79,20 @@ async def _judge(outcome: Outcome, copy: Path, truth: dict[str, Stored], what: s
             if numbers is None:
                 words = server.log()
                 if DATABASE not in words:
-                    outcome.breach("served", f"{what}: it ended without saying why: {words[-200:]}")
+                    outcome.breach("served", f"{what}: ended without saying why: {words[-200:]}")
                 return "ended when it was read"
             if numbers != truth[room].numbers[: len(numbers)]:
-                outcome.breach("served", f"{what}: what {room} serves is not what was written")
+                outcome.breach("served", f"{what}: {room} serves other messages than were written")
             shorter = shorter or len(numbers) < len(truth[room].numbers)
         if shorter and CUT not in server.log():
-            outcome.breach("served", f"{what}: the end is missing, and not a word of it")
+            outcome.breach("served", f"{what}: the end is missing, and the log does not say so")
         return "cut" if shorter else "harmless"
     finally:
         await server.kill()
 
 
 async def _served(server: Server, room: str) -> list[int] | None:
-    """All numbers that a newcomer is sent who wants everything; None if the server ended before."""
+    """All numbers that a new member receives of the whole log; None if the server ends before."""
     member = Member("reader", 999, room, lambda: server.port, 1, 0)
     member.newest = 2**40
     member.start()

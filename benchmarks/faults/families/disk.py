@@ -1,4 +1,4 @@
-"""The disk fails: the power is lost between any two writes, it is full, or a sync fails."""
+"""The disk fails: power is lost between any two writes, the disk is full, or a sync fails."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from benchmarks.faults.stage.scene import STORE, Family, Run, Scene
 _RECORD = Struct("=IIQ24s")
 WRITE, TRUNCATE, SYNC, CREATE, UNLINK, SYNC_NAMES = range(1, 7)
 SECTOR = 512
-"""What a disk writes as a whole."""
+"""Octets that a disk writes as a whole."""
 
 SYNC_US = 3_000
-"""How long a sync takes, so that the power often goes while one is under way."""
+"""Microseconds that a sync takes, so that power is often lost during one."""
 
 
 class Disk:
-    """What is on the disk when the power is lost, from what faultlib.c wrote down.
+    """The content of the disk after a loss of power, from the journal of faultlib.c.
 
-    What was synced is there. Of what was written since, some writes are, some are not, in any order, and a write may be
-    there for some of its sectors only. A file's name is durable with a sync of the file or of the directory.
+    Synced writes are there. Of the later writes, a random part is, in any order, and perhaps only some sectors of a
+    write. A sync of the file or of the directory makes a file's name durable.
     """
 
     def __init__(self, files: dict[str, bytes]) -> None:
@@ -34,14 +34,14 @@ class Disk:
         self.unsynced = 0
 
     def replay(self, journal: Path) -> None:
-        """Take in the whole journal."""
+        """Apply the whole journal."""
         raw = journal.read_bytes() if journal.exists() else b""
         at = 0
         while at + _RECORD.size <= len(raw):
             operation, length, offset, name = _RECORD.unpack_from(raw, at)
             at += _RECORD.size
             if at + length > len(raw):
-                break  # killed while it was written down
+                break  # the server was killed while it wrote the record
             self._take(operation, name.rstrip(b"\0").decode(), offset, raw[at : at + length])
             at += length
 
@@ -69,7 +69,7 @@ class Disk:
             self._files.setdefault(name, bytearray())
 
     def cut(self, rng: random.Random, target: Path) -> None:
-        """Write what is left into `target`."""
+        """Lose power, and write the files that are left into `target`."""
         for operation, name in self._names:
             if rng.random() < 0.5:
                 self._rename(operation, name)
@@ -103,7 +103,7 @@ def _apply(file: bytearray, operation: int, offset: int, data: bytes) -> None:
 
 
 async def power(run: Run, outcome: Outcome) -> None:
-    """Power is lost while it publishes; the server is started on what was synced and some of the rest."""
+    """Power is lost during publishing; the server starts again with the synced writes and some of the others."""
     rng, cycles, lives = run.rng("power"), run.either(60, 2), 5
     while outcome.faults < cycles:
         data = run.directory / f"power-{outcome.faults}"
@@ -129,7 +129,7 @@ async def power(run: Run, outcome: Outcome) -> None:
 
 
 async def full(run: Run, outcome: Outcome) -> None:
-    """The disk is full, or a sync fails: the server ends with GOAWAY(INTERNAL), and what it acknowledged is there."""
+    """The disk is full, or a sync fails: the server ends with GOAWAY(INTERNAL), and keeps what it acknowledged."""
     rng, cycles = run.rng("full"), run.either(40, 2)
     for cycle in range(cycles):
         data = run.directory / f"full-{cycle}"

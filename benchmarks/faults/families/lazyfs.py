@@ -1,7 +1,7 @@
-"""Loss of power through LazyFS, a file system that keeps in its memory what was not synced, and can be told to forget.
+"""Power is lost on LazyFS, a file system that keeps unsynced writes in memory and forgets them on command.
 
-It is not part of Roomwire: a program `lazyfs` on PATH, or the one that the variable LAZYFS names, is used as it is.
-Other than with `power`, files are made and removed at once, and the server's calls go through the kernel.
+LazyFS is not part of Roomwire: the family uses the program `lazyfs` on PATH, or the one that the variable LAZYFS names.
+Unlike with `power`, files are created and removed at once, and the server's calls go through the kernel.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.faults.stage.results import Outcome
 from benchmarks.faults.stage.scene import STORE, Family, Missing, Run, Scene, wait_until
 
 CACHE = "256MB"
-"""More than a store grows to in its cycles: what LazyFS has no room for, it writes through."""
+"""More than a store grows to in its cycles: LazyFS writes through what does not fit."""
 
 START_SECONDS = 10.0
 PAGE = 4096
@@ -33,11 +33,11 @@ LOG = f"{DATABASE}-wal"
 
 
 class MountFailed(Exception):
-    """LazyFS did not start. `str()` is what it said last."""
+    """LazyFS did not start. `str()` has its last line."""
 
 
 def find() -> tuple[str, str]:
-    """LazyFS, and what unmounts it. Raises Missing."""
+    """The programs lazyfs and fusermount3. Raises Missing."""
     wanted = os.environ.get("LAZYFS") or "lazyfs"
     program, unmount = shutil.which(wanted), shutil.which("fusermount3")
     if program is None:
@@ -45,12 +45,12 @@ def find() -> tuple[str, str]:
     if unmount is None:
         raise Missing("no program fusermount3 (FUSE)")
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        raise Missing("no /dev/fuse that may be used")
+        raise Missing("no access to /dev/fuse")
     return str(Path(program).absolute()), unmount
 
 
 def config(commands: Path, done: Path) -> str:
-    """The settings of LazyFS, with the FIFOs for commands and for what was done."""
+    """The settings of LazyFS, with the FIFOs for commands and for their completion."""
     return f"""\
 [faults]
 fifo_path = {json.dumps(str(commands))}
@@ -66,13 +66,13 @@ blocks_per_page = 1
 
 
 def crash(rng: random.Random) -> bytes:
-    """A command: LazyFS is to die at the next write or sync of the log or of the database."""
+    """The command that makes LazyFS die at the next write or sync of the log or of the database."""
     timing, operation = rng.choice(("before", "after")), rng.choice(("write", "fsync"))
     return f"lazyfs::crash::timing={timing}::op={operation}::from_rgx={rng.choice((LOG, DATABASE + '$'))}\n".encode()
 
 
 def tear(rng: random.Random, stable: str) -> bytes:
-    """A command: LazyFS is to die with parts of the next write to the log on the disk, or with one of the next two."""
+    """The command that makes LazyFS die with parts of the next write to the log, or with one of the next two."""
     file = f"file={stable}/{LOG}"
     if rng.random() < 0.5:
         return f"lazyfs::torn-seq::op=write::{file}::persist={rng.choice((1, 2))}\n".encode()
@@ -82,7 +82,7 @@ def tear(rng: random.Random, stable: str) -> bytes:
 
 
 class Mount:
-    """A directory `point` under LazyFS, mounted as often as is wanted, and not any more when the context is left."""
+    """The directory `point` on LazyFS. `start` mounts it, again and again; leaving the context unmounts it."""
 
     def __init__(self, point: Path) -> None:
         """Raises Missing."""
@@ -109,7 +109,7 @@ class Mount:
 
     @property
     def root(self) -> str:
-        """What LazyFS calls the stable directory: short, for it reads no more than 100 octets of a command."""
+        """A short name of the stable directory for commands: LazyFS reads only 100 octets of a command."""
         return f"/proc/self/fd/{self._directory}"
 
     @property
@@ -117,13 +117,13 @@ class Mount:
         return self._process is not None and self._process.poll() is None
 
     async def start(self) -> None:
-        """Mount what is stable with an empty cache, also where it is mounted. Raises MountFailed."""
+        """Mount the stable directory with an empty cache, after unmounting it. Raises MountFailed."""
         self.stop()
         for pipe in (self._commands, self._done):
             os.mkfifo(pipe)
-            self._pipes.append(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))  # both ends, so that nobody waits for one
+            self._pipes.append(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))  # both ends, so that no open waits
         self._settings.write_text(config(self._commands, self._done), encoding="utf-8")
-        # By its name alone, for LazyFS takes a path with "-o" in it for an option.
+        # Only the file's name, since LazyFS takes a path that contains "-o" for an option.
         command = [self._program, str(self.point), "--config-path", self._settings.name, "-f"]
         command += ["-o", "modules=subdir", "-o", f"subdir={self.root}"]
         with self._log.open("wb") as log:
@@ -142,14 +142,14 @@ class Mount:
             raise MountFailed(f"{self._program} does not mount: {words}")
 
     def tell(self, command: bytes) -> None:
-        """Have it do something soon."""
+        """Send a command, which LazyFS carries out soon."""
         os.write(self._pipes[0], command)
 
     async def clear(self) -> None:
-        """Lose what was not synced. Raises TimeoutError."""
+        """Lose unsynced writes. Raises TimeoutError."""
         self.tell(CLEAR)
         if not await wait_until(self._finished, START_SECONDS):
-            raise TimeoutError("LazyFS does not say that it cleared its cache")
+            raise TimeoutError("LazyFS does not report that it cleared its cache")
 
     def _finished(self) -> bool:
         with suppress(BlockingIOError):
@@ -157,7 +157,7 @@ class Mount:
         return False
 
     def unsynced(self) -> int:
-        """How many pages of the store are not on the disk as they are shown."""
+        """The number of the store's pages that are not on disk as LazyFS shows them."""
         pages = 0
         for name in (DATABASE, LOG):
             with (self.point / name).open("rb") as shown, (self.stable / name).open("rb") as kept:
@@ -166,9 +166,9 @@ class Mount:
         return pages
 
     def stop(self) -> None:
-        """Lose what was not synced, and unmount."""
+        """Lose unsynced writes, and unmount."""
         if self._process is not None:
-            self._process.kill()  # it would abort at the end by itself
+            self._process.kill()  # without it, LazyFS aborts at its end
             self._process.wait()
             self._process = None
             subprocess.run([self._unmount, "-u", "-z", str(self.point)], capture_output=True)
@@ -184,7 +184,7 @@ WAYS = ("killed", "crashed", "torn")
 
 
 async def lazyfs(run: Run, outcome: Outcome) -> None:
-    """Loss of power in each of the WAYS in turn; a server that lives on must end, and acknowledge nothing any more."""
+    """Power is lost in each of the WAYS in turn; a server that survives must end, and acknowledge nothing more."""
     rng, cycles = run.rng("lazyfs"), run.either(50, len(WAYS))
     ways = [WAYS[index % len(WAYS)] for index in range(cycles)]
     rng.shuffle(ways)

@@ -1,4 +1,4 @@
-"""Clients that take without giving: slow readers and floods, and what they cost the others."""
+"""Clients misbehave: slow readers and floods, and their effect on the others."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from benchmarks.faults.stage.results import Outcome
 from benchmarks.faults.stage.scene import STORE, Family, Run, Scene, wait_until
 
 MEMORY_MIB = 128
-"""By how much the server may grow under each attack."""
+"""MiB by which the server may grow under each attack."""
 
 FLOOR_SECONDS = 0.010
-"""A 99th percentile below this is no harm to anybody, whatever it was before."""
+"""A 99th percentile below this harms no client, even if it was much lower before."""
 
 ATTACKERS = 8
 
 RATE = 50
-"""Messages a second that the others exchange while their time is taken."""
+"""Messages a second that the others exchange during the measurement."""
 
 FAIR = {"join_rate": 2, "join_burst": 20, "publish_rate": 200, "publish_burst": 400, "history_rate": 10}
-"""The rates that a server has by default, or near them: against floods they are what counts."""
+"""Rates like the server's defaults, which protect it against floods."""
 
 
 def _percentile(values: list[float]) -> float:
@@ -49,15 +49,15 @@ async def _timed(member: Member, seconds: float) -> float:
         await asyncio.sleep(1 / RATE)
     await wait_until(lambda: member.settled, 10)
     member.on_ack = None
-    # One that never came waited until now.
+    # A publish without an ACK has waited until now.
     return _percentile(waits + [time.monotonic() - start for start in sent.values()])
 
 
 async def floods(run: Run, outcome: Outcome) -> None:
-    """Each flood by itself, beside members that exchange messages at a steady rate.
+    """Each kind of flood, while members exchange messages at a steady rate.
 
-    The attackers take a processor from this machine, which elsewhere would be theirs. So they flood another server too:
-    that shows what they cost whoever they are aimed at.
+    The attackers take CPU time from this machine, although real ones would have their own. So they also flood another
+    server, which shows the cost of the attackers themselves.
     """
     rng = run.rng("floods")
     seconds = 10.0 if run.long else 0.4
@@ -79,7 +79,7 @@ async def floods(run: Run, outcome: Outcome) -> None:
             outcome.faults += ATTACKERS
             found = f"{before * 1000:.1f}, {beside * 1000:.1f}, {during * 1000:.1f}"
             outcome.notes[f"{name}: p99 before, beside and during, ms; growth, MiB"] = f"{found}; {grown:.1f}"
-            if run.long and during > max(2 * beside, FLOOR_SECONDS):  # a moment on a busy machine tells nothing
+            if run.long and during > max(2 * beside, FLOOR_SECONDS):  # the short form is too short to judge
                 outcome.breach("p99", f"{name}: before, beside and during, ms: {found}")
             if grown > MEMORY_MIB:
                 outcome.breach("memory", f"{name}: {grown:.0f} MiB more")
@@ -87,7 +87,7 @@ async def floods(run: Run, outcome: Outcome) -> None:
 
 
 async def _beside(other: Server, name: str, probe: Member, seconds: float) -> float:
-    """The percentile while a server that the probe has nothing to do with is flooded."""
+    """The percentile of `probe` while the attackers flood `other`, a server that it does not use."""
     try:
         await other.start()
         async with attack(name, other.port, ATTACKERS):
@@ -97,7 +97,7 @@ async def _beside(other: Server, name: str, probe: Member, seconds: float) -> fl
 
 
 async def slow(run: Run, outcome: Outcome) -> None:
-    """Members that stop reading in a busy room, and read again later: they get everything, others wait for nobody."""
+    """Members of a busy room stop reading for a while: they get everything later, and the others do not wait."""
     rng = run.rng("slow")
     readers = run.either(60, 6)
     server = Server(run.directory / "slow", {"stall_ms": 3_000})

@@ -1,4 +1,4 @@
-"""The network breaks: a reset after every octet of a session, and answers that never arrive."""
+"""The network fails: a reset after every octet of a session, and replies that never arrive."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def reset(run: Run, outcome: Outcome) -> None:
 
 
 async def repeat(run: Run, outcome: Outcome) -> None:
-    """Replies are lost, and the connection a moment later: what is repeated is acknowledged at its first place."""
+    """Replies are lost, and then the connection: repeated publishes are acknowledged at their first place."""
     rng = run.rng("repeat")
     plans: list[Plan | None] = []
     for _ in range(run.either(1_000, 12)):
@@ -48,7 +48,7 @@ async def _through_proxies(
     name: str,
     whole_seconds: float = 0.0,
 ) -> None:
-    """Give the plans out, one to a connection; a connection without one lasts for `whole_seconds`."""
+    """Give each connection the next plan; a connection without a plan lasts for `whole_seconds`."""
     total = len(plans)
     cutting = True
 
@@ -71,7 +71,7 @@ async def _through_proxies(
             run.progress(f"{name} {total - len(plans)} of {total}")
             for member in scene.publishers:
                 if whole_seconds and rng.random() < 0.3:
-                    member.cut()  # else a connection that is passed on whole would last for ever
+                    member.cut()  # otherwise a connection without a plan would last for ever
         cutting = False
         outcome.faults += proxy.cuts
         await scene.finish(outcome)

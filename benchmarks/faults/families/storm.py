@@ -1,4 +1,4 @@
-"""Everybody comes back at once: thousands of members reconnect after the server was killed."""
+"""All clients come back at once: thousands of members reconnect after the server was killed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from benchmarks.faults.stage.scene import STORE, Family, Run, Scene, wait_until
 
 ROOM_MEMBERS = 100
 RESERVE = 500
-"""Descriptors that this program needs for itself."""
+"""Descriptors that this program needs besides those of the members."""
 
 
 async def storm(run: Run, outcome: Outcome) -> None:
-    """kill -9 under 10,000 connections in rooms of 100; 10 s later everybody is back in the room, and gets messages."""
+    """kill -9 with 10,000 connections in rooms of 100: after 10 s all members are in their rooms and get messages."""
     rng = run.rng("storm")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = run.either(10_000, 150)
@@ -31,7 +31,7 @@ async def storm(run: Run, outcome: Outcome) -> None:
     async with (scene := Scene(server, rng, publishers=2, readers=1, window=32)):
         for index, member in enumerate(crowd):
             scene.add(member)
-            if index % 200 == 199 or index == count - 1:  # how fast they come for the first time is not the question
+            if index % 200 == 199 or index == count - 1:  # in batches: this is not measured
                 await wait_until(lambda: all(m.open.is_set() for m in scene.members))
                 run.progress(f"storm: {index + 1:,} connections")
         outcome.notes["server with all connections, MiB"] = round(server.resident_octets() / 2**20, 1)

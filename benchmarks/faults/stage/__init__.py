@@ -1,1 +1,1 @@
-"""What the families share: a server process, members that keep records, the audit, and tools that break things."""
+"""Shared by the families: a server process, members that keep records, the audit, and tools that cause faults."""

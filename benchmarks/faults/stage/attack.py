@@ -1,6 +1,6 @@
-"""Clients that flood a server, in a process of their own: `python -m benchmarks.faults.stage.attack KIND PORT COUNT`.
+"""Clients that flood a server, in their own process: `python -m benchmarks.faults.stage.attack KIND PORT COUNT`.
 
-It says "flooding" once all of them are in the room, and goes on until it is killed.
+The process prints "flooding" once all clients are in the room, and goes on until it is killed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROOM = "red"
 
 
 class Attacker:
-    """One connection that writes as fast as it is read, and may not read itself."""
+    """A connection that writes as fast as the server reads; without `reads`, it reads nothing itself."""
 
     def __init__(self, port: int, frames: Callable[[int], bytes], reads: bool) -> None:
         self.port = port
@@ -30,7 +30,7 @@ class Attacker:
         self.began = asyncio.Event()
 
     async def run(self) -> None:
-        """Until it is cancelled; comes back when it is thrown out."""
+        """Flood until cancelled; connect again after each lost connection."""
         while True:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -101,7 +101,7 @@ FRAMES: dict[str, tuple[Callable[[int], bytes], bool]] = {
     "HISTORY": (_history, True),
     "HISTORY, not read": (_history, False),
 }
-"""What is written again and again, and whether the answers are read."""
+"""By kind: the frames that are sent again and again, and whether the replies are read."""
 
 CONNECTS = "connects"
 KINDS = (*FRAMES, CONNECTS)
@@ -109,7 +109,7 @@ KINDS = (*FRAMES, CONNECTS)
 
 @asynccontextmanager
 async def attack(kind: str, port: int, count: int) -> AsyncIterator[None]:
-    """A process of `count` attackers, which are at it until the context is left."""
+    """A process with `count` attackers, which flood while the context is open."""
     command = [sys.executable, "-m", "benchmarks.faults.stage.attack", kind, str(port), str(count)]
     process = await asyncio.create_subprocess_exec(
         *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, start_new_session=True
@@ -124,9 +124,9 @@ async def attack(kind: str, port: int, count: int) -> AsyncIterator[None]:
 
 
 def _give_way() -> None:
-    """It stands for other machines, which take no time from this one."""
+    """Lower the priority of this process: it stands for other machines, which take no CPU time from this one."""
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    with suppress(OSError):  # where each session has its share of the processor, whatever gives way within it
+    with suppress(OSError):  # with autogroups, each session has its own share of the CPU, which must be lowered, too
         Path("/proc/self/autogroup").write_text("19", encoding="ascii")
 
 

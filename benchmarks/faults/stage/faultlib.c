@@ -1,13 +1,13 @@
-/* Loaded before a server (LD_PRELOAD), it does to the server's files and clock what a machine may do to them.
+/* A library for LD_PRELOAD that makes a server's files and clock fail as they may fail on a real machine.
  *
- *   FAULTS_DIR      the data directory whose files are meant; a path without symbolic links
- *   FAULTS_JOURNAL  a file to which every change of those files is written, so that a loss of power can be played: see
- *                   families/disk.py, which reads it. A change is written there after it was made, a sync after it returned.
- *   FAULTS_SPACE    octets that may be written there in all; then the disk is full (ENOSPC)
+ *   FAULTS_DIR      the data directory with the files to watch; a path without symbolic links
+ *   FAULTS_JOURNAL  a file that records every change of those files, for simulating a loss of power: families/disk.py
+ *                   reads it. A change is recorded after it was made, a sync after it returned.
+ *   FAULTS_SPACE    octets that may be written to those files in all; then the disk is full (ENOSPC)
  *   FAULTS_SYNCS    syncs that succeed; then the disk fails (EIO)
- *   FAULTS_SYNC_US  how long a sync takes where a journal is kept, in microseconds
- *   FAULTS_LIE      syncs do nothing, and say that they did
- *   FAULTS_CLOCK    a file of one native int64: nanoseconds that are added to CLOCK_REALTIME, at once when it changes
+ *   FAULTS_SYNC_US  how long a sync takes if there is a journal, in microseconds
+ *   FAULTS_LIE      syncs do nothing, and report success
+ *   FAULTS_CLOCK    a file with one native int64: nanoseconds to add to CLOCK_REALTIME; changes take effect at once
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -39,7 +39,7 @@ struct record {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static char names[FILES][NAME]; /* by descriptor; "" for files that are not meant, "." for the directory itself */
+static char names[FILES][NAME]; /* by descriptor; "" for files that are not watched, "." for the directory itself */
 static const char *directory;
 static int journal = -1;
 static int64_t space = INT64_MAX;
@@ -64,7 +64,7 @@ __attribute__((constructor)) static void begin(void) {
     }
 }
 
-static const char *meant(int file) { return file >= 0 && file < FILES && names[file][0] ? names[file] : NULL; }
+static const char *watched(int file) { return file >= 0 && file < FILES && names[file][0] ? names[file] : NULL; }
 
 static const char *within(const char *path) {
     size_t length;
@@ -140,7 +140,7 @@ static int full(size_t length) {
 }
 
 ssize_t pwrite64(int file, const void *data, size_t length, off64_t offset) {
-    const char *name = meant(file);
+    const char *name = watched(file);
     if (name && full(length)) return -1;
     ssize_t written = syscall(SYS_pwrite64, file, data, length, offset);
     return name ? changed(name, written, offset, data) : written;
@@ -149,7 +149,7 @@ ssize_t pwrite64(int file, const void *data, size_t length, off64_t offset) {
 ssize_t pwrite(int file, const void *data, size_t length, off_t offset) { return pwrite64(file, data, length, offset); }
 
 ssize_t write(int file, const void *data, size_t length) {
-    const char *name = meant(file);
+    const char *name = watched(file);
     off64_t offset;
     if (!name) return syscall(SYS_write, file, data, length);
     if (full(length)) return -1;
@@ -158,7 +158,7 @@ ssize_t write(int file, const void *data, size_t length) {
 }
 
 int ftruncate64(int file, off64_t size) {
-    const char *name = meant(file);
+    const char *name = watched(file);
     int result = (int)syscall(SYS_ftruncate, file, size);
     if (name && result == 0) {
         pthread_mutex_lock(&lock);
@@ -171,7 +171,7 @@ int ftruncate64(int file, off64_t size) {
 int ftruncate(int file, off_t size) { return ftruncate64(file, size); }
 
 static int synced(int file, int number) {
-    const char *name = meant(file);
+    const char *name = watched(file);
     int result;
     if (!name) return (int)syscall(number, file);
     if (__atomic_sub_fetch(&syncs, 1, __ATOMIC_SEQ_CST) < 0) {
@@ -179,7 +179,7 @@ static int synced(int file, int number) {
         return -1;
     }
     if (lie) return 0;
-    /* Where a loss of power is played, there is no need for the disk: the journal says what is durable. */
+    /* A simulated loss of power does not need the disk: the journal says what is durable. */
     if (journal >= 0 && sync_us) usleep((useconds_t)sync_us);
     result = journal < 0 ? (int)syscall(number, file) : 0;
     if (result == 0) {

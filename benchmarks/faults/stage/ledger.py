@@ -1,4 +1,4 @@
-"""The store and the members' records held against each other, by a reader that knows SQL and nothing of the server."""
+"""The audit: compares the store with the members' records. It reads the store by SQL, without the server's code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATABASE = "rooms.sqlite3"
 
 
 class Stored(NamedTuple):
-    """A room's log: the numbers of the messages from seq `oldest` on, their ids and times."""
+    """A room's stored log: seqs, numbers, ids and times of the messages from seq `oldest` on."""
 
     head: int
     oldest: int
@@ -34,9 +34,9 @@ _NOTHING = Stored(0, 1, [], [], [], [])
 
 
 def read(data: Path, rooms: Iterable[str]) -> dict[str, Stored]:
-    """What a copy of the store holds of the rooms: the server need not have been ended, and nothing is changed.
+    """Read the logs of the rooms from a copy of the store, so the server may still run, and the store stays unchanged.
 
-    A store whose tables were never made holds nothing. Raises sqlite3.DatabaseError where it cannot be read.
+    A store without tables holds nothing. Raises sqlite3.DatabaseError if the store cannot be read.
     """
     with TemporaryDirectory(prefix="roomwire-faults-") as directory:
         copy = Path(directory)
@@ -66,17 +66,17 @@ def _number(payload: bytes) -> int:
 
 
 def audit(outcome: Outcome, stored: Stored, members: Sequence[Member], *, ended: bool) -> None:
-    """Hold a room's log against everybody who was in it. `ended`: as far as they know all is answered and delivered."""
+    """Compare a room's log with the records of its members. With `ended`, everything is answered and delivered."""
     where = dict(zip(stored.seqs, stored.numbers, strict=True))
     if stored.seqs != list(range(stored.oldest, stored.head + 1)):
         outcome.breach("seq", f"the log has {len(stored.seqs)} messages of {stored.oldest} to {stored.head}")
     outcome.breach("order", "times decrease with seq", sum(a > b for a, b in pairwise(stored.times)))
-    outcome.breach("order", "stored payloads that nobody published", stored.numbers.count(-1))
+    outcome.breach("order", "stored payloads that no member published", stored.numbers.count(-1))
     doubled = len(stored.numbers) - len(set(stored.numbers)) + len(stored.ids) - len(set(stored.ids))
     outcome.breach("doubled", "messages or ids that stand twice", doubled)
     places = {number: seq for seq, number in where.items()}
     for member in members:
-        member.confess(outcome)
+        member.report(outcome)
         lost = [n for n, ack in member.acked.items() if where.get(ack.seq) != n]
         outcome.breach("lost", f"{member.name}: {len(lost)} acknowledged messages, the first {lost[:1]}", len(lost))
         own = [seq for number in sorted(member.acked) if (seq := places.get(number))]
@@ -92,14 +92,14 @@ def _audit_views(outcome: Outcome, stored: Stored, member: Member, where: dict[i
             differ = sum(a != b for a, b in zip(segment.numbers, log, strict=False)) + abs(
                 len(segment.numbers) - len(log)
             )
-            outcome.breach("order", f"{member.name} and the store differ behind {segment.start}", differ)
+            outcome.breach("order", f"{member.name} and the store differ from {segment.start} on", differ)
     if ended:
         missing = stored.head - member.cursor[1]
         outcome.breach("gap", f"{member.name} did not get {missing} messages at the end", missing)
 
 
 def count(outcome: Outcome, members: Sequence[Member]) -> None:
-    """Add what the members did."""
+    """Add the members' counts to the outcome."""
     for member in members:
         outcome.acknowledged += len(member.acked)
         outcome.delivered += sum(len(segment.numbers) for segment in member.segments)

@@ -1,4 +1,4 @@
-"""faultlib.c, compiled where and when it is needed."""
+"""The library faultlib.c, compiled when it is needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SOURCE = Path(__file__).with_name("faultlib.c")
 
 
 def build(directory: Path) -> Path:
-    """The compiled library, in `directory`. Raises Missing."""
+    """Compile the library in `directory`, once, and return its path. Raises Missing."""
     library = directory / "faultlib.so"
     if library.exists():
         return library
@@ -27,6 +27,6 @@ def build(directory: Path) -> Path:
 
 
 def environment(directory: Path, data: Path, **values: object) -> dict[str, str]:
-    """For a server that keeps its rooms in `data`: FAULTS_... from `values`. Raises Missing."""
+    """The environment of a server whose store is in `data`, with FAULTS_... from `values`. Raises Missing."""
     names = {f"FAULTS_{name.upper()}": str(value) for name, value in values.items()}
     return {"LD_PRELOAD": str(build(directory)), "FAULTS_DIR": str(data.absolute())} | names

@@ -1,7 +1,7 @@
-"""A light client with a record of its own: it publishes, receives, comes back with its cursor and repeats.
+"""A light client that keeps its own record: it publishes, receives, reconnects with its cursor and repeats.
 
-It shares no line with reference_client, whose mistakes it would share too; only frames and numbers come from protocol.
-What is published is 16 octets: a number that no other message has, and a check of it.
+It shares no code with reference_client, or it would share its bugs; only frames and numbers come from protocol.
+A payload is 16 octets: a number that is unique among all messages, and a check of it.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ _MASK = 2**64 - 1
 
 
 def check(number: int) -> int:
-    """The second half of a payload."""
+    """The second half of the payload of this number."""
     return (number + 1) * _MULTIPLIER & _MASK
 
 
 class Acknowledged(NamedTuple):
-    """Where an ACK said that a message stands."""
+    """The place of a message, from its ACK."""
 
     epoch: int
     seq: int
 
 
 class Segment:
-    """What was received without a hole: the numbers of the messages from `start` on."""
+    """Messages received without a gap: their numbers, from seq `start` on."""
 
     __slots__ = ("numbers", "start")
 
@@ -55,7 +55,7 @@ class Segment:
 
 
 class Member(asyncio.Protocol):
-    """A client in one room, from `start` to `stop`. `port` tells where the server is, or a proxy before it."""
+    """A client in one room, from `start` to `stop`. `port` returns the port of the server, or of a proxy before it."""
 
     def __init__(self, name: str, index: int, room: str, port: Callable[[], int], window: int, seed: int) -> None:
         self.name = name
@@ -64,23 +64,23 @@ class Member(asyncio.Protocol):
         self.window = window
         self._random = random.Random(seed)
         self._base = index << 40
-        self.target = 0  # publishes that are wanted, as a count of all
-        self.sent = 0  # numbers that were given out
+        self.target = 0  # how many publishes are wanted, in total
+        self.sent = 0  # how many numbers are in use
         self.acked: dict[int, Acknowledged] = {}
-        self.unknown: set[int] = set()  # given up on: refused with ID_EXPIRED
-        self.refused: list[str] = []  # errors that nothing explains
-        self.faults: list[str] = []  # breaches that it saw itself
+        self.unknown: set[int] = set()  # dropped: refused with ID_EXPIRED
+        self.refused: list[str] = []  # unexpected errors
+        self.faults: list[str] = []  # breaches that the member saw itself
         self.segments: list[Segment] = []
         self.repeated = 0
         self.duplicates = 0
         self.connects = 0
         self.goaways: list[Code | int] = []
-        self.open = asyncio.Event()  # it is in the room
+        self.open = asyncio.Event()  # set while the member is in the room
         self.on_ack: Callable[[int], None] | None = None
         self.on_message: Callable[[int], None] | None = None
         self.cursor: tuple[int, int] = (0, 0)
         self.head = 0  # of the last JOINED
-        self.newest = 0  # how many messages it wants when it comes for the first time
+        self.newest = 0  # how many old messages the first JOIN asks for
         self.last_time_ms = 0
         self._transport: asyncio.Transport | None = None
         self._stopped = False
@@ -96,7 +96,7 @@ class Member(asyncio.Protocol):
         self._gone: asyncio.Future[None] | None = None
         self.paused = False
 
-    # --- its life
+    # --- start and stop
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._live())
@@ -126,7 +126,7 @@ class Member(asyncio.Protocol):
             self._transport.abort()
 
     def hold(self, held: bool) -> None:
-        """Read nothing, or read again."""
+        """Stop reading, or read again."""
         self.paused = held
         if self._transport is not None and not self._transport.is_closing():
             if held:
@@ -136,11 +136,11 @@ class Member(asyncio.Protocol):
 
     @property
     def settled(self) -> bool:
-        """Everything that was wanted has been answered."""
+        """Whether all wanted publishes are answered."""
         return self.sent >= self.target and not self._pending and not self._again
 
-    def confess(self, outcome: Outcome) -> None:
-        """Count the breaches that it saw itself, once each."""
+    def report(self, outcome: Outcome) -> None:
+        """Report the breaches that the member saw itself, once each."""
         for fault in self.faults:
             outcome.breach(fault.partition(":")[0], fault)
         for refusal in self.refused:
@@ -165,7 +165,7 @@ class Member(asyncio.Protocol):
         self._transport = None
         self._ref = 0
         self.open.clear()
-        # RW-ORDER-3: what is unanswered is repeated first, in the order of first sending.
+        # RW-ORDER-3: unanswered publishes are repeated first, in the order of their first sending.
         again = [number for _, number in self._pending] + list(self._again)
         self._again = deque(sorted(again))
         self._pending.clear()
@@ -206,7 +206,7 @@ class Member(asyncio.Protocol):
         if seq != cursor + 1:
             self.faults.append(f"order: {self.name} got seq {seq} after {cursor}")
         if proof != check(number):
-            self.faults.append(f"order: {self.name} got a payload at {seq} that nobody published")
+            self.faults.append(f"order: {self.name} got a payload at {seq} that no member published")
         self.cursor = (epoch, seq)
         self.segments[-1].numbers.append(number)
         if self.on_message is not None:
@@ -265,7 +265,7 @@ class Member(asyncio.Protocol):
         if hole or not self.segments:
             self.segments.append(Segment(frame.start))
         if epoch and (hole or frame.flags & Flag.GAP):
-            self.faults.append(f"gap: {self.name} was told of a gap behind {cursor}, and nothing may be gone")
+            self.faults.append(f"gap: {self.name} was told of a gap after {cursor}, but nothing may be missing")
         self.cursor = (frame.epoch, frame.start - 1)
         self.open.set()
 
@@ -292,7 +292,7 @@ class Member(asyncio.Protocol):
             self._transport.write(octets)
 
     def pump(self) -> None:
-        """Send what the window allows: repeats first."""
+        """Send as many publishes as the window allows, repeats first."""
         if not self._ref:
             return
         out = []

@@ -1,4 +1,4 @@
-"""A server process on a directory: started, killed, started again on the same port, with a library loaded before it."""
+"""A server process on a data directory, which can be killed and started again on the same port."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ SETTINGS = {
     "drain_ms": 2_000,
     "linger_ms": 500,
 }
-"""Nothing is refused and nothing trimmed, so that what is missing is missing by a fault."""
+"""The server refuses and trims nothing, so that anything missing is missing because of a fault."""
 
 START_SECONDS = 30.0
 ENDS_SECONDS = 60.0
 
 
 class Refused(Exception):
-    """The server did not start. `str()` is what it said."""
+    """The server did not start. `str()` is its output."""
 
 
 class Server:
-    """A `roomwire-server` process. `settings` come on top of SETTINGS, `environment` beside them."""
+    """A `roomwire-server` process with SETTINGS, changed by `settings`, and with `environment`."""
 
     def __init__(
         self, data: Path, settings: dict[str, int] | None = None, environment: dict[str, str] | None = None
@@ -61,7 +61,7 @@ class Server:
         return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
-        """Start it, on the port that it had before. Raises Refused."""
+        """Start the server, on its earlier port if it had one. Raises Refused."""
         environment = {f"ROOMWIRE_{name.upper()}": str(value) for name, value in self._settings.items()}
         command = [sys.executable, "-m", "reference_server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--data", str(self.data), "--log-level", "warning"]
@@ -74,7 +74,7 @@ class Server:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for this program; the server is ended by it
+                start_new_session=True,  # Ctrl-C ends this program, which ends the server
             )
         assert self._process.stdout is not None
         said = ""
@@ -87,7 +87,7 @@ class Server:
         self.port = int(found[1])
 
     def log(self) -> str:
-        """What it has written to its log since it was started last."""
+        """The server's log since its last start."""
         with contextlib.suppress(FileNotFoundError):
             return self._log.read_bytes()[self._log_start :].decode("utf-8", "replace")
         return ""
@@ -103,14 +103,14 @@ class Server:
                 self._process.send_signal(number)
 
     async def wait(self) -> int:
-        """The exit status. Raises TimeoutError if it does not end."""
+        """Wait for the end, and return the exit status. Raises TimeoutError if the server does not end."""
         assert self._process is not None
         async with asyncio.timeout(ENDS_SECONDS):
-            await self._process.communicate()  # to the end of its output, or the pipe would be left open
+            await self._process.communicate()  # reads all output, or the pipe would stay open
         return await self._process.wait()
 
     async def end(self) -> int:
-        """SIGTERM, and the exit status."""
+        """Send SIGTERM, and return the exit status."""
         await self.signal(signal.SIGTERM)
         return await self.wait()
 

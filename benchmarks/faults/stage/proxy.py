@@ -1,4 +1,4 @@
-"""A proxy before a server that cuts connections as planned."""
+"""A proxy before a server that resets connections as planned."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Literal, NamedTuple
 
 
 class Plan(NamedTuple):
-    """What a connection meets: after `octets` in one direction it is reset, or nothing more comes through."""
+    """The fault of one connection: after `octets` in one direction it is reset, or swallows the rest."""
 
     direction: Literal["up", "down"]
     octets: int
     swallow_seconds: float = 0.0
-    """0: reset at once. Otherwise what follows in that direction is swallowed, and the reset comes this much later."""
+    """0: reset at once. Otherwise the rest in that direction is swallowed, and the reset comes this much later."""
 
 
 class Proxy:
-    """Before a server: each connection is passed on as the next plan says; None is passed on whole."""
+    """A proxy before a server. Each connection gets the next plan; with None it is passed on without a fault."""
 
     def __init__(self, port: Callable[[], int], plan: Callable[[], Plan | None]) -> None:
         self.target = port
@@ -49,7 +49,7 @@ class Proxy:
 
 
 class _Half(asyncio.Protocol):
-    """One side of a connection; `other` is the one towards the server, or back towards the client."""
+    """One side of a connection; `other` is the side towards the server, or back towards the client."""
 
     def __init__(self, proxy: Proxy, other: _Half | None = None) -> None:
         self.proxy = proxy
@@ -113,7 +113,7 @@ class _Half(asyncio.Protocol):
 
     def _cut(self) -> None:
         self.proxy.cuts += 1
-        # What has been passed on is to arrive: the reset of a socket with octets to send would destroy them.
+        # The octets passed on must arrive first: resetting a socket discards the octets in its send buffer.
         asyncio.get_running_loop().call_later(0.001, self.reset)
 
     def reset(self) -> None:

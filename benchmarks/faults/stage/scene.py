@@ -1,4 +1,4 @@
-"""What families of faults have in common: a run's settings, and a server with members that publish and receive."""
+"""The scene of every family: a run's settings, and a server with members that publish and receive."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ ROOMS = ("red", "blue")
 
 
 class Missing(Exception):
-    """Something that a family needs is not on this machine. `str()` is one line."""
+    """This machine lacks something that a family needs. `str()` is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What was asked for. `directory` is empty; `progress` tells how far a family is."""
+    """The settings of a run. `directory` is empty; `progress` shows how far a family is."""
 
     seed: int
     long: bool
@@ -45,7 +45,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Faults of one kind; `run` counts in the Outcome as it goes on, so that it can be stopped."""
+    """A family of faults. `run` counts in the Outcome as it goes on, so that it can be stopped at any time."""
 
     name: str
     text: str
@@ -54,7 +54,7 @@ class Family:
 
 
 async def wait_until(what: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> bool:
-    """Whether it came true in time."""
+    """Wait until `what()` is true. Returns whether that was in time."""
     deadline = time.monotonic() + seconds
     while not what():
         if time.monotonic() > deadline:
@@ -64,7 +64,7 @@ async def wait_until(what: Callable[[], bool], seconds: float = PATIENCE_SECONDS
 
 
 class Scene:
-    """A server, and in each room members of whom the first ones publish."""
+    """A server, and members in each room, of which the first `publishers` publish."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Scene:
         for member in self.members:
             member.start()
         if not await wait_until(lambda: all(member.open.is_set() for member in self.members)):
-            raise TimeoutError("not everybody got into the rooms")
+            raise TimeoutError("not all members joined their rooms")
         return self
 
     async def __aexit__(
@@ -105,31 +105,31 @@ class Scene:
         await self.server.kill()
 
     def add(self, member: Member) -> None:
-        """One more, who publishes only when he is told to by himself."""
+        """Add a member, which does not take part in `publish`."""
         self.rooms.setdefault(member.room, []).append(member)
         self.members.append(member)
         member.start()
 
     def publish(self, count: int | None = None) -> None:
-        """Have each publisher send `count` more, or go on until `quiet`."""
+        """Let each publisher send `count` more messages, or go on until `quiet`."""
         for member in self.publishers:
             member.target = ENDLESS if count is None else member.sent + count
             member.pump()
 
     async def kill(self, outcome: Outcome, seconds: float) -> None:
-        """kill -9 after so long a time of publishing."""
+        """Publish for `seconds`, then kill -9."""
         self.publish()
         await asyncio.sleep(seconds)
         await self.server.kill()
         outcome.faults += 1
 
     async def fail(self, outcome: Outcome) -> None:
-        """Publish until the server's storage fails; it ends by itself and says why."""
+        """Publish until the server's storage fails; the server must end by itself and say why."""
         self.publish()
         ended = await wait_until(lambda: not self.server.alive)
         outcome.faults += 1
         if not ended:
-            outcome.breach("recovery", "the server went on")
+            outcome.breach("recovery", "the server did not end")
             await self.server.kill()
             return
         status, words = await self.server.wait(), self.server.log().strip()
@@ -137,7 +137,7 @@ class Scene:
             outcome.breach("served", f"exit status {status}: {words[-200:]}")
 
     async def quiet(self, outcome: Outcome, seconds: float = PATIENCE_SECONDS) -> bool:
-        """Nothing new is published, and what was is answered and delivered. Whether it came to that in time."""
+        """Stop publishing, and wait until everything is answered and delivered. Returns whether that was in time."""
         for member in self.members:
             member.target = member.sent
 
@@ -153,7 +153,7 @@ class Scene:
         return done
 
     async def recovered(self, outcome: Outcome, since: float) -> None:
-        """Everybody is back and every publisher has had an answer: 10 s from `since` on at the most."""
+        """Check that all members are back, and each publisher has a reply, within 10 s of `since`."""
         before = {member: len(member.acked) + len(member.unknown) for member in self.publishers}
         left = max(0.1, RECOVERY_SECONDS - (time.monotonic() - since))
         done = await wait_until(
@@ -166,25 +166,25 @@ class Scene:
         taken = time.monotonic() - since
         outcome.notes["slowest recovery, s"] = round(max(taken, float(outcome.notes.get("slowest recovery, s", 0))), 2)
         if not done:
-            outcome.breach("recovery", f"not everybody was back after {taken:.1f} s")
+            outcome.breach("recovery", f"not all members were back after {taken:.1f} s")
             await wait_until(lambda: all(member.open.is_set() for member in self.members))
 
     async def revive(self, outcome: Outcome) -> None:
-        """Audit what the server left when it ended, start it again, and see that everybody comes back."""
+        """Audit the store of the dead server, start it again, and check that all members come back."""
         self.audit(outcome, ended=False)
         since = time.monotonic()
         await self.server.start()
         await self.recovered(outcome, since)
 
     async def finish(self, outcome: Outcome) -> None:
-        """Let everything arrive, end the server, audit its store, and count."""
+        """Wait until everything has arrived, end the server, audit its store, and count."""
         await self.quiet(outcome)
         await self.server.end()
         self.audit(outcome, ended=True)
         ledger.count(outcome, self.members)
 
     def audit(self, outcome: Outcome, *, ended: bool) -> None:
-        """Hold the store against every member."""
+        """Compare the store with all members."""
         try:
             logs = ledger.read(self.server.data, self.rooms)
         except sqlite3.DatabaseError as error:
