@@ -146,7 +146,7 @@ def decode_publish(raw: RawFrame) -> object:
     id, ctype, size = _publish(body)
     if len(body) != 21 + size:
         raise ValueError(raw)
-    return id, ctype, body[21:], flags, request, room
+    return flags, request, room, id, ctype, body[21:]
 
 
 def encode_message(frame: Message) -> bytes:
@@ -169,7 +169,7 @@ def decode_message(raw: RawFrame) -> object:
     (size,) = _length.unpack_from(body, at)
     if len(body) != at + 4 + size or seq > MAX_SAFE or time_ms > MAX_SAFE:
         raise ValueError(raw)
-    return seq, time_ms, sender, id, ctype, name, body[at + 4 :], flags, request, room
+    return flags, request, room, seq, time_ms, sender, id, ctype, name, body[at + 4 :]
 
 
 def encode_ack(frame: Ack) -> bytes:
@@ -183,4 +183,4 @@ def decode_ack(raw: RawFrame) -> object:
     seq, time_ms = _ack(body)
     if seq > MAX_SAFE or time_ms > MAX_SAFE:
         raise ValueError(raw)
-    return seq, time_ms, flags, request, room
+    return flags, request, room, seq, time_ms
