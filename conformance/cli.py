@@ -10,16 +10,15 @@ import shtab
 from conformance.commands import coverage, init, inspect, replay, reports, run_client, run_codec, run_server, selftest
 from conformance.commands.arguments import EXAMPLES, address, count, seconds
 from conformance.fuzz import cli as fuzz
-from conformance.fuzz.script_file import ScriptFileError
 from conformance.harness.baseline import BaselineError
 from conformance.harness.config import ConfigError
 from conformance.harness.exit_status import FAILS, FAULT, INTERRUPTED, USAGE
 from conformance.harness.options import UsageError
 from conformance.harness.process import CommandError
+from conformance.harness.replay_file import ReplayError
 from conformance.harness.selection import SelectionError
 from conformance.harness.tls import TlsError
 from conformance.harness.verdicts import HarnessFault
-from conformance.server.replay import ReplayError
 from conformance.spec.markdown import SpecError
 
 _WRONG_USAGE = (
@@ -29,7 +28,6 @@ _WRONG_USAGE = (
     CommandError,
     ConfigError,
     ReplayError,
-    ScriptFileError,
     TlsError,
 )
 

@@ -1,27 +1,20 @@
 """`roomwire-check fuzz`: the options of the fuzzers, and what they are given."""
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from conformance.client.target import launcher
-from conformance.fuzz import script_file
 from conformance.fuzz.client.fuzzer import ClientFuzz
-from conformance.fuzz.client.player import ClientPlayer
 from conformance.fuzz.codec import CodecFuzz
-from conformance.fuzz.failure import Failure
 from conformance.fuzz.options import Options
 from conformance.fuzz.server.fuzzer import ServerFuzz
-from conformance.fuzz.server.network import Hosted
-from conformance.fuzz.server.player import Player
-from conformance.fuzz.stats import Stats
 from conformance.harness.config import Config
-from conformance.harness.exit_status import CONFORMS, FAILS, UNREACHABLE
+from conformance.harness.exit_status import UNREACHABLE
 from conformance.harness.options import DECLARATIONS
-from conformance.harness.process import CommandError, Unreachable, Unstartable, arguments
+from conformance.harness.process import Unreachable, Unstartable, arguments
 from conformance.server.target import OFFERED, LaunchedServer, ServerTarget
 
 EXAMPLES = """\
@@ -89,7 +82,7 @@ def _common(parser: argparse.ArgumentParser, seconds: Callable[[str], float], co
 
 def options(args: argparse.Namespace) -> Options:
     """The options of the command line. Raises ConfigError."""
-    said = declared(args)
+    said = config(args)
     return Options(
         seed=args.seed,
         max_time=0.0 if args.max_examples else args.max_time,
@@ -105,23 +98,24 @@ def options(args: argparse.Namespace) -> Options:
     )
 
 
-def declared(args: argparse.Namespace) -> Config:
-    """What is said of the target by --config and --declare. Raises ConfigError."""
+def config(args: argparse.Namespace) -> Config:
+    """What --config and --declare say of the target. Raises ConfigError."""
     file = getattr(args, "config", None)
     said = Config.read(file) if file else Config()
     return replace(said, features=said.features | frozenset(getattr(args, "declare", ())))
 
 
-def _target(args: argparse.Namespace, address: Address) -> ServerTarget:
+def target(args: argparse.Namespace, address: Address) -> ServerTarget:
+    """The server of the command line. Raises CommandError or ConfigError, and what `address` raises."""
     if args.connect:
         return ServerTarget(*address(args.connect), ready=10.0)
     arguments(args.exec, {"port": 0, "host": "", "dir": ""})
-    limits = declared(args).limits  # what it was declared to have is not offered to be otherwise
+    limits = config(args).limits  # a declared limit is not offered with another value
     return LaunchedServer(args.exec, 15.0, {n: value for n, value in FUZZ_OFFERED.items() if n not in limits})
 
 
 def _server(args: argparse.Namespace, address: Address) -> int:
-    fuzz = ServerFuzz(_target(args, address), options(args))
+    fuzz = ServerFuzz(target(args, address), options(args))
     try:
         fuzz.start()
         return fuzz.run()
@@ -151,46 +145,3 @@ def unreachable(error: Exception) -> int:
     for line in getattr(error, "stderr", "").splitlines()[-15:]:
         print(f"stderr: {line}", file=sys.stderr)
     return UNREACHABLE
-
-
-def replay(args: argparse.Namespace, address: Address) -> int:
-    """Plays the script of a file of the fuzzer at a server. Raises ScriptFileError."""
-    again = script_file.read(args.file)
-    if again.role == "client":
-        return _replay_client(args, again)
-    target = _target(args, address)
-    if isinstance(target, LaunchedServer):
-        target.limits = {**target.limits, **again.limits}
-    hosted = Hosted(target)
-    try:
-        hosted.start()
-        accounts = declared(args).accounts
-        network = hosted.network(args.timeout, again.limits if args.exec else {}, accounts=accounts)
-        network.waits = True
-        ascii_only = True if "ascii-names" in declared(args).features else None
-        failure = Player(network, again.seed, Stats(), args.timeout, ascii_only=ascii_only).play(again.steps)
-    except (Unreachable, Unstartable) as error:
-        return unreachable(error)
-    finally:
-        hosted.stop()
-    return _said(args, again, failure)
-
-
-def _replay_client(args: argparse.Namespace, again: script_file.ScriptFile) -> int:
-    if not args.exec:
-        raise CommandError(f"{args.file} is of a client: start one with --exec 'COMMAND {{host}} {{port}}'")
-    launch = launcher(args.exec)
-
-    async def play() -> Failure | None:
-        player = ClientPlayer(launch, again.seed, Stats(), args.timeout, asyncio.Semaphore(1))
-        return await player.play(again.steps)
-
-    return _said(args, again, asyncio.run(play()))
-
-
-def _said(args: argparse.Namespace, again: script_file.ScriptFile, failure: Failure | None) -> int:
-    if failure is None:
-        print(f"PASS {args.file}: {len(again.steps)} steps, nothing broken")
-        return CONFORMS
-    print(f"FAIL {args.file}: {failure}")
-    return FAILS

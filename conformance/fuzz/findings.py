@@ -62,7 +62,6 @@ def conclude(role: str, found: Sequence[Found], ended: str, progress: Progress, 
 
 def _write(role: str, found: Found, directory: Path) -> Path:
     failure = found.failure
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{failure.requirement or 'CRASH'}-{found.seed}.jsonl"
     said = (failure.requirement, failure.expected, failure.got)
     verdict = "FAIL" if found.repeats else "FLAKY"

@@ -19,12 +19,12 @@ WHAT is one of "preface", "reply" (a request, with "frame" or "code" and perhaps
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from conformance.harness import replay_file
 from conformance.harness.connection import F
 from conformance.harness.verdicts import Result
 from conformance.server.raw_client import RawClient
@@ -32,7 +32,6 @@ from conformance.wire.octets import HEADER, Header, read_header
 from protocol.frames import Error, Frame, Goaway, Message
 from protocol.registry import Code, FrameType
 
-FORMAT = 1
 _MOST = 4 * 2**20  # characters of hexadecimal that a file may have
 
 
@@ -62,7 +61,6 @@ class Recording:
         if not self.steps:
             return None
         header = {
-            "roomwire_replay": FORMAT,
             "case": result.id,
             "requirement": result.requirement,
             "expected": result.expected or result.reason,
@@ -70,9 +68,8 @@ class Recording:
             "seed": seed,
             "names": self.names,
         }
-        directory.mkdir(parents=True, exist_ok=True)
         path = directory / (result.id.replace("/", "-") + ".jsonl")
-        path.write_text("".join(json.dumps(line) + "\n" for line in (header, *self.steps)), encoding="ascii")
+        replay_file.write(path, header, self.steps)
         return path
 
 

@@ -7,17 +7,17 @@ the case judged by comparing what had come, FAIL if the same comes again, else I
 """
 
 import contextlib
-import json
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from conformance.harness import replay_file
 from conformance.harness.case import Case
+from conformance.harness.replay_file import ReplayError, ReplayFile
 from conformance.harness.verdicts import Failed, Inconclusive
 from conformance.server.context import Context
 from conformance.server.raw_client import RawClient
-from conformance.server.recording import FORMAT
 from conformance.wire import clock
 from conformance.wire.octets import CLIENT_PREFACE, HEADER, decode, frame, read_header, split_frames
 from conformance.wire.text import frame_line
@@ -26,10 +26,6 @@ from protocol.frames import FRAMES, Error, Frame, Goaway, Join, Joined, Publish,
 from protocol.registry import Code, FrameType, Sender
 
 _SETTLED = 1.0  # seconds that what was recorded may take to come again before the next step
-
-
-class ReplayError(ValueError):
-    """The file cannot be read, or is not one that `recording` describes."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +51,20 @@ class Script:
 
 
 def read(path: Path) -> Script:
-    """The script in a file. Raises ReplayError."""
+    """Reads the script in a file. Raises ReplayError."""
+    return parse(replay_file.read(path))
+
+
+def parse(file: ReplayFile) -> Script:
+    """Returns the script in a replay file. Raises ReplayError."""
+    script = Script(file.header, file.lines)
     try:
-        header, *steps = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        if header["roomwire_replay"] != FORMAT or not all(isinstance(step["do"], str) for step in steps):
-            raise ReplayError(f"{path}: not a replay file of format {FORMAT}")
-        script = Script(header, steps)
-        if script.case.role != "server" or not steps:
-            raise ReplayError(f"{path}: not about a server")
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise error if isinstance(error, ReplayError) else ReplayError(f"{path}: {error!r}") from None
+        if not all(isinstance(step["do"], str) for step in file.lines):
+            raise ReplayError(f"{file.path}: a step without a name")
+        if script.case.role != "server" or not file.lines:
+            raise ReplayError(f"{file.path}: not about a server")
+    except (LookupError, TypeError) as error:
+        raise ReplayError(f"{file.path}: {error!r}") from None
     return script
 
 

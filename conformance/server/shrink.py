@@ -7,8 +7,9 @@ from typing import Any
 
 from conformance.harness.ddmin import fewest, smallest_async
 from conformance.harness.options import Options
+from conformance.harness.replay_file import ReplayError
 from conformance.harness.verdicts import Result, Verdict
-from conformance.server.replay import ReplayError, Script
+from conformance.server.replay import Script
 from conformance.server.runner import ServerRunner
 from conformance.server.target import ServerTarget
 from conformance.spec.tables import load

@@ -21,6 +21,7 @@ from conformance.fuzz.client.steps import COMMANDS, EVICTIONS, HANDSHAKES, SERVE
 from conformance.fuzz.failure import Failure
 from conformance.fuzz.options import Options
 from conformance.fuzz.stats import Stats
+from conformance.harness import replay_file
 from conformance.harness.verdicts import Failed
 from conformance.spec.tables import load
 from conformance.wire.octets import HEADER, decode, read_header
@@ -107,7 +108,7 @@ def test_failure_is_made_short_written_and_replayed(tmp_path: Path, capsys: pyte
     assert [step.do for step in found.steps] == ["join", "break"]
     assert "RW-STREAM-2" in capsys.readouterr().out
     [path] = tmp_path.iterdir()
-    assert script_file.is_fuzz(path)
+    assert replay_file.read(path).is_script
     again = script_file.read(path)
     assert again.role == "client"
     assert list(again.steps) == list(found.steps)
