@@ -43,7 +43,7 @@ async def _timed(member: Member, seconds: float) -> float:
     member.on_ack = acked
     end = time.monotonic() + seconds
     while (now := time.monotonic()) < end:
-        sent[member._base + member.sent] = now
+        sent[member.next_number] = now
         member.target = member.sent + 1
         member.pump()
         await asyncio.sleep(1 / RATE)

@@ -135,6 +135,11 @@ class Member(asyncio.Protocol):
                 self._transport.resume_reading()
 
     @property
+    def next_number(self) -> int:
+        """The number of the next new message."""
+        return self._base + self.sent
+
+    @property
     def settled(self) -> bool:
         """Whether all wanted publishes are answered."""
         return self.sent >= self.target and not self._pending and not self._again
@@ -302,7 +307,7 @@ class Member(asyncio.Protocol):
                 number = again.popleft()
                 self.repeated += 1
             elif self.sent < self.target:
-                number = self._base + self.sent
+                number = self.next_number
                 self.sent += 1
             else:
                 break
