@@ -27,21 +27,18 @@ def publish(peer: Peer, frame: Publish, now: float) -> None:
     """Answer PUBLISH with an ERROR, or with an ACK once the message is stable."""
     member = peer.memberships.get(frame.room)
     if member is None:
-        outcome: Pending | Error = _error(peer, frame, Code.NOT_JOINED, "you are not in that room")
+        error: Error | None = _error(peer, frame, Code.NOT_JOINED, "you are not in that room")
     else:
-        outcome = _sequence(peer, member, frame, now)
-    if isinstance(outcome, Error):
+        error = _sequence(peer, member, frame, now)
+    if error is not None:
         peer.conn.credit -= REQUEST_COST
         if member is not None:
             member.refused = True
-        outcome = Pending(frame.request, None, 0, 0, 0, outcome)
-    elif outcome.flags & Flag.DUPLICATE:
-        peer.conn.credit -= REPEAT_COST
-    peer.reply_in_turn(outcome)
+        peer.reply_in_turn(Pending(frame.request, None, 0, 0, 0, error))
 
 
-def _sequence(peer: Peer, member: Member, frame: Publish, now: float) -> Pending | Error:
-    """Check the publish and give it the next place in the room's log; or find the place that it has already."""
+def _sequence(peer: Peer, member: Member, frame: Publish, now: float) -> Error | None:
+    """Check the publish, and give it the next place in the room's log if it has none yet; or the ERROR."""
     state, config, log = peer.state, peer.state.config, member.room.log
     payload = frame.payload
     fields = pack_fields(frame) if frame.fields else b""
@@ -74,19 +71,22 @@ def _sequence(peer: Peer, member: Member, frame: Publish, now: float) -> Pending
         return _error(peer, frame, Code.RATE_LIMITED, "too many publishes at once", wait_ms)
     if log.known >= config.ids_per_room:  # RW-DEDUPE-6
         return _error(peer, frame, Code.RATE_LIMITED, "too many recent publishes to this room", FULL_RETRY_MS)
-    return _append(peer, member, frame, fields, digest, now_ms)
+    _append(peer, member, frame, fields, digest, now_ms)
+    return None
 
 
-def _repeat(peer: Peer, member: Member, frame: Publish, known: Known, digest: bytes) -> Pending | Error:
+def _repeat(peer: Peer, member: Member, frame: Publish, known: Known, digest: bytes) -> Error | None:
     """The id is known: the same message again, or a conflict."""
     if known.digest != digest:
         return _error(peer, frame, Code.ID_CONFLICT, "the id belongs to another message")  # RW-DEDUPE-2
     member.refused = False
     peer.state.counters.repeats += 1
-    return Pending(frame.request, member, known.seq, known.time_ms, Flag.DUPLICATE, None)
+    peer.conn.credit -= REPEAT_COST
+    peer.reply_in_turn(Pending(frame.request, member, known.seq, known.time_ms, Flag.DUPLICATE, None))
+    return None
 
 
-def _append(peer: Peer, member: Member, frame: Publish, fields: bytes, digest: bytes, now_ms: int) -> Pending:
+def _append(peer: Peer, member: Member, frame: Publish, fields: bytes, digest: bytes, now_ms: int) -> None:
     member.refused = False
     room = member.room
     verified = bool(peer.account)
@@ -97,7 +97,7 @@ def _append(peer: Peer, member: Member, frame: Publish, fields: bytes, digest: b
     octets = pack_message(seq, time_ms, author, id, ctype, name.encode(), payload, fields, flags, 0, room.ref)
     room.sequenced(octets)  # once, the same for all members (RW-MODEL-2)
     peer.state.appended(room)
-    return _new(Pending, (frame.request, member, seq, time_ms, 0, None))
+    peer.reply_in_turn(_new(Pending, (frame.request, member, seq, time_ms, 0, None)))
 
 
 def _error(peer: Peer, frame: Publish, code: Code, text: str, retry_ms: int = 0) -> Error:
