@@ -1,10 +1,12 @@
-"""`roomwire-check fuzz`: the options of the fuzzers, and what they are given."""
+"""`roomwire-check fuzz`: the arguments of the fuzzers."""
 
 import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from conformance.client.target import launcher
 from conformance.fuzz.client.fuzzer import ClientFuzz
@@ -30,42 +32,61 @@ Ctrl-C ends a run and prints what was found so far. Exit status: 0 nothing found
 3 not reachable or did not start, 4 a fault of the suite."""
 
 FUZZ_OFFERED = {**OFFERED, "retention_ms": 30_000, "dedupe_ms": 60_000, "drain_ms": 3_000, "linger_ms": 2_000}
-"""What a server is offered besides, so that what old scripts left behind does not stay for the whole run."""
+"""Limits that a server is offered, so short that what old scripts left behind does not stay for the whole run."""
 
-Address = Callable[[str], tuple[str, int]]
+Address: TypeAlias = Callable[[str], tuple[str, int]]
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Common: TypeAlias = Callable[[argparse.ArgumentParser], None]
 
 
 def add_to(
-    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    address: Address,
-    seconds: Callable[[str], float],
-    count: Callable[[str], int],
+    subparsers: Subparsers, address: Address, seconds: Callable[[str], float], count: Callable[[str], int]
 ) -> None:
-    """Adds `fuzz` to a parser's subparsers; `address`, `seconds` and `count` read arguments."""
+    """Adds the command to a parser's subparsers. `address`, `seconds` and `count` parse arguments."""
     raw = argparse.RawDescriptionHelpFormatter
-    fuzz = subparsers.add_parser("fuzz", help="find what nobody thought of", epilog=EXAMPLES, formatter_class=raw)
+    fuzz = subparsers.add_parser(
+        "fuzz", help="look for failures that no case covers", epilog=EXAMPLES, formatter_class=raw
+    )
     roles = fuzz.add_subparsers(required=True, metavar="ROLE")
-    server = roles.add_parser("server", help="scripts and octets for a server", epilog=EXAMPLES, formatter_class=raw)
+    common = partial(_common, seconds=seconds, count=count)
+    _add_server(roles, common, address)
+    _add_client(roles, common, count)
+    _add_codec(roles, common)
+
+
+def _add(roles: Subparsers, role: str, summary: str) -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    return roles.add_parser(role, help=summary, epilog=EXAMPLES, formatter_class=raw)
+
+
+def _add_server(roles: Subparsers, common: Common, address: Address) -> None:
+    server = _add(roles, "server", "scripts and octets for a server")
     where = server.add_mutually_exclusive_group(required=True)
-    where.add_argument("--connect", metavar="HOST:PORT", help="a server that runs already")
+    where.add_argument("--connect", metavar="HOST:PORT", help="a running server")
     where.add_argument("--exec", metavar="COMMAND", help="start it: {port}, {host} and {dir} are filled in")
-    _common(server, seconds, count)
-    server.add_argument("--no-octets", dest="mutations", action="store_false", help="scripts alone, no mutated octets")
+    common(server)
+    server.add_argument("--no-octets", dest="mutations", action="store_false", help="only scripts, no mutated octets")
     server.add_argument("--save", type=Path, metavar="DIR", help="write a replay file for each failure")
     server.add_argument("--config", type=Path, metavar="FILE", help="TOML: features and limits of the target")
-    server.add_argument("--declare", action="append", default=[], choices=sorted(DECLARATIONS), help="leave out")
+    server.add_argument(
+        "--declare", action="append", default=[], choices=sorted(DECLARATIONS), help="what it leaves out"
+    )
     server.set_defaults(run=lambda args: _server(args, address))
-    client = roles.add_parser("client", help="scripts for a client", epilog=EXAMPLES, formatter_class=raw)
+
+
+def _add_client(roles: Subparsers, common: Common, count: Callable[[str], int]) -> None:
+    client = _add(roles, "client", "scripts for a client")
     client.add_argument("--exec", metavar="COMMAND", required=True, help="start it: {host} and {port} are filled in")
-    client.add_argument("-j", "--jobs", type=count, default=8, metavar="N", help="clients side by side (default 8)")
-    _common(client, seconds, count)
+    client.add_argument("-j", "--jobs", type=count, default=8, metavar="N", help="clients at the same time (default 8)")
+    common(client)
     client.add_argument("--save", type=Path, metavar="DIR", help="write a replay file for each failure")
     client.set_defaults(run=_client)
-    codec = roles.add_parser(
-        "codec", help="the declarations, the code made of them, and a program", epilog=EXAMPLES, formatter_class=raw
-    )
+
+
+def _add_codec(roles: Subparsers, common: Common) -> None:
+    codec = _add(roles, "codec", "compare codecs: the declarations, the code made of them, a program")
     codec.add_argument("--exec", metavar="COMMAND", default="", help="a program that answers JSON lines")
-    _common(codec, seconds, count)
+    common(codec)
     codec.add_argument("--save", type=Path, metavar="DIR", help="write the octets of each difference")
     codec.set_defaults(run=_codec)
 
@@ -74,14 +95,14 @@ def _common(parser: argparse.ArgumentParser, seconds: Callable[[str], float], co
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="repeats a run (default 1)")
     bound = parser.add_mutually_exclusive_group()
     bound.add_argument("--max-time", type=seconds, default=60.0, metavar="S", help="default 60")
-    bound.add_argument("--max-examples", type=count, default=0, metavar="N", help="in place of a time")
-    parser.add_argument("--max-failures", type=count, default=1, metavar="N", help="go on up to so many (default 1)")
+    bound.add_argument("--max-examples", type=count, default=0, metavar="N", help="instead of a time")
+    parser.add_argument("--max-failures", type=count, default=1, metavar="N", help="stop after N failures (default 1)")
     parser.add_argument("--timeout", type=seconds, default=5.0, metavar="S", help="for each answer (default 5)")
     parser.add_argument("--format", choices=("human", "json"), default="human")
 
 
 def options(args: argparse.Namespace) -> Options:
-    """The options of the command line. Raises ConfigError."""
+    """Returns the options of the command line. Raises ConfigError."""
     said = config(args)
     return Options(
         seed=args.seed,
@@ -99,14 +120,14 @@ def options(args: argparse.Namespace) -> Options:
 
 
 def config(args: argparse.Namespace) -> Config:
-    """What --config and --declare say of the target. Raises ConfigError."""
+    """Returns what --config and --declare say of the target. Raises ConfigError."""
     file = getattr(args, "config", None)
     said = Config.read(file) if file else Config()
     return replace(said, features=said.features | frozenset(getattr(args, "declare", ())))
 
 
 def target(args: argparse.Namespace, address: Address) -> ServerTarget:
-    """The server of the command line. Raises CommandError or ConfigError, and what `address` raises."""
+    """Returns the server of the command line. Raises CommandError or ConfigError, and what `address` raises."""
     if args.connect:
         return ServerTarget(*address(args.connect), ready=10.0)
     arguments(args.exec, {"port": 0, "host": "", "dir": ""})
@@ -140,7 +161,7 @@ def _codec(args: argparse.Namespace) -> int:
 
 
 def unreachable(error: Exception) -> int:
-    """Says why nothing could be done, and gives back the exit status."""
+    """Prints why the target cannot be used, and returns the exit status."""
     print(f"roomwire-check: {error}", file=sys.stderr)
     for line in getattr(error, "stderr", "").splitlines()[-15:]:
         print(f"stderr: {line}", file=sys.stderr)

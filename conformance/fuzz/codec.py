@@ -1,7 +1,7 @@
-"""Fuzzing a codec: frames and mutations of frames, read and written by everybody who can, who must all agree.
+"""Fuzzing a codec: several codecs read and write frames and mutations of frames, and must agree.
 
-In this process: construct's parser and builder of the declarations (`protocol.wire`), and the code that is made of them
-(`protocol.codec`). With --exec also a program that keeps the contract of `codec_program`.
+In this process they are construct's parser and builder of the declarations (`protocol.wire`), and the code that is made
+of the declarations (`protocol.codec`). With --exec there is also a program that keeps the contract of `codec.target`.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 
-from conformance.codec import reference as reference_codec
+from conformance.codec import reference
 from conformance.codec.target import CodecTarget
 from conformance.codec.values import differences
 from conformance.fuzz import strategies
@@ -36,15 +36,15 @@ from protocol.frames import RULES, Frame, Unknown
 from protocol.registry import Sender, is_ignorable
 
 POOL = 600
-"""Frames that hypothesis draws; all others are made of them."""
+"""Examples that hypothesis draws. All other frames are mutations of theirs."""
 
 _AT_ONCE = 200
-_WRITTEN = 4  # every so many that are read are also written by both
+_WRITTEN = 4  # one in so many frames that are read is also written
 
 
 @dataclass(frozen=True)
 class Differs:
-    """Octets about which two codecs do not agree."""
+    """Octets about which two codecs do not agree. `who` differs from what is expected."""
 
     sender: Sender
     octets: bytes
@@ -54,7 +54,7 @@ class Differs:
 
 
 def pool(seed: int) -> list[tuple[Sender, bytes]]:
-    """Valid frames of both ends as octets, of every type, and frames that break one rule."""
+    """Returns valid frames of both ends as octets, of every type, and frames that break one rule."""
     drawn: list[tuple[Sender, bytes]] = []
     quick = settings(
         max_examples=POOL,
@@ -76,7 +76,7 @@ def pool(seed: int) -> list[tuple[Sender, bytes]]:
 
 
 def changed(random: Random, octets: bytes) -> bytes:
-    """The same frame with something changed, and a length in front that is right."""
+    """Returns the frame with something changed, and a length that is right."""
     body = bytearray(octets)
     for _ in range(random.choice((1, 1, 2, 3))):
         at = random.randrange(4, len(body) + 1)
@@ -94,7 +94,7 @@ def changed(random: Random, octets: bytes) -> bytes:
 
 
 def outcome(octets: bytes, sender: Sender) -> tuple[str, Frame | Unknown | None]:
-    """How the code made of the declarations reads a whole frame: "" and the frame, or a code's name and None."""
+    """Reads a frame with the code made of the declarations. Returns "" and the frame, or a code's name and None."""
     _, type, flags, request, room = HEADER.unpack_from(octets)
     try:
         return "", decode(RawFrame(type, flags, request, room, octets[HEADER.size :]), sender)
@@ -103,7 +103,7 @@ def outcome(octets: bytes, sender: Sender) -> tuple[str, Frame | Unknown | None]
 
 
 def compare(octets: bytes, sender: Sender, *, written: bool) -> Differs | None:
-    """What the declarations and the code made of them do not agree about, if anything."""
+    """Returns what the declarations and the code made of them do not agree about, if anything."""
     code, frame = outcome(octets, sender)
     try:
         other: Frame | Unknown | None = declared(Header(*HEADER.unpack_from(octets)), octets[HEADER.size :], sender)
@@ -111,7 +111,7 @@ def compare(octets: bytes, sender: Sender, *, written: bool) -> Differs | None:
     except RemoteProtocolError as error:
         said, other = error.code.name, None
     if isinstance(other, Unknown) and code == "MALFORMED" and sender == "S" and is_ignorable(other.type):
-        return None  # RW-TYPE-6 is not in the declarations: an unknown frame has none
+        return None  # RW-TYPE-6 is not in the declarations, since they have no unknown frames
     if (said, other) != (code, frame):
         return Differs(sender, octets, "the code made of the declarations", f"{said} {other}", f"{code} {frame}")
     if frame is not None and written:
@@ -124,8 +124,10 @@ def compare(octets: bytes, sender: Sender, *, written: bool) -> Differs | None:
 
 
 def _octets(write: Callable[[Any], bytes], frame: Frame | Unknown) -> bytes | str:
-    """What an encoder makes of a frame, or how it refuses: text that was not UTF-8 grows when it is read (RW-CHECK-5),
-    and may not fit any more."""
+    """Returns the octets of a frame, or the name of the encoder's error.
+
+    Text that was not UTF-8 grows when it is read (RW-CHECK-5), and may not fit any more.
+    """
     try:
         return write(frame)
     except LocalProtocolError as error:
@@ -133,7 +135,7 @@ def _octets(write: Callable[[Any], bytes], frame: Frame | Unknown) -> bytes | st
 
 
 class CodecFuzz:
-    """One run; with `command` the program that it starts is compared as well."""
+    """One run. With `command` the program that it starts is compared, too."""
 
     def __init__(self, options: Options, command: str = "") -> None:
         self.options = options
@@ -145,12 +147,12 @@ class CodecFuzz:
         self._pool: list[tuple[Sender, bytes]] = []
 
     def run(self) -> int:
-        """Fuzzes until time, examples or failures are used up, and gives back the exit status."""
+        """Fuzzes until time, examples or failures are used up, prints the summary, and returns the exit status."""
         if self.command:
             arguments(self.command, {})
         self._pool = pool(self.options.seed)
         interrupted = False
-        self.progress.began = self.progress.began + self.progress.seconds  # the pool is no frame yet
+        self.progress.began = self.progress.began + self.progress.seconds  # drawing the pool does not count
         try:
             with self.progress:
                 asyncio.run(self._with_program()) if self.command else self._alone()
@@ -190,7 +192,7 @@ class CodecFuzz:
             while not self.progress.over and len(self.found) < self.options.max_failures:
                 sender, octets = self._next()
                 request = {"op": "decode", "from": sender, "hex": octets.hex()}
-                expected = reference_codec.answer({"id": 0, **request})
+                expected = reference.answer({"id": 0, **request})
                 try:
                     answer = await codec.ask(request, log)
                     differs = disagree(sender, octets, expected, answer)
@@ -211,9 +213,9 @@ class CodecFuzz:
     async def _written(
         self, codec: CodecTarget, log: WireLog, sender: Sender, octets: bytes, expected: dict[str, Any]
     ) -> Differs | None:
-        """Has the program write what it has read: the octets that the reference writes."""
+        """Has the program write what it has read, and compares the octets with those of the reference."""
         request = {"op": "encode", "from": sender, "frame": expected["frame"], "value": expected["value"]}
-        wanted = reference_codec.answer({"id": 0, **request})
+        wanted = reference.answer({"id": 0, **request})
         answer = await codec.ask(request, log)
         if answer.get("hex", "").lower() != wanted.get("hex", "").lower():
             return Differs(sender, octets, "the program's encoder", json.dumps(wanted), json.dumps(answer))
@@ -233,7 +235,7 @@ class CodecFuzz:
 
 
 def disagree(sender: Sender, octets: bytes, expected: dict[str, Any], answer: dict[str, Any]) -> Differs | None:
-    """Whether a program's answer is not what it should be: the same value, or the same code."""
+    """Returns how a program's answer differs: it has to be the same value, or the same code."""
     same = expected.get("error") == answer.get("error") and expected.get("frame") == answer.get("frame")
     if same and "value" in expected:
         same = not differences(expected["frame"], expected["value"], answer.get("value"))

@@ -1,4 +1,4 @@
-"""The content of messages, and how a broken requirement is reported."""
+"""How a broken requirement is reported, with the wire log, and what messages are compared by."""
 
 from dataclasses import dataclass
 from typing import NoReturn
@@ -12,7 +12,7 @@ from protocol.registry import MAGIC, is_relayed
 
 @dataclass(frozen=True)
 class Content:
-    """What has to be the same in a PUBLISH and its MESSAGE, and what makes two publishes the same."""
+    """What a PUBLISH and its MESSAGE have to have in common. Two publishes with the same content are the same."""
 
     ctype: int
     payload: bytes
@@ -20,18 +20,18 @@ class Content:
 
     @classmethod
     def of(cls, frame: Publish | Message) -> "Content":
-        """That of a frame: of a PUBLISH only the fields that are relayed, of a MESSAGE all of them."""
+        """Returns the content of a frame, with the fields of a PUBLISH that are relayed, or all of a MESSAGE."""
         fields = frame.fields if isinstance(frame, Message) else relayed(frame.fields)
         return cls(frame.ctype, frame.payload, tuple((item.type, item.value) for item in fields))
 
     @property
     def size(self) -> int:
-        """What counts towards `max_body` - 256 (RW-PUBLISH-1), in octets."""
+        """What counts towards `max_body` - 256, in octets (RW-PUBLISH-1)."""
         return len(self.payload) + sum(4 + len(value) for _, value in self.fields)
 
     @property
     def is_text(self) -> bool:
-        """Whether it may have ctype 0."""
+        """Whether the payload is UTF-8, as with ctype 0."""
         try:
             self.payload.decode()
         except UnicodeDecodeError:
@@ -46,7 +46,7 @@ class Content:
 
 @dataclass(frozen=True)
 class Said:
-    """Octets that went over the wire, for a replay file and for people. `sender` is C or S."""
+    """Octets that went over the wire, for replay files and people. `sender` is C or S."""
 
     client: str
     sender: str
@@ -55,9 +55,9 @@ class Said:
 
 @dataclass(frozen=True)
 class Failure:
-    """A script that a server failed. `at` is the number of the step that showed it.
+    """How the target failed a script. `at` is the number of the step that showed it.
 
-    `requirement` is "" where none is broken, and yet nothing can go on: the server does not start again.
+    `requirement` is "" if none is broken, and nothing can go on all the same: the server does not start again.
     """
 
     requirement: str
@@ -72,17 +72,17 @@ class Failure:
 
 
 def relayed(fields: tuple[Field, ...]) -> tuple[Field, ...]:
-    """Those that a server copies from PUBLISH to MESSAGE."""
+    """Returns the fields that a server copies from PUBLISH to MESSAGE."""
     return tuple(item for item in fields if is_relayed(item.type))
 
 
 def fail(requirement: str, expected: str, got: str) -> NoReturn:
-    """Raises Failed: the server breaks a requirement."""
+    """Raises Failed: the target breaks a requirement."""
     raise Failed(expected, got, requirement)
 
 
 def wire_lines(log: list[Said], most: int = 40) -> list[str]:
-    """The newest of what went over the wire, one line a frame."""
+    """Returns the newest entries of a log as text, one line for each frame."""
     lines = []
     for said in log[-most:]:
         frames, rest = split_frames(said.octets)

@@ -1,4 +1,4 @@
-"""What a fuzzer has found: how it is shown and written down, and the end of a run."""
+"""What a fuzzer has found: how it is shown and written to files, and the end of a run."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +16,10 @@ from conformance.spec.tables import load
 
 @dataclass(frozen=True)
 class Found:
-    """A failure with its script, which is as short as could be made of it. `repeats`: it fails each time."""
+    """A failure and its script, which was made as short as possible. `repeats`: it fails each time."""
 
     failure: Failure
-    steps: Sequence[Any]  # of `steps.Step` or `client_steps.ClientStep`
+    steps: Sequence[Any]  # of `Step` or `ClientStep`
     seed: int
     repeats: bool
     seconds: float
@@ -27,7 +27,7 @@ class Found:
 
 
 def say_failure(found: Found, say: Callable[[str], None]) -> None:
-    """Shows it, a line at a time."""
+    """Shows a finding, a line at a time."""
     failure = found.failure
     requirement = load().requirements.get(failure.requirement)
     flaky = "" if found.repeats else " (FLAKY: it did not fail again in the same way)"
@@ -46,9 +46,9 @@ def say_failure(found: Found, say: Callable[[str], None]) -> None:
 
 
 def conclude(role: str, found: Sequence[Found], ended: str, progress: Progress, options: Options, target: str) -> None:
-    """Shows and writes what was found, and prints the summary; `ended` says why the run did not come to its end.
+    """Shows and writes what was found, and prints the summary. `ended` says why the run ended early, or is "".
 
-    `target` is what the target is named by when a file is replayed.
+    `target` holds the arguments that name the target when a file is replayed.
     """
     say = partial(print, file=sys.stderr if options.format == "json" else sys.stdout)
     for one in found:

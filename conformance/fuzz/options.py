@@ -11,8 +11,8 @@ SHRINKING = 90.0  # seconds
 class Options:
     """How to fuzz. `timeout` is how long an answer may take, in seconds; `save` is where failures are written.
 
-    `limits` are those of SPEC.md, section 15, that a server is known to have, `accounts` passwords by name; with
-    `ascii_only` it is known to take ASCII names alone.
+    `limits` are those of SPEC.md, section 15, that the server is known to have, `accounts` its passwords by name. With
+    `ascii_only` it is known to take only ASCII names.
     """
 
     seed: int = 1
@@ -28,4 +28,4 @@ class Options:
     accounts: Mapping[str, str] = field(default_factory=dict)
     ascii_only: bool | None = None
     restart: float = 0.03
-    lag_every: int = 60  # scripts, one of which takes megaoctets to leave a member behind
+    lag_every: int = 60  # scripts: one of so many leaves a member behind, which takes megaoctets

@@ -1,4 +1,4 @@
-"""What a fuzzer says while it runs, to standard error, and at its end, to standard output."""
+"""What a fuzzer prints: its progress to standard error, and its summary to standard output."""
 
 import json
 import sys
@@ -14,13 +14,13 @@ from conformance.fuzz.stats import TABLES, Stats
 from conformance.wire import clock
 from conformance.wire.text import code_name
 
-_EVERY = 10.0  # seconds between lines where nobody looks at a terminal
+_EVERY = 10.0  # seconds between lines where standard error is no terminal
 _REFRESH = 0.25
 
 
 @dataclass
 class Progress:
-    """Shows the figures of a run. `max_time` in seconds and `max_examples`: 0 for no bound."""
+    """Shows the figures of a run. `max_time`, in seconds, and `max_examples` bound it unless they are 0."""
 
     what: str
     stats: Stats
@@ -45,7 +45,7 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Time since the beginning."""
+        """Seconds since the run began."""
         return clock.now() - self.began
 
     @property
@@ -57,13 +57,13 @@ class Progress:
 
     @property
     def done(self) -> float:
-        """Which part of its time or examples the run has had, from 0 to 1."""
+        """The part of its time or examples that the run has had, from 0 to 1."""
         if self.max_examples:
             return self.stats.scripts / self.max_examples
         return self.seconds / self.max_time if self.max_time else 0.0
 
     def show(self, note: str = "") -> None:
-        """Says how far it is, if it is time to."""
+        """Shows the figures if it is time for that."""
         now = clock.now()
         if now - self._said < (_REFRESH if self._live else _EVERY):
             return
@@ -75,7 +75,7 @@ class Progress:
             print(f"roomwire-check: {line}", file=sys.stderr, flush=True)
 
     def line(self) -> str:
-        """The figures in a line."""
+        """The figures in one line."""
         t = self.stats
         left = max(0.0, self.max_time - self.seconds) if self.max_time else 0
         until = f"{left:.0f} s left" if self.max_time else f"{self.max_examples - t.scripts} examples left"
@@ -93,12 +93,12 @@ class Progress:
         return len(TABLES[table]) - len(self.stats.unvisited(table))
 
     def unvisited(self) -> list[str]:
-        """The transitions that were never seen, with the reason where it is known."""
+        """The transitions that were never seen, each with the reason."""
         rows = [(table, row.state, row.event) for table in self.tables for row in self.stats.unvisited(table)]
         return [f"{table}: {state}, {event}: {reach.why(table, state, event)}" for table, state, event in rows]
 
     def unseen_codes(self) -> list[str]:
-        """The codes that never came, with the reason where it is known."""
+        """The codes that never came, each with the reason."""
         return [f"{code.name}: {reach.why('codes', code.name)}" for code in self.stats.unseen_codes()]
 
     def summary(self, outcome: str, fmt: str = "human") -> None:

@@ -1,4 +1,4 @@
-"""What of SPEC.md's tables the fuzzers do not reach, and why: `data/fuzz_reach.toml`."""
+"""Why fuzzers do not reach rows of SPEC.md's tables: `data/fuzz_reach.toml`."""
 
 import tomllib
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ _FILE = DATA / "fuzz_reach.toml"
 
 @cache
 def load() -> Mapping[str, Reasons]:
-    """\"never\" and "live", each with the tables "server", "membership", "client" and "codes"."""
+    """Returns the reasons under "never" and "live", in the tables "server", "membership", "client" and "codes"."""
     return tomllib.loads(_FILE.read_text(encoding="utf-8"))
 
 
 def why(table: str, *row: str) -> str:
-    """Why a run may not have reached a row of a table: its state and event, or a code."""
+    """Returns why a run may not have reached a row of a table. `row` is a state and an event, or a code."""
     for kind in ("never", "live"):
         reasons = load()[kind].get(table, {})
         found = reasons.get(", ".join(row)) or reasons.get(row[0])

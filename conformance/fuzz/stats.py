@@ -1,4 +1,4 @@
-"""What a run has seen: figures for people, and what of SPEC.md's tables was visited."""
+"""What a run has seen: figures for people, and the rows of SPEC.md's tables that it visited."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ TABLES: dict[str, tuple[Transition, ...]] = {"server": SERVER, "client": CLIENT,
 
 @dataclass
 class Stats:
-    """Counts of one run. `visited` holds (table, state, event) of transitions that a peer was seen to make.
+    """Counts of one run. `visited` has the (table, state, event) of transitions that the target was seen to make.
 
-    `octets` came from the peer, `told` it was sent; `acknowledged` are publishes that it said it has.
+    `octets` came from the target, `told` were sent to it. `acknowledged` are publishes that it acknowledged.
     """
 
     scripts: int = 0
@@ -31,7 +31,7 @@ class Stats:
     tolerated: Counter[str] = field(default_factory=Counter)
 
     def visit(self, table: str, state: str, event: str) -> None:
-        """A transition was seen."""
+        """Counts a transition."""
         self.visited[table, state, event] += 1
 
     @property
@@ -40,7 +40,7 @@ class Stats:
         return self.sent + self.received
 
     def states(self, table: str) -> set[str]:
-        """The states of a table that were left by a transition, or entered."""
+        """The states of a table that a transition left or entered."""
         rows = [row for row in TABLES[table] if (table, row.state, row.event) in self.visited]
         return {row.state for row in rows if row.state != "any"} | {row.next for row in rows}
 

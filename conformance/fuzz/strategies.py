@@ -1,8 +1,8 @@
 """hypothesis strategies for every frame, for frames that break one named rule, for streams, and for scripts.
 
-`frames()` draws any frame that is valid in all that a codec checks, `FRAMES[type]` one of a type; `RAW` draws raw
-frames that may be anything. `broken_frames()` draws octets that are wrong in one way, with the rule and the code;
-`streams()` valid octets in any pieces; `scripts()` steps of several connections for `player.Player`.
+`frames()` draws any frame that a codec accepts, `FRAMES[type]` one of a type, and `RAW` raw frames with any values.
+`broken_frames()` draws octets that are wrong in one way, with the rule and the code. `streams()` draws valid octets in
+any pieces, and `scripts()` steps of several connections for `server.player.Player`.
 """
 
 import unicodedata
@@ -41,10 +41,10 @@ def _is_name(text: str) -> bool:
 
 
 names = st.text(st.characters(categories=("L", "N", "P", "S")), min_size=1, max_size=16).filter(_is_name)
-"""Names that every server which does not limit itself to ASCII grants, in the form in which it grants them."""
+"""Names that every server grants unless it takes only ASCII, in the form in which it grants them."""
 
 texts = st.text(st.characters(codec="utf-8"), max_size=60)
-"""Text for people: anything that UTF-8 can hold."""
+"""Text for people: anything that UTF-8 can encode."""
 
 short_octets = st.binary(max_size=80)
 payloads = st.binary(max_size=400)
@@ -55,7 +55,7 @@ unknown_fields = st.builds(
     st.one_of(st.sampled_from(GREASE), st.integers(0xC000, 0xFFFF)),
     short_octets,
 )
-"""Extension fields that nobody knows, and that may be ignored."""
+"""Extension fields that no endpoint knows, and that each may ignore."""
 
 
 def value(node: Any) -> SearchStrategy[Any]:
@@ -96,7 +96,7 @@ KNOWN_FIELDS = {type: _known_field(type) for type in FieldType}
 
 
 def fields(type: FrameType) -> SearchStrategy[tuple[f.Field, ...]]:
-    """Extension fields of a frame, in any order, each as often as it may be there."""
+    """Extension fields of a frame, in any order, each as often as the frame may have it."""
     known = [
         st.lists(KNOWN_FIELDS[field], max_size=3 if repeatable else 1)
         for field, repeatable in f.RULES[type].fields.items()
@@ -154,27 +154,27 @@ edge_names = st.one_of(
         lambda text: _is_name(normalised(text))
     ),
 )  # fmt: skip
-"""Names that are allowed though only just: of 64 octets after NFC, with marks, that fold to others."""
+"""Names that are only just allowed: of 64 octets after NFC, with marks, or with the same key as others."""
 
 
 def normalised(text: str) -> str:
-    """The text in NFC."""
+    """Returns the text in NFC."""
     return unicodedata.normalize("NFC", text)
 
 
-# --- what is wrong in one way, and known to be
+# --- frames that are wrong in one way
 
 
 @dataclass(frozen=True)
 class BrokenFrame:
-    """Octets of a client that break one rule: `breakage` names it, and the code that it earns."""
+    """Octets of a client that break one rule. `breakage` names the rule and the code that they earn."""
 
     breakage: Breakage
     octets: bytes
 
 
 def broken_frames(*, fatal: bool | None = None, max_body: int = 65_536) -> SearchStrategy[BrokenFrame]:
-    """Frames that are wrong on a connection that is open; `fatal` picks those that end it, or that do not."""
+    """Frames that are wrong on an open connection: with `fatal` those that end it, with False those that do not."""
     picked = [breakage for breakage in BROKEN.values() if fatal is None or breakage.fatal == fatal]
 
     def made(breakage: Breakage, random: Random, request: int, room: int, id: bytes) -> BrokenFrame:
@@ -188,17 +188,17 @@ def broken_frames(*, fatal: bool | None = None, max_body: int = 65_536) -> Searc
 
 
 def slices(octets: bytes) -> SearchStrategy[list[bytes]]:
-    """The same octets in pieces, however cut."""
+    """The octets in any pieces."""
     cuts = st.lists(st.integers(0, len(octets)), max_size=40).map(sorted)
     return cuts.map(lambda at: [octets[i:j] for i, j in pairwise([0, *at, len(octets)])])
 
 
 def streams(sender: str, most: int = 8) -> SearchStrategy[list[bytes]]:
-    """Valid frames of one end, one behind the other, in pieces."""
+    """Valid frames of one sender as octets, in any pieces."""
     whole = st.lists(frames(sender), max_size=most).map(lambda drawn: b"".join(map(encode, drawn)))
     return whole.flatmap(slices)
 
 
 def scripts(profile: Profile | None = None) -> SearchStrategy[list[Step]]:
-    """Scripts of several connections: see `generate`."""
+    """Scripts of several connections (see `server.generate`)."""
     return st.randoms(use_true_random=False).map(lambda random: script(random, profile))

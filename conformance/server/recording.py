@@ -1,10 +1,10 @@
-"""What a case did, step by step, in a form that `replay` can do again.
+"""What a case did, step by step, as a replay file (`harness/replay_file.py`). `replay` can take the steps again.
 
-The file is JSON lines. The first line says what failed:
+The header says what failed:
 
     {"roomwire_replay": 1, "case": ID, "requirement": ID, "expected": TEXT, "got": TEXT, "seed": N, "names": HEX}
 
-Each further line is a step, `peer` naming the connection:
+Each further line is a step. `peer` names the connection:
 
     {"do": "connect", "peer": "A", "buffer": OCTETS}              {"do": "close", "peer": "A", "abort": BOOL}
     {"do": "preface", "peer": "A", "hex": HEX, "breaks": ID}      {"do": "eof", "peer": "A"}
@@ -37,7 +37,7 @@ _MOST = 4 * 2**20  # characters of hexadecimal that a file may have
 
 @dataclass
 class Recording:
-    """The steps of one case. One that grows too long is given up, and has none."""
+    """The steps of one case. A recording that grows too long is given up, and has none."""
 
     names: str
     steps: list[dict[str, Any]] = field(default_factory=list)
@@ -52,12 +52,12 @@ class Recording:
             self.steps.append({"do": do, **values})
 
     def give_up(self) -> None:
-        """Nothing of this case can be done again as it was."""
+        """Removes all steps, now and later, because the case cannot be repeated with the same octets."""
         self._size = _MOST
         self.steps.clear()
 
     def write(self, directory: Path, result: Result, seed: int) -> Path | None:
-        """Writes the file for a result; its path, or None if the recording was given up. Raises OSError."""
+        """Writes the file for a result. Returns its path, or None if the recording was given up. Raises OSError."""
         if not self.steps:
             return None
         header = {
@@ -74,7 +74,7 @@ class Recording:
 
 
 class RecordingClient(RawClient):
-    """A peer that records what it is asked to do, and what comes."""
+    """A client that records what it is told to do, and what comes."""
 
     recording: Recording
     _depth = 0
@@ -92,7 +92,7 @@ class RecordingClient(RawClient):
 
     def _send(self, frames: Sequence[bytes], rest: bytes, breaks: str, slices: Iterable[bytes] = ()) -> None:
         if any(read_header(frame).type == FrameType.AUTH for frame in frames):
-            self.recording.give_up()  # a proof is for the nonce that the server gave this time
+            self.recording.give_up()  # a proof is for a nonce that the server gives only once
         pieces = list(slices)
         lengths = [len(piece) for piece in pieces]
         with self._outermost("send", hex=b"".join((*frames, rest)).hex(), breaks=breaks, slices=lengths):
@@ -123,7 +123,7 @@ class RecordingClient(RawClient):
         self.recording.add("receive", peer=self.label, hex=(HEADER.pack(*header) + body).hex())
         super()._frame(header, body)
 
-    # Expectations. What comes while one waits is recorded behind it, as it is when it is waited for again.
+    # Expectations. Frames that come during the wait are recorded behind the step, as a replay sees them.
 
     async def expect_preface(self, requirement: str = "RW-PREFACE-2") -> bytes:
         with self._outermost("expect", preface=True, requirement=requirement):

@@ -1,9 +1,9 @@
-"""Does again what a file of `recording` says, at any server, and judges what it does this time.
+"""Takes the steps of a file of `recording` at any server, and judges what the server does this time.
 
-What depends on the server or the day is put in the place of what was recorded: refs and epochs of rooms, the times in
-ids, and the part of names that makes them fresh. The verdict: FAIL where something that the case waited for does not
-come, or something comes that breaks a requirement; PASS where the step that failed when it was recorded succeeds. Where
-the case judged by comparing what had come, FAIL if the same comes again, else INCONCLUSIVE: only the case can tell.
+What depends on the server or the day is replaced: refs and epochs of rooms, the times in ids, and the part of names
+that makes them fresh. The verdict is FAIL if something that the case waited for does not come, or if something comes
+that breaks a requirement. It is PASS if the step that failed in the recording succeeds. Where the case judged by
+comparing what had come, it is FAIL if the same comes again, else INCONCLUSIVE, because only the case can tell.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ from protocol.errors import RemoteProtocolError
 from protocol.frames import FRAMES, Error, Frame, Goaway, Join, Joined, Publish, Unknown, Welcome
 from protocol.registry import Code, FrameType, Sender
 
-_SETTLED = 1.0  # seconds that what was recorded may take to come again before the next step
+_SETTLED = 1.0  # seconds that recorded frames may take to come again before the next step
 
 
 @dataclass(frozen=True)
 class Script:
-    """A file of steps. What the case judged by comparing is INCONCLUSIVE unless it is `compared` here."""
+    """The steps of a case. What the case judged by comparing is INCONCLUSIVE unless it is `compared` here."""
 
     header: dict[str, Any]
     steps: list[dict[str, Any]]
@@ -38,7 +38,7 @@ class Script:
 
     @property
     def case(self) -> Case:
-        """What runs it, under the name of the case that it comes from."""
+        """A case that takes the steps, under the id of the case that they come from."""
         id, requirement = str(self.header["case"]), str(self.header["requirement"])
         own = any(step["do"] == "server" for step in self.steps)
         summary = f"Replayed: expected {self.header['expected']}, got {self.header['got']}"
@@ -70,7 +70,7 @@ def parse(file: ReplayFile) -> Script:
 
 @dataclass
 class _Replay:
-    """One run of a script. Refs, epochs and clocks are those of the recording by those of this run."""
+    """One run of a script. `refs` and `epochs` lead from the recording to this run; `clock` is added to times."""
 
     t: Context
     script: Script
@@ -81,7 +81,7 @@ class _Replay:
     clock: int = 0
 
     async def run(self) -> None:
-        """Takes all steps. Raises Failed for what goes wrong, Inconclusive if that cannot be known."""
+        """Takes all steps. Raises Failed for what goes wrong, and Inconclusive if only the case can tell."""
         steps = self.script.steps
         for at, step in enumerate(steps):
             do = step["do"]
@@ -110,7 +110,7 @@ class _Replay:
 
     @property
     def _last(self) -> int:
-        """The last step that is more than the end of a connection, or what came."""
+        """The last step that is not the end of a connection or a frame that came."""
         done = [at for at, step in enumerate(self.script.steps) if step["do"] not in ("close", "receive")]
         return done[-1] if done else -1
 
@@ -157,17 +157,17 @@ class _Replay:
             await peer.expect_preface(requirement)
 
     async def _settled(self) -> None:
-        """Waits a while for as many frames as had come before this step when it was recorded."""
+        """Waits a while for as many frames as had come before this step in the recording."""
         deadline = clock.now() + min(_SETTLED, self.t.options.timeout)
         for label, frames in self.recorded.items():
             peer, left = self.peers.get(label), deadline - clock.now()
             if peer is not None and left > 0:
-                with contextlib.suppress(Failed):  # what is wrong is judged at the end
+                with contextlib.suppress(Failed):  # it is judged at the end
                     await peer.wait(partial(_as_many, peer, len(frames)), "as many frames", within=left)
         self._learn()
 
     def _learn(self) -> None:
-        """What this server calls what the other one called otherwise."""
+        """Finds refs, epochs and a clock of this server that correspond to those of the recording."""
         for label, frames in self.recorded.items():
             came = [item.frame for item in self.peers[label].received] if label in self.peers else []
             answers = {frame.request: frame for frame in came if isinstance(frame, (Welcome, Joined))}
@@ -184,7 +184,7 @@ class _Replay:
 
     def _id(self, id: bytes) -> bytes:
         moment = int.from_bytes(id[:6], "big")
-        recent = moment > 10**12  # others are wrong on purpose
+        recent = moment > 10**12  # other times are wrong on purpose
         return (moment + self.clock * recent).to_bytes(6, "big") + id[6:]
 
     def _translated(self, octets: bytes) -> bytes:
@@ -203,7 +203,7 @@ class _Replay:
         return frame(header.type, body, request=header.request, room=room, flags=header.flags)
 
     def _compare(self) -> None:
-        """Fails if all came as it had come when it was recorded."""
+        """Raises Failed if all frames come as in the recording, and Inconclusive if not."""
         if not self.script.compared:
             raise Inconclusive("the case judged what had come, and only the case can tell")
         for label, frames in self.recorded.items():
@@ -221,7 +221,7 @@ def _as_many(peer: RawClient, count: int) -> bool | None:
 
 
 def _shape(value: Frame | Unknown) -> tuple[object, ...]:
-    """What of a frame does not depend on the server and the day."""
+    """Returns what of a frame does not depend on the server and the day."""
     kind = value.type if isinstance(value, Unknown) else value.TYPE
     code = value.code if isinstance(value, (Error, Goaway)) else None
     return kind, value.flags, value.request, code, getattr(value, "seq", None), getattr(value, "payload", None)

@@ -1,4 +1,4 @@
-"""Makes what fails shorter: steps are left out as long as it still fails in the same way."""
+"""Makes a failing script shorter: leaves out steps while it still fails in the same way."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -23,9 +23,9 @@ _FAILED = (Verdict.FAIL, Verdict.WARN, Verdict.CRASH)
 
 
 async def shrunk(script: Script, target: ServerTarget, options: Options) -> Script:
-    """The script without the steps that its failure at this target does not need.
+    """Returns the script without the steps that its failure at this target does not need.
 
-    Raises ReplayError for one that does not fail there, or of which only the case can tell that it failed.
+    Raises ReplayError if it does not fail there, or if only the case can tell that it does.
     """
     tried = 0
 
@@ -63,9 +63,9 @@ async def _shorter(script: Script, fails: Callable[[Script], Awaitable[bool]]) -
 
 
 def _needed(steps: Steps) -> set[int]:
-    """The steps without which the last expectation would have no grounds, so that any server failed it.
+    """The steps without which any server would fail the last expectation.
 
-    What is watched on every connection needs none.
+    Invariants, which are checked on every connection, need none.
     """
     last = max((at for at, step in enumerate(steps) if step["do"] not in ("close", "receive")), default=0)
     if not steps or steps[last]["do"] != "expect":
@@ -79,7 +79,7 @@ def _needed(steps: Steps) -> set[int]:
 
 
 def _grounds(steps: Steps, at: int) -> set[int]:
-    """What a step takes for granted: a handshake, the JOINs of its rooms, the request or the message that it awaits."""
+    """The steps that a step relies on: a handshake, JOINs of its rooms, the request or message that it waits for."""
     step, before = steps[at], range(at)
     if "peer" not in step:
         return set()
@@ -92,7 +92,7 @@ def _grounds(steps: Steps, at: int) -> set[int]:
     if step["do"] == "expect":
         asked, id = step.get("reply"), step.get("message")
         if "code" in step or (asked is None and id is None):
-            return set(before)  # whatever came before may be the reason
+            return set(before)  # any step before it may be the reason
         joins |= {asked} if asked is not None else set()
         grounds |= {i for i in before if id is not None and bytes.fromhex(id) in _ids(steps[i])}
     grounds |= {i for i in before if set(_ids(steps[i])) & set(_ids(step))}
@@ -100,7 +100,7 @@ def _grounds(steps: Steps, at: int) -> set[int]:
 
 
 def _only(steps: Steps, kept: set[int]) -> Steps:
-    """Some of the steps, on connections that are made, and of what came that which may come of them."""
+    """The steps that are kept, on connections that are made, and the frames that may come because of them."""
     taken = [step for at, step in enumerate(steps) if at in kept or step["do"] == "receive"]
     made = {step["peer"] for step in taken if step["do"] == "connect"}
     taken = [step for step in taken if step.get("peer", next(iter(made), "")) in made]
@@ -118,7 +118,7 @@ def _requests(step: dict[str, Any]) -> list[int]:
 
 
 def _joined(step: dict[str, Any]) -> int:
-    """The ref of the room that a step is the JOINED of, or 0."""
+    """The ref in a step that is a JOINED that came, or 0."""
     frames = _frames(step) if step["do"] == "receive" else []
     return read_header(frames[0]).room if frames and read_header(frames[0]).type == FrameType.JOINED else 0
 
