@@ -15,14 +15,17 @@ from typing import Any, TypeVar, TypeVarTuple
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
-_ITERATION = 2e-5  # seconds of virtual time
+ITERATION = 2e-5
+"""Seconds of virtual time that one iteration of the loop takes."""
+
 _GRACE = 0.001  # real seconds in which the kernel delivers octets between two sockets of this process
 
 
 class _Selector(selectors.BaseSelector):
     """A selector that moves its loop's time instead of sleeping."""
 
-    def __init__(self) -> None:
+    def __init__(self, iteration: float) -> None:
+        self._iteration = iteration
         self._real = selectors.DefaultSelector()
         self.now = time.monotonic()
         self.at_work = 0  # calls that other threads execute
@@ -37,7 +40,7 @@ class _Selector(selectors.BaseSelector):
         return self._real.modify(fileobj, events, data)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self.now += _ITERATION
+        self.now += self._iteration
         ready = self._real.select(0)
         if ready or timeout == 0:
             return ready
@@ -61,8 +64,8 @@ class _Selector(selectors.BaseSelector):
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop with the clock of its selector."""
 
-    def __init__(self) -> None:
-        self._virtual = _Selector()
+    def __init__(self, iteration: float) -> None:
+        self._virtual = _Selector(iteration)
         super().__init__(self._virtual)
 
     def time(self) -> float:
@@ -80,7 +83,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return future
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, in virtual time."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+def run(main: Coroutine[Any, Any, T], iteration: float = ITERATION) -> T:
+    """Run a coroutine as `asyncio.run` does, in virtual time. A flood that costs much wants a longer `iteration`."""
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(iteration)) as runner:
         return runner.run(main)

@@ -3,7 +3,6 @@
 A case that cannot fail proves nothing.
 """
 
-import asyncio
 import gc
 from collections.abc import Sequence
 
@@ -16,6 +15,7 @@ from conformance.harness.verdicts import Result, Verdict
 from conformance.spec.tables import load
 from tests.mutants.catalogue import CLIENTS
 from tests.mutants.kill_matrix import cases_for
+from tests.support import virtual_time
 from tests.support.client_in_process import launch, run_to_the_end
 
 _OPTIONS = Options(timeout=0.6, ready=5.0, jobs=24)
@@ -23,7 +23,7 @@ _OPTIONS = Options(timeout=0.6, ready=5.0, jobs=24)
 
 def _run(cases: Sequence[Case], options: Options = _OPTIONS) -> list[Result]:
     runner = ClientRunner(launch, load(), options, lambda result: result)
-    return asyncio.run(run_to_the_end(runner.run(cases)))
+    return virtual_time.run(run_to_the_end(runner.run(cases)))
 
 
 # A mutant that is ended while it connects leaves a socket to the collector: that is its fault, not the suite's.

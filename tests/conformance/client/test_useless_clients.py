@@ -16,6 +16,7 @@ from conformance.harness.options import Options
 from conformance.harness.verdicts import Result, Verdict
 from conformance.spec.tables import load
 from conformance.wire.octets import CLIENT_PREFACE, HEADER
+from tests.support import virtual_time
 from tests.support.client_in_process import InProcess, run_to_the_end
 from tests.support.suite import PYTHON
 
@@ -142,7 +143,7 @@ async def _run(talk: Talk) -> list[Result]:
 @pytest.mark.parametrize("talk", [_silent, _closes, _echoes, _goes_away, _floods], ids=lambda talk: talk.__name__)
 def test_cases_at_a_useless_client(talk: Talk) -> None:
     """No case about a failure or a limit passes because the client is dead, deaf or flooding."""
-    results = asyncio.run(run_to_the_end(_run(talk)))
+    results = virtual_time.run(run_to_the_end(_run(talk)), iteration=0.001)
     assert len(results) == len(client_cases())
     assert {result.id for result in results if result.verdict is Verdict.PASS} <= _HANDSHAKE_ONLY
     assert [result.reason for result in results if result.verdict is Verdict.HARNESS_ERROR] == []
