@@ -5,7 +5,8 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,30 @@ IMPURE = set(
         """,
     )
 )
+
+# Imports within a package point from right to left only: the places of a package, lowest first. What stands in one
+# tuple is beside each other, and imports nothing of it.
+LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "reference_server": (
+        ("config", "logs"), ("accounts",), ("store",), ("core",), ("net",), ("metrics",), ("commands",), ("cli",),
+        ("__main__",),
+    ),
+    "reference_client": (
+        ("errors", "events"), ("session", "tls"), ("transport", "room"), ("client",), ("adapter", "chat"),
+        ("__main__",),
+    ),
+    "conformance": (
+        ("files",), ("spec",), ("wire",), ("harness",), ("report", "server"), ("client", "codec"), ("fuzz",),
+        ("commands",), ("cli", "pytest_plugin"), ("pytest_entry", "skeletons"),
+    ),
+}  # fmt: skip
+
+MOST_LINES = 800
+MOST_LINES_OF_A_FUNCTION = 40
+MOST_ENTRIES = 16
+"""Modules and folders side by side in a folder. Cases, tests, and data have as many as there are subjects."""
+NOT_COUNTED = {"__init__.py", "__main__.py", "py.typed", "README.md", "CONTRACT.md"}
+MANY_ENTRIES = re.compile(r"conformance/(server|client)/cases|conformance/corpus|tests(/\w+)?")
 
 # A shared state machine would share its bugs, so the suite takes frames and octets from `protocol`, no more.
 FOR_CONFORMANCE = {
@@ -199,9 +224,110 @@ def test_protocol_opens_nothing() -> None:
             assert {"open", "input", "print"}.isdisjoint(ast.unparse(call.func) for call in calls), module
 
 
+def place(package: str, module: str) -> str:
+    """The folder or module at the top of a package in which a module stands; "" is the package itself."""
+    return module.removeprefix(package).removeprefix(".").partition(".")[0]
+
+
+def upward(package: str, needs: Mapping[str, set[str]]) -> list[str]:
+    """Imports within a package that point up, or to what stands beside."""
+    height = {name: height for height, layer in enumerate(LAYERS[package]) for name in layer}
+    found = []
+    for module, others in needs.items():
+        here = place(package, module)
+        for other in others:
+            there = place(package, other)
+            if here and there and here != there and height[there] >= height[here]:
+                found.append(f"{module} imports {other}")
+    return found
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_imports_within_a_package_point_down(package: str) -> None:
+    modules = {
+        ".".join(name.with_suffix("").parts).removesuffix(".__init__"): name
+        for name in MODULES
+        if name.parts[0] == package
+    }
+    needs = {
+        module: {
+            found if found in modules else found.rpartition(".")[0]
+            for found in imports(text(name), name)
+            if found.startswith(f"{package}.")
+        }
+        for module, name in modules.items()
+    }
+    assert {place(package, module) for module in modules} - {""} == {
+        name for layer in LAYERS[package] for name in layer
+    }
+    assert upward(package, needs) == []
+
+
+def test_imports_that_point_up_are_noticed() -> None:
+    assert upward("conformance", {"conformance.wire.log": {"conformance.harness.judge"}})
+    assert upward("conformance", {"conformance.codec.runner": {"conformance.client.runner"}})
+    assert upward("conformance", {"conformance.harness.judge": {"conformance.wire.log"}}) == []
+
+
+def functions(source: str) -> Iterator[tuple[str, int]]:
+    """Functions and methods of a module with their lengths in lines."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
+
+
 def test_modules_are_short() -> None:
     lengths = {str(module): len(text(module).splitlines()) for module in MODULES}
-    assert {module: length for module, length in lengths.items() if length > 800} == {}
+    assert {module: length for module, length in lengths.items() if length > MOST_LINES} == {}
+
+
+@pytest.mark.parametrize("folder", [*PACKAGES, "tests", "benchmarks", "examples"])
+def test_functions_are_short(folder: str) -> None:
+    modules = [module for module in MODULES if module.parts[0] == folder]
+    found = {(str(module), *function) for module in modules for function in functions(text(module))}
+    assert {each for each in found if each[2] > MOST_LINES_OF_A_FUNCTION} == set()
+
+
+def continued(sources: Mapping[str, str]) -> list[str]:
+    """Classes that are one class in two files: the base stands elsewhere, has no other heir, and is never made."""
+    classes: dict[str, str] = {}
+    heirs: dict[str, list[str]] = defaultdict(list)
+    made: set[str] = set()
+    for name, source in sources.items():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ClassDef):
+                classes[node.name] = name
+                for base in node.bases:
+                    heirs[ast.unparse(base).partition("[")[0].rpartition(".")[2]].append(node.name)
+            elif isinstance(node, ast.Call):
+                made.add(ast.unparse(node.func).rpartition(".")[2])
+    return [
+        f"{heir} in {classes[heir]} continues {base} of {classes[base]}"
+        for base, (heir, *others) in heirs.items()
+        if base in classes and not others and classes[heir] != classes[base] and base not in made
+    ]
+
+
+def test_no_class_is_continued_in_another_file() -> None:
+    """A limit on length must never decide where a class ends."""
+    assert continued({str(module): text(module) for module in MODULES if module.parts[0] in PACKAGES}) == []
+
+
+def test_continued_classes_are_noticed() -> None:
+    base, heir = "class Half:\n    pass", "class Whole(Half):\n    pass"
+    assert continued({"a.py": base, "b.py": heir}) == ["Whole in b.py continues Half of a.py"]
+    assert continued({"a.py": f"{base}\n\n\n{heir}"}) == []
+    assert continued({"a.py": base, "b.py": f"{heir}\n\n\nHalf()"}) == []
+    assert continued({"a.py": base, "b.py": f"{heir}\n\n\nclass Other(Half):\n    pass"}) == []
+
+
+def test_folders_can_be_surveyed() -> None:
+    entries: dict[str, set[str]] = defaultdict(set)
+    for name in FILES:
+        for at in range(len(name.parts)):
+            entries["/".join(name.parts[:at])].update({name.parts[at]} - NOT_COUNTED)
+    crowded = {folder: len(names) for folder, names in entries.items() if len(names) > MOST_ENTRIES}
+    assert {folder: count for folder, count in crowded.items() if folder and not MANY_ENTRIES.fullmatch(folder)} == {}
 
 
 def test_modules_say_what_they_are_for() -> None:
