@@ -6,7 +6,7 @@ _HERE = Path(__file__).parent
 
 DATA = _HERE / "data"
 VECTORS = _HERE / "vectors"
-CORPUS = _HERE / "corpus"
+CORPUS = _HERE / "fuzz" / "corpus"
 SKELETONS = _HERE / "skeletons"
 
 

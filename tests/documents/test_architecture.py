@@ -52,7 +52,7 @@ MOST_LINES_OF_A_FUNCTION = 40
 MOST_ENTRIES = 16
 """Modules and folders side by side in a folder. Cases, tests, and data have as many as there are subjects."""
 NOT_COUNTED = {"__init__.py", "__main__.py", "py.typed", "README.md", "CONTRACT.md"}
-MANY_ENTRIES = re.compile(r"conformance/(server|client)/cases|conformance/corpus|tests(/\w+)?")
+MANY_ENTRIES = re.compile(r"conformance/(server|client)/cases|conformance/fuzz/corpus|tests(/\w+)?")
 
 # A shared state machine would share its bugs, so the suite takes frames and octets from `protocol`, no more.
 FOR_CONFORMANCE = {
