@@ -6,7 +6,7 @@ The header says what failed:
      "expected": TEXT, "got": TEXT, "seed": N, "limits": {NAME: N}}
 
 `fuzz` is "client" for a client's script. `verdict` is FLAKY if the script did not fail again in the same way, and PASS
-in conformance/fuzz/corpus, whose scripts once failed. `limits` are those that the server was offered. Then comes one line
+in `corpus`, whose scripts once failed. `limits` are those that the server was offered. Then comes one line
 for each step, as `server/steps.py` or `client/steps.py` describes it; a replay chooses fresh rooms, and ids of the
 server's clock. The lines with "wire" behind them are the octets of the run that failed, for people and other tools:
 {"wire": CONNECTION, "from": "C" or "S", "hex": HEX}.
