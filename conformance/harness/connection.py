@@ -278,6 +278,10 @@ class RawConnection(ABC):
     def _take(self, item: Received) -> None:
         item.taken = True
 
+    def arrivals(self, *kinds: type[F]) -> list[float]:
+        """When the frames of these kinds that were not taken came, by the suite's clock."""
+        return [item.at for item in self.received if not item.taken and isinstance(item.frame, kinds)]
+
     def left_over(self, *kinds: type[F]) -> list[F]:
         """The frames of these kinds that were not taken."""
         return [item.frame for item in self.received if not item.taken and isinstance(item.frame, kinds)]

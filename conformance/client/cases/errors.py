@@ -35,8 +35,8 @@ async def join_waits(t: Context) -> None:
     began = server.now()
     server.send(t.refusal(join, Code.RATE_LIMITED, 500))
     await t.idle(server, 0.45)
-    early = server.left_over(Join)
-    t.require(not early, "no JOIN within 450 ms", f"{early} after {server.now() - began:.3f} s")
+    waits = [round((at - began) * 1000) for at in server.arrivals(Join)]  # a busy suite may look late
+    t.require(min(waits, default=500) >= 500, "no JOIN within 500 ms", f"JOIN after {waits} ms")
 
 
 @case("7.4/final", "RW-ERROR-3", "RW-PROMISE-6")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from conformance.client.cases import client_cases
 from conformance.client.runner import ClientRunner
 from conformance.harness.case import Case
 from conformance.harness.options import Options
@@ -24,6 +25,13 @@ _OPTIONS = Options(timeout=0.6, ready=5.0, jobs=24)
 def _run(cases: Sequence[Case], options: Options = _OPTIONS) -> list[Result]:
     runner = ClientRunner(launch, load(), options, lambda result: result)
     return virtual_time.run(run_to_the_end(runner.run(cases)))
+
+
+def test_unchanged_client_passes_every_case() -> None:
+    """A case that failed on every client would kill every mutant, and prove nothing."""
+    results = _run(client_cases())
+    assert {r.id: (r.expected, r.got, r.reason) for r in results if r.verdict is not Verdict.PASS} == {}
+    assert len(results) == len(client_cases())
 
 
 # A mutant that is ended while it connects leaves a socket to the collector: that is its fault, not the suite's.

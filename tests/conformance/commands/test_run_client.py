@@ -12,12 +12,13 @@ from tests.support.suite import CLIENT, PYTHON
 
 
 def test_reference_client(capsys: pytest.CaptureFixture[str]) -> None:
-    status = main(["client", "--exec", CLIENT, "--format", "json"])
+    """What waits for times is tried in virtual time, in tests/conformance/client/test_mutants.py."""
+    status = main(["client", "--exec", CLIENT, "--format", "json", "-k", "not waits"])
     document = json.loads(capsys.readouterr().out)
     failures = {r["id"]: (r["expected"], r["got"], r["reason"]) for r in document["results"] if r["verdict"] != "PASS"}
     assert failures == {}
     assert status == CONFORMS
-    assert document["counts"]["PASS"] == len(client_cases()) >= 90
+    assert document["counts"]["PASS"] == sum("waits" not in case.tags for case in client_cases()) >= 90
 
 
 def test_reference_client_over_tls(capsys: pytest.CaptureFixture[str]) -> None:
