@@ -1,7 +1,13 @@
-"""Shared by all tests: the profile of hypothesis, and the end of an event loop, which closes all of its sockets."""
+"""Shared by all tests: the profile of hypothesis, a cache that is theirs, and the end of an event loop.
+
+The end of a loop closes all of its sockets.
+"""
 
 import asyncio.runners
+import atexit
 import os
+import shutil
+import tempfile
 
 from hypothesis import settings
 
@@ -9,6 +15,10 @@ from hypothesis import settings
 settings.register_profile("roomwire", deadline=None, print_blob=True)
 if not os.environ.get("CI"):
     settings.load_profile("roomwire")
+
+# Commands and programs that tests start leave nothing in the user's cache.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="roomwire-cache-")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 _cancel_all_tasks = asyncio.runners._cancel_all_tasks  # type: ignore[attr-defined]
 

@@ -71,7 +71,16 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", type=Path, metavar="FILE", help="TOML: cases that are expected to fail")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write a page, results.json, junit.xml, badge.json")
     parser.add_argument("--name", default="", metavar="TEXT", help="name of the target in the report")
-    parser.add_argument("-v", "--verbose", action="store_true", help="list the cases that passed, too")
+    told = parser.add_mutually_exclusive_group()
+    told.add_argument("-v", "--verbose", action="store_true", help="list the cases that passed, too")
+    told.add_argument("-q", "--quiet", action="store_true", help="one line for each cause of failures, and the verdict")
+
+
+def add_last_failed(parser: argparse.ArgumentParser) -> None:
+    """Adds --last-failed; `run_of` reads it. A run without it keeps no record of what failed."""
+    parser.add_argument(
+        "--last-failed", action="store_true", help="only cases that failed when this target last ran in this folder"
+    )
 
 
 def seconds(text: str) -> float:
@@ -135,4 +144,15 @@ def options(args: argparse.Namespace, role: str, target: Sequence[str]) -> Optio
 def run_of(args: argparse.Namespace, role: str, selected: Selection, target: str) -> Run:
     """The run that the arguments of `add_run` describe."""
     about = About(("roomwire-check", *args.argv), args.seed, args.name)
-    return Run(role, target, selected, args.format, args.baseline, args.verbose, args.report, about)
+    return Run(
+        role,
+        target,
+        selected,
+        format=args.format,
+        baseline_path=args.baseline,
+        verbose=args.verbose,
+        quiet=args.quiet,
+        only_failed=getattr(args, "last_failed", None),
+        report_dir=args.report,
+        about=about,
+    )

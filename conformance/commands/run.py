@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from conformance.commands import last_failed
 from conformance.harness import baseline
 from conformance.harness.case import Case, check
 from conformance.harness.exit_status import CONFORMS, FAILS, FAULT, INTERRUPTED, NOTHING, UNREACHABLE
@@ -24,7 +25,10 @@ RunCases = Callable[[Sequence[Case], OnResult], Coroutine[None, None, None]]
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its role, its target, its cases and what it writes. `format` is one of terminal.FORMATS."""
+    """One run: its role, its target, its cases and what it writes. `format` is one of terminal.FORMATS.
+
+    `only_failed` takes the cases that failed last, None neither reads nor keeps them.
+    """
 
     role: str
     target: str
@@ -32,6 +36,8 @@ class Run:
     format: str = "human"
     baseline_path: Path | None = None
     verbose: bool = False
+    quiet: bool = False
+    only_failed: bool | None = None
     report_dir: Path | None = None
     about: About = field(default_factory=About)
 
@@ -45,9 +51,9 @@ class Run:
         if self.report_dir:
             files.prepare(self.report_dir)
         check(known, spec)
-        selected = self.selection.of(known, spec)
+        selected = self._selected(known)
         expected = baseline.read(self.baseline_path) if self.baseline_path else {}
-        reporter = Reporter(self.format, len(selected), verbose=self.verbose)
+        reporter = Reporter(self.format, len(selected), verbose=self.verbose, quiet=self.quiet)
         results: list[Result] = []
 
         def report(result: Result) -> Result:
@@ -68,10 +74,23 @@ class Run:
         old = baseline.stale(mine, [case.id for case in known])
         summary = Summary(self.role, self.target, results, old, error, selected=len(selected), seed=self.about.seed)
         summary.status, summary.error = (INTERRUPTED, error) if interrupted else _status(summary)
+        if self.only_failed is not None:
+            last_failed.note(self.role, self.target, results)
         reporter.end(summary)
         if self.report_dir:
             files.write(summary, self.about, self.report_dir)
         return summary.status
+
+    def _selected(self, known: Sequence[Case]) -> list[Case]:
+        """The selected cases; with `only_failed` those that failed last, or all if none is known to have failed."""
+        selected = self.selection.of(known, load())
+        if self.only_failed:
+            failed = last_failed.read(self.role, self.target)
+            again = [case for case in selected if case.id in failed]
+            if again:
+                return again
+            print("roomwire-check: no selected case is known to have failed, so all of them run", file=sys.stderr)
+        return selected
 
 
 def _run_until_done(run: Coroutine[None, None, None]) -> str:
