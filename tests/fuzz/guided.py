@@ -1,10 +1,10 @@
-"""Fuzzing with coverage as the guide, by atheris (libFuzzer): the decoder, a ServerConnection, the whole server.
+"""Fuzzing guided by coverage, with atheris (libFuzzer): the decoder, a ServerConnection, the whole server.
 
     pip install -e '.[guided]'
     python -m tests.fuzz.guided decoder [--corpus DIR] [libFuzzer's options, such as -max_total_time=300 -seed=1]
 
-The targets are `tests.fuzz.guided_targets`. What fails is printed with a traceback, and its octets are left in a file
-`crash-...`; `python -m tests.fuzz.guided TARGET crash-...` runs them again.
+The targets are in `tests.fuzz.guided_targets`. A failure is printed with its traceback, and its octets are written to a
+file `crash-...`, which `python -m tests.fuzz.guided TARGET crash-...` runs again.
 """
 
 import argparse
@@ -18,15 +18,15 @@ TARGETS = ("decoder", "connection", "server")
 
 
 def main() -> None:
-    """Runs one target until it fails, or as long as libFuzzer is told to."""
+    """Runs one target until it fails, or until libFuzzer stops as its options say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target", choices=TARGETS)
-    parser.add_argument("--corpus", type=Path, help="where inputs are kept (default: nowhere)")
+    parser.add_argument("--corpus", type=Path, help="where to keep inputs (default: nowhere)")
     args, options = parser.parse_known_args()
     try:
         atheris = importlib.import_module("atheris")
     except ImportError:
-        sys.exit("needs atheris: pip install -e '.[guided]', on a Python and a system that it has wheels for")
+        sys.exit("needs atheris: pip install -e '.[guided]', on a Python and a system that have wheels of it")
     with atheris.instrument_imports(include=["protocol", "reference_server"]):
         targets = importlib.import_module("tests.fuzz.guided_targets")
     with tempfile.TemporaryDirectory() as directory:

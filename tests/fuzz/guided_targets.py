@@ -1,6 +1,6 @@
-"""What is fuzzed with coverage as the guide: functions of octets that raise where the octets show something wrong.
+"""The targets of fuzzing guided by coverage: functions of octets that raise if the octets show a fault.
 
-They need nothing but this repository; `tests.fuzz.guided` hands them to atheris.
+They need only this repository. `tests.fuzz.guided` hands them to atheris.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _TIMES = ServerTimes(5.0, 10.0, 30.0, 2.0)
 
 
 def decoder(octets: bytes) -> None:
-    """The first octet says whose frame it is, the rest is the frame, but for its length, which is put right.
+    """The first octet says which end sends the frame, the rest is the frame, whose length is corrected.
 
     The code made of the declarations has to read it as construct does, and to write it again.
     """
@@ -33,9 +33,9 @@ def decoder(octets: bytes) -> None:
 
 
 def connection(octets: bytes) -> None:
-    """A ServerConnection that answers HELLO, and nothing else, is given the octets in pieces and at once.
+    """Two ServerConnections that answer only HELLO receive the octets, one in pieces and one at once.
 
-    It hears the same, says the same, and what it says is well-formed (RW-FRAME-4).
+    Both have the same events and send the same, and what they send is well-formed (RW-FRAME-4).
     """
     if not octets:
         return
@@ -45,7 +45,7 @@ def connection(octets: bytes) -> None:
 
 
 def _heard(octets: bytes, size: int) -> tuple[list[ServerEvent], bytes, str]:
-    """What a connection heard of octets in pieces, what it said, and its state."""
+    """Returns the events of a connection that receives octets in pieces, what it sends, and its state."""
     conn = ServerConnection(0.0, _TIMES)
     heard: list[ServerEvent] = []
     for at in range(0, len(octets), size):
@@ -64,9 +64,9 @@ def _heard(octets: bytes, size: int) -> tuple[list[ServerEvent], bytes, str]:
 
 
 def server(octets: bytes) -> None:
-    """The whole server without I/O: a client says the octets behind HELLO and JOIN, in pieces; another is served.
+    """A client sends the octets behind HELLO and JOIN to the whole server without I/O, in pieces; another is served.
 
-    What it is told is well-formed, and the other's PING is answered.
+    What the first client receives is well-formed, and the PING of the other one is answered.
     """
     if not octets:
         return
@@ -90,7 +90,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {"decoder": decoder, "connection":
 
 
 def seeds(target: str) -> list[bytes]:
-    """Octets to begin with."""
+    """Returns the octets that fuzzing starts with."""
     frames = [
         encode(Hello("ada", "ANONYMOUS", b"", request=1)),
         encode(Join(_ROOM, 0, 0, request=3)),

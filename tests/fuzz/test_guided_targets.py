@@ -1,4 +1,4 @@
-"""The targets of `tests.fuzz.guided`, without atheris: they pass for octets of all kinds, and fail for faults."""
+"""The targets of `tests.fuzz.guided` without atheris: they pass with octets of all kinds, and fail for faults."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from tests.support.places import ROOT
 
 
 @pytest.mark.parametrize("name", list(TARGETS))
-def test_targets_pass_for_octets_of_all_kinds(name: str) -> None:
+def test_targets_with_octets_of_all_kinds(name: str) -> None:
     random, target = Random(1), TARGETS[name]
     for octets in (b"", b"\0", bytes(17), *seeds(name)):
         target(octets)
@@ -28,11 +28,11 @@ def test_targets_pass_for_octets_of_all_kinds(name: str) -> None:
         target(random.randbytes(random.randrange(80)))
 
 
-def test_all_targets_can_be_chosen() -> None:
+def test_choices_of_the_command() -> None:
     assert tuple(TARGETS) == guided.TARGETS
 
 
-def test_decoders_that_differ_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoders_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(raw: RawFrame, sender: Sender) -> object:
         value = decode(raw, sender)
         return Ping(b"wrong...") if isinstance(value, Ping) else value
@@ -43,7 +43,7 @@ def test_decoders_that_differ_are_noticed(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("name", ["connection", "server"])
-def test_connection_that_minds_its_slicing_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_that_minds_its_slicing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = ServerConnection.receive_data
 
     def receive_data(self: ServerConnection, data: bytes, now: float) -> object:
@@ -61,13 +61,12 @@ def _all_seeds(name: str) -> None:
         TARGETS[name](octets)
 
 
-def test_without_atheris_the_command_says_what_it_needs(tmp_path: Path) -> None:
+def test_command_without_atheris(tmp_path: Path) -> None:
     (tmp_path / "atheris.py").write_text("raise ImportError('no wheel')\n")
-    root = ROOT
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz.guided", "decoder"],
-        cwd=root,
-        env={"PYTHONPATH": f"{tmp_path}:{root}"},
+        cwd=ROOT,
+        env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
         capture_output=True,
         text=True,
         timeout=60,

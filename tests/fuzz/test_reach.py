@@ -1,4 +1,4 @@
-"""What of SPEC.md's tables the fuzzers reach: all but what `conformance/data/fuzz_reach.toml` lists, and no less."""
+"""Rows of SPEC.md's tables that the fuzzers reach: all but those in `conformance/data/fuzz_reach.toml`."""
 
 from collections.abc import Callable
 from random import Random
@@ -9,15 +9,14 @@ from conformance.fuzz.server.generate import Profile, script
 from conformance.fuzz.server.player import Player
 from conformance.fuzz.stats import TABLES, Stats
 from protocol.registry import Code
-from tests.fuzz.test_model import TIGHT
 from tests.mutants.fuzz_client_matrix import ONLY_AT_CLIENTS
 from tests.mutants.servers import UNCHANGED_DURABLE
-from tests.support.hub_network import HubNetwork
+from tests.support.hub_network import HubNetwork, tight
 
 ACCOUNTS = {"Ada": "correct horse", "a,b=c": "comma equals"}
 MADE: tuple[Callable[[int], HubNetwork], ...] = (
-    lambda seed: HubNetwork(seed),
-    lambda seed: HubNetwork(seed, None, **TIGHT),
+    HubNetwork,
+    tight,
     lambda seed: HubNetwork(seed, UNCHANGED_DURABLE),
     lambda seed: HubNetwork(
         seed, None, retention_messages=6, stall_ms=20_000, heartbeat_ms=9_000, drain_ms=19_000
@@ -26,7 +25,7 @@ MADE: tuple[Callable[[int], HubNetwork], ...] = (
     lambda seed: HubNetwork(seed, None, max_members=2, max_connections=5),
     lambda seed: HubNetwork(seed, None, {"Ada": "correct horse"}, create_rooms=False, auth_rate=1),
 )
-"""Servers without I/O, unlike each other in what they can be brought to."""
+"""Servers without I/O, which differ in the situations that a script can bring about."""
 
 PROFILES = (
     Profile(restart=0.3, drain=0.3, time=0.3, operator=0.1, idle=0.5, lag=1.0, login=1.0),
@@ -36,7 +35,7 @@ SEEDS = 420
 
 
 def reached() -> Stats:
-    """What scripts see at all of these servers. None of them may fail."""
+    """Returns what scripts see at all these servers. No script may fail."""
     counted = Stats()
     for seed in range(SEEDS):
         steps = script(Random(seed), PROFILES[seed // len(MADE) % len(PROFILES)])
@@ -45,12 +44,12 @@ def reached() -> Stats:
     return counted
 
 
-def test_every_transition_is_reached_or_listed() -> None:
+def test_transitions_that_no_script_reaches() -> None:
     stats = reached()
     for table in ("server", "membership"):
         missed = {f"{row.state}, {row.event}" for row in stats.unvisited(table)}
         assert missed == set(reach.load()["never"][table])
-    assert {code.name for code in stats.unseen_codes()} == ONLY_AT_CLIENTS  # tests/fuzz/test_client_fuzzer.py has these
+    assert {code.name for code in stats.unseen_codes()} == ONLY_AT_CLIENTS  # see tests/fuzz/client/test_fuzzer.py
     assert reach.load()["never"]["codes"] == {}
     progress = Progress("fuzz", stats, 1.0, 0)
     assert progress.unvisited() == [
@@ -58,7 +57,7 @@ def test_every_transition_is_reached_or_listed() -> None:
     ]
 
 
-def test_reasons_are_about_rows_that_exist() -> None:
+def test_reasons_for_existing_rows() -> None:
     document = reach.load()
     assert set(document) == {"never", "live"}
     for reasons in document.values():
@@ -70,7 +69,7 @@ def test_reasons_are_about_rows_that_exist() -> None:
             assert all(rows.values())
 
 
-def test_summary_says_why() -> None:
+def test_summary_of_an_empty_run() -> None:
     empty = Progress("fuzz", Stats(), 1.0, 0)
     assert len(empty.unvisited()) == len(TABLES["server"]) + len(TABLES["membership"])
     assert len(empty.unseen_codes()) == len(Code)

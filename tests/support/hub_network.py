@@ -11,6 +11,7 @@ from random import Random
 from types import MappingProxyType
 from typing import Any
 
+from conformance.fuzz.server.fuzzer import TIGHT
 from protocol.names import key
 from protocol.scram import MIN_ITERATIONS, StoredKeys, stored_keys
 from reference_server.accounts import Account, Accounts
@@ -297,3 +298,9 @@ class HubNetwork:
 
     def fault(self) -> str:
         return ""
+
+
+def tight(seed: int = 1) -> HubNetwork:
+    """A server with the small limits that `fuzz server` offers a second server."""
+    limits: dict[str, Any] = dict(TIGHT)
+    return HubNetwork(seed, None, **limits)

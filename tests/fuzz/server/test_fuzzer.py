@@ -1,7 +1,6 @@
-"""The fuzzer of servers with servers that are unlike the reference: of ASCII alone, dying, growing, not coming back."""
+"""The fuzzer of servers: the reference server passes, mutants are found, and servers may die or be unusual."""
 
-import os
-import sys
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from random import Random
@@ -12,9 +11,10 @@ from conformance.cli import main
 from conformance.fuzz import script_file
 from conformance.fuzz.failure import Failure
 from conformance.fuzz.options import Options
-from conformance.fuzz.server import growth, mutations
+from conformance.fuzz.server import mutations
 from conformance.fuzz.server.fuzzer import TIGHT, ServerFuzz
-from conformance.fuzz.server.growth import FREE_FILES, FREE_OCTETS, Growth, Sample
+from conformance.fuzz.server.growth import Growth
+from conformance.fuzz.server.network import Hosted
 from conformance.fuzz.server.player import Player
 from conformance.fuzz.server.steps import Step
 from conformance.fuzz.stats import Stats
@@ -24,9 +24,19 @@ from protocol import names
 from protocol.errors import NameInvalid
 from protocol.frames import Frame, Hello, Ping, Pong
 from reference_server.core.handlers import hello, join
-from tests.mutants.fuzz_matrix import PATIENT
+from tests.mutants.catalogue import SERVERS
+from tests.mutants.fuzz_matrix import PATIENT, in_process, over_sockets, play
 from tests.mutants.servers import UNCHANGED, MutantConnection, MutantServer, Sent, ServerMutant, mutated
 from tests.support.hub_network import HubNetwork
+
+SAMPLE = (
+    "seq-from-2", "ack-seqs-reversed", "duplicate-other-time", "id-conflict-accepted",
+    "first-new-message-missing", "replay-missing", "crash-loses-last-message",
+    "crash-forgets-ids", "presence-left-missing", "presence-left-as-lost", "roster-first-entry-missing",
+    "gap-flag-inverted", "preceded-accepted", "id-never-expires", "silent-after-error", "checks-other-order",
+    "drain-no-replies", "message-before-ack", "refused-publish-appended", "quiet-flag-once",
+)  # fmt: skip
+"""Mutants that break order, repeats, loss, presence, recovery or refusals; `tests.mutants.fuzz_matrix` tries all."""
 
 
 def _of_ascii(patch: pytest.MonkeyPatch) -> None:
@@ -40,6 +50,9 @@ def _of_ascii(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(join, "normalise", normalise)
 
 
+ASCII = ServerMutant("ascii-only", "Reads and writes only ASCII.", patch=_of_ascii)
+
+
 def _garbles(connection: MutantConnection, said: Frame) -> Iterable[Sent]:
     """One PONG is too short."""
     if isinstance(said, Pong) and said.opaque == b"opaque-*":
@@ -47,14 +60,15 @@ def _garbles(connection: MutantConnection, said: Frame) -> Iterable[Sent]:
     return [said]
 
 
-QUICK = Options(max_time=0, max_examples=4, timeout=20.0)
-ASCII = ServerMutant("ascii-only", "Reads and writes only ASCII.", patch=_of_ascii)
 GARBLES = ServerMutant("garbles", "Garbles its frames.", ("RW-FRAME-7",), sends=_garbles)
 
 
-def _fuzzed(served: MutantServer, options: Options) -> tuple[ServerFuzz, int]:
-    fuzz = ServerFuzz(served, options)
-    with mutated(served.mutant):
+def _fuzz(server: MutantServer | ServerMutant, options: Options) -> tuple[ServerFuzz, int]:
+    """Fuzzes a server. Returns the fuzzer and the exit status."""
+    if isinstance(server, ServerMutant):
+        server = MutantServer(server, 10.0, PATIENT)
+    fuzz = ServerFuzz(server, options)
+    with mutated(server.mutant):
         fuzz.start()
         try:
             return fuzz, fuzz.run()
@@ -62,17 +76,76 @@ def _fuzzed(served: MutantServer, options: Options) -> tuple[ServerFuzz, int]:
             fuzz.stop()
 
 
+@pytest.mark.parametrize("slug", SAMPLE)
+def test_mutant_in_process(slug: str) -> None:
+    """The script that is left fails at some seed by the same requirement."""
+    mutant = SERVERS[slug]
+    row = in_process(mutant, 30.0)
+    assert row is not None, "not found"
+    assert len(row.steps) < 15
+    for seed in range(400):
+        with mutated(mutant):
+            failure = play(mutant, seed, row.steps)
+            if failure and failure.requirement == row.requirement:
+                break
+    else:
+        pytest.fail("the shortest script does not fail")
+
+
+@pytest.mark.parametrize("slug", ["first-new-message-missing", "crash-loses-last-message"])
+def test_mutant_over_sockets(slug: str) -> None:
+    row = over_sockets(SERVERS[slug], 60.0, shrinking=1.0)
+    assert row is not None
+    assert row.repeats
+
+
+def test_reference_server(capsys: pytest.CaptureFixture[str]) -> None:
+    fuzz, _ = _fuzz(UNCHANGED, Options(max_time=0, max_examples=24, timeout=20.0, restart=0.1, format="json"))
+    assert fuzz.found == []
+    assert fuzz.stats.connections > 200
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["outcome"] == "nothing found"
+    assert any(line.startswith("SLOW: ") for line in figures["unseen_codes"])
+
+
+def test_failure_written_and_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mutant = SERVERS["seq-from-2"]
+    _fuzz(mutant, Options(max_time=30.0, timeout=5.0, save=tmp_path))
+    assert "RW-MODEL-1" in capsys.readouterr().out
+    [path] = tmp_path.iterdir()
+    assert json.loads(path.read_text().splitlines()[-1])["wire"]
+    for replayed_at, status in ((mutant, 1), (UNCHANGED, 0)):
+        server = MutantServer(replayed_at, 10.0, PATIENT)
+        hosted = Hosted(server)
+        with mutated(replayed_at):
+            hosted.start()
+            try:
+                assert main(["replay", str(path), "--connect", f"127.0.0.1:{server.port}"]) == status
+            finally:
+                hosted.stop()
+
+
+def test_failure_that_does_not_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ServerFuzz, "_play", lambda *_: None)
+    fuzz, _ = _fuzz(SERVERS["seq-from-2"], Options(max_time=30.0, save=tmp_path))
+    [found] = fuzz.found
+    assert not found.repeats
+    [path] = tmp_path.iterdir()
+    assert script_file.read(path).verdict == "FLAKY"
+    assert len(path.read_text().splitlines()) > len(found.steps) + len(found.failure.log)
+
+
 @pytest.mark.parametrize("declared", [None, True])
-def test_server_of_ascii_alone_is_fuzzed(declared: bool | None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_server_that_takes_only_ascii(declared: bool | None, capsys: pytest.CaptureFixture[str]) -> None:
     options = Options(max_time=0, max_examples=16, timeout=20.0, mutations=False, ascii_only=declared)
-    fuzz, status = _fuzzed(MutantServer(ASCII, 10.0, PATIENT), options)
+    fuzz, status = _fuzz(ASCII, options)
     assert (status, fuzz.found) == (0, [])
     assert fuzz.stats.scripts == 16
     assert "nothing found" in capsys.readouterr().out
 
 
-def test_server_that_now_and_then_takes_ascii_alone_is_found() -> None:
-    """One that has taken another name before has no right to it."""
+def test_server_that_takes_only_ascii_now_and_then() -> None:
+    """A server that has taken another name must not refuse one now."""
     player = Player(HubNetwork(1, ASCII), 1, Stats(), 5.0, ascii_only=False)
     with mutated(ASCII):
         failure = player.play([Step("connect", number=1)])
@@ -81,7 +154,7 @@ def test_server_that_now_and_then_takes_ascii_alone_is_found() -> None:
 
 
 class _Mortal(MutantServer):
-    """It starts once."""
+    """A server that starts only once."""
 
     async def start(self) -> None:
         if self.world["starts"]:
@@ -89,9 +162,9 @@ class _Mortal(MutantServer):
         await super().start()
 
 
-def test_server_that_does_not_start_again_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_server_that_does_not_start_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = Options(max_time=60, timeout=5.0, mutations=False, restart=20.0, save=tmp_path, max_failures=9)
-    fuzz, status = _fuzzed(_Mortal(ServerMutant("mortal", "Dies."), 10.0, PATIENT), options)
+    fuzz, status = _fuzz(_Mortal(ServerMutant("mortal", "Dies."), 10.0, PATIENT), options)
     assert status == 1
     [found] = fuzz.found
     assert found.failure.expected == "a server that starts again after it was killed"
@@ -112,8 +185,8 @@ class _Never(MutantServer):
         raise Unreachable("somebody has the lock")
 
 
-def test_second_server_that_does_not_start_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    fuzz, status = _fuzzed(_Alone(UNCHANGED, 10.0, PATIENT), Options(max_time=0, max_examples=4, timeout=20.0))
+def test_second_server_that_does_not_start(capsys: pytest.CaptureFixture[str]) -> None:
+    fuzz, status = _fuzz(_Alone(UNCHANGED, 10.0, PATIENT), Options(max_time=0, max_examples=4, timeout=20.0))
     assert (status, fuzz.found) == (0, [])
     assert "somebody has the lock" in capsys.readouterr().out
 
@@ -123,32 +196,27 @@ class _OneMore(MutantServer):
         return _Never(self.mutant) if "quiet_members" not in limits else super().another(**limits)
 
 
-def test_third_server_that_does_not_start_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    """The small buffers that were meant for it are not the second one's."""
+def test_third_server_that_does_not_start(capsys: pytest.CaptureFixture[str]) -> None:
+    """The second server does not get the small buffers that were meant for it."""
     served = _OneMore(UNCHANGED, 10.0, PATIENT)
-    fuzz, _ = _fuzzed(served, Options(max_time=0, max_examples=1, timeout=20.0))
+    fuzz, _ = _fuzz(served, Options(max_time=0, max_examples=1, timeout=20.0))
     assert [place.receive_buffer for place in fuzz._places] == [0, 0]
     assert "somebody has the lock" in capsys.readouterr().out
 
 
-def test_fault_of_the_suite_is_told_apart(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fault_of_the_suite(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def fault(*_: object) -> Failure:
         raise KeyError("a mistake")
 
     monkeypatch.setattr(Player, "play", fault)
-    _, status = _fuzzed(MutantServer(UNCHANGED, 10.0, PATIENT), Options(max_time=5))
+    _, status = _fuzz(UNCHANGED, Options(max_time=5))
     assert status == 4
     said = capsys.readouterr()
     assert "a fault of the suite at example 0, seed 1" in said.out
     assert "a mistake" in said.err
 
 
-# --- octets are made short, written and replayed
-
-
-def test_octets_that_fail_are_made_short(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_octets_that_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     said = CLIENT_PREFACE + encode(Hello("ada", "ANONYMOUS", b"", request=1)) + encode(Pong(bytes(8))) * 9
     culprit = said + encode(Ping(b"opaque-*")) + encode(Ping(b"opaque--"))
 
@@ -156,7 +224,7 @@ def test_octets_that_fail_are_made_short(
         return [Step("octets", octets=(culprit if at == 7 else said).hex()) for at in range(20)]
 
     monkeypatch.setattr(mutations, "burst_steps", burst_steps)
-    fuzz, status = _fuzzed(MutantServer(GARBLES, 10.0, PATIENT), Options(max_time=60, timeout=5.0, save=tmp_path))
+    fuzz, status = _fuzz(GARBLES, Options(max_time=60, timeout=5.0, save=tmp_path))
     assert status == 1
     [found] = fuzz.found
     assert found.repeats
@@ -176,55 +244,15 @@ def _play(mutant: ServerMutant, step: Step) -> str:
     return failure.requirement if failure else ""
 
 
-# --- memory and descriptors
-
-
-def _grown(memory: list[int], files: list[int], messages: int = 0, seconds: float = 200.0) -> tuple[str, bool]:
-    pairs = list(zip(memory, files, strict=True))
-    step = seconds / (len(pairs) - 1)
-    samples = [Sample(at * step, *pair, 0, at * messages) for at, pair in enumerate(pairs)]
-    return Growth(1, samples).judge()
-
-
-def test_growth_is_judged_by_its_rule() -> None:
-    flat = [2**26] * 40
-    few = [20] * 40
-    assert _grown(flat, few) == (_grown(flat, few)[0], False)
-    assert "flat" in _grown(flat, few)[0]
-    leak = [2**26 + at * FREE_OCTETS // 4 for at in range(40)]
-    assert _grown(leak, few)[1]
-    assert not _grown(leak, few, messages=10_000)[1], "it may keep what it was told"
-    assert not _grown(leak, few, seconds=growth.JUDGED_AFTER - 1)[1]
-    assert "too short" in _grown(leak, few, seconds=growth.JUDGED_AFTER - 1)[0]
-    assert _grown(flat, [20] * 25 + [41 + FREE_FILES] * 15)[1]
-    assert not _grown(flat, [20] * 25 + [40 + FREE_FILES] * 15)[1]
-    filled = [2**24] * 5 + [2**28] * 35
-    assert not _grown(filled, few)[1], "what fills up once does not count"
-    assert Growth().judge() == ("", False)
-
-
-def test_another_process_begins_anew() -> None:
-    watched = Growth()
-    pid = os.getpid()
-    watched.watch(pid, 1.0, 0, 0)
-    watched.watch(pid, 1.5, 0, 0)
-    assert [sample.seconds for sample in watched.samples] == ([1.0] if sys.platform == "linux" else [])
-    watched.watch(0, 3.0, 0, 0)
-    assert watched.samples == []
-
-
-def test_growth_is_a_finding(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_growth_as_a_finding(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(Growth, "judge", lambda self: ("memory 1 MiB, then 900 MiB: they grow", True))
-    fuzz, status = _fuzzed(MutantServer(UNCHANGED, 10.0, PATIENT), Options(max_time=0, max_examples=1, timeout=20.0))
+    fuzz, status = _fuzz(UNCHANGED, Options(max_time=0, max_examples=1, timeout=20.0))
     assert status == 1
     assert fuzz.found[0].failure.got.endswith("they grow")
     assert "1.5 times" in capsys.readouterr().out
 
 
-# --- what is declared
-
-
-def test_what_is_declared_is_not_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_declared_limits_are_not_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "server.toml"
     file.write_text("[features]\nascii-names = true\n[limits]\nreplay_messages = 7\nwindow = 9\nstall_ms = 9000\n")
     made: list[ServerFuzz] = []
@@ -239,15 +267,12 @@ def test_what_is_declared_is_not_offered(tmp_path: Path, monkeypatch: pytest.Mon
     assert fuzz.options.ascii_only is True
     assert fuzz.options.limits == {"replay_messages": 7, "window": 9, "stall_ms": 9000}
     assert "stall_ms" not in fuzz._target.limits  # type: ignore[attr-defined]
-    file.write_text("[limits]\nwindows = 9\n")
-    assert main(["fuzz", "server", "--exec", "x {port}", "--config", str(file)]) == 2
-    assert main(["fuzz", "server", "--exec", "x {nonsense}"]) == 2
 
 
-def test_declared_limits_are_held(capsys: pytest.CaptureFixture[str]) -> None:
+def test_declared_limit_that_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     """A server that replays 10,000 messages does not have the cap of 1 that was declared."""
     options = Options(max_time=60, timeout=5.0, mutations=False, limits={"replay_messages": 1}, shrinking=1.0)
-    fuzz, status = _fuzzed(MutantServer(UNCHANGED, 10.0, PATIENT), options)
+    fuzz, status = _fuzz(UNCHANGED, options)
     assert status == 1
     assert fuzz.found[0].failure.requirement == "RW-CURSOR-1"
     assert fuzz.found[0].limits["replay_messages"] == 1
