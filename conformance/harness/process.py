@@ -13,6 +13,8 @@ from conformance.harness.verdicts import Crashed
 _STDERR_KEPT = 16384  # octets of standard error that are remembered
 _OF_TLS = {"cert", "key"}  # placeholders
 _KILL_AFTER = 5.0  # seconds that a program has to end after SIGTERM
+_LAST_WORDS = 0.5  # seconds that the rest of standard error has to arrive after SIGKILL
+_TICK = 0.01  # seconds between looks at whether a killed program has ended
 
 
 class Unstartable(Exception):
@@ -137,10 +139,17 @@ class Program:
             self._signal_group(signal.SIGTERM)
             await self.wait(_KILL_AFTER)
         self._signal_group(signal.SIGKILL)
-        await self._process.wait()
+        await asyncio.wait([self._keeping], timeout=_LAST_WORDS)
         self._keeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._keeping
+        # Not `wait`: it does not return while output is unread or another process holds a pipe.
+        while self._process.returncode is None:
+            await asyncio.sleep(_TICK)
+        # asyncio has no public way to close the pipes of a process, and warns if they stay open.
+        transport: asyncio.SubprocessTransport = self._process._transport  # type: ignore[attr-defined]
+        transport.close()
+        await asyncio.sleep(0)
 
     def _signal_group(self, number: signal.Signals) -> None:
         # The program has a session of its own, so the group holds its children alone.
