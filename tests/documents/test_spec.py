@@ -326,3 +326,15 @@ def test_join_table(row: JoinRow) -> None:
 @pytest.mark.parametrize("row", SPEC.name_table, ids=str)
 def test_name_table(row: NameRow) -> None:
     assert (names.key(row.a) == names.key(row.b)) == row.same
+
+
+def test_ignorable_characters_are_those_of_the_code() -> None:
+    rows = DOCUMENT.table("12", "from", "to", "what").rows
+    found = [tuple(int(row[column].removeprefix("U+"), 16) for column in ("from", "to")) for row in rows]
+    assert found == list(names.DEFAULT_IGNORABLE)
+
+
+def test_key_of_an_ascii_name() -> None:
+    """An ASCII-only server needs no Unicode tables."""
+    for character in map(chr, range(0x20, 0x7F)):
+        assert names.key(character) == character.lower()
