@@ -39,7 +39,7 @@ POOL = 600
 """Examples that hypothesis draws. All other frames are mutations of theirs."""
 
 _AT_ONCE = 200
-_WRITTEN = 4  # one in so many frames that are read is also written
+_WRITTEN = 4  # one in 4 frames that are read is also written
 
 
 @dataclass(frozen=True)

@@ -28,4 +28,4 @@ class Options:
     accounts: Mapping[str, str] = field(default_factory=dict)
     ascii_only: bool | None = None
     restart: float = 0.03
-    lag_every: int = 60  # scripts: one of so many leaves a member behind, which takes megaoctets
+    lag_every: int = 60  # scripts, one of which leaves a member behind, at the cost of megaoctets

@@ -1,7 +1,7 @@
 """Fuzzing guided by coverage, with atheris (libFuzzer): the decoder, a ServerConnection, the whole server.
 
     pip install -e '.[guided]'
-    python -m tests.fuzz.guided decoder [--corpus DIR] [libFuzzer's options, such as -max_total_time=300 -seed=1]
+    python -m tests.fuzz.guided decoder [--corpus DIR] [libFuzzer's options: -max_total_time=300 -seed=1 ...]
 
 The targets are in `tests.fuzz.guided_targets`. A failure is printed with its traceback, and its octets are written to a
 file `crash-...`, which `python -m tests.fuzz.guided TARGET crash-...` runs again.

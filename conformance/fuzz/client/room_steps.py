@@ -29,7 +29,7 @@ def _in_room(name: str) -> Callable[[InRoom], InRoom]:
 
 
 def add_text(player: ClientPlayer, room: ClientRoom) -> None:
-    """Appends a message of somebody else to a room's log."""
+    """Appends a message of another member to a room's log."""
     player.texts += 1
     tail = player.random.choice((b"", b"", b"\xff\xfe", bytes(9_000)))
     payload = f"theirs {player.texts}".encode() + tail

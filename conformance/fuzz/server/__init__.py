@@ -1,4 +1,4 @@
-"""The fuzzer of servers: scripts of several connections against a model, and octets that nobody meant.
+"""The fuzzer of servers: scripts of several connections against a model, and mutated octets.
 
 Importing the package registers the steps.
 """

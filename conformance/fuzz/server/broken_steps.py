@@ -1,4 +1,4 @@
-"""Steps that break a rule, or say octets that nobody meant: the error or the end that must follow, and nothing else."""
+"""Steps that break a rule or send mutated octets: the error or the end that must follow, and nothing else."""
 
 from conformance.fuzz.failure import fail
 from conformance.fuzz.server.broken_frames import BROKEN, HANDSHAKES, Bench, Breakage, Handshake, header_promises

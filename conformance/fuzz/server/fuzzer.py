@@ -255,7 +255,7 @@ class ServerFuzz:
         return smallest(steps, shortest, fails, lambda: clock.now() > until), last
 
     def _mutate(self, place: Place, number: int) -> None:
-        """Sends one burst of mutated octets. A connection beside it has to be served all the same."""
+        """Sends one burst of mutated octets, during which another connection has to be served."""
         seed = self.options.seed * 1_000_003 + number
         steps = mutations.burst_steps(Random(seed), self._corpus)
         control = self._player(place, seed, self.stats, self.options.timeout)
@@ -273,7 +273,7 @@ class ServerFuzz:
                 steps = alone
         self._keep(place, steps, seed, failure)
 
-    # --- connections that say nothing more, beside the scripts
+    # --- idle connections while scripts run
 
     def _look_at_idle(self) -> None:
         """Begins idle connections while the server is not restarted, and looks at those that exist."""

@@ -1,7 +1,7 @@
 """Connections that say no more at some point, and how a server has to end each when its time is over.
 
-On a virtual clock a script waits for the end of one (the step "idle"). At a live server they stay open beside the
-scripts, which look at them now and then. A time-out whose limit is not known is awaited for `PATIENCE`.
+On a virtual clock a script waits for the end of one (the step "idle"). At a live server they stay open while
+scripts run, and are polled between them. A time-out whose limit is not known is awaited for `PATIENCE`.
 """
 
 from dataclasses import dataclass

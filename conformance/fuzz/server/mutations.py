@@ -1,4 +1,4 @@
-"""Octets that nobody meant: mutations of what clients once said, which a server must survive.
+"""Mutations of the octets that clients of scripts sent, which a server must survive.
 
 Each connection has to end in normal service or in a GOAWAY with a code of SPEC.md, within time, and all that the server
 says on it must be well-formed. The scripts in between show that the server still serves others.
@@ -96,7 +96,7 @@ def burst_steps(random: Random, corpus: Sequence[bytes], count: int = AT_ONCE) -
 def burst(network: Network, steps: Sequence[Step], stats: Stats, timeout: float) -> Failure | None:
     """Says what "octets" steps say, each on a connection of its own, all at once, and judges what comes.
 
-    Returns what went wrong; `at` is the number of the step, and the last one where nobody can tell which it was.
+    Returns what went wrong; `at` is the number of the step, the last one if that is not known.
     """
     log: list[Said] = []
     clients: list[RawClient] = []

@@ -41,7 +41,7 @@ class Player:
     """One run of one script. `timeout` is how long an answer may take, in seconds of the network's clock.
 
     The same `seed` gives the same octets, except for `fresh`, which is in the names of the run's rooms. `ascii_only` is
-    True for a server that is known to take only ASCII names, False for one that takes others, None if nobody knows.
+    True for a server that takes only ASCII names, False for one that takes others, and None if that is not known.
     """
 
     def __init__(
