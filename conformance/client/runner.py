@@ -59,7 +59,7 @@ class ClientRunner:
         except CaseEnd as end:
             if isinstance(end, Failed) and end.passive:
                 return
-            raise Unreachable(f"the client did not get connected: {end}", context.stderr) from None
+            raise Unreachable(f"the client does not connect: {end}", context.stderr) from None
         finally:
             await context.close()
 

@@ -94,7 +94,7 @@ class RawConnection(ABC):
         self._first = 0  # of `received` that is not taken
         self._half_sent = False
         self.news = asyncio.Event()
-        self.tls: ssl.SSLObject | None = writer.get_extra_info("ssl_object")  # a transport that is closed has none
+        self.tls: ssl.SSLObject | None = writer.get_extra_info("ssl_object")  # now, since a closed transport has none
         self._reading = asyncio.create_task(self._read())
 
     @property
@@ -125,14 +125,13 @@ class RawConnection(ABC):
         self._send(*split_frames(octets), breaks, slices)
 
     def _send(self, frames: Sequence[bytes], rest: bytes, breaks: str, slices: Iterable[bytes] = ()) -> None:
-        """Sends whole frames and the octets behind them; every frame of a case goes through here."""
-        octets = b"".join((*frames, rest))
-        self._account(frames, rest, breaks, f"breaks {breaks}" if breaks else "")
+        """Sends whole frames and the octets after them; every frame of a case goes through here."""
+        octets = self._account(frames, rest, breaks, f"breaks {breaks}" if breaks else "")
         for piece in slices or (octets,):
             self.write(piece)
 
-    def _account(self, frames: Sequence[bytes], rest: bytes, breaks: str, note: str) -> None:
-        """Checks, logs and remembers what is about to be sent. Raises HarnessFault."""
+    def _account(self, frames: Sequence[bytes], rest: bytes, breaks: str, note: str) -> bytes:
+        """Checks, logs and remembers what is about to be sent, and returns it in one. Raises HarnessFault."""
         self._declared(breaks)
         sent = [_read_back(octets, self.OWN) for octets in frames]
         if not breaks:
@@ -141,10 +140,12 @@ class RawConnection(ABC):
             for item in sent:
                 if fault := self._fault(item):
                     raise HarnessFault(f"sends {fault} but declares nothing")
-        self._log.add(self.label, self.OWN, b"".join((*frames, rest)), note)
+        whole = b"".join((*frames, rest))
+        self._log.add(self.label, self.OWN, whole, note)
         for item in sent:
             self._note(item)
         self._half_sent = self._half_sent or bool(rest)
+        return whole
 
     @abstractmethod
     def _fault(self, sent: Sent) -> str:
