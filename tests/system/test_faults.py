@@ -16,9 +16,9 @@ from benchmarks.faults.stage.ledger import Stored
 from benchmarks.faults.stage.member import Acknowledged, Member, Segment, check
 from benchmarks.faults.stage.results import INVARIANTS, Outcome
 from benchmarks.faults.stage.scene import Missing
-from benchmarks.settings import compiler
+from tests.support.tools import needs
 
-needs_compiler = pytest.mark.skipif(compiler() is None, reason="no C compiler for benchmarks/faults/stage/faultlib.c")
+needs_compiler = needs("cc")
 NEEDS_LIBRARY = {"power", "full", "clock"}
 
 

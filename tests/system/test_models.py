@@ -6,13 +6,13 @@ fail if the model does not need a rule, or if nothing can break a claim.
 """
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from conformance.spec.tables import load
+from tests.support.tools import needs
 
 MODELS = Path(__file__).parent / "models"
 
@@ -66,9 +66,7 @@ BROKEN_CLAIMS = {
     },
 }
 
-needs_spin = pytest.mark.skipif(
-    not (shutil.which("spin") and shutil.which("cc")), reason="spin or a C compiler is not installed"
-)
+needs_spin = needs("spin", "cc")
 
 
 def search(directory: Path, model: str, rule: str | None = None, claim: str | None = None) -> str:

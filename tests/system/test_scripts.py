@@ -6,6 +6,7 @@ and pytest print how they were called.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.places import ROOT
+from tests.support.tools import PACKAGES, needs
 
 TOOLS = ("sh", "dirname", "cksum", "grep", "tail", "rm")
 
@@ -216,14 +218,21 @@ def test_test(checkout: Path) -> None:
 def test_ci(checkout: Path) -> None:
     """.ci/run runs test.sh with bash, with CI set and an empty standard input."""
     (checkout / "test.sh").write_text('echo "$CI ${BASH_VERSION:+bash} $(cat)"; exit 3\n')
-    browser = checkout / "bin" / "chromedriver"  # so that it is not installed
-    browser.parent.mkdir()
-    browser.touch(0o755)
-    process = run(checkout / ".ci/run", PATH=f"{browser.parent}:{os.environ['PATH']}")
+    folder = checkout / "bin"
+    folder.mkdir()
+    for program in PACKAGES:  # so that none is installed
+        (folder / program).touch(0o755)
+    process = run(checkout / ".ci/run", PATH=f"{folder}:{os.environ['PATH']}")
     assert (process.returncode, process.stdout) == (3, "true bash \n")
 
 
-@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
+def test_ci_installs_what_tests_need() -> None:
+    named = dict(re.findall(r'^(packages|programs)="(.*)"$', (ROOT / ".ci/run").read_text(), re.MULTILINE))
+    assert set(named["programs"].split()) == set(PACKAGES)
+    assert set(named["packages"].split()) == {package for line in PACKAGES.values() for package in line.split()}
+
+
+@needs("shellcheck")
 def test_shellcheck() -> None:
     names = ["start.sh", "test.sh", "setup.sh", ".ci/run"]
     process = subprocess.run(["shellcheck", *names], cwd=ROOT, capture_output=True, text=True)

@@ -9,10 +9,11 @@ import pytest
 from conformance.harness.verdicts import Verdict
 from conformance.report import html
 from conformance.report.results import mismatches
-from tests.support.browser import CHROMIUM, DRIVER, Browser, browser
+from tests.support.browser import Browser, browser
 from tests.support.reports import SCHEMA, document
+from tests.support.tools import needs
 
-pytestmark = pytest.mark.skipif(not CHROMIUM or not DRIVER, reason="chromium or chromedriver is not installed")
+pytestmark = needs("chromium", "chromedriver")
 SHOWN = "return [...document.querySelectorAll('.case')].filter(item => item.checkVisibility()).map(item => item.id)"
 FRAME = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
 
