@@ -1,7 +1,7 @@
-"""The state machines of Roomwire/1 as data, row for row as in SPEC.md, sections 8.1, 8.2 and 9.
+"""The state machines of Roomwire/1 as data, row for row as in SPEC.md, sections 8.1, 8.2, 9 and 10.5.
 
-`ClientConnection` and `ServerConnection` change their state by these tables alone, and a test compares the tables with
-those in SPEC.md.
+`ClientConnection` and `ServerConnection` change their state by these tables alone. Tests compare the tables with those
+in SPEC.md, and the reference client with PUBLISH.
 """
 
 from collections.abc import Iterable, Mapping
@@ -106,6 +106,36 @@ MEMBERSHIP: tuple[Transition, ...] = (
     Transition("LEAVING", "EVICTED", "", "OUT"),
     Transition("any", "end of stream", "", "OUT"),
 )
+
+PUBLISH: tuple[Transition, ...] = (
+    Transition("QUEUED", "turn", "send PUBLISH", "SENT"),
+    Transition("QUEUED", "give up", "report failure", "DONE"),
+    Transition("SENT", "ACK", "report success", "DONE"),
+    Transition("SENT", "MESSAGE with its id", "report success", "DONE"),
+    Transition("SENT", "ERROR with RETRY", "", "REFUSED"),
+    Transition("SENT", "ERROR after EVICTED", "", "REFUSED"),
+    Transition("SENT", "ERROR", "report failure", "DONE"),
+    Transition("SENT", "end of connection", "", "UNKNOWN"),
+    Transition("SENT", "give up", "report unknown", "DONE"),
+    Transition("REFUSED", "turn", "send PUBLISH", "SENT"),
+    Transition("REFUSED", "give up", "report failure", "DONE"),
+    Transition("UNKNOWN", "turn", "send PUBLISH", "REPEATED"),
+    Transition("UNKNOWN", "no repeat", "", "WAITING"),
+    Transition("UNKNOWN", "MESSAGE with its id", "report success", "DONE"),
+    Transition("UNKNOWN", "give up", "report unknown", "DONE"),
+    Transition("REPEATED", "ACK", "report success", "DONE"),
+    Transition("REPEATED", "MESSAGE with its id", "report success", "DONE"),
+    Transition("REPEATED", "ERROR with RETRY", "", "UNKNOWN"),
+    Transition("REPEATED", "ERROR after EVICTED", "", "UNKNOWN"),
+    Transition("REPEATED", "ERROR", "", "WAITING"),
+    Transition("REPEATED", "end of connection", "", "UNKNOWN"),
+    Transition("REPEATED", "give up", "report unknown", "DONE"),
+    Transition("WAITING", "MESSAGE with its id", "report success", "DONE"),
+    Transition("WAITING", "head reached", "report unknown", "DONE"),
+    Transition("WAITING", "end of connection", "", "UNKNOWN"),
+    Transition("WAITING", "give up", "report unknown", "DONE"),
+)
+"""A publish at a client, across connections. `reference_client.session` keeps it without names for the states."""
 
 Machine = Mapping[str, Mapping[str, str]]
 """state -> event -> next state."""

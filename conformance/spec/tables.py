@@ -167,7 +167,7 @@ def parse(text: str) -> Spec:
         flags={row["flag"]: _flag(row) for row in document.table("5.4", *_FLAG_COLUMNS).rows},
         transitions={
             table: tuple(Transition(*row.values()) for row in document.table(section, *Transition._fields).rows)
-            for table, section in (("CLIENT", "8.1"), ("SERVER", "8.2"), ("MEMBERSHIP", "9"))
+            for table, section in (("CLIENT", "8.1"), ("SERVER", "8.2"), ("MEMBERSHIP", "9"), ("PUBLISH", "10.5"))
         },
         limits={row["limit"]: _limit(row) for row in document.table("15", *_LIMIT_COLUMNS).rows},
         codes={row["name"]: _code(row) for row in document.table("16", *_CODE_COLUMNS).rows},

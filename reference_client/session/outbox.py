@@ -57,6 +57,8 @@ class Pending:
     """A copy was sent on an earlier connection and never answered: it may be in the log, or still get there."""
     blind: bool = False
     """A copy was sent to a server that remembers no ids."""
+    refusal: tuple[int | None, str] | None = None
+    """Code and text of a repeat that the server refused for good: it is not sent again."""
     settled: bool = False
     """The application knows the outcome."""
 

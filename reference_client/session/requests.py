@@ -164,14 +164,11 @@ class Requests:
         if room.state != "IN":
             return False
         while (pending := outbox.next()) is not None:
-            if pending.doubtful and (pending.blind or not self._welcome.dedupe_ms):
-                # RW-DEDUPE-7. A missed message may still show that it was published, so catch up first.
-                if not room.caught_up:
-                    return False
-                self._fail(room, outbox.drop(), None, "the reply was lost, and the server does not remember ids")
-                continue
-            if pending.size > self._welcome.max_body - CONTENT_RESERVE:  # RW-FRAME-3
-                self._fail(room, outbox.drop(), Code.PAYLOAD_TOO_LARGE, f"{pending.size} octets")
+            refusal = self._refusal(pending)
+            if refusal is not None:
+                if pending.doubtful and not room.caught_up:
+                    return False  # RW-DEDUPE-8: a missed message may still show that it was published
+                self._fail(room, outbox.drop(), *refusal)
                 continue
             if now < outbox.pace.not_before:
                 self._wake_at(outbox.pace.not_before)
@@ -187,6 +184,17 @@ class Requests:
         if outbox.idle:
             self._busy.pop(room.name, None)
         return False
+
+    def _refusal(self, pending: Pending) -> tuple[int | None, str] | None:
+        """Why the publish must not be sent, as code and text; None if it may be."""
+        assert self._welcome is not None
+        if pending.refusal is not None:
+            return pending.refusal
+        if pending.doubtful and (pending.blind or not self._welcome.dedupe_ms):  # RW-DEDUPE-7
+            return None, "the reply was lost, and the server does not remember ids"
+        if pending.size > self._welcome.max_body - CONTENT_RESERVE:  # RW-FRAME-3
+            return Code.PAYLOAD_TOO_LARGE, f"{pending.size} octets"
+        return None
 
     def _new_id(self, now: float) -> bytes:
         """A new message id: 48 bits of the server's time, 80 random bits (RW-ID-1)."""
@@ -283,7 +291,12 @@ class Requests:
         assert isinstance(reply, frames.Error)
         crossed = reply.code == Code.NOT_JOINED and room.ref != request.room  # PUBLISH and EVICTED crossed
         repeat = not room.gone and (crossed or bool(reply.flags & Flag.RETRY))
-        pending = outbox.refused(request.request, repeat=repeat)
+        pending = outbox.sent[request.request]
+        if not repeat and pending.doubtful and not (room.gone or room.caught_up):
+            pending.refusal = reply.code, reply.text
+        outbox.refused(request.request, repeat=repeat or pending.refusal is not None)
+        if pending.refusal is not None:
+            return  # `_publish_next` reports it, once all messages that were in the log have arrived
         if not repeat:
             self._fail(room, pending, reply.code, reply.text)
         elif not crossed and (reply.retry_ms or reply.code != Code.PRECEDED or not request.flags & Flag.ORDERED):
