@@ -1,14 +1,25 @@
 """The command `roomwire-check`: assembles its subcommands. `harness/exit_status.py` has its exit statuses."""
 
 import argparse
+import re
 import signal
 import sys
 from collections.abc import Sequence
 
-import shtab
-
-from conformance.commands import coverage, init, inspect, replay, reports, run_client, run_codec, run_server, selftest
-from conformance.commands.arguments import EXAMPLES, address, count, seconds
+from conformance.commands import (
+    coverage,
+    explain,
+    init,
+    inspect,
+    replay,
+    reports,
+    run_client,
+    run_codec,
+    run_server,
+    selftest,
+)
+from conformance.commands.arguments import EXAMPLES, Subparsers, address, count, seconds
+from conformance.commands.completion import PrintCompletion
 from conformance.fuzz import cli as fuzz
 from conformance.harness.baseline import BaselineError
 from conformance.harness.config import ConfigError
@@ -16,9 +27,10 @@ from conformance.harness.exit_status import FAILS, FAULT, INTERRUPTED, USAGE
 from conformance.harness.options import UsageError
 from conformance.harness.process import CommandError
 from conformance.harness.replay_file import ReplayError
-from conformance.harness.selection import SelectionError
+from conformance.harness.selection import SelectionError, suggestion
 from conformance.harness.tls import TlsError
 from conformance.harness.verdicts import HarnessFault
+from conformance.report.results import suite_version
 from conformance.spec.markdown import SpecError
 
 _WRONG_USAGE = (
@@ -34,7 +46,7 @@ _WRONG_USAGE = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status. Raises SystemExit for arguments that argparse refuses."""
-    options = _parser().parse_args(argv)
+    options = _parsed(sys.argv[1:] if argv is None else argv)
     options.argv = sys.argv[1:] if argv is None else list(argv)
     if argv is None:  # a cancelled CI job ends as with Ctrl-C, and leaves no target behind
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
@@ -54,14 +66,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments. A command or an option that does not exist is answered with those that resemble it."""
+    parser, commands = _parser()
+    if argv and not argv[0].startswith("-") and argv[0] not in commands.choices:
+        parser.error(f"no command {argv[0]}{suggestion(argv[0], commands.choices)}")
+    options, rest = parser.parse_known_args(argv)
+    if rest:
+        usage = commands.choices[argv[0]].format_usage()
+        hint = suggestion(rest[0].partition("=")[0], re.findall(r"--[\w-]+", usage))
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+    return options
+
+
+def _parser() -> tuple[argparse.ArgumentParser, Subparsers]:
     parser = argparse.ArgumentParser(
         prog="roomwire-check",
         description="Checks programs that speak Roomwire/1 against SPEC.md.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    shtab.add_argument_to(parser, ["--print-completion"])
+    version = f"roomwire-check {suite_version()}, Roomwire/1"
+    parser.add_argument("--version", action="version", version=version)
+    parser.add_argument("--print-completion", action=PrintCompletion)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     run_server.add_to(subparsers)
     replay.add_to(subparsers)
@@ -69,11 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     run_codec.add_to(subparsers)
     fuzz.add_to(subparsers, address, seconds, count)
     inspect.add_to(subparsers)
+    explain.add_to(subparsers)
     coverage.add_to(subparsers)
     selftest.add_to(subparsers)
     init.add_to(subparsers)
     reports.add_to(subparsers)
-    return parser
+    return parser, subparsers
 
 
 if __name__ == "__main__":

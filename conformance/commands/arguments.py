@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from conformance.commands.completion import What, complete
 from conformance.commands.run import Run
 from conformance.harness.config import Config
 from conformance.harness.options import Options, UsageError
@@ -27,24 +28,29 @@ examples:
   roomwire-check report ours theirs --output both
   roomwire-check explain server/7.9/already-joined
   roomwire-check explain RW-JOIN-1
+  roomwire-check explain 7.9                                all that is about a section
+  roomwire-check explain slow member                        all that has these words
   roomwire-check describe JOIN
-  echo 'F5525750 01 01 0000' | roomwire-check decode -
+  roomwire-check decode F5525750 01 01 0000
 
 exit status: 0 conforms, 1 does not or stale baseline, 2 usage, 3 not reachable or did not start,
 4 a fault of the suite, 5 nothing selected"""
 
 
-def add_selection(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that select cases; `selection` reads them."""
-    parser.add_argument(
+def add_selection(parser: argparse.ArgumentParser, cases: What = "cases") -> None:
+    """Adds the arguments that select cases; `selection` reads them. `cases` says what completes their ids."""
+    ids = parser.add_argument(
         "cases", nargs="*", metavar="CASE", help="id, glob, or the start of an id, for example server/7.9"
     )
-    parser.add_argument(
+    about = parser.add_argument(
         "--requirement", action="append", default=[], metavar="RW-X-1", help="cases about this requirement"
     )
-    parser.add_argument(
+    within = parser.add_argument(
         "--section", action="append", default=[], metavar="N", help="cases of this section and its subsections"
     )
+    complete(ids, cases)
+    complete(about, "requirements")
+    complete(within, "sections")
     levels = ["MUST", "MUST NOT", "SHOULD", "SHOULD NOT", "MAY"]
     parser.add_argument("--level", action="append", default=[], choices=levels, help="cases about such requirements")
     parser.add_argument("-k", dest="words", default="", metavar="WORDS", help="words of a case, with and, or, not")

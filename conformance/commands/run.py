@@ -84,6 +84,7 @@ class Run:
     def _selected(self, known: Sequence[Case]) -> list[Case]:
         """The selected cases; with `only_failed` those that failed last, or all if none is known to have failed."""
         selected = self.selection.of(known, load())
+        warn_of_unmatched(self.selection, known)
         if self.only_failed:
             failed = last_failed.read(self.role, self.target)
             again = [case for case in selected if case.id in failed]
@@ -91,6 +92,12 @@ class Run:
                 return again
             print("roomwire-check: no selected case is known to have failed, so all of them run", file=sys.stderr)
         return selected
+
+
+def warn_of_unmatched(selection: Selection, cases: Sequence[Case]) -> None:
+    """Names on standard error the patterns that no case has."""
+    for pattern, hint in selection.unmatched(cases).items():
+        print(f"roomwire-check: no case is named {pattern}{hint}", file=sys.stderr)
 
 
 def _run_until_done(run: Coroutine[None, None, None]) -> str:

@@ -18,7 +18,7 @@ def add_to(subparsers: arguments.Subparsers) -> None:
     parser = subparsers.add_parser("client", help="check a client, which the suite drives (see CONTRACT.md)")
     parser.add_argument("--exec", metavar="COMMAND", required=True, help="start it: {host} and {port} are filled in")
     parser.add_argument("--tls", action="store_true", help="over TLS, in all cases")
-    arguments.add_selection(parser)
+    arguments.add_selection(parser, "client_cases")
     arguments.add_last_failed(parser)
     arguments.add_run(parser)
     parser.set_defaults(run=_run)

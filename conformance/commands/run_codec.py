@@ -16,7 +16,7 @@ def add_to(subparsers: arguments.Subparsers) -> None:
     """Adds the command to a parser's subparsers."""
     parser = subparsers.add_parser("codec", help="check an encoder and decoder")
     parser.add_argument("--exec", metavar="COMMAND", required=True, help="a program that answers JSON lines")
-    arguments.add_selection(parser)
+    arguments.add_selection(parser, "codec_cases")
     arguments.add_last_failed(parser)
     arguments.add_run(parser)
     parser.set_defaults(run=_run)

@@ -21,7 +21,7 @@ def add_to(subparsers: arguments.Subparsers) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = subparsers.add_parser("server", help="check a server", epilog=arguments.EXAMPLES, formatter_class=raw)
     add_target(parser)
-    arguments.add_selection(parser)
+    arguments.add_selection(parser, "server_cases")
     arguments.add_last_failed(parser)
     arguments.add_run(parser)
     parser.set_defaults(run=_run)

@@ -1,7 +1,8 @@
 """Which cases a run takes, by id or glob, requirement, section, level and words."""
 
+import difflib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -29,17 +30,27 @@ class Selection:
         """The selected cases in their order. Raises SelectionError."""
         unknown = [name for name in self.requirements if name not in spec.requirements]
         if unknown:
-            raise SelectionError(f"SPEC.md has no requirement {unknown[0]}")
-        sections = {heading.section for heading in spec.document.headings}
+            hint = suggestion(unknown[0], spec.requirements)
+            raise SelectionError(f"SPEC.md has no requirement {unknown[0]}{hint}")
+        sections = {heading.section: heading.title for heading in spec.document.headings if heading.section}
         strange = [name for name in self.sections if name not in sections]
         if strange:
-            raise SelectionError(f"SPEC.md has no section {strange[0]}")
+            raise SelectionError(f"SPEC.md has no section {strange[0]}{_section(strange[0], sections)}")
         words = parse_words(self.words) if self.words else None
         return [case for case in cases if self._takes(case, spec, words)]
 
+    def unmatched(self, cases: Iterable[Case]) -> dict[str, str]:
+        """The patterns that no case has, each with what might be meant, as `suggestion` has it."""
+        ids = [case.id for case in cases]
+        strange = [pattern for pattern in self.patterns if not any(matches(id, pattern) for id in ids)]
+        return {
+            pattern: f"; use --requirement {pattern}" if pattern.startswith("RW-") else suggestion(pattern, ids)
+            for pattern in strange
+        }
+
     def _takes(self, case: Case, spec: Spec, words: Callable[[str], bool] | None) -> bool:
         return (
-            (not self.patterns or any(_matches(case.id, pattern) for pattern in self.patterns))
+            (not self.patterns or any(matches(case.id, pattern) for pattern in self.patterns))
             and (not self.requirements or bool(set(self.requirements) & set(case.requirements)))
             and (not self.sections or any(_within(case.section, section) for section in self.sections))
             and (not self.levels or case.level(spec) in self.levels)
@@ -47,9 +58,36 @@ class Selection:
         )
 
 
-def _matches(id: str, pattern: str) -> bool:
+def matches(id: str, pattern: str) -> bool:
     """Whether a pattern means an id: it is the id, a glob, or its beginning up to a slash or a part of the section."""
     return fnmatchcase(id, pattern) or id.startswith((pattern.rstrip("/") + "/", pattern + "."))
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """A question for up to three known names that resemble a word, to append to a message, or ""."""
+    return _question(_close(word, {name: name for name in known}))
+
+
+def _question(names: Sequence[str]) -> str:
+    return f"; did you mean {' or '.join(names)}?" if names else ""
+
+
+def _close(word: str, known: Mapping[str, str]) -> list[str]:
+    """The values whose keys resemble a word as a whole, have it in them, or resemble it behind the last slash."""
+    names = {name.lower(): value for name, value in known.items()}
+    ends = {name.rpartition("/")[2]: value for name, value in names.items()}
+    low = word.lower()
+    close = difflib.get_close_matches(low, names, 3, 0.75) or [name for name in names if low and low in name][:3]
+    if close:
+        return [names[name] for name in close]
+    return [ends[end] for end in difflib.get_close_matches(low.rpartition("/")[2], ends, 3, 0.75)]
+
+
+def _section(word: str, titles: Mapping[str, str]) -> str:
+    """A question for sections whose number or title resembles a word, or ""."""
+    told = {number: f"{number} ({title})" for number, title in titles.items()}
+    by_title = {title: told[number] for number, title in titles.items()}
+    return _question(_close(word, told if word[:1].isdecimal() else by_title))
 
 
 def _within(section: str, wanted: str) -> bool:

@@ -43,7 +43,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "conformance": (
         ("files",), ("spec",), ("wire",), ("harness",), ("report", "server"), ("client", "codec"), ("fuzz",),
-        ("commands",), ("cli", "pytest_plugin"), ("pytest_entry", "skeletons"),
+        ("commands",), ("cli", "pytest_plugin"), ("pytest_entry", "skeletons", "__main__"),
     ),
 }  # fmt: skip
 

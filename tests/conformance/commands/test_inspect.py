@@ -1,4 +1,4 @@
-"""The commands list, explain, describe and decode."""
+"""The commands list and decode."""
 
 import io
 import json
@@ -7,37 +7,30 @@ from pathlib import Path
 import pytest
 
 from conformance.cli import main
-from conformance.commands.cases import all_cases
-from conformance.harness.exit_status import USAGE
+from conformance.harness.exit_status import NOTHING, USAGE
 from conformance.spec.tables import load
 
 
-def test_list_and_explain(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "server/7.9", "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["section"] for row in rows} == {"7.9"}
-    assert main(["explain", "server/7.9/already-joined"]) == 0
-    out = capsys.readouterr().out
-    assert load().requirements["RW-JOIN-1"].text in out
-    assert main(["explain", "RW-JOIN-1"]) == 0
-    assert "server/7.9/already-joined" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("role", ["server", "client", "codec"])
-def test_explain_of_a_case(role: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for case in [case for case in all_cases() if case.role == role][::25]:
-        assert main(["explain", case.id]) == 0
-        out = capsys.readouterr().out
-        assert "async def " in out
-        assert "await " in out or "Context" in out
-
-
-@pytest.mark.parametrize("name", load().frames)
-def test_describe(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["describe", name.lower()]) == 0
-    out = capsys.readouterr().out
-    assert all(part.name in out for part in load().bodies[name])
-    assert "MALFORMED" not in out or "requirement" in out or name not in ("PING", "OK")
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["server/7.9/alredy-joined"], "did you mean server/7.9/already-joined"),
+        (["already-joined"], "did you mean server/7.9/already-joined"),
+        (["RW-JOIN-1"], "use --requirement RW-JOIN-1"),
+        (["--section", "7.99"], "did you mean 7.9 (JOIN)"),
+        (["--section", "join"], "did you mean 7.9 (JOIN)"),
+        (["--requirement", "rw-jon-1"], "did you mean RW-JOIN-1"),
+    ],
+)
+def test_name_that_nothing_has(arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", *arguments]) in (NOTHING, USAGE)
+    assert hint in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("annotate", [[], ["--annotate"]])
@@ -50,6 +43,23 @@ def test_decode(annotate: list[str], tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["decode", str(path), *annotate]) == 0
     assert "PUBLISH" in capsys.readouterr().out
     assert main(["decode", str(tmp_path / "absent")]) == USAGE
+
+
+def test_decode_of_arguments(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    example = load().examples["JOIN"].hex(" ", 4)
+    assert main(["decode", *example.split()]) == 0
+    assert main(["decode", example]) == 0
+    first, second = capsys.readouterr().out.split("JOIN")[1:]
+    assert first.strip() == second.strip()
+    assert main(["decode", "F55"]) == USAGE
+    assert main(["decode", "no such file"]) == USAGE
+    assert main(["decode", "\0"]) == USAGE
+    (tmp_path / "f552").write_bytes(load().examples["PING"])
+    assert main(["decode", "f552"]) == 0  # a file of that name comes first
+    assert "PING" in capsys.readouterr().out
 
 
 def test_decode_of_hostile_octets(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
