@@ -1,6 +1,7 @@
 """Arguments that several subcommands share, and the values that are made from them."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -8,7 +9,7 @@ from typing import TypeAlias
 from conformance.commands.completion import What, complete
 from conformance.commands.run import Run
 from conformance.harness.config import Config
-from conformance.harness.options import Options, UsageError
+from conformance.harness.options import ROOM_PREFIX, Options, UsageError
 from conformance.harness.selection import Selection
 from conformance.report.results import About
 from conformance.report.terminal import FORMATS
@@ -97,6 +98,13 @@ def seconds(text: str) -> float:
     return value
 
 
+def room_prefix(text: str) -> str:
+    """The beginning of a room's name. Raises ArgumentTypeError for one that might not be valid in SPEC.md's sense."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,20}", text):
+        raise argparse.ArgumentTypeError("must be 1 to 20 of A-Z, a-z, 0-9, full stop, underscore and hyphen")
+    return text
+
+
 def count(text: str) -> int:
     """A whole number of at least 1. Raises ArgumentTypeError, or ValueError for text that is not a number."""
     value = int(text)
@@ -128,6 +136,8 @@ def options(args: argparse.Namespace, role: str, target: Sequence[str]) -> Optio
     again += ["--tls"] if tls else []
     again += ["--ca", str(args.ca)] if getattr(args, "ca", None) else []
     again += ["--tls-insecure"] if getattr(args, "tls_insecure", False) else []
+    prefix = getattr(args, "room_prefix", ROOM_PREFIX)
+    again += ["--room-prefix", prefix] if prefix != ROOM_PREFIX else []
     again += ["--seed", str(args.seed)] if args.seed != 1 else []
     return Options(
         timeout=args.timeout,
@@ -140,6 +150,7 @@ def options(args: argparse.Namespace, role: str, target: Sequence[str]) -> Optio
         admins=said.admins,
         tls=tls,
         seed=args.seed,
+        room_prefix=prefix,
         repeat=args.repeat,
         max_time=args.max_time,
         replay_dir=args.replay_dir,

@@ -1,6 +1,7 @@
 """`roomwire-check server`: runs the cases for servers, against a running server or one that the suite starts."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,12 +9,14 @@ from conformance.commands import arguments
 from conformance.harness import process
 from conformance.harness.case import Case
 from conformance.harness.judge import OnResult
-from conformance.harness.options import DECLARATIONS, Options
+from conformance.harness.options import DECLARATIONS, ROOM_PREFIX, Options
 from conformance.harness.tls import Trust, authority
 from conformance.server.cases import server_cases
 from conformance.server.runner import ServerRunner
 from conformance.server.target import OFFERED, LaunchedServer, ServerTarget, tls_values
 from conformance.spec.tables import load
+
+_ROOMS = 200  # that a whole run joins
 
 
 def add_to(subparsers: arguments.Subparsers) -> None:
@@ -21,6 +24,13 @@ def add_to(subparsers: arguments.Subparsers) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = subparsers.add_parser("server", help="check a server", epilog=arguments.EXAMPLES, formatter_class=raw)
     add_target(parser)
+    parser.add_argument(
+        "--room-prefix",
+        type=arguments.room_prefix,
+        default=ROOM_PREFIX,
+        metavar="TEXT",
+        help=f"what the names of rooms begin with (default {ROOM_PREFIX})",
+    )
     arguments.add_selection(parser, "server_cases")
     arguments.add_last_failed(parser)
     arguments.add_run(parser)
@@ -81,4 +91,7 @@ def _run(args: argparse.Namespace) -> int:
             await server.stop()
 
     run = arguments.run_of(args, "server", arguments.selection(args), args.connect or args.exec)
+    if args.connect and not args.quiet:
+        rooms = f"rooms whose names begin with {args.room_prefix}, about {_ROOMS} if all cases run (see --room-prefix)"
+        print(f"roomwire-check: this leaves behind {rooms}", file=sys.stderr)
     return run.execute(server_cases(), run_cases)

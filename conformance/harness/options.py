@@ -11,6 +11,9 @@ DECLARATIONS = {
 }
 """What a target may be declared to leave out."""
 
+ROOM_PREFIX = "rw-"
+"""What the names of the suite's rooms begin with."""
+
 
 class UsageError(ValueError):
     """An argument names something that does not exist, or is malformed."""
@@ -24,8 +27,8 @@ class Options:
     `max_time` the whole run unless it is 0. `jobs` cases run side by side, each `repeat` times; `max_failures` end the
     run unless it is 0. `declared` are keys of DECLARATIONS, `limits` those of SPEC.md, section 15, that the target is
     declared to have. `accounts` and `admins` are passwords by name; admins may stop the target. With `tls` a client is
-    told to speak TLS. Random inputs follow from `seed`. Failures are written to `replay_dir`, if given. `command` is
-    what started the run, without its selection.
+    told to speak TLS. Random inputs follow from `seed`. Names of rooms begin with `room_prefix`. Failures are written
+    to `replay_dir`, if given. `command` is what started the run, without its selection.
     """
 
     timeout: float = 5.0
@@ -39,6 +42,7 @@ class Options:
     admins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     tls: bool = False
     seed: int = 0
+    room_prefix: str = ROOM_PREFIX
     repeat: int = 1
     max_time: float = 0.0
     replay_dir: Path | None = None

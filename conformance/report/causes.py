@@ -17,7 +17,7 @@ Account = tuple[str, str, str, str, str]
 FOLDED = frozenset({Verdict.INFO.value, Verdict.UNSUPPORTED.value, Verdict.XFAIL.value})
 """The verdicts that a report folds into one line a reason."""
 
-_FRESH = re.compile(r"\b(?:\w[\w.-]*-)?[0-9a-f]{10}-\d+\b|\b(?:0x)?[0-9a-f]*\d[0-9a-f]*(?:\.\d+)?\b")
+_FRESH = re.compile(r"\b[\w.-]*[0-9a-f]{10}-\d+\b|\b(?:0x)?[0-9a-f]*\d[0-9a-f]*(?:\.\d+)?\b")
 
 
 def cause(account: Account) -> Account:

@@ -48,7 +48,7 @@ class Context:
     def room(self) -> str:
         """A name of a room that no other case and no other run uses."""
         self._count += 1
-        return f"rw-{self.fresh}-{self._count}"
+        return f"{self.options.room_prefix}{self.fresh}-{self._count}"
 
     def name(self) -> str:
         """A name of a person that no other case and no other run uses."""

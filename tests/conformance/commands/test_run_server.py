@@ -1,5 +1,6 @@
 """The command `server`, against the reference server as a program."""
 
+import asyncio
 import json
 import shlex
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from conformance.cli import main
+from conformance.commands.selftest_server import SmallServer, serving
 from conformance.harness.exit_status import CONFORMS, USAGE
 from tests.support.accounts import ADMINS, PASSWORDS, accounts_file
 from tests.support.suite import SERVER
@@ -57,3 +59,31 @@ def test_cases_with_limits_of_their_own(capsys: pytest.CaptureFixture[str]) -> N
     ids = ["server/7.9/too-many-rooms", "server/10.1/no-dedupe", "server/15/publish-rate", "server/9.3/quiet"]
     assert main(["server", "--exec", f"{SERVER} --memory", "--format", "json", *ids]) == CONFORMS
     assert json.loads(capsys.readouterr().out)["counts"] == {"PASS": 4}
+
+
+def test_rooms_that_stay(capsys: pytest.CaptureFixture[str]) -> None:
+    """A run against a server that goes on says what it leaves there, under which names."""
+
+    async def run() -> tuple[int, list[str]]:
+        server = SmallServer()
+        async with serving(server.connected) as port:
+            command = ["server", "--connect", f"127.0.0.1:{port}", "server/7.9/fresh", "--room-prefix", "ci_", "-v"]
+            return await asyncio.to_thread(main, command), list(server.rooms)
+
+    status, rooms = asyncio.run(run())
+    assert status == CONFORMS
+    assert rooms
+    assert all(name.startswith("ci_") for name in rooms)
+    assert "leaves behind rooms whose names begin with ci_" in capsys.readouterr().err
+
+
+def test_rooms_of_a_server_that_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["server", "--exec", f"{SERVER} --memory", "server/7.9/fresh"]) == CONFORMS
+    assert "rooms" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("prefix", ["", "a b", "x" * 21, "\u00e9"])
+def test_prefix_of_rooms_that_is_refused(prefix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["server", "--connect", "127.0.0.1:1", "--room-prefix", prefix])
+    assert caught.value.code == USAGE

@@ -10,6 +10,7 @@ from conformance.report.causes import by_cause, cause
     [
         ("nothing within 1 s", "nothing within 0.25 s"),
         ("WELCOME name='u-0123456789-1'", "WELCOME name='u-00aa11bb22-17'"),
+        ("JOINED name='ci_0123456789-1'", "JOINED name='ci_00aa11bb22-17'"),
         ("ERROR(NOT_JOINED) request=3", "ERROR(NOT_JOINED) request=40"),
         ("type 0x8abc", "type 0x8abd"),
     ],
