@@ -112,7 +112,7 @@ def test_sections_are_numbered_in_order() -> None:
             f"{head}.{int(last) + 1}" if head else "",
             *up,
             "A",
-            chr(ord(last[0]) + 1),
+            chr(ord(before[0]) + 1),
         )
 
 
