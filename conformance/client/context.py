@@ -22,6 +22,14 @@ from protocol.fields import extension, extensions
 from protocol.frames import Ack, Error, Field, Hello, Join, Joined, Message, Publish, Unknown, Welcome
 from protocol.registry import Code, Flag
 
+_PREFACE_CASE = "client/5.1/waits-for-preface"
+_HELLO_CASE = _WELCOME_CASE = "client/7.1/hello"
+_JOIN_CASE = "client/9.1/cursor-is-set"
+_REJOIN_CASE = "client/11/cursor"
+_RECONNECT_CASE = "client/8.7/by-itself"
+_PUBLISH_CASE = "client/7.15/content"
+"""The cases that try for themselves what many cases need."""
+
 NOW_MS = 1_700_000_000_000
 """The clock of the suite's server in milliseconds: a day in 2023, so that no client's own clock agrees by chance."""
 
@@ -129,7 +137,7 @@ class Context:
     async def dialled(self, name: str = "ada", **login: str) -> RawServer:
         """The client's first connection, after its preface."""
         self.connect(name, **login)
-        async with self.control("connecting"):
+        async with self.control("connecting", _PREFACE_CASE):
             server = await self.accept()
             await server.expect_preface()
         return server
@@ -141,7 +149,7 @@ class Context:
 
     async def hello(self, server: RawServer) -> Hello:
         """Sends the server's preface and takes the client's HELLO."""
-        async with self.control("the preface and HELLO"):
+        async with self.control("the preface and HELLO", _HELLO_CASE):
             await server.expect_preface()
             server.send_preface()
             return await server.expect(Hello, "RW-HELLO-1")
@@ -165,7 +173,7 @@ class Context:
         """Goes through the handshake until the client reports that it is connected."""
         hello = await self.hello(server)
         server.send(self.welcome(hello, **limits))
-        async with self.control("WELCOME"):
+        async with self.control("WELCOME", _WELCOME_CASE):
             await self.report("connected")
         return hello
 
@@ -177,7 +185,7 @@ class Context:
 
     async def reopened(self, within: float = 0.0, **limits: Any) -> RawServer:
         """The client's next connection, which it makes by itself, open."""
-        async with self.control("connecting again"):
+        async with self.control("connecting again", _RECONNECT_CASE):
             server = await self.accept(within=within or self.options.timeout + RECONNECTS_WITHIN)
         await self.opened(server, **limits)
         return server
@@ -199,7 +207,7 @@ class Context:
     async def join(self, server: RawServer, room: Room, **values: Any) -> Join:
         """Tells the client to join, and answers its JOIN."""
         id = self.client.tell("join", room=room.name, **values)
-        async with self.control(f"joining {room.name}"):
+        async with self.control(f"joining {room.name}", _JOIN_CASE):
             join = await server.expect(Join, "", lambda join: join.name == room.name)
             server.send(self.joined(room, join))
             await self.report("joined", lambda report: report.get("id") == id)
@@ -207,7 +215,7 @@ class Context:
 
     async def rejoin(self, server: RawServer, room: Room, **values: Any) -> Join:
         """Answers a JOIN that the client sends by itself."""
-        async with self.control(f"joining {room.name} again"):
+        async with self.control(f"joining {room.name} again", _REJOIN_CASE):
             join = await server.expect(Join, "", lambda join: join.name == room.name)
             server.send(self.joined(room, join, **values))
             await self.report("joined")
@@ -227,7 +235,7 @@ class Context:
     async def published(self, server: RawServer, room: Room, payload: bytes = b"x") -> Publish:
         """Tells the client to publish, and answers its PUBLISH with ACK."""
         id = self.publish(room, payload)
-        async with self.control("PUBLISH and ACK"):
+        async with self.control("PUBLISH and ACK", _PUBLISH_CASE):
             publish = await server.expect(Publish, "", lambda frame: frame.payload == payload)
             server.send(self.ack(room, publish))
             await self.report("published", lambda report: report.get("id") == id)

@@ -43,7 +43,10 @@ class ClientRunner:
         await self._probe()
         # Cases that wait begin first, so that their time passes while the others work.
         ordered = sorted(cases, key=lambda case: "waits" not in case.tags)
-        await asyncio.gather(*(self._one(case) for case in ordered))
+        try:
+            await asyncio.gather(*(self._one(case) for case in ordered))
+        finally:
+            self._results.settle()
         return self._results.in_order(cases)
 
     async def _probe(self) -> None:

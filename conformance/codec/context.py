@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from conformance.codec.target import CodecTarget
 from conformance.codec.values import differences
 from conformance.harness.contract import short
-from conformance.harness.verdicts import ContractBroken, Failed, Inconclusive
+from conformance.harness.verdicts import ContractBroken, Failed, Inconclusive, usual
 from conformance.wire.log import WireLog
 
 
@@ -61,10 +61,11 @@ class Context:
         except Failed as failure:
             if isinstance(failure, ContractBroken):
                 raise
-            raise Inconclusive(f"a valid frame: {failure}") from None
+            raise Inconclusive(f"the control failed, a valid frame: {failure}", failure, failure.step) from None
 
     async def alive(self) -> None:
         """Checks that the codec decodes a fresh PING of each sender. Raises Failed."""
-        for sender in "CS":
+        for sender, who in ("C", "client"), ("S", "server"):
             ping = self.ping()
-            self.same_ping(ping, await self.ask("decode", sender, hex=ping.octets.hex()))
+            with usual(f"codec/7.6/decode/ping-{who}"):
+                self.same_ping(ping, await self.ask("decode", sender, hex=ping.octets.hex()))

@@ -57,7 +57,10 @@ class CodecRunner:
         queue = [case for case in reversed(cases) for _ in range(self._options.repeat)]
         workers = [_Worker() for _ in range(min(self._options.jobs, max(1, len(cases) // 20)))]
         workers[0].codec = await self._start()
-        await asyncio.gather(*(self._work(queue, worker) for worker in workers))
+        try:
+            await asyncio.gather(*(self._work(queue, worker) for worker in workers))
+        finally:
+            self._results.settle()
         return self._results.in_order(cases)
 
     async def _start(self) -> CodecTarget:

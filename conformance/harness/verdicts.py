@@ -6,7 +6,7 @@ suite, never of the target.
 
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -41,7 +41,7 @@ class Failed(CaseEnd):
     """The target broke a requirement.
 
     `requirement` is its id; "" stands for the first one of the case. `passive` is set if the invariants noticed it, and
-    not an assertion of the case.
+    not an assertion of the case. `step` is the id of the case that tries for itself the step that failed, or "".
     """
 
     def __init__(self, expected: str, got: str, requirement: str = "", *, passive: bool = False) -> None:
@@ -50,6 +50,11 @@ class Failed(CaseEnd):
         self.got = got
         self.requirement = requirement
         self.passive = passive
+        self.step = ""
+
+
+class Undeclared(Failed):
+    """The target leaves out what it may leave out, and was not declared to: FAIL, though `requirement` is a MAY."""
 
 
 class ContractBroken(Failed):
@@ -57,7 +62,15 @@ class ContractBroken(Failed):
 
 
 class Inconclusive(CaseEnd):
-    """The control failed, so nothing can be said about the requirement."""
+    """The control failed, so nothing can be said about the requirement.
+
+    `failure` is what failed, if anything did, and `step` the id of the case that tries this step for itself, or "".
+    """
+
+    def __init__(self, reason: str, failure: Failed | None = None, step: str = "") -> None:
+        super().__init__(reason)
+        self.failure = failure
+        self.step = step
 
 
 class Informative(CaseEnd):
@@ -77,17 +90,37 @@ class HarnessFault(CaseEnd):
 
 
 @contextlib.asynccontextmanager
-async def control(what: str) -> AsyncIterator[None]:
+async def control(what: str, step: str = "") -> AsyncIterator[None]:
     """Wraps steps that lead up to what a case is about, so that their failure is Inconclusive.
 
-    A breach of the invariants or of the contract stays what it is.
+    `step` is the id of the case that tries these steps for itself. A breach of the invariants or of the contract stays
+    what it is.
     """
     try:
         yield
     except Failed as failure:
         if failure.passive or type(failure) is not Failed:
             raise
-        raise Inconclusive(f"{what}: {failure}") from None
+        raise Inconclusive(f"the control failed, {what}: {failure}", failure, failure.step or step) from None
+
+
+@contextlib.contextmanager
+def usual(step: str) -> Iterator[None]:
+    """Wraps a usual step, which may be part of an assertion; `step` is the id of the case that tries it for itself.
+
+    If that case fails too, then it explains the failure of this one, which becomes inconclusive.
+    """
+    try:
+        yield
+    except Failed as failure:
+        if type(failure) is Failed and not failure.passive and not failure.step:
+            failure.step = step
+        raise
+
+
+def own_failure(id: str, end: BaseException | None) -> BaseException | None:
+    """How a case ended: a control that fails is a failure in the one case that tries this step for itself."""
+    return end.failure if isinstance(end, Inconclusive) and end.failure and end.step == id else end
 
 
 def require(holds: bool, expected: str, got: object, requirement: str = "") -> None:
@@ -100,7 +133,8 @@ def require(holds: bool, expected: str, got: object, requirement: str = "") -> N
 class Result:
     """One case with its verdict, as reports take it. `seconds` is the time that it took.
 
-    `wire` are lines for people unless the case passed; `trace` are the newest entries of its log.
+    `step` is the id of the case that tries for itself the step that failed, if that was a usual one. `wire` are lines
+    for people unless the case passed; `trace` are the newest entries of its log.
     """
 
     id: str
@@ -115,6 +149,7 @@ class Result:
     expected: str = ""
     got: str = ""
     reason: str = ""
+    step: str = ""
     wire: tuple[str, ...] = ()
     trace: tuple[Entry, ...] = ()
     stderr: str = ""

@@ -13,8 +13,17 @@ from collections.abc import Callable, Sequence
 
 from conformance.harness.options import Options
 from conformance.harness.process import Unreachable, Unstartable
-from conformance.harness.verdicts import Crashed, Failed, Inconclusive, Informative, Unsupported, control, require
-from conformance.server.raw_client import RawClient
+from conformance.harness.verdicts import (
+    Crashed,
+    Failed,
+    Inconclusive,
+    Informative,
+    Unsupported,
+    control,
+    require,
+    usual,
+)
+from conformance.server.raw_client import HELLO_CASE, PREFACE_CASE, RawClient
 from conformance.server.recording import Recording, RecordingClient
 from conformance.server.target import LaunchedServer, ServerTarget
 from conformance.wire.log import WireLog
@@ -22,6 +31,10 @@ from conformance.wire.text import frame_line
 from protocol.fields import extension, extensions
 from protocol.frames import Ack, Error, Field, Frame, History, Join, Joined, Message, Publish, Welcome
 from protocol.registry import Code
+
+_JOIN_CASE = "server/7.9/fresh"
+_PUBLISH_CASE = "server/7.15/echo"
+"""The cases that try for themselves what many cases need: JOINED for JOIN, ACK for PUBLISH."""
 
 
 class TooLong(Inconclusive):
@@ -94,7 +107,7 @@ class Context:
     async def greet(self, *, receive_buffer: int = 0) -> RawClient:
         """A connection after the exchange of prefaces."""
         client = await self.dial(receive_buffer=receive_buffer)
-        async with self.control("the prefaces"):
+        async with self.control("the prefaces", PREFACE_CASE):
             client.send_preface()
             preface = await client.expect_preface()
             if preface[4] != 1:
@@ -114,7 +127,7 @@ class Context:
         for _ in range(20):
             client = await self.greet(receive_buffer=receive_buffer)
             try:
-                async with self.control("HELLO and WELCOME"):
+                async with self.control("HELLO and WELCOME", HELLO_CASE):
                     await client.hello(name or self.name(), offered)
             except Inconclusive:
                 refusal = self._refused(client)
@@ -132,7 +145,7 @@ class Context:
 
     async def join(self, client: RawClient, room: str, *, epoch: int = 0, since: int = 0, flags: int = 0) -> Joined:
         """Joins a room, and waits while the server limits the rate."""
-        async with self.control(f"joining {room}"):
+        async with self.control(f"joining {room}", _JOIN_CASE):
             frame = await self.patiently(client, Join(room, epoch, since, flags=flags))
             if not isinstance(frame, Joined):
                 raise Failed("JOINED", frame_line(frame))
@@ -164,7 +177,7 @@ class Context:
         flags: int = 0,
     ) -> Ack:
         """Publishes, and waits while the server limits the rate."""
-        async with self.control("PUBLISH"):
+        async with self.control("PUBLISH", _PUBLISH_CASE):
             frame = await self.patiently(
                 client, Publish(id or self.id(client), ctype, payload, fields=tuple(fields), flags=flags, room=room)
             )
@@ -176,7 +189,8 @@ class Context:
         """Publishes a message and waits for it at all readers; the streams that they saw, which end with it."""
         id = self.id(publisher)
         await self.publish(publisher, room, b"marker", id=id)
-        return [await reader.until(room, id, "RW-MESSAGE-1") for reader in readers or (publisher,)]
+        with usual(_PUBLISH_CASE):
+            return [await reader.until(room, id, "RW-MESSAGE-1") for reader in readers or (publisher,)]
 
     async def patiently(self, client: RawClient, frame: History | Join | Publish) -> Frame:
         """The reply to a request, which is repeated while the server limits the rate."""

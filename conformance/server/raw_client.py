@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import cast
 
 from conformance.harness.connection import F, RawConnection, Received, Sent, reset
-from conformance.harness.verdicts import Failed, HarnessFault
+from conformance.harness.verdicts import Failed, HarnessFault, Undeclared, usual
 from conformance.server.invariants import Invariants
 from conformance.wire import clock
 from conformance.wire.log import WireLog
 from conformance.wire.octets import CLIENT_PREFACE, HEADER, Header
 from conformance.wire.text import frame_line
-from protocol.errors import RemoteProtocolError
+from protocol.errors import NameInvalid, RemoteProtocolError
 from protocol.frames import (
     FINAL_REPLIES,
     Error,
@@ -27,6 +27,7 @@ from protocol.frames import (
     Frame,
     Goaway,
     Hello,
+    Join,
     Message,
     Ping,
     Pong,
@@ -34,7 +35,13 @@ from protocol.frames import (
     Unknown,
     Welcome,
 )
+from protocol.names import normalise
 from protocol.registry import MAGIC, PREFACE_SIZE, Code, PresenceKind, is_ignorable
+
+HELLO_CASE = "server/7.1/welcome"
+PREFACE_CASE = "server/5.1/answered"
+PING_CASE = "server/7.7/same-opaque"
+"""The cases that try for themselves what many cases need: WELCOME for HELLO, the server's preface, PONG for PING."""
 
 _UNREAD = 32 * 2**20  # octets of frames that were not taken, beyond which a client stops reading
 
@@ -62,6 +69,7 @@ class RawClient(RawConnection):
         self.invariants = Invariants(self._breach)
         self._unread = 0
         self._request = 0
+        self._beyond_ascii: set[int] = set()  # requests with a valid name that is not ASCII
         self._opened = clock.now()
 
     @property
@@ -80,8 +88,15 @@ class RawClient(RawConnection):
 
     def _note(self, sent: Sent) -> None:
         self.invariants.sent(sent.frame)
+        if isinstance(sent.frame, Hello | Join) and not sent.error and not sent.frame.name.isascii():
+            self._note_name(sent.frame)
         self.said_goaway = self.said_goaway or isinstance(sent.frame, Goaway)
         self._half_sent = self._half_sent or sent.header.length > self.limit
+
+    def _note_name(self, frame: Hello | Join) -> None:
+        with contextlib.suppress(NameInvalid):
+            normalise(frame.name)
+            self._beyond_ascii.add(frame.request)
 
     def send_preface(self, octets: bytes = CLIENT_PREFACE, *, breaks: str = "") -> None:
         """Sends octets in place of the preface."""
@@ -161,9 +176,10 @@ class RawClient(RawConnection):
 
     async def expect_preface(self, requirement: str = "RW-PREFACE-2") -> bytes:
         """Takes the server's 8 octets with the right magic. Raises Failed."""
-        preface = await self.wait(lambda: self.preface or None, "the server's preface", requirement)
-        if not preface.startswith(MAGIC):
-            raise Failed("a preface that begins with f5525750", preface.hex(), requirement)
+        with usual(PREFACE_CASE):
+            preface = await self.wait(lambda: self.preface or None, "the server's preface", requirement)
+            if not preface.startswith(MAGIC):
+                raise Failed("a preface that begins with f5525750", preface.hex(), requirement)
         return preface
 
     async def expect_frame(
@@ -179,7 +195,10 @@ class RawClient(RawConnection):
         return await self.wait(lambda: self.find(kind, test), what or name, requirement, within)
 
     async def reply(self, request: int, requirement: str = "", within: float | None = None) -> Frame:
-        """Takes the final reply to a request, of any kind. Raises Failed."""
+        """Takes the final reply to a request, of any kind. Raises Failed.
+
+        Raises Undeclared for NAME_INVALID to a valid name beyond ASCII.
+        """
 
         def find() -> Frame | None:
             for item in itertools.islice(self.received, self._first, None):
@@ -191,7 +210,14 @@ class RawClient(RawConnection):
                     return frame
             return None
 
-        return await self.wait(find, f"a reply to request {request}", requirement, within)
+        frame = await self.wait(find, f"a reply to request {request}", requirement, within)
+        if request in self._beyond_ascii and isinstance(frame, Error) and frame.code == Code.NAME_INVALID:
+            raise Undeclared(
+                "a valid name beyond ASCII accepted, or --declare ascii-names for a server that refuses all of these",
+                frame_line(frame),
+                "RW-NAME-6",
+            )
+        return frame
 
     async def expect(self, request: int, kind: type[F], requirement: str = "") -> F:
         """Takes the final reply to a request, which is of this kind. Raises Failed."""
@@ -239,7 +265,8 @@ class RawClient(RawConnection):
         """Sends a PING and waits for its PONG: then the server has answered all earlier requests. Raises Failed."""
         opaque = bytes(f"{self.next_request():08d}", "ascii")[:8]
         self.send(Ping(opaque))
-        await self.expect_frame(Pong, lambda pong: pong.opaque == opaque, "the PONG to a PING", requirement)
+        with usual(PING_CASE):
+            await self.expect_frame(Pong, lambda pong: pong.opaque == opaque, "the PONG to a PING", requirement)
 
     async def until(self, room: int, id: bytes, requirement: str = "") -> list[Message]:
         """Takes the room's stream up to the message with this id, which is the last one returned. Raises Failed."""
@@ -272,7 +299,8 @@ class RawClient(RawConnection):
     async def hello(self, name: str, fields: tuple[Field, ...] = (), auth: bytes = b"") -> Welcome:
         """Sends HELLO with ANONYMOUS and takes its WELCOME. Raises Failed."""
         request = self.ask(Hello(name, "ANONYMOUS", auth, fields=fields))
-        return await self.expect(request, Welcome, "RW-HELLO-2")
+        with usual(HELLO_CASE):
+            return await self.expect(request, Welcome, "RW-HELLO-2")
 
     @property
     def welcome(self) -> Welcome:

@@ -39,13 +39,16 @@ class ServerRunner:
         shared = [case for case in cases if "process" not in case.tags]
         # Cases that wait begin first, so that their time passes while the others work.
         shared.sort(key=lambda case: "waits" not in case.tags)
-        if isinstance(self._target, LaunchedServer) and own and not self._target.side_by_side:
-            await self._all(shared)
-            await self._target.stop()  # it may hold the files that the next one needs
-            self._slots = asyncio.Semaphore(1)
-            await self._all(own)
-        else:
-            await self._all([*shared, *own])
+        try:
+            if isinstance(self._target, LaunchedServer) and own and not self._target.side_by_side:
+                await self._all(shared)
+                await self._target.stop()  # it may hold the files that the next one needs
+                self._slots = asyncio.Semaphore(1)
+                await self._all(own)
+            else:
+                await self._all([*shared, *own])
+        finally:
+            self._results.settle()
         return self._results.in_order(cases)
 
     async def _all(self, cases: Iterable[Case]) -> None:

@@ -20,7 +20,7 @@ import pytest
 from conformance.harness.case import Case
 from conformance.harness.options import Options
 from conformance.harness.tls import authority
-from conformance.harness.verdicts import CaseEnd, Failed, Unsupported
+from conformance.harness.verdicts import CaseEnd, Failed, Inconclusive, Unsupported, own_failure
 from conformance.server.context import Context
 from conformance.server.target import LaunchedServer
 from conformance.wire.octets import HEADER, Header, decode, encode, read_header, split_frames
@@ -315,7 +315,10 @@ async def _end(case: Case, context: Context) -> str:
     try:
         await asyncio.wait_for(case.run(context), 3 * context.options.patience)
         await context.finish()
-    except Failed as failure:
+    except (Failed, Inconclusive) as end:
+        failure = own_failure(case.id, end)
+        if not isinstance(failure, Failed):
+            return f"no verdict: {type(end).__name__}: {end}"
         return f"{'watch' if failure.passive else 'kill'} {failure.requirement or case.requirements[0]}"
     except Unsupported as end:
         return f"unsupported: {end}"

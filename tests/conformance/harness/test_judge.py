@@ -1,10 +1,12 @@
 """How the end of a case becomes a verdict, and when a run has failed often enough."""
 
 import asyncio
+import re
+from dataclasses import replace
 
 import pytest
 
-from conformance.harness.judge import Results, ended, judge
+from conformance.harness.judge import Results, ended, explained, judge
 from conformance.harness.options import Options
 from conformance.harness.verdicts import (
     ContractBroken,
@@ -14,6 +16,7 @@ from conformance.harness.verdicts import (
     Inconclusive,
     Informative,
     Result,
+    Undeclared,
     Unsupported,
     Verdict,
 )
@@ -39,6 +42,7 @@ def _judged(end: BaseException | None, log: WireLog | None = None) -> Result:
         (Failed("a", "b", passive=True), Verdict.FAIL, "seen while the case did something else"),
         (Failed("a", "b", SHOULD), Verdict.WARN, ""),
         (Failed("a", "b", MAY), Verdict.INFO, ""),
+        (Undeclared("a", "b", MAY), Verdict.FAIL, ""),
         (ContractBroken("a", "b"), Verdict.FAIL, ""),
         (Inconclusive("why"), Verdict.INCONCLUSIVE, "why"),
         (Informative("why"), Verdict.INFO, "why"),
@@ -94,3 +98,71 @@ def test_run_has_enough_at_its_last_allowed_failure() -> None:
     assert [result.id for result in seen] == [second.id, third.id, first.id]
     assert [result.id for result in results.in_order(CASES)] == [first.id, second.id, third.id]
     assert not Results(Options(), told).enough.is_set()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "step", "judged", "reason"),
+    [
+        (Verdict.INCONCLUSIVE, None, Verdict.INCONCLUSIVE, "why; STEP tries this step for itself, and was not run"),
+        (Verdict.INCONCLUSIVE, Verdict.PASS, Verdict.INCONCLUSIVE, "why; STEP, which tries .*, ended with PASS"),
+        (Verdict.INCONCLUSIVE, Verdict.FAIL, Verdict.INCONCLUSIVE, "why; STEP, .*, ended with FAIL: see there"),
+        (Verdict.FAIL, None, Verdict.FAIL, "why"),
+        (Verdict.FAIL, Verdict.PASS, Verdict.FAIL, "why"),
+        (Verdict.FAIL, Verdict.WARN, Verdict.FAIL, "why"),
+        (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.FAIL, "why"),
+        (
+            Verdict.FAIL,
+            Verdict.CRASH,
+            Verdict.INCONCLUSIVE,
+            "the control failed: expected a, got b; STEP, .* CRASH: .*",
+        ),
+        (Verdict.WARN, Verdict.FAIL, Verdict.WARN, "why"),
+        (Verdict.FLAKY, Verdict.FAIL, Verdict.FLAKY, "why"),
+    ],
+)
+def test_failed_step_and_its_own_case(verdict: Verdict, step: Verdict | None, judged: Verdict, reason: str) -> None:
+    result = replace(_judged(Failed("a", "b")), verdict=verdict, reason="why", step="STEP")
+    found = explained(result, step)
+    assert found.verdict is judged
+    assert re.fullmatch(reason, found.reason), found.reason
+    assert bool(found.expected) is (judged is not Verdict.INCONCLUSIVE or verdict is Verdict.INCONCLUSIVE)
+
+
+def test_control_in_its_own_case_is_a_failure() -> None:
+    failed = _judged(Inconclusive("the control failed", Failed("a", "b"), CASE.id))
+    assert (failed.verdict, failed.expected, failed.step) == (Verdict.FAIL, "a", "")
+    elsewhere = _judged(Inconclusive("the control failed", Failed("a", "b"), "STEP"))
+    assert (elsewhere.verdict, elsewhere.expected, elsewhere.step) == (Verdict.INCONCLUSIVE, "", "STEP")
+
+
+def test_blame_for_a_usual_step() -> None:
+    """A case that demands something is blamed for its own requirement; others leave the blame with the step."""
+    failure = Failed("a", "b", "RW-PING-1")
+    failure.step = "STEP"
+    assert _judged(failure).requirement == CASE.requirements[0]
+    lenient = replace(CASE, requirements=(MAY,))
+    result = judge(lenient, load(), failure, 0.0, WireLog(), Options())
+    assert (result.verdict, result.requirement) == (Verdict.FAIL, "RW-PING-1")
+    about = replace(CASE, requirements=(*CASE.requirements, "RW-PING-1"))
+    assert judge(about, load(), failure, 0.0, WireLog(), Options()).requirement == "RW-PING-1"
+
+
+def test_results_that_wait_for_the_case_of_their_step() -> None:
+    """They are told of once that case has ended, or when the run ends; they count as failures at once."""
+    seen: list[str] = []
+
+    def told(result: Result) -> Result:
+        seen.append(result.id)
+        return result
+
+    results = Results(Options(max_failures=2), told)
+    step, one, two = CASES[:3]
+    waiting = replace(_judged(Inconclusive("why")), step=step.id)
+    results.add([replace(waiting, id=one.id)])
+    assert (seen, results.enough.is_set()) == ([], False)
+    results.add([judge(step, load(), Failed("a", "b"), 0.0, WireLog(), Options())])
+    assert (seen, results.enough.is_set()) == ([step.id, one.id], True)
+    results.add([replace(waiting, id=two.id, step="elsewhere")])
+    results.settle()
+    assert seen == [step.id, one.id, two.id]
+    assert "ended with FAIL" in results.in_order(CASES)[1].reason
