@@ -118,12 +118,29 @@
       for (const trace of element.querySelectorAll(".trace[data-first]:not(:has(.steps))")) {
         trace.open = true;
       }
-    } else if (element.matches(".trace") && !element.querySelector(".steps")) {
-      const steps = diagram(JSON.parse($(element.dataset.trace).textContent), element.dataset.role);
-      element.append(steps);
-      if ("first" in element.dataset) steps.scrollTop = steps.scrollHeight; // the failure is at the end
+    } else if (element.matches(".trace") && !("drawn" in element.dataset)) {
+      element.dataset.drawn = "";
+      show(element);
     }
   }, true);
+
+  async function show(element) {
+    let steps;
+    try {
+      steps = diagram(await data(element.dataset.trace), element.dataset.role);
+    } catch (error) {
+      steps = make("p", { className: "steps problem", textContent: `This browser cannot read the trace: ${error}` });
+    }
+    element.append(steps);
+    if ("first" in element.dataset) steps.scrollTop = steps.scrollHeight; // the failure is at the end
+  }
+
+  // A trace in the page is base64 of deflated JSON.
+  async function data(id) {
+    const octets = Uint8Array.from(atob(JSON.parse($(id).textContent)), (character) => character.charCodeAt(0));
+    const stream = new Blob([octets]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return JSON.parse(await new Response(stream).text());
+  }
 
   function diagram(rows, role) {
     const peers = [...new Set(rows.map((row) => row[1]))];
@@ -139,7 +156,7 @@
     const heads = peers.map((peer, at) => name(lanes[at], speaks(peer) ? peer : "suite"));
     const steps = make("div", { className: "steps" },
       make("div", { className: "lanes" }, make("span", { className: "at", textContent: "s" }),
-        picture(...heads, name(end, role)), make("span")));
+        picture(...heads, name(end, role))));
     for (const row of rows) steps.append(step(row, picture, lives, lanes[peers.indexOf(row[1])], end));
     return steps;
   }
@@ -152,8 +169,10 @@
     what.append(by === "" || kind === "line" ? name : make("b", { textContent: name }), rest);
     if (note) what.append(" ", make("span", { className: "note", textContent: note }));
     const who = by === "" ? peer : by === "suite" ? `${peer} sends` : `${peer} receives`;
+    // Where there is no room for the picture, an arrow in the text says the direction.
+    const way = by === "" ? peer : by === "suite" ? `${peer} →` : `${peer} ←`;
     const line = make("summary", {}, make("span", { className: "at", textContent: Number(at).toFixed(3) }),
-      picture(...lives(), ...mark), what);
+      picture(...lives(), ...mark), make("span", { className: `way from-${by}`, textContent: way }), what);
     line.setAttribute("aria-label", `${who}: ${name}${rest} ${note}`);
     const element = make("details", { className: "step" }, line);
     if (!hex && !text) {

@@ -1,9 +1,9 @@
 """The report as one self-contained HTML page, for one run or several side by side.
 
 The page is made from results.json alone, with the template data/page.html, its style and its script. Every string is
-escaped before the template sees it, and the template escapes for HTML. Traces are data in the page and are drawn when
-the reader unfolds them, so that a page of many cases stays fast. A content security policy admits the page's own style
-and script, by their hashes, and no request.
+escaped before the template sees it, and the template escapes for HTML. Traces are compressed data in the page and are
+drawn when the reader unfolds them, so that a page of many cases stays small and fast. A content security policy
+admits the page's own style and script, by their hashes, and no request.
 """
 
 import json
@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
+from zlib import compress
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -22,12 +23,14 @@ from markupsafe import escape as markup_escape
 
 from conformance.files import DATA
 from conformance.harness.verdicts import ACCEPTED, Verdict
+from conformance.report.causes import FOLDED, by_cause
 from conformance.report.compare import rank
 from conformance.report.results import names
 from conformance.wire.text import escape
 
 _VERDICTS = [verdict.value for verdict in Verdict]
 _ENDINGS = {0: "Conforms", 1: "Does not conform", 3: "Not reachable", 4: "Fault of the suite", 5: "Nothing to test"}
+_ACCOUNT = ("verdict", "requirement", "expected", "got", "reason")
 _TRACE_KEYS = ("at", "peer", "by", "kind", "name", "text", "note", "hex", "length", "fields")
 
 
@@ -74,7 +77,11 @@ def clean(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Run:
-    """The summary of one run at the top of the page. `share` holds the bar's parts: x, width (of 100), verdict."""
+    """The summary of one run at the top of the page.
+
+    `share` holds the bar's parts: x, width (of 100), verdict. `failed` is the number of cases that do not pass,
+    `causes` are their groups, and `folded` those of the results that need no more than a reason.
+    """
 
     name: str
     role: str
@@ -85,7 +92,9 @@ class _Run:
     facts: list[tuple[str, str]]
     command: str
     problems: list[str]
-    failed: list[str]
+    failed: int
+    causes: list[list[dict[str, Any]]]
+    folded: list[list[dict[str, Any]]]
 
 
 def _run(run: dict[str, Any], name: str) -> _Run:
@@ -104,6 +113,8 @@ def _run(run: dict[str, Any], name: str) -> _Run:
         ("Suite", f"roomwire {suite['version']}, Python {suite['python']}, {suite['platform']}"),
         ("SPEC.md", f"sha256 {suite['spec']}"),
     ]
+    failed = [result for result in run["results"] if result["verdict"] not in ACCEPTED]
+    folded = [result for result in run["results"] if result["verdict"] in FOLDED]
     return _Run(
         name=name,
         role=run["role"],
@@ -114,7 +125,9 @@ def _run(run: dict[str, Any], name: str) -> _Run:
         facts=[(label, value) for label, value in facts if value],
         command=shlex.join(how["command"]),
         problems=[run["error"]] * bool(run["error"]) + [f"stale baseline entry: {name}" for name in run["stale"]],
-        failed=[result["id"] for result in run["results"] if result["verdict"] not in ACCEPTED],
+        failed=len(failed),
+        causes=by_cause(failed, lambda item: tuple(item[key] for key in _ACCOUNT)),
+        folded=by_cause(folded, lambda item: (item["verdict"], "", "", "", item["reason"])),
     )
 
 
@@ -209,12 +222,10 @@ def _sentence(text: str) -> Markup:
 
 
 def _data(items: Iterable[dict[str, Any]]) -> Markup:
-    """A trace as JSON that is safe inside a script element: rows in the order of _TRACE_KEYS."""
+    """A trace as a string of JSON: base64 of deflated JSON, rows in the order of _TRACE_KEYS."""
     rows = [[item.get(key, "") for key in _TRACE_KEYS] for item in items]
-    text = json.dumps(rows, separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
+    octets = json.dumps(rows, separators=(",", ":")).encode("ascii")
+    return Markup(f'"{b64encode(compress(octets, 9)).decode()}"')
 
 
 def _hash(text: str) -> str:

@@ -60,6 +60,11 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self._call("goog/cdp/execute", cmd="Emulation.setEmulatedMedia", params={"features": features})
 
+    def size(self, width: int, height: int, *, mobile: bool = False) -> None:
+        """Gives the window a size in pixels, of a phone if it is mobile."""
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
+        self._call("goog/cdp/execute", cmd="Emulation.setDeviceMetricsOverride", params=screen)
+
     def log(self, kind: str) -> list[dict[str, Any]]:
         """The entries of a log, "browser" or "performance", since the last call."""
         return list(self._call("se/log", type=kind))

@@ -16,6 +16,12 @@ from tests.support.tools import needs
 pytestmark = needs("chromium", "chromedriver")
 SHOWN = "return [...document.querySelectorAll('.case')].filter(item => item.checkVisibility()).map(item => item.id)"
 FRAME = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
+DRAWN = """
+const done = arguments[0], open = () => [...document.querySelectorAll('.trace[open]')];
+const look = () => open().every((trace) => trace.querySelector('.steps')) ? done() : requestAnimationFrame(look);
+requestAnimationFrame(() => requestAnimationFrame(look));
+"""
+"""Is done once every trace that is open is drawn."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,7 @@ def test_page_without_requests(window: Browser, file: Path) -> None:
     window.requests()
     window.open(file)
     window.run("for (const item of document.querySelectorAll('details')) item.open = true")
-    window.run_until_done(FRAME)
+    window.run_until_done(DRAWN)
     window.run("for (const item of document.querySelectorAll('.step')) item.open = true")
     window.run_until_done(FRAME)
     assert window.run("return document.querySelectorAll('.inside').length") > 50
@@ -101,7 +107,7 @@ def test_trace_unfolded_by_keyboard(window: Browser, file: Path) -> None:
     assert window.run("return document.querySelectorAll('.steps').length") == 0
     window.run("document.querySelector('.case .trace > summary').focus()")
     window.type("\ue007")
-    window.run_until_done(FRAME)
+    window.run_until_done(DRAWN)
     rows = window.run("return [...document.querySelectorAll('.case[open] .what')].map(item => item.textContent)")
     assert [row.split()[0] for row in rows[:4]] == ["preface", "preface", "HELLO", "WELCOME"]
     assert window.run("return document.querySelectorAll('.steps .arrow').length") >= 10
@@ -119,7 +125,7 @@ def test_trace_unfolded_by_keyboard(window: Browser, file: Path) -> None:
 def test_trace_of_a_failure(window: Browser, file: Path) -> None:
     failed = next(item["id"] for item in document(list(Verdict))["results"] if item["verdict"] == "FAIL")
     window.open(file, f"#{failed}")
-    window.run_until_done(FRAME)
+    window.run_until_done(DRAWN)
     assert window.run("return document.getElementById(arguments[0]).querySelectorAll('.steps').length", failed) == 1
 
 
@@ -140,6 +146,47 @@ def test_light_and_dark(window: Browser, file: Path) -> None:
     window.run("document.getElementById('theme').click()")
     window.dark(False)
     assert background() == dark
+
+
+def test_chips_in_line(window: Browser, file: Path) -> None:
+    """The ids of all cases begin at one place, however long the word for the verdict is."""
+    window.open(file)
+    places = "return [...document.querySelectorAll('.case .id')].map(item => item.getBoundingClientRect().x)"
+    assert len(set(window.run(places))) == 1
+    wide = "return [...document.querySelectorAll('.case .chip')].filter(c => c.scrollWidth > c.clientWidth).length"
+    assert window.run(wide) == 0
+
+
+def test_names_above_the_chips(window: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "index.html"
+    path.write_text(html.render([document([Verdict.PASS], name=name) for name in ("one", "two")]), encoding="utf-8")
+    window.open(path)
+    middles = (
+        "return [...document.querySelectorAll(arguments[0])].map(item => item.getBoundingClientRect())"
+        ".map(box => Math.round(box.x + box.width / 2))"
+    )
+    assert window.run(middles, ".columns .column") == window.run(middles, ".case .chips .chip")
+
+
+def test_frames_on_a_phone(window: Browser, file: Path) -> None:
+    """Nothing stands beyond the edge, and no frame is cut off."""
+    failed = next(item["id"] for item in document(list(Verdict))["results"] if item["verdict"] == "FAIL")
+    window.size(390, 800, mobile=True)
+    try:
+        window.open(file, f"#{failed}")
+        window.run_until_done(DRAWN)
+        window.run("for (const item of document.querySelectorAll('.case[open] .step')) item.open = true")
+        window.run_until_done(FRAME)
+        assert window.run("return document.documentElement.scrollWidth") == 390
+        beyond = (
+            "return [...document.querySelectorAll('.case[open] .what, .case[open] .inside td')]"
+            ".filter(item => item.scrollWidth > item.clientWidth + 1).map(item => item.textContent)"
+        )
+        assert window.run(beyond) == []
+        ways = window.run("return [...document.querySelectorAll('.case[open] .way')].map(item => item.innerText)")
+        assert ways[:2] == ["A \u2192", "A \u2190"]
+    finally:
+        window.size(1200, 900)
 
 
 def test_page_of_many_cases(window: Browser, tmp_path: Path) -> None:
