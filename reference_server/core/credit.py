@@ -1,4 +1,4 @@
-"""Credit: how many frames of one client the server takes up, so that a flood leaves time for the other clients.
+"""Credit: how much one client may say and is handed, so that floods and slow readers leave time and memory for others.
 
 Each tick gives a client FRAMES_PER_TICK. A frame that is no request costs one of them, other frames what is said here.
 A client whose credit is used up waits in the ready queue, and every ROUND_SECONDS the clients that have waited longest
@@ -10,6 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 from typing import Protocol
+
+STREAM_OCTETS = 256 * 1024
+"""About how many octets of all its rooms' streams one client is handed in a tick."""
+
+PORTION_OCTETS = 128 * 1024
+"""About how many octets of a room's stream one member is handed at once."""
+
+READS_AT_ONCE = 2
+"""For how many rooms at once the store reads what one client is behind: so a client that is behind in many rooms holds
+no more memory than one that is behind in two."""
 
 FRAMES_PER_TICK = 8
 """The credit of one client in a tick, in frames that are no requests."""

@@ -20,18 +20,15 @@ from protocol.registry import Code, FrameType, PresenceKind
 from protocol.scram import ServerExchange
 from protocol.server import ServerConnection
 from reference_server.accounts import Account
-from reference_server.core.credit import FRAMES_PER_TICK, REQUEST_COST
+from reference_server.core.credit import FRAMES_PER_TICK, READS_AT_ONCE, REQUEST_COST, STREAM_OCTETS
 from reference_server.core.limits import TokenBucket
-from reference_server.core.room import READS_AT_ONCE, Member, Room
+from reference_server.core.room import Member, Room
 from reference_server.core.state import ServerState
 
 log = logging.getLogger("roomwire.server")
 
 NO_EXTENSIONS: frozenset[str] = frozenset()
 """One empty set for all connections."""
-
-STREAM_OCTETS = 256 * 1024
-"""About how many octets of all its rooms' streams one client is handed in a tick."""
 
 Handler = Callable[["Peer", Any, float], None]
 """Answers a request of the peer, at once or in a callback (`Peer.run`). The arguments: peer, frame, now."""

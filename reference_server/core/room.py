@@ -12,11 +12,9 @@ from protocol.codec import encode
 from protocol.connection import retry_flag
 from protocol.frames import Evicted, Presence, Roster, RosterEntry
 from protocol.registry import HELLO_MAX_BODY, Code, Flag, PresenceKind
+from reference_server.core.credit import PORTION_OCTETS, READS_AT_ONCE
 from reference_server.core.messages import message_octets
 from reference_server.store.base import Log, Record
-
-PORTION_OCTETS = 128 * 1024
-"""About how many octets of a room's stream one member is handed at once."""
 
 TAIL_OCTETS = 1024 * 1024
 """How many octets of a room's newest messages are held encoded while some member is behind; the store reads older
@@ -27,10 +25,6 @@ READ_TAIL_OCTETS = 64 * 1024
 
 READ_MESSAGES = 512
 """How many records are read from the store at once."""
-
-READS_AT_ONCE = 2
-"""For how many rooms at once the store reads what one client is behind: so a client that is behind in many rooms holds
-no more memory than one that is behind in two."""
 
 
 class Subscriber(Protocol):

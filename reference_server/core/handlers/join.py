@@ -1,13 +1,13 @@
-"""JOIN and LEAVE: attaching a client to a room, at a place in its log (SPEC.md, sections 7.9, 7.13 and 9.1)."""
+"""JOIN: attaching a client to a room, at a place in its log (SPEC.md, sections 7.9 and 9.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from protocol.errors import NameInvalid
-from protocol.frames import Join, Joined, Leave, Ok
+from protocol.frames import Join, Joined
 from protocol.names import key, normalise
-from protocol.registry import Code, Flag, PresenceKind
+from protocol.registry import Code, Flag
 from reference_server.core.limits import TokenBucket
 from reference_server.core.peer import Peer
 from reference_server.core.room import Room
@@ -32,17 +32,6 @@ def join(peer: Peer, frame: Join, now: float) -> None:
             _enter(peer, frame, room)
         else:
             _open(peer, frame, room_key, name)
-
-
-def leave(peer: Peer, frame: Leave, now: float) -> None:
-    """Answer LEAVE."""
-    member = peer.memberships.pop(frame.room, None)
-    if member is None:  # RW-LEAVE-1
-        peer.refuse(frame, Code.NOT_JOINED, "you are not in that room")
-        return
-    member.room.detach(member, PresenceKind.LEFT)
-    peer.conn.send(Ok(request=frame.request, room=frame.room))
-    peer.state.room_left(member.room)
 
 
 def _has_place(peer: Peer, frame: Join, room: Room | None) -> bool:
