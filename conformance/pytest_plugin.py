@@ -1,24 +1,33 @@
-"""The cases for servers as test items, for projects that use pytest:
+"""The cases of one role as test items, for projects that use pytest:
 
     pytest --pyargs conformance --roomwire-server localhost:7117
     pytest --pyargs conformance --roomwire-exec './my-server --port {port}' -k '7.9 and not spelling'
+    pytest --pyargs conformance --roomwire-client './my-client {host} {port}'
+    pytest --pyargs conformance --roomwire-codec ./my-codec
 
--k matches ids, requirements and tags. A server that cannot be reached ends the run with an error; it skips no item.
+-k matches ids, requirements and tags. A target that cannot be reached ends the run with an error; it skips no item.
 Cases that the target declares as unsupported are skipped; with --roomwire-baseline, expected failures are xfailed.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conformance.client.cases import client_cases
+from conformance.client.runner import ClientRunner
+from conformance.client.target import launcher
+from conformance.codec.cases import codec_cases
+from conformance.codec.runner import CodecRunner
 from conformance.commands import arguments
 from conformance.harness import baseline, process
 from conformance.harness.case import Case, check
 from conformance.harness.config import Config, ConfigError
+from conformance.harness.judge import RunOne
 from conformance.harness.options import Options, UsageError
 from conformance.harness.process import CommandError, Unreachable, Unstartable
 from conformance.harness.verdicts import Result, Verdict
@@ -39,49 +48,76 @@ class CaseFailed(Exception):
         self.result = result
 
 
-class Run:
-    """The target, which all items share, and its event loop."""
+class Server:
+    """A server, and its cases one by one. It starts before the first that does not start one of its own."""
 
-    def __init__(self, config: pytest.Config) -> None:
-        option = config.getoption
-        address, command = option("--roomwire-server"), option("--roomwire-exec")
-        if address and command:
-            raise pytest.UsageError("give one of --roomwire-server and --roomwire-exec")
-        path = option("--roomwire-config")
-        said = Config.read(Path(path)) if path else Config()
-        path = option("--roomwire-baseline")
-        if command:
-            process.arguments(command, {"port": 0, "host": "", "dir": ""})
-        self.expected = baseline.read(Path(path)) if path else {}
-        self.options = Options(
-            timeout=option("--roomwire-timeout"),
-            patience=option("--roomwire-patience"),
-            declared=said.features,
-            limits=said.limits,
-            accounts=said.accounts,
-            admins=said.admins,
-            seed=option("--roomwire-seed"),
-            jobs=1,
-            command=("roomwire-check", "server", *(("--connect", address) if address else ("--exec", command))),
-        )
-        ready = self.options.ready
-        self.target = LaunchedServer(command, ready) if command else ServerTarget(*arguments.address(address), ready)
-        self.loop = asyncio.new_event_loop()
+    def __init__(self, target: ServerTarget, options: Options) -> None:
+        self._target = target
+        self._options = options
         self._started = False
+
+    async def run(self, case: Case) -> Result:
+        """Runs a case. Raises Unreachable or Unstartable."""
+        target = self._target
+        own = "process" in case.tags and isinstance(target, LaunchedServer) and not target.side_by_side
+        if not self._started and not own:
+            await target.start()
+            self._started = True
+        [result] = await ServerRunner(target, load(), self._options, lambda result: result).run([case])
+        self._started = self._started and not own  # if so, the runner has stopped it
+        return result
+
+    async def stop(self) -> None:
+        """Stops the server."""
+        await self._target.stop()
+
+
+class Adapter:
+    """A client or a codec, and its cases one by one."""
+
+    def __init__(self, runner: ClientRunner | CodecRunner) -> None:
+        self._runner = runner
+        self._stack = contextlib.AsyncExitStack()
+        self._run: RunOne | None = None
+
+    async def run(self, case: Case) -> Result:
+        """Runs a case. Raises Unreachable or Unstartable."""
+        if self._run is None:
+            self._run = await self._stack.enter_async_context(self._runner.one_by_one())
+        return await self._run(case)
+
+    async def stop(self) -> None:
+        """Stops the program."""
+        await self._stack.aclose()
+
+
+class Run:
+    """The target, which all items share, its cases, and its event loop."""
+
+    def __init__(self, config: pytest.Config, option: str, value: str) -> None:
+        path = config.getoption("--roomwire-baseline")
+        self.expected = baseline.read(Path(path)) if path else {}
+        self.cases: Sequence[Case]
+        self.target: Server | Adapter
+        if option == "--roomwire-client":
+            options = _options(config, "client", "--exec", value)
+            options = replace(options, ready=3 * max(options.timeout, 1.0))
+            self.cases = client_cases()
+            self.target = Adapter(ClientRunner(launcher(value), load(), options, lambda result: result))
+        elif option == "--roomwire-codec":
+            process.arguments(value, {})
+            options = _options(config, "codec", "--exec", value)
+            self.cases = codec_cases()
+            self.target = Adapter(CodecRunner(value, load(), options, lambda result: result))
+        else:
+            self.cases = server_cases()
+            self.target = _server(config, option, value)
+        check(self.cases, load())
+        self.loop = asyncio.new_event_loop()
 
     def case(self, case: Case) -> Result:
         """Runs one case, and starts the target before the first. Raises Unreachable or Unstartable."""
-        return self.loop.run_until_complete(self._case(case))
-
-    async def _case(self, case: Case) -> Result:
-        own = "process" in case.tags and isinstance(self.target, LaunchedServer) and not self.target.side_by_side
-        if not self._started and not own:
-            await self.target.start()
-            self._started = True
-        runner = ServerRunner(self.target, load(), self.options, lambda result: result)
-        [result] = await runner.run([case])
-        self._started = self._started and not own  # if so, the runner has stopped it
-        return baseline.apply(result, self.expected)
+        return baseline.apply(self.loop.run_until_complete(self.target.run(case)), self.expected)
 
     def end(self) -> None:
         """Stops the target."""
@@ -90,11 +126,36 @@ class Run:
         self.loop.close()
 
 
-def make(config: pytest.Config) -> "Plugin":
-    """Makes the plugin for the target that the options name. Raises pytest.UsageError."""
+def _server(config: pytest.Config, option: str, value: str) -> Server:
+    if option == "--roomwire-exec":
+        process.arguments(value, {"port": 0, "host": "", "dir": ""})
+        options = _options(config, "server", "--exec", value)
+        return Server(LaunchedServer(value, options.ready), options)
+    options = _options(config, "server", "--connect", value)
+    return Server(ServerTarget(*arguments.address(value), options.ready), options)
+
+
+def _options(config: pytest.Config, role: str, *target: str) -> Options:
+    """The options of a run; `target` holds the arguments of `roomwire-check` that name its target."""
+    option = config.getoption
+    said = Config.read(Path(option("--roomwire-config"))) if option("--roomwire-config") else Config()
+    return Options(
+        timeout=option("--roomwire-timeout"),
+        patience=option("--roomwire-patience"),
+        declared=said.features,
+        limits=said.limits,
+        accounts=said.accounts,
+        admins=said.admins,
+        seed=option("--roomwire-seed"),
+        jobs=1,
+        command=("roomwire-check", role, *target),
+    )
+
+
+def make(config: pytest.Config, option: str, value: str) -> "Plugin":
+    """Makes the plugin for the target that one of the options names. Raises pytest.UsageError."""
     try:
-        check(server_cases(), load())
-        return Plugin(Run(config))
+        return Plugin(Run(config, option, value))
     except (ConfigError, baseline.BaselineError, CommandError, UsageError) as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -119,13 +180,13 @@ class Plugin:
 
 
 class Suite(pytest.File):
-    """All cases for servers."""
+    """All cases of the target's role."""
 
     run: Run
 
     def collect(self) -> Iterator[pytest.Item]:
         """One item for each case."""
-        for case in server_cases():
+        for case in self.run.cases:
             item: CaseItem = CaseItem.from_parent(self, name=case.id)
             item.case, item.run = case, self.run
             item.extra_keyword_matches.update((*case.requirements, *case.tags))

@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from conformance.client.context import Context
 from conformance.client.target import Launch
 from conformance.harness.case import Case
-from conformance.harness.judge import OnResult, Results, ended, in_time, judge
+from conformance.harness.judge import OnResult, Results, RunOne, ended, in_time, judge
 from conformance.harness.options import Options
 from conformance.harness.process import Unreachable
 from conformance.harness.verdicts import CaseEnd, ContractBroken, Crashed, Failed, Inconclusive, Result
@@ -48,6 +48,12 @@ class ClientRunner:
         finally:
             self._results.settle()
         return self._results.in_order(cases)
+
+    @contextlib.asynccontextmanager
+    async def one_by_one(self) -> AsyncIterator[RunOne]:
+        """Yields what runs one case. Raises Unreachable when no client connects, or Unstartable."""
+        await self._probe()
+        yield self._try
 
     async def _probe(self) -> None:
         """Launches a client that has to get ready and connect. Raises Unreachable.

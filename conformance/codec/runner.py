@@ -1,14 +1,15 @@
 """Runs codec cases, each worker with a process of its own that lives as long as it answers."""
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from conformance.codec.context import Context
 from conformance.codec.target import CodecTarget
 from conformance.harness.case import Case
-from conformance.harness.judge import OnResult, Results, ended, in_time, judge
+from conformance.harness.judge import OnResult, Results, RunOne, ended, in_time, judge
 from conformance.harness.options import Options
 from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.verdicts import ContractBroken, Crashed, Result
@@ -62,6 +63,15 @@ class CodecRunner:
         finally:
             self._results.settle()
         return self._results.in_order(cases)
+
+    @contextlib.asynccontextmanager
+    async def one_by_one(self) -> AsyncIterator[RunOne]:
+        """Starts a process, and yields what runs one case against it. Raises Unreachable or Unstartable."""
+        worker = _Worker(await self._start())
+        try:
+            yield lambda case: self._try(case, worker)
+        finally:
+            await worker.stop()
 
     async def _start(self) -> CodecTarget:
         codec = await CodecTarget.start(self._command, self._options.ready, self._options.timeout)

@@ -39,6 +39,9 @@ RECORDED = frozenset({Verdict.FAIL, Verdict.WARN, Verdict.CRASH, Verdict.INCONCL
 OnResult = Callable[[Result], Result]
 """Is told of each result of a run as it comes, and returns it as it counts."""
 
+RunOne = Callable[[Case], Awaitable[Result]]
+"""Runs one case, for what runs cases one by one."""
+
 
 _EXPLAINS = frozenset({Verdict.FAIL, Verdict.CRASH})
 """The verdicts on a case by which it explains that others did not get past the step that it tries."""

@@ -12,7 +12,7 @@ import pytest
 from conformance.harness.exit_status import UNREACHABLE
 from conformance.spec.tables import load
 from tests.support.places import ROOT
-from tests.support.suite import PYTHON
+from tests.support.suite import CLIENT, CODEC, PYTHON
 
 _SERVE = """
 import asyncio, sys
@@ -53,6 +53,41 @@ def test_run_without_a_server(tmp_path: Path) -> None:
     run = _pytest(tmp_path)
     assert run.returncode != 0
     assert "--roomwire-server HOST:PORT" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "command", "words", "said"),
+    [
+        ("--roomwire-codec", CODEC, "7.6 and ping or RW-FRAME-7", "codec/"),
+        ("--roomwire-client", CLIENT, "7.7 or RW-HELLO-4", "client/"),
+    ],
+)
+def test_other_roles(option: str, command: str, words: str, said: str, tmp_path: Path) -> None:
+    run = _pytest(tmp_path, option, command, "-k", words, "-rA")
+    assert run.returncode == 0, run.stdout + run.stderr
+    passed = [line for line in run.stdout.splitlines() if line.startswith("PASSED")]
+    assert len(passed) > 1
+    assert all(f"::{said}" in line for line in passed)
+
+
+def test_failures_of_other_roles(tmp_path: Path) -> None:
+    script = tmp_path / "codec.py"
+    script.write_text(
+        "from conformance.codec import reference\nreference.answer = lambda request: {}\nreference.main()\n"
+    )
+    command = f"{PYTHON} {shlex.quote(str(script))}"
+    run = _pytest(tmp_path, "--roomwire-codec", command, "-k", "7.6/decode/ping")
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "FAIL codec/7.6/decode/ping" in run.stdout
+    assert f"again: roomwire-check codec --exec {shlex.quote(command)}" in run.stdout
+    for option in ("--roomwire-codec", "--roomwire-client"):
+        assert _pytest(tmp_path, option, "/nowhere/no-such-program", "-k", "7.6 or 7.7").returncode == UNREACHABLE
+
+
+def test_two_targets(tmp_path: Path) -> None:
+    run = _pytest(tmp_path, "--roomwire-codec", "a", "--roomwire-client", "b")
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "give one of --roomwire-client, --roomwire-codec" in run.stderr
 
 
 def test_run_without_options(request: pytest.FixtureRequest) -> None:
