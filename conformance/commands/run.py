@@ -71,8 +71,8 @@ class Run:
         order = {case.id: at for at, case in enumerate(selected)}
         results.sort(key=lambda result: order[result.id])
         mine = [name for name in expected if name.startswith(f"{self.role}/")]
-        old = baseline.stale(mine, [case.id for case in known])
-        summary = Summary(self.role, self.target, results, old, error, selected=len(selected), seed=self.about.seed)
+        old, total = baseline.stale(mine, [case.id for case in known]), len(known)
+        summary = Summary(self.role, self.target, results, old, error, 0, len(selected), total, self.about.seed)
         summary.status, summary.error = (INTERRUPTED, error) if interrupted else _status(summary)
         if self.only_failed is not None:
             last_failed.note(self.role, self.target, results)

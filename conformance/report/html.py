@@ -25,11 +25,12 @@ from conformance.files import DATA
 from conformance.harness.verdicts import ACCEPTED, Verdict
 from conformance.report.causes import FOLDED, by_cause
 from conformance.report.compare import rank
+from conformance.report.profile import UNKNOWN, headline
 from conformance.report.results import names
 from conformance.wire.text import escape
 
 _VERDICTS = [verdict.value for verdict in Verdict]
-_ENDINGS = {0: "Conforms", 1: "Does not conform", 3: "Not reachable", 4: "Fault of the suite", 5: "Nothing to test"}
+_ENDINGS = {1: "Does not conform", 3: "Not reachable", 4: "Fault of the suite", 5: "Nothing to test"}
 _ACCOUNT = ("verdict", "requirement", "expected", "got", "reason")
 _TRACE_KEYS = ("at", "peer", "by", "kind", "name", "text", "note", "hex", "length", "fields")
 
@@ -79,14 +80,17 @@ def clean(value: Any) -> Any:
 class _Run:
     """The summary of one run at the top of the page.
 
+    `mood` is "ok", "part" or "bad", and colours the `ending`. `profile` has each part of the protocol, and whether the
+    run has shown it.
     `share` holds the bar's parts: x, width (of 100), verdict. `failed` is the number of cases that do not pass,
     `causes` are their groups, and `folded` those of the results that need no more than a reason.
     """
 
     name: str
     role: str
-    ok: bool
+    mood: str
     ending: str
+    profile: list[tuple[str, bool]]
     counts: list[tuple[str, int]]
     share: list[tuple[float, float, str]]
     facts: list[tuple[str, str]]
@@ -104,11 +108,11 @@ def _run(run: dict[str, Any], name: str) -> _Run:
     for verdict, count in counts:
         share.append((round(at, 3), round(100 * count / total, 3), verdict))
         at += 100 * count / total
-    suite, how = run["suite"], run["run"]
+    suite, how, found = run["suite"], run["run"], run.get("profile", UNKNOWN)
     facts = [
         ("Date", how["date"]),
         ("Duration", f"{how['seconds']} s"),
-        ("Cases", f"{len(run['results'])} of {run['selected']} selected"),
+        ("Cases", f"{len(run['results'])} of {run['selected']} selected, of {run.get('known', run['selected'])}"),
         ("Seed", "" if how["seed"] is None else str(how["seed"])),
         ("Suite", f"roomwire {suite['version']}, Python {suite['python']}, {suite['platform']}"),
         ("SPEC.md", f"sha256 {suite['spec']}"),
@@ -118,8 +122,9 @@ def _run(run: dict[str, Any], name: str) -> _Run:
     return _Run(
         name=name,
         role=run["role"],
-        ok=run["exit"] == 0,
-        ending=_ENDINGS.get(run["exit"], f"Ended with status {run['exit']}"),
+        mood="bad" if run["exit"] else "part" if found["partial"] else "ok",
+        ending=_ending(run["exit"], found),
+        profile=[(part, True) for part in found["shown"]] + [(part, False) for part in found["missing"]],
         counts=counts,
         share=share,
         facts=[(label, value) for label, value in facts if value],
@@ -129,6 +134,11 @@ def _run(run: dict[str, Any], name: str) -> _Run:
         causes=by_cause(failed, lambda item: tuple(item[key] for key in _ACCOUNT)),
         folded=by_cause(folded, lambda item: (item["verdict"], "", "", "", item["reason"])),
     )
+
+
+def _ending(status: int, found: dict[str, Any]) -> str:
+    claim = headline(status, found)
+    return claim[:1].upper() + claim[1:] if claim else _ENDINGS.get(status, f"Ended with status {status}")
 
 
 def _counted(runs: Iterable[dict[str, Any]]) -> list[tuple[str, int]]:

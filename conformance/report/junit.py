@@ -7,6 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from conformance.harness.verdicts import ACCEPTED, Verdict
+from conformance.report.profile import UNKNOWN
 from conformance.wire.text import escape
 
 _SKIPPED = {Verdict.UNSUPPORTED, Verdict.XFAIL}
@@ -69,8 +70,12 @@ def badge(document: dict[str, Any]) -> dict[str, Any]:
     """An endpoint badge of shields.io."""
     verdicts = [result["verdict"] for result in document["results"]]
     wrong = sum(verdict not in ACCEPTED for verdict in verdicts)
-    if document["exit"] == 0:
-        message, color = f"conforms, {verdicts.count(Verdict.PASS)} of {len(verdicts)} passed", "brightgreen"
+    found = document.get("profile", UNKNOWN)
+    passed = f"{verdicts.count(Verdict.PASS)} of {document.get('known', len(verdicts))} passed"
+    if document["exit"] == 0 and found["partial"]:
+        message, color = f"partial, {passed}", "yellow"
+    elif document["exit"] == 0:
+        message, color = f"{', '.join(found['shown'])}: {passed}", "brightgreen"
     elif wrong:
         message, color = f"{wrong} of {len(verdicts)} failed", "red"
     else:

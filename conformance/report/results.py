@@ -19,6 +19,7 @@ from typing import Any, cast
 from conformance.files import DATA, document
 from conformance.harness.verdicts import Result
 from conformance.report import gaps, trace
+from conformance.report.profile import Profile, profile
 from conformance.spec.tables import Spec
 from conformance.wire.octets import HEADER, decode, read_header, split_frames
 from protocol.errors import RemoteProtocolError
@@ -36,7 +37,10 @@ class ResultsError(ValueError):
 
 @dataclass
 class Summary:
-    """A whole run: its results, its stale baseline entries, and its exit status."""
+    """A whole run: its results, its stale baseline entries, and its exit status.
+
+    `known` is the number of cases that the suite has for the role; 0 stands for those that were selected.
+    """
 
     role: str
     target: str
@@ -45,11 +49,18 @@ class Summary:
     error: str = ""
     status: int = 0
     selected: int = 0
+    known: int = 0
     seed: int | None = None
     counts: Counter[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.counts = Counter(result.verdict.value for result in self.results)
+
+    @property
+    def profile(self) -> Profile:
+        """The parts of the protocol that the run has shown."""
+        verdicts = {result.id: result.verdict.value for result in self.results}
+        return profile(self.role, verdicts, self.known or self.selected)
 
     def as_json(self) -> dict[str, Any]:
         """The summary as plain values, without the results."""
@@ -58,6 +69,8 @@ class Summary:
             "role": self.role,
             "target": self.target,
             "selected": self.selected,
+            "known": self.known or self.selected,
+            "profile": self.profile.as_json(),
             "seed": self.seed,
             "counts": dict(sorted(self.counts.items())),
             "stale": list(self.stale),

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from conformance.harness.verdicts import ACCEPTED, Result, Verdict
 from conformance.report.causes import FOLDED, Account, by_cause
+from conformance.report.profile import headline
 from conformance.report.results import Summary, as_json
 from conformance.wire.text import escape
 
@@ -143,10 +144,14 @@ class Reporter:
         if summary.error:
             self._console.print(Text(escape(summary.error), "bold red"))
         counts = ", ".join(f"{summary.counts[v.value]} {v}" for v in Verdict if summary.counts[v.value])
-        verdict = "conforms, as far as tested" if not summary.status else "does not pass"
+        found = summary.profile
+        verdict = headline(summary.status, found.as_json()) or "does not pass"
         seed = "" if summary.seed is None else f" (seed {summary.seed})"
         line = f"{summary.target} {verdict}: {counts or 'nothing was run'}{seed}"
-        self._console.print(Text(escape(line), "bold red" if summary.status else "bold green"))
+        style = "bold red" if summary.status else "bold yellow" if found.partial else "bold green"
+        if not summary.status and not found.partial and found.missing:
+            self._console.print(Text(f"not shown: {', '.join(found.missing)}", "yellow"))
+        self._console.print(Text(escape(line), style))
 
 
 def _shown(results: Sequence[Result]) -> list[Result]:

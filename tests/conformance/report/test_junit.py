@@ -26,12 +26,23 @@ def test_junit() -> None:
 
 
 def test_badge() -> None:
-    assert badge(document([Verdict.PASS] * 3)) == {
+    found = document([Verdict.PASS] * 3)
+    found["profile"] = {"shown": ["core", "history"], "missing": ["TLS"], "partial": ""}
+    assert badge(found) == {
         "schemaVersion": 1,
         "label": "Roomwire server",
-        "message": "conforms, 3 of 3 passed",
+        "message": "core, history: 3 of 3 passed",
         "color": "brightgreen",
         "isError": False,
     }
     failing = badge(document([Verdict.PASS, Verdict.FAIL, Verdict.WARN]))
     assert (failing["message"], failing["color"]) == ("1 of 3 failed", "red")
+
+
+def test_badge_of_a_partial_run() -> None:
+    found = document([Verdict.PASS] * 3)
+    found["known"] = 300
+    part = badge(found)
+    assert (part["message"], part["color"], part["isError"]) == ("partial, 3 of 300 passed", "yellow", False)
+    del found["profile"]
+    assert badge(found)["color"] == "yellow", "results without a profile claim nothing"
