@@ -1,7 +1,8 @@
 """Reads SPEC.md as Markdown: headings, tables, paragraphs, list items and code, each with section and line.
 
 It reads only the Markdown that this document uses: headings with `#` and numbers before their titles, pipe tables,
-fenced code, and list items of one paragraph. Lines count from 1.
+fenced code, and list items of one paragraph. Anchors are dropped, and links within the document become their texts.
+Lines count from 1.
 """
 
 import re
@@ -10,6 +11,8 @@ from typing import NamedTuple
 
 _HEADING = re.compile(r"(#+) (?:(?:Appendix )?((?:\d+|[A-Z])(?:\.\d+)*)\.? )?(.+)")
 _ITEM = re.compile(r"- |\d+\. ")
+_ANCHOR = re.compile(r'<a id="[^"]*"></a>')
+_LINK = re.compile(r"\[([^\[\]]*)\]\(#[^()]*\)")
 _RULE = re.compile(r"\|(?: *:?-+:? *\|)+")
 
 
@@ -111,6 +114,11 @@ class Document:
         return next((heading.line for heading in self.headings if heading.section == section), 0)
 
 
+def plain(text: str) -> str:
+    """The text without anchors, and with the texts of links in place of links within the document."""
+    return _LINK.sub(r"\1", _ANCHOR.sub("", text))
+
+
 def read(text: str) -> Document:
     """Reads a whole document. Raises SpecError for a malformed table or code without an end."""
     headings: list[Heading] = []
@@ -148,7 +156,7 @@ def read(text: str) -> Document:
             while at < len(lines) and _continues(lines[at]):
                 parts.append(lines[at].strip())
                 at += 1
-            caption = " ".join(part.strip() for part in parts)
+            caption = plain(" ".join(part.strip() for part in parts))
             paragraphs.append(Paragraph(section, number, caption, item is not None))
     return Document(tuple(headings), tuple(paragraphs), tuple(tables), tuple(blocks))
 
@@ -172,4 +180,4 @@ def _table(section: str, caption: str, line: int, lines: list[str]) -> Table:
 
 
 def _cells(line: str) -> tuple[str, ...]:
-    return tuple(cell.strip() for cell in line.strip().strip("|").split("|"))
+    return tuple(cell.strip() for cell in plain(line).strip().strip("|").split("|"))

@@ -11,7 +11,7 @@ from itertools import chain, pairwise
 import pytest
 
 from conformance.files import document
-from conformance.spec.markdown import SpecError
+from conformance.spec.markdown import Heading, SpecError, plain
 from conformance.spec.tables import KEY_WORD, REQUIREMENT_ID, load, parse
 
 SPEC = load()
@@ -90,16 +90,19 @@ def slug(heading: str) -> str:
 
 
 def test_contents_list_the_headings() -> None:
-    headings = [heading for heading in DOCUMENT.headings if heading.level == 2 and heading.title != "Contents"]
+    """Down to 7.1 and 8.1: sections, then the subsections of each one."""
     lines = TEXT.partition("## Contents")[2].partition("\n## ")[0].split("\n")
-    listed = [re.sub(r"^- |(?<=\.) (?=\[)", "", line) for line in lines if line]
-    expected = [
-        f"{heading.section}.[{heading.title}](#{slug(heading.text)})"
-        if heading.section.isdecimal()
-        else f"[{heading.text}](#{slug(heading.text)})"
-        for heading in headings
+    assert [line for line in lines if line] == [
+        contents(heading) for heading in DOCUMENT.headings if heading.level > 1 and heading.title != "Contents"
     ]
-    assert listed == expected
+
+
+def contents(heading: Heading) -> str:
+    """The line of a heading in the contents."""
+    if heading.section.isdecimal():
+        return f"{heading.section}. [{heading.title}](#{slug(heading.text)})"
+    link = f"- [{heading.text}](#{slug(heading.text)})"
+    return link if heading.level == 2 else f"   {link}"
 
 
 def test_sections_are_numbered_in_order() -> None:
@@ -120,14 +123,35 @@ def test_frames_have_sections_in_the_order_of_their_table() -> None:
     assert [h.title for h in DOCUMENT.headings if h.section.startswith("7.")] == list(SPEC.frames)
 
 
-def test_links_inside_the_document_lead_somewhere() -> None:
-    anchors = {slug(heading.text) for heading in DOCUMENT.headings}
-    assert set(re.findall(r"\]\(#([^)]*)\)", TEXT)) <= anchors
+TARGETS = {heading.section: slug(heading.text) for heading in DOCUMENT.headings}
+TARGETS |= {name: name.lower() for name in SPEC.requirements}
+LINKED = re.sub(r"(?ms)^## (?:Contents|Appendix B).*?(?=^## )|^#[^\n]*$|^```.*?^```$|`[^`\n]*`", "", TEXT)
+"""The text in which each reference is a link: all but headings, code, the contents and the test vectors."""
+
+
+def test_links_lead_to_what_they_name() -> None:
+    for text, target in re.findall(r"\[([^\[\]]*)\]\(#([^)]*)\)", LINKED):
+        name = re.sub(r"^([Ss]ections?|[Aa]ppendix) ", "", text).split(" ")[0].rstrip(".")
+        assert TARGETS.get(name) == target, f"[{text}](#{target})"
+
+
+def test_references_are_links() -> None:
+    """A requirement or a section that is named outside its own place is a link."""
+    loose = re.sub(r"\[[^\[\]]*\]\(#[^)]*\)|\[RW-[A-Z]+-\d+\]$", "", LINKED, flags=re.M)
+    assert re.findall(r"RW-[A-Z]+-\d+|[Ss]ections?\s+\d[\d.]*|[Aa]ppendix\s+[A-Z]\b", loose) == []
+
+
+@pytest.mark.parametrize("name", SPEC.requirements)
+def test_anchor_of_a_requirement(name: str) -> None:
+    anchor = f'- <a id="{name.lower()}"></a>'
+    assert TEXT.count(anchor) == 1
+    item = TEXT.partition(anchor)[2].partition("\n- ")[0].partition("\n\n")[0]
+    assert item.rstrip().endswith(f"[{name}]")
 
 
 def test_references_to_sections_exist() -> None:
     sections = {heading.section for heading in DOCUMENT.headings}
-    found = re.findall(r"\b[Ss]ections? ([\d.]*\d)(?:(?:,| to| and) ([\d.]*\d))*|\((\d+\.\d+)\)", TEXT)
+    found = re.findall(r"\b[Ss]ections? ([\d.]*\d)(?:(?:,| to| and) ([\d.]*\d))*|\((\d+\.\d+)\)", plain(TEXT))
     assert found
     assert {number for match in found for number in match if number} <= sections
 
@@ -169,21 +193,23 @@ def test_words_in_capitals_are_defined() -> None:
 
 # The reader
 
+ANSWER = '- <a id="rw-auth-1"></a>A client MUST answer AUTH'
+
 ERRORS = {
     "twice": ("[RW-FRAME-2]", "[RW-FRAME-1]", r"RW-FRAME-1 stands in line \d+ already"),
     "no subject": (
-        "- A client MUST answer AUTH before WELCOME with",
-        "- It MUST answer AUTH with",
+        ANSWER,
+        ANSWER.replace("A client", "It"),
         "not a requirement",
     ),
     "no key word": (
-        "- A client MUST answer AUTH before WELCOME with",
-        "- A client answers AUTH with",
+        ANSWER,
+        ANSWER.replace("MUST answer", "answers"),
         "not a requirement",
     ),
     "not an item": (
-        "- A client MUST answer AUTH before WELCOME with",
-        "A client MUST answer AUTH with",
+        ANSWER,
+        ANSWER.removeprefix("- "),
         "not a requirement",
     ),
     "bad id": ("[RW-FRAME-2]", "[RW-frame-2]", "not a requirement"),

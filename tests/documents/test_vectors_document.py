@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from conformance.spec import tables as tables_of_spec
 from tests.support.places import ROOT
 
 SPEC = (ROOT / "SPEC.md").read_text(encoding="utf-8")
@@ -62,7 +63,7 @@ def shown(vector: dict[str, Any]) -> str:
 
 
 def requirements() -> set[str]:
-    return set(re.findall(r"^- .*\[(RW-[A-Z0-9-]+)\]$", SPEC, re.MULTILINE))
+    return set(tables_of_spec.load().requirements)
 
 
 def test_number_of_vectors() -> None:
