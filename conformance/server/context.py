@@ -30,7 +30,7 @@ from conformance.wire.log import WireLog
 from conformance.wire.text import frame_line
 from protocol.fields import extension, extensions
 from protocol.frames import Ack, Error, Field, Frame, History, Join, Joined, Message, Publish, Welcome
-from protocol.registry import Code
+from protocol.registry import LIMITS, Code, Flag
 
 _JOIN_CASE = "server/7.9/fresh"
 _PUBLISH_CASE = "server/7.15/echo"
@@ -282,6 +282,11 @@ class Context:
         if name in self.options.declared:
             raise Unsupported(f"declared: {name}")
 
+    @property
+    def replay_cap(self) -> int:
+        """The replay cap that the target is declared to have; otherwise its default."""
+        return self.options.limits.get("replay_messages", LIMITS["replay_messages"].default)
+
     def time_out(self, name: str) -> float:
         """For how many seconds to wait for a time-out of the target.
 
@@ -300,6 +305,10 @@ class Context:
         """Raises Informative unless it holds, where the document requires nothing."""
         if not holds:
             raise Informative(otherwise)
+
+    def not_quiet(self, joined: Joined) -> None:
+        """Raises Informative in a quiet room, which has no presence and no roster."""
+        self.observe(not joined.flags & Flag.QUIET, f"the room is quiet already with {joined.members} members")
 
     async def finish(self, check: Callable[[RawClient], None] = RawClient.raise_breach) -> None:
         """Raises Failed for the first breach of the invariants on any connection."""

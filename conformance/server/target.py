@@ -40,7 +40,7 @@ OFFERED: Mapping[str, int] = MappingProxyType(
 """Limits of SPEC.md, section 15, that the suite offers in the environment to each program that it starts. A server that
 heeds them saves waiting. The time-outs are long enough for a busy machine."""
 
-_SHORT = ("heartbeat_ms", "preface_ms", "handshake_ms", "frame_ms", "stall_ms")
+SHORT = ("heartbeat_ms", "preface_ms", "handshake_ms", "frame_ms", "stall_ms")
 """Time-outs that are not offered to a server of a case's own, where no case waits for them."""
 
 _PORTS = (15_000, 32_000)
@@ -198,7 +198,7 @@ class LaunchedServer(ServerTarget):
         self.program.send_signal(signal.SIGTERM)
 
     def another(self, **limits: int) -> "LaunchedServer":
-        kept = {name: value for name, value in self.limits.items() if name not in _SHORT}
+        kept = {name: value for name, value in self.limits.items() if name not in SHORT}
         return LaunchedServer(self.command, self.ready, {**kept, **limits}, self.trust)
 
 

@@ -22,7 +22,7 @@ from conformance.harness.options import Options
 from conformance.harness.tls import authority
 from conformance.harness.verdicts import CaseEnd, Failed, Inconclusive, Unsupported, own_failure
 from conformance.server.context import Context
-from conformance.server.target import LaunchedServer
+from conformance.server.target import SHORT, LaunchedServer
 from conformance.wire.octets import HEADER, Header, decode, encode, read_header, split_frames
 from protocol.errors import RemoteProtocolError
 from protocol.frames import Frame, Unknown
@@ -193,6 +193,10 @@ class ServerMutant:
     accounts: bool = False
     tls: bool = False
 
+    def settings(self, offered: Mapping[str, int]) -> dict[str, Any]:
+        """The settings of a server to which these limits are offered."""
+        return {**FAST, **offered, **self.config}
+
 
 UNCHANGED = ServerMutant("unchanged", "Breaks nothing.")
 UNCHANGED_DURABLE = ServerMutant("unchanged-durable", "Breaks nothing, and is durable.", store=durable)
@@ -215,7 +219,7 @@ class MutantServer(LaunchedServer):
         return True
 
     async def start(self) -> None:
-        settings = {**FAST, **self.limits, **self.mutant.config}
+        settings = self.mutant.settings(self.limits)
         if self.mutant.accounts:
             settings["accounts"] = str(accounts_file())
         if self.mutant.tls:
@@ -246,7 +250,8 @@ class MutantServer(LaunchedServer):
         self._listener.drain()
 
     def another(self, **limits: int) -> "MutantServer":
-        return MutantServer(self.mutant, self.ready, {**self.limits, **limits})
+        kept = {name: value for name, value in self.limits.items() if name not in SHORT}
+        return MutantServer(self.mutant, self.ready, {**kept, **limits})
 
 
 SERVER: ContextVar[MutantServer] = ContextVar("server")

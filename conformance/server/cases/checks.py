@@ -329,7 +329,7 @@ async def state_before_type(t: Context) -> None:
 @case("6.2/state-before-header", "RW-CHECK-1", "RW-HELLO-6")
 async def state_before_header(t: Context) -> None:
     """The server answers a second HELLO with UNEXPECTED, even if it has request 0 and no body."""
-    client, _ = await joined_client(t, t.room())
+    client, _ = await joined_client(t, t.room(), publish)
     await expect_accepted(t, client, ping())
     client.send_octets(frame(FrameType.HELLO), breaks="RW-HELLO-1")
     await client.expect_goaway(Code.UNEXPECTED, "RW-CHECK-1")
@@ -339,7 +339,7 @@ async def state_before_header(t: Context) -> None:
 @case("6.2/refusal-is-not-fatal", "RW-CHECK-2")
 async def refusal_is_not_fatal(t: Context) -> None:
     """The server serves a connection as before after many requests that it refused."""
-    client, place = await joined_client(t, t.room())
+    client, place = await joined_client(t, t.room(), publish)
     for octets, code in (
         (join(b"\x00"), Code.NAME_INVALID),
         (publish(place, b"\xff"), Code.PAYLOAD_INVALID),

@@ -93,6 +93,7 @@ async def leaves_rooms(t: Context) -> None:
     for way in ("goaway", "close", "reset", "fatal"):
         client, there = await t.member(joined.name)
         t.require(there.members == 2, "2 members", there.members, "RW-PRESENCE-5")
+        t.not_quiet(there)
         if way == "goaway":
             client.send(Goaway(Code.NONE))
             await client.expect_goaway(Code.NONE, "RW-CLOSE-3")
@@ -124,7 +125,8 @@ async def others_unaffected(t: Context) -> None:
 async def half_close(t: Context) -> None:
     """The server ends the connection and its memberships when the client's stream ends."""
     keeper, joined = await t.member()
-    client, _ = await t.member(joined.name)
+    client, there = await t.member(joined.name)
+    t.not_quiet(there)
     if client.tls:
         raise Unsupported("the suite cannot end one direction of a connection over TLS alone")
     client.send_eof()

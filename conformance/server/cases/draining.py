@@ -25,6 +25,17 @@ async def _drained(t: Context, count: int = 1, drain_ms: int = 10_000) -> list[t
     return members
 
 
+def _answered(client: RawClient, request: int) -> bool:
+    return any(item.frame.request == request for item in client.received)
+
+
+def _at_once(client: RawClient) -> bool:
+    """Whether GOAWAY(SHUTDOWN) came together with GOAWAY(DRAINING)."""
+    came = {item.frame.code: item.at for item in client.received if isinstance(item.frame, Goaway)}
+    end = came.get(Code.SHUTDOWN)
+    return end is not None and end - came.get(Code.DRAINING, end) < 0.1
+
+
 @case("8.6/answers", "RW-DRAIN-2", "RW-DRAIN-3", tags=["process"])
 async def answers(t: Context) -> None:
     """The server answers what it reads while it drains, and a client's GOAWAY with GOAWAY(SHUTDOWN)."""
@@ -106,6 +117,8 @@ async def drained_in_full_flow(t: Context) -> None:
     frames = [Publish(t.id(client), 0, b"x", request=500 + n, room=joined.room) for n in range(count)]
     client.send_octets(b"".join(map(encode, frames)), breaks="RW-DRAIN-1")
     t.drain()
+    await client.wait(lambda: _answered(client, 500) or client.ended or None, "a reply", "RW-DRAIN-2")
+    t.observe(_answered(client, 500) or not _at_once(client), "the server ended at once: its drain time is 0")
     replies = [await client.reply(500 + n, "RW-DRAIN-2") for n in range(count)]
     accepted = [f.id for f, reply in zip(frames, replies, strict=True) if isinstance(reply, Ack)]
     t.require(bool(accepted), "ACK", replies, "RW-DRAIN-2")

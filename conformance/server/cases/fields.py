@@ -43,7 +43,7 @@ _IGNORED: list[tuple[str, str, MakeOctets]] = [
 
 def _define_ignored(path: str, what: str, octets: MakeOctets) -> None:
     async def run(t: Context) -> None:
-        client, place = await joined_client(t, t.room())
+        client, place = await joined_client(t, t.room(), octets)
         sent = octets(place)
         client.send_octets(sent)
         if sent[4:6] == b"\x00\x08":
@@ -127,7 +127,7 @@ async def critical_ping(t: Context) -> None:
 @case("5.3/critical-publish-appends-nothing", "RW-PROMISE-4", "RW-FIELD-2")
 async def critical_appends_nothing(t: Context) -> None:
     """The server gives no seq to a PUBLISH that it refused for a critical field."""
-    client, place = await joined_client(t, t.room())
+    client, place = await joined_client(t, t.room(), publish)
     before = await t.publish(client, place.room)
     client.send_octets(publish(place, tail=_CRITICAL), breaks="RW-EXT-1")
     await client.expect_error(700, Code.UNKNOWN_FIELD, "RW-FIELD-2")
@@ -199,7 +199,7 @@ _FLAGGED: list[tuple[str, str, MakeOctets]] = [
 
 def _define_flagged(path: str, what: str, octets: MakeOctets) -> None:
     async def run(t: Context) -> None:
-        client, place = await joined_client(t, t.room())
+        client, place = await joined_client(t, t.room(), octets)
         sent = octets(place)
         client.send_octets(sent, breaks="RW-FLAG-1")
         if request := int.from_bytes(sent[8:12], "big"):

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 
-from conformance.server.cases.steps import IGNORABLE, case, expect_accepted, hello, ping
+from conformance.server.cases.steps import IGNORABLE, case, expect_accepted, expect_published, hello, ping
 from conformance.server.context import Context
 from conformance.server.raw_client import RawClient
 from conformance.wire import clock
@@ -79,7 +79,7 @@ async def segments_together(t: Context) -> None:
     cut = len(octets) // 2
     client.send_octets(octets, slices=(octets[:7], octets[7:cut], octets[cut:]))
     await client.expect(101, Ack)
-    await client.expect(102, Ack)
+    expect_published(await client.reply(102))
     await client.expect(103, Ok)
     for opaque in (b"together", b"the last"):
         pong = await client.expect_frame(Pong)

@@ -63,7 +63,10 @@ async def time_not_read(t: Context) -> None:
         flood.still >= _STILL or bool(client.ended),
         f"the server has read {flood.sent} octets of PINGs while no PONG was taken",
     )
-    await asyncio.sleep(limit + 0.5)  # what the server must not count
+    unread = await _unread_time(client, flood.still, limit + 0.5)
+    # A server that counts this time ends the connection after about 2 H of it, another by its own stall time.
+    ended_early = bool(client.ended) and unread < 0.75 * limit and client.welcome.heartbeat_ms != 1_500
+    t.observe(not ended_early, f"the server has ended the connection after {unread:.1f} s, before 2 H")
     went_on = flood.unsent != client.unsent
     client.pause(False)
     pong = encode(Pong(b"unread!!"))
@@ -72,6 +75,15 @@ async def time_not_read(t: Context) -> None:
         await wait_for_more(client, "RW-HEARTBEAT-3", t.options.patience)
         await asyncio.sleep(0.1)
     _judge_flood(t, client, flood, limit, went_on)
+
+
+async def _unread_time(client: RawClient, still: float, seconds: float) -> float:
+    """Waits in which the server must not count what it does not read; for how long it has read nothing then."""
+    until = clock.now() + seconds
+    began = clock.now() - still
+    while clock.now() < until and not client.ended:
+        await asyncio.sleep(_LOOK)
+    return clock.now() - began
 
 
 def _judge_flood(t: Context, client: RawClient, flood: _Flood, limit: float, went_on: bool) -> None:

@@ -142,9 +142,9 @@ _CURSORS: list[tuple[str, str, bool | None, int]] = [
 ]
 
 
-def _expected(joined: Joined, own: bool | None, since: int) -> tuple[int, bool]:
-    """`start` and GAP by the formula of section 9.1, with a replay cap above what the case publishes."""
-    floor = max(joined.oldest, 1)
+def _expected(t: Context, joined: Joined, own: bool | None, since: int) -> tuple[int, bool]:
+    """`start` and GAP by the formula of section 9.1."""
+    floor = max(joined.oldest, joined.head + 1 - t.replay_cap, 1)
     if own is None:
         return max(floor, max(joined.head + 1 - since, 0)), False
     want = since + 1 if own else floor
@@ -159,8 +159,10 @@ def _define_cursor(path: str, what: str, own: bool | None, since: int) -> None:
         reader, joined = await t.member(first.name, epoch=epoch, since=since)
         t.require(joined.head == _PUBLISHED, f"head {_PUBLISHED}", joined.head, "RW-PROMISE-1")
         t.require(joined.epoch == first.epoch, f"epoch {first.epoch}", joined.epoch, "RW-MODEL-6")
-        start, gap = _expected(joined, own, since)
-        t.require(joined.start == start, f"start {start} (oldest {joined.oldest})", joined.start)
+        start, gap = _expected(t, joined, own, since)
+        t.require(
+            joined.start == start, f"start {start} (oldest {joined.oldest}, replay cap {t.replay_cap})", joined.start
+        )
         t.require(bool(joined.flags & Flag.GAP) == gap, f"GAP {gap:d}", joined.flags)
         [seen] = await t.marker(publisher, reader, room=first.room)
         replayed = [m for m in messages if m.seq >= start]

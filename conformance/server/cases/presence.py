@@ -16,7 +16,7 @@ async def _two(t: Context) -> tuple[RawClient, Joined, RawClient]:
     client, there = await t.member(joined.name)
     if not there.flags & Flag.QUIET:
         await keeper.expect_presence(joined.room, client.welcome.member, (PresenceKind.JOINED,), "RW-PRESENCE-2")
-    t.observe(not there.flags & Flag.QUIET, "the room is quiet already with two members")
+    t.not_quiet(there)
     return keeper, joined, client
 
 
@@ -91,6 +91,8 @@ async def every_room(t: Context) -> None:
     t.needs(client, rooms=2)
     rooms = [await t.join(client, t.room()) for _ in range(2)]
     keepers = [await t.member(there.name) for there in rooms]
+    for _, there in keepers:
+        t.not_quiet(there)
     await client.close()
     for (keeper, _), there in zip(keepers, rooms, strict=True):
         await keeper.expect_presence(there.room, client.welcome.member, (PresenceKind.LOST,))
@@ -103,7 +105,7 @@ async def same_name(t: Context) -> None:
     name = t.name()
     clients = [await t.open(name) for _ in range(2)]
     for client in clients:
-        await t.join(client, there.name)
+        t.not_quiet(await t.join(client, there.name))
         await keeper.expect_presence(there.room, client.welcome.member, (PresenceKind.JOINED,))
     await clients[0].close()
     await keeper.expect_presence(there.room, clients[0].welcome.member, (PresenceKind.LOST,))
@@ -126,7 +128,7 @@ async def roster(t: Context) -> None:
     clients = [await t.member(room) for room in [t.room()] * 3]
     name, room = clients[0][1].name, clients[0][1].room
     client, joined = await t.member(name, flags=Flag.ROSTER)
-    t.observe(not joined.flags & Flag.QUIET, "the room is quiet already with four members")
+    t.not_quiet(joined)
     entries = await _roster(client, room)
     wanted = {(p.welcome.member, p.welcome.name) for p, _ in clients} | {(client.welcome.member, client.welcome.name)}
     found = {(entry.member, entry.name) for entry in entries}
@@ -138,7 +140,7 @@ async def roster(t: Context) -> None:
 async def roster_alone(t: Context) -> None:
     """The server sends a roster of one entry in a room without other members."""
     client, joined = await t.member(flags=Flag.ROSTER)
-    t.observe(not joined.flags & Flag.QUIET, "the room is quiet already with one member")
+    t.not_quiet(joined)
     entries = await _roster(client, joined.room)
     found = [(entry.member, entry.name) for entry in entries]
     t.require(found == [(client.welcome.member, client.welcome.name)], "the member itself", found)

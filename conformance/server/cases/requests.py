@@ -1,7 +1,7 @@
 """Section 6: requests and their replies."""
 
 from conformance.harness.verdicts import Informative
-from conformance.server.cases.steps import case
+from conformance.server.cases.steps import case, expect_published
 from conformance.server.context import Context
 from conformance.wire.octets import encode
 from protocol.frames import (
@@ -38,7 +38,7 @@ async def replies_in_order(t: Context) -> None:
     client.send_octets(b"".join(map(encode, frames)), breaks="RW-MODEL-8")
     await client.expect(31, Ack)
     await client.expect_error(30, Code.NOT_JOINED)
-    await client.expect(29, Ack)
+    expect_published(await client.reply(29))
     await client.expect_error(28, Code.NAME_INVALID)
     await client.expect(27, Ok)
     await client.fence()

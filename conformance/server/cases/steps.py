@@ -9,7 +9,7 @@ from conformance.server.context import Context
 from conformance.server.raw_client import RawClient
 from conformance.wire.octets import b8, b16, b32, frame, read_header, u64
 from conformance.wire.text import frame_line, type_name
-from protocol.frames import Error
+from protocol.frames import Ack, Error, Frame, Leave, Ok
 from protocol.registry import Code, FrameType
 
 SERVER = CaseRegistry("server")
@@ -78,12 +78,17 @@ def history(place: Place, body: bytes = HISTORY_BODY, tail: bytes = b"", **heade
     return frame(FrameType.HISTORY, body + tail, **{"request": 700, "room": place.room, **header})
 
 
-async def joined_client(t: Context, room: str, *, extension: str = "") -> tuple[RawClient, Place]:
-    """A client in a room, and the place for a table's frame."""
+async def joined_client(t: Context, room: str, octets: MakeOctets, extension: str = "") -> tuple[RawClient, Place]:
+    """A client in a room, and the place for a table's frame, `octets`. Where one room is all that a client may be in,
+    it is in none if the frame is a JOIN."""
     client, joined = await t.member(room, extension_names=[extension] if extension else [])
     if extension:
         t.needs(client, extension)
-    return client, Place(joined.room, t.room().encode(), t.id(client))
+    place = Place(joined.room, t.room().encode(), t.id(client))
+    if client.welcome.max_rooms == 1 and read_header(octets(place)).type == FrameType.JOIN:
+        async with t.control("LEAVE"):
+            await client.expect(client.ask(Leave(room=joined.room)), Ok)
+    return client, place
 
 
 async def expect_accepted(t: Context, client: RawClient, octets: bytes) -> None:
@@ -101,14 +106,20 @@ async def expect_accepted(t: Context, client: RawClient, octets: bytes) -> None:
         await client.fence()
 
 
+def expect_published(reply: Frame, requirement: str = "") -> None:
+    """A PUBLISH behind another one is accepted, or the rate is limited so strictly. Raises Failed."""
+    if not isinstance(reply, Ack) and not (isinstance(reply, Error) and reply.code == Code.RATE_LIMITED):
+        raise Failed("ACK or RATE_LIMITED", frame_line(reply), requirement)
+
+
 async def expect_fatal(
     t: Context, requirement: str, twin: MakeOctets, broken: MakeOctets, code: Code, extension: str = ""
 ) -> None:
     """The server accepts the twin, answers the broken frame with GOAWAY(code) and the end, and serves others."""
     room = t.room()
-    control, place = await joined_client(t, room, extension=extension)
+    control, place = await joined_client(t, room, twin, extension)
     await expect_accepted(t, control, twin(place))
-    client, place = await joined_client(t, room, extension=extension)
+    client, place = await joined_client(t, room, broken, extension)
     client.send_octets(broken(place), breaks=requirement)
     await client.expect_goaway(code, requirement)
     await t.alive()
@@ -125,9 +136,9 @@ async def expect_refusal(
 ) -> None:
     """The server accepts the twin, and answers the broken request with ERROR(code); the connection goes on."""
     room = t.room()
-    control, place = await joined_client(t, room, extension=extension)
+    control, place = await joined_client(t, room, twin, extension)
     await expect_accepted(t, control, twin(place))
-    client, place = await joined_client(t, room, extension=extension)
+    client, place = await joined_client(t, room, broken, extension)
     octets = broken(place)
     header = read_header(octets)
     client.send_octets(octets, breaks=breaks)

@@ -22,9 +22,10 @@ from tests.mutants.servers import Durable, MakeStore, MutantConnection, Sent, Se
 
 
 class LateStore(Durable):
-    """Makes commits durable 0.2 s later. A crash loses the messages that are not durable yet."""
+    """Makes commits durable `seconds` later. A crash loses the messages that are not durable yet."""
 
     starts = 0
+    seconds = 0.2
 
     def commit(self, done: Callable[[], None]) -> None:
         tails, starts = [(log, log.tail) for log in self._unstable], self.starts
@@ -36,7 +37,7 @@ class LateStore(Durable):
                     log.head = tail
                 done()
 
-        asyncio.get_running_loop().call_later(0.2, become_durable)
+        asyncio.get_running_loop().call_later(self.seconds, become_durable)
 
     def start_again(self) -> None:
         """Drops the messages that were not durable."""

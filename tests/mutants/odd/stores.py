@@ -1,0 +1,73 @@
+"""Odd servers that retain little, are slow to store, or offer the core alone (SPEC.md, section 17.5)."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from reference_server.store.base import Log, Retention
+from reference_server.store.memory import MemoryStore
+from tests.mutants.odd.servers import OddServer
+from tests.mutants.server.stores import LateStore
+from tests.mutants.servers import MakeStore
+
+
+class Ring(MemoryStore):
+    """Retains the newest messages of each room, and trims the others at once."""
+
+    def commit(self, done: Callable[[], None]) -> None:
+        logs = tuple(self._unstable)
+        super().commit(lambda: None)
+        for log in logs:
+            log.trim(log.head + 1 - (self.retention.messages or 0))
+        done()
+
+
+class Forgetful(Ring):
+    """Forgets each room when it is empty: then the room begins anew, with a new epoch."""
+
+    def open(self, key: str, name: str, done: Callable[[Log, bool], None]) -> None:
+        if key not in self._logs:
+            self._incarnation = os.urandom(32)
+        super().open(key, name, done)
+
+    def release(self, log: Log) -> None:
+        held = self._logs[log.key]
+        held.users -= 1
+        if not held.users:
+            del self._logs[log.key]
+            self._unstable.discard(held)
+
+
+def _anew(kind: type[MemoryStore]) -> MakeStore:
+    return lambda old, retention: kind(retention)
+
+
+def _no_extensions(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("reference_server.core.handlers.hello.extensions", lambda hello: {})
+
+
+_NO_RETENTION = frozenset({"no-retention"})
+_SMALL = {
+    "retention_messages": 0, "dedupe_ms": 0, "publish_rate": 10**9, "publish_burst": 10**9, "join_rate": 10**9,
+    "join_burst": 10**9,
+}  # fmt: skip
+
+ODD: tuple[OddServer, ...] = (
+    OddServer(
+        "small",
+        "Is the small server of section 17.5, and says so.",
+        patch=_no_extensions,
+        store=_anew(Forgetful),
+        config=_SMALL,
+        accounts=False,
+        declared=_NO_RETENTION,
+    ),
+    OddServer(
+        "small-undeclared",
+        "Is the small server of section 17.5, and declares nothing.",
+        patch=_no_extensions,
+        store=_anew(Forgetful),
+        config=_SMALL,
+        accounts=False,
+    ),
