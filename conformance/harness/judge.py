@@ -59,6 +59,7 @@ class Results:
         self._on_result = on_result
         self._results: list[Result] = []
         self._failures = 0
+        self._foreseen = 0
         self._verdicts: dict[str, Verdict] = {}
         self._waiting: list[Result] = []
 
@@ -74,7 +75,15 @@ class Results:
             self._waiting.append(result)
         for item in ready:
             self._tell(item)
-        if self._most and self._failures + len(self._waiting) >= self._most:
+        self._count()
+
+    def foresee(self, failures: int) -> None:
+        """Counts so many failures whose cases are not known yet."""
+        self._foreseen = failures
+        self._count()
+
+    def _count(self) -> None:
+        if self._most and self._failures + len(self._waiting) + self._foreseen >= self._most:
             self.enough.set()
 
     def settle(self) -> None:
