@@ -71,3 +71,4 @@ ODD: tuple[OddServer, ...] = (
         config=_SMALL,
         accounts=False,
     ),
+)
