@@ -93,7 +93,8 @@ class ServerRunner:
             try:
                 tries = await self._tries(case)
             except asyncio.CancelledError:
-                if any(suspect.death == generation for suspect in self._suspects):
+                died = any(suspect.death == generation for suspect in self._suspects)
+                if died and "process" not in case.tags:
                     self._suspects.append(_Suspect(case, generation, []))
                 raise
         alone = alone and begun == self._begun
