@@ -29,7 +29,8 @@ def add_to(subparsers: arguments.Subparsers) -> None:
         ),
         "subjects",
     )
-    parser.set_defaults(run=lambda args: _explain(args.subject, all_cases()))
+    parser.add_argument("--source", action="store_true", help="also print the Python of a case")
+    parser.set_defaults(run=lambda args: _explain(args.subject, all_cases(), source=args.source))
     parser = subparsers.add_parser("describe", help="show the layout of a frame, as SPEC.md has it")
     complete(
         parser.add_argument(
@@ -43,7 +44,7 @@ def add_to(subparsers: arguments.Subparsers) -> None:
     parser.set_defaults(run=lambda args: _describe(args.name))
 
 
-def _explain(subjects: Sequence[str], cases: Sequence[Case]) -> int:
+def _explain(subjects: Sequence[str], cases: Sequence[Case], *, source: bool) -> int:
     spec = load()
     found = [_meant(subject, cases, spec, parts=len(subjects) == 1) for subject in subjects]
     if not all(found):  # words of a sentence, not ids
@@ -55,6 +56,8 @@ def _explain(subjects: Sequence[str], cases: Sequence[Case]) -> int:
         raise UsageError(f"no case, requirement or section is about {' '.join(subjects)}{hint}")
     if len(taken) == 1 and isinstance(taken[0], Case):
         _tell_case(taken[0], spec)
+        if source:
+            print("\n" + "\n".join(_source(taken[0].run)))
     elif len(taken) == 1 and isinstance(taken[0], Requirement):
         _tell_requirement(taken[0], cases)
     else:
@@ -112,7 +115,6 @@ def _tell_case(case: Case, spec: Spec) -> None:
     if case.tags:
         print(f"\ntags: {', '.join(sorted(case.tags))}")
     print(f"\nagain: roomwire-check {case.role} ... {case.id}")
-    print("\n" + "\n".join(_source(case.run)))
 
 
 def _source(run: Callable[..., object]) -> list[str]:

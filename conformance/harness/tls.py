@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 ALPN = "roomwire/1"
 LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -55,7 +56,7 @@ class Authority:
         leaf = self._ca.issue_cert(*LOCAL)
         self._ca.cert_pem.write_to_path(self.ca)
         self.cert.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
-        leaf.private_key_pem.write_to_path(self.key)
+        self.key.write_bytes(_pkcs8(leaf.private_key_pem.bytes()))
 
     @property
     def trust(self) -> Trust:
@@ -78,6 +79,13 @@ class Authority:
             context.set_alpn_protocols([ALPN])
         leaf.configure_cert(context)
         return context
+
+
+def _pkcs8(pem: bytes) -> bytes:
+    """A private key in PKCS#8, the one form that TLS libraries of all languages read."""
+    key = serialization.load_pem_private_key(pem, None)
+    form = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
 
 
 @cache

@@ -20,7 +20,13 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
 def test_explain_of_a_case(role: str, capsys: pytest.CaptureFixture[str]) -> None:
     for case in [case for case in all_cases() if case.role == role][::25]:
         assert main(["explain", case.id]) == 0
+        told = capsys.readouterr().out
+        assert case.summary in told
+        assert "async def " not in told
+        assert "await " not in told
+        assert main(["explain", "--source", case.id]) == 0
         out = capsys.readouterr().out
+        assert out.startswith(told)
         assert "async def " in out
         assert "await " in out or "Context" in out
 
