@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from conformance.wire.text import code_name, frame_line, type_name
+from protocol.errors import NameInvalid
 from protocol.fields import extensions
 from protocol.frames import (
     REPLIES,
@@ -30,6 +31,7 @@ from protocol.frames import (
     Unknown,
     Welcome,
 )
+from protocol.names import key
 from protocol.registry import CODES, GREASE, LIMITS, Code, Flag, FrameType, PresenceKind, is_ignorable
 
 
@@ -166,7 +168,8 @@ class Invariants:
         line = frame_line(frame)
         if not frame.epoch:
             self.breach("RW-MODEL-3", "an epoch other than 0", line)
-        if self.refs.setdefault(frame.room, frame.name) != frame.name:
+        # [RW-JOIN-4] A room that was empty may have another spelling, so its key tells which room it is.
+        if name_key(self.refs.setdefault(frame.room, frame.name)) != name_key(frame.name):
             self.breach("RW-MODEL-7", f"ref {frame.room} for {self.refs[frame.room]!r} alone", line)
         if frame.room in self.rooms:
             self.breach("RW-JOIN-1", "ALREADY_JOINED for a room that the connection is in", line)
@@ -225,3 +228,11 @@ class Invariants:
         if len(set(members)) < len(members) or room.roster & set(members):
             self.breach("RW-ROSTER-2", "each member once in a sequence of ROSTER", frame_line(frame))
         room.roster = room.roster | set(members) if frame.flags & Flag.MORE else None
+
+
+def name_key(name: str) -> str:
+    """Returns the key of a name that a server sent (SPEC.md, section 12): the name itself if it has none."""
+    try:
+        return key(name)
+    except NameInvalid:
+        return name

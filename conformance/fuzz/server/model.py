@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from conformance.fuzz.failure import Content, fail
+from conformance.server.invariants import name_key
 from conformance.wire.text import frame_line
 from protocol.frames import Ack, HistoryEnd, Joined, Message, Presence, Publish, Welcome
-from protocol.names import key
 from protocol.registry import Code, Flag, PresenceKind
 
 CAPACITY = frozenset({Code.RATE_LIMITED, Code.ROOM_FULL, Code.SERVER_FULL, Code.UNAVAILABLE})
@@ -192,7 +192,7 @@ class Model:
         return stream
 
     def _same_room(self, room: Room, joined: Joined, asked: str, line: str) -> None:
-        if key(joined.name) != key(asked):
+        if name_key(joined.name) != name_key(asked):
             fail("RW-NAME-4", f"a name of the room {asked!r}", line)
         if self.refs.setdefault(joined.room, room.number) != room.number:
             fail("RW-MODEL-7", f"another ref than that of room {self.refs[joined.room]}", line)

@@ -1,6 +1,7 @@
 """Scripts played at the reference server without I/O, which keeps the model."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,9 +16,15 @@ from conformance.fuzz.server.login_steps import LOGINS
 from conformance.fuzz.server.player import STEPS, Player
 from conformance.fuzz.server.steps import KINDS, Step
 from conformance.fuzz.stats import Stats
+from protocol.frames import Join, Joined
+from protocol.names import normalise
 from protocol.registry import Code
-from reference_server.store.memory import MemoryStore
+from reference_server.core.handlers import join
+from reference_server.core.peer import Peer
+from reference_server.core.room import Room
+from reference_server.store.memory import MemoryLog, MemoryStore
 from tests.mutants.catalogue import SERVERS
+from tests.mutants.server.changes import changes
 from tests.mutants.servers import UNCHANGED, UNCHANGED_DURABLE, ServerMutant, mutated
 from tests.support.hub_network import HubNetwork, tight
 
@@ -87,6 +94,72 @@ def test_abandoned_rooms_after_their_retention() -> None:
     network.sleep(10.0)
     assert [log.head for log in logs if log.oldest <= log.head] == []
     player.close()
+
+
+def _respells(patch: pytest.MonkeyPatch) -> None:
+    enter = join._enter
+    refs: dict[str, int] = {}
+
+    def respell(peer: Peer, frame: Join, room: Room) -> None:
+        if not room.members:
+            room.ref = refs.setdefault(room.key, len(refs) + 1)
+            assert isinstance(room.log, MemoryLog)
+            room.log.name = normalise(frame.name)
+        enter(peer, frame, room)
+
+    patch.setattr(join, "_enter", respell)
+
+
+RESPELLS = ServerMutant(
+    "respells-empty-rooms", "Keeps an empty room's ref, and spells the room as its next member does.", patch=_respells
+)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_empty_room_with_another_spelling(restarts: bool) -> None:
+    """RW-JOIN-4: a spelling holds only as long as the room has members."""
+    again = Step("send", room=1, items=("join",), number=1)
+    steps = [Step("connect"), Step("send", room=1, items=("join",)), Step("send", room=1, items=("text", "leave"))]
+    with mutated(RESPELLS):
+        failure = Player(HubNetwork(1, RESPELLS), 1, Stats(), 5.0).play([*steps, again])
+        assert failure is None, str(failure)
+        for seed in range(40):
+            made = script(Random(seed), Profile(restart=0.1 if restarts else 0.0))
+            failure = Player(HubNetwork(seed, RESPELLS), seed, Stats(), 5.0).play(made)
+            assert failure is None, (seed, str(failure))
+
+
+def test_spelling_changed_under_a_member() -> None:
+    """RW-JOIN-4"""
+    mutant = SERVERS["room-name-as-asked"]
+    joins = [Step("send", client, 1, items=("join",), number=client) for client in range(2)]
+    with mutated(mutant):
+        failure = Player(HubNetwork(1, mutant), 1, Stats(), 5.0).play([Step("connect"), Step("connect", 1), *joins])
+    assert failure is not None
+    assert failure.requirement == "RW-JOIN-4"
+
+
+def _joined_with(change: Callable[[Joined], Joined], *steps: Step) -> str:
+    """Returns the requirement that a server breaks which changes each JOINED."""
+    mutant = ServerMutant("changes-joined", "Changes JOINED.", sends=changes(Joined, change))
+    with mutated(mutant):
+        failure = Player(HubNetwork(1, mutant), 1, Stats(), 5.0).play([Step("connect"), *steps])
+    return failure.requirement if failure else ""
+
+
+def test_joined_that_starts_at_0() -> None:
+    first = Step("send", items=("join",))
+    published = Step("send", items=("text", "leave", "join-last"), number=2)
+    assert _joined_with(lambda joined: joined, first, published) == ""
+    assert _joined_with(lambda joined: replace(joined, start=0), first, published) == "RW-CURSOR-1"
+    assert _joined_with(lambda joined: replace(joined, start=0) if joined.head else joined, first, published) == (
+        "RW-CURSOR-1"
+    )
+
+
+def test_joined_without_a_name() -> None:
+    """It is a failure of the server and no fault of the suite."""
+    assert _joined_with(lambda joined: replace(joined, name=""), Step("send", items=("join",))) == "RW-NAME-4"
 
 
 def _logins_of_a_full_account(mutant: ServerMutant) -> tuple[Failure | None, Stats]:

@@ -266,7 +266,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
     ServerMutant(
         "room-name-as-asked",
         "Sends the room's name in JOINED as the JOIN spelled it.",
-        ("RW-MODEL-7", "RW-NAME-4", "RW-JOIN-4"),
+        ("RW-NAME-4", "RW-JOIN-4"),
         receives=_room_name_as_asked,
         sends=lambda c, f: [replace(f, name=c.notes["asked"]) if isinstance(f, Joined) else f],
     ),
