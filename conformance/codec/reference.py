@@ -1,4 +1,4 @@
-"""`protocol.codec` behind the contract of `target.py`, as an example and as the suite's first target.
+"""`protocol.codec` behind the contract of codecs (CONTRACT.md), as an example and as the suite's first target.
 
 It runs as `python -m conformance.codec.reference`.
 """

@@ -1,15 +1,6 @@
 """The codec under test: one long-lived process that answers lines of JSON.
 
-Its first line is {"ready": true, "contract": 1, "name": .., "version": .., "features": [..]}. Then it answers each
-request, with its id:
-
-    {"id": 1, "op": "decode", "from": "C", "hex": .., "limit": 65536}  {"id": 1, "frame": "PING", "value": {..}}
-    {"id": 2, "op": "preface", "from": "S", "hex": ..}  {"id": 2, "frame": "SERVER_PREFACE", "value": {..}}
-    {"id": 3, "op": "encode", "frame": "PING", "value": {..}}          {"id": 3, "hex": ..}
-    {"id": 4, "op": "feed", "from": "C", "chunks": [..], "limit": ..}  {"id": 4, "frames": [..], "need_more": false}
-
-or {"id": .., "error": "MALFORMED"}, for a feed with the frames before it, or {"id": .., "unsupported": op}.
-Values have the form of appendix B of SPEC.md. Each feed begins a new stream, after the prefaces.
+CONTRACT.md describes the lines.
 """
 
 import asyncio

@@ -1,18 +1,6 @@
 """The configuration of a target: what it leaves out, limits that differ, and test accounts.
 
-The implementer keeps it in a file of TOML, in which every table is optional:
-
-    [features]
-    ascii-names = true        # names outside of ASCII are refused (RW-NAME-6)
-
-    [limits]                  # of SPEC.md, section 15: those that the target has
-    frame_ms = 60000
-
-    [accounts]                # names and passwords that the target knows
-    ada = "correct horse"
-
-    [admins]                  # accounts that may stop it (STOP)
-    ops = "battery staple"
+The implementer keeps it in a file of TOML, whose form CONTRACT.md shows. Every table is optional.
 """
 
 import tomllib
@@ -26,7 +14,7 @@ from protocol.registry import LIMITS
 
 
 class ConfigError(ValueError):
-    """The file cannot be read, does not have the form above, or has an unknown name."""
+    """The file cannot be read, does not have that form, or has an unknown name."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +32,7 @@ class Config:
 
     @classmethod
     def read(cls, path: Path) -> "Config":
-        """Reads a file of the form above. Raises ConfigError."""
+        """Reads a file. Raises ConfigError."""
         try:
             document = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
