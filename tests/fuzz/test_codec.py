@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from conformance.codec import reference
 from conformance.fuzz import codec
 from conformance.fuzz.options import Options
-from conformance.wire.octets import frame
+from conformance.wire.octets import encode, frame
 from protocol.codec import RawFrame, decode
-from protocol.frames import Join
+from protocol.frames import Join, Joined
 from protocol.registry import Sender
 from tests.support.places import ROOT
 
@@ -43,6 +44,16 @@ def test_program_that_differs() -> None:
     assert codec.disagree("C", b"", right, {**right, "value": {**right["value"], "opaque": "11" * 8}})  # type: ignore[dict-item]
     assert codec.disagree("C", b"", right, {"error": "MALFORMED"})
     assert codec.disagree("C", b"", {"error": "MALFORMED"}, {"error": "BAD_HEADER"})
+
+
+@pytest.mark.parametrize(("epoch", "start", "refused"), [(7, 0, True), (0, 1, True), (7, 1, False)])
+def test_program_that_refuses_joined(epoch: int, start: int, refused: bool) -> None:
+    """A codec may leave JOINED with an epoch or `start` of 0 to the client, or refuse it (RW-CURSOR-6)."""
+    octets = encode(Joined(epoch, 3, start, 1, 1, "lobby", request=1, room=5))
+    read = reference.answer({"id": 0, "op": "decode", "from": "S", "hex": octets.hex()})
+    assert read["frame"] == "JOINED"
+    assert (codec.disagree("S", octets, read, {"error": "MALFORMED"}) is None) == refused
+    assert codec.disagree("S", octets, read, {"error": "BAD_HEADER"})
 
 
 def test_example_for_a_codec() -> None:

@@ -116,7 +116,7 @@ async def others_unaffected(t: Context) -> None:
         client.send_octets(octets, breaks="RW-FRAME-7")
         await t.marker(publisher, reader, room=joined.room)
         await client.close(abort=number % 2 == 0)
-        await t.marker(reader, publisher, room=joined.room)
+        await t.marker(reader, publisher, reader, room=joined.room)
     streams = [[i.frame.seq for i in p.received if isinstance(i.frame, Message)] for p in (publisher, reader)]
     t.require(streams[0] == streams[1] == list(range(1, 11)), "messages 1 to 10 for both", streams, "RW-MODEL-2")
 

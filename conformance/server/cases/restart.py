@@ -100,7 +100,7 @@ async def max_body_of_what_is_retained(t: Context) -> None:
     if there.oldest > there.head:
         raise Unsupported("what was published is not retained")
     before, now = client.welcome.max_body, again.welcome.max_body
-    size = len(client.welcome.name.encode()) + 50 + before - CONTENT_RESERVE
+    size = 46 + len(client.welcome.name.encode()) + before - CONTENT_RESERVE
     t.require(now >= size, f"a max_body of at least {size}, the body of a message that is retained", now)
     _, there = await t.member(joined.name, epoch=joined.epoch, since=0)
     t.require(there.start == 1, "the message", there, "RW-CURSOR-1")
