@@ -1,6 +1,6 @@
 """Section 3: logs, epochs and cursors."""
 
-from conformance.server.cases.steps import case
+from conformance.server.cases.steps import case, pong
 from conformance.server.context import Context
 from protocol.frames import Message
 
@@ -48,6 +48,7 @@ async def one_order(t: Context) -> None:
     slow.pause()
     for _ in range(25):
         await t.publish(publisher, joined.room, bytes(2000), ctype=1)
+        slow.write(pong())  # it is alive, and answers no PING
     await t.marker(publisher, reader, room=joined.room)
     slow.pause(False)
     [late] = await t.marker(publisher, slow, room=joined.room)

@@ -12,6 +12,21 @@ from tests.mutants.server.stores import LateStore
 from tests.mutants.servers import MakeStore
 
 
+class SlowDisk(LateStore):
+    """Makes commits durable half a second later."""
+
+    seconds = 0.5
+
+    def start_again(self) -> None:
+        """Drops the messages that were not durable, and no ids but theirs."""
+        durable = {log: {id: log.lookup(id) for id in log._ids._values} for log in self._logs.values()}
+        super().start_again()
+        for log, ids in durable.items():
+            for id, known in ids.items():
+                if known and known.seq <= log.head:
+                    log._ids.add(id, known)
+
+
 class Ring(MemoryStore):
     """Retains the newest messages of each room, and trims the others at once."""
 
@@ -37,6 +52,14 @@ class Forgetful(Ring):
         if not held.users:
             del self._logs[log.key]
             self._unstable.discard(held)
+
+
+def _slow_disk(old: MemoryStore | None, retention: Retention) -> MemoryStore:
+    if old is None:
+        return SlowDisk(retention)
+    assert isinstance(old, SlowDisk)
+    old.start_again()
+    return old
 
 
 def _anew(kind: type[MemoryStore]) -> MakeStore:
@@ -71,4 +94,6 @@ ODD: tuple[OddServer, ...] = (
         config=_SMALL,
         accounts=False,
     ),
+    OddServer("retains-3", "Retains three messages of each room.", store=_anew(Ring), config={"retention_messages": 3}),
+    OddServer("slow-disk", "Makes messages durable half a second after they came.", store=_slow_disk),
 )

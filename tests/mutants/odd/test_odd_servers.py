@@ -6,10 +6,10 @@ import pytest
 
 from conformance.harness.verdicts import Result, Verdict
 from conformance.server.cases import server_cases
-from tests.mutants.odd import frames, limits, stores
+from tests.mutants.odd import frames, limits, links, stores
 from tests.mutants.odd.servers import OddServer, judged
 
-ODD: dict[str, OddServer] = {odd.slug: odd for module in (limits, stores, frames) for odd in module.ODD}
+ODD: dict[str, OddServer] = {odd.slug: odd for module in (limits, stores, frames, links) for odd in module.ODD}
 FINE = (Verdict.PASS, Verdict.INFO, Verdict.UNSUPPORTED)
 
 
