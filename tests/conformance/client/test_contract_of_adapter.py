@@ -8,7 +8,7 @@ from conformance.client.context import Context
 from conformance.client.raw_server import RawServer
 from conformance.client.target import Report
 from conformance.harness.options import Options
-from protocol.frames import Evicted, Goaway, Join, Leave, Publish
+from protocol.frames import Evicted, Goaway, History, Join, Leave, Publish
 from protocol.registry import Code, Flag
 from tests.support import virtual_time
 from tests.support.client_in_process import launch, run_to_the_end
@@ -128,6 +128,17 @@ def test_join_refused_with_retry_is_repeated() -> None:
         server.send(t.refusal(await server.expect(Join), Code.RATE_LIMITED, 300))
         server.send(t.joined(room, await server.expect(Join)))
         await t.answer(id, "joined")
+
+    _play(steps)
+
+
+def test_history_that_the_server_does_not_offer() -> None:
+    async def steps(t: Context) -> None:
+        server, room = await t.member(fields=())
+        report = await t.answer(t.client.tell("history", room=room.name), "error")
+        assert report.get("code") == Code.UNKNOWN_REQUEST
+        await t.marker(server, room)
+        assert not server.left_over(History)
 
     _play(steps)
 
