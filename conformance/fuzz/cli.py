@@ -94,7 +94,9 @@ def _add_codec(roles: Subparsers, common: Common) -> None:
 def _common(parser: argparse.ArgumentParser, seconds: Callable[[str], float], count: Callable[[str], int]) -> None:
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="repeats a run (default 1)")
     bound = parser.add_mutually_exclusive_group()
-    bound.add_argument("--max-time", type=seconds, default=60.0, metavar="S", help="default 60")
+    bound.add_argument(
+        "--max-time", type=seconds, default=60.0, metavar="S", help="begin no script after S seconds (default 60)"
+    )
     bound.add_argument("--max-examples", type=count, default=0, metavar="N", help="instead of a time")
     parser.add_argument("--max-failures", type=count, default=1, metavar="N", help="stop after N failures (default 1)")
     parser.add_argument("--timeout", type=seconds, default=5.0, metavar="S", help="for each answer (default 5)")

@@ -20,13 +20,17 @@ _REFRESH = 0.25
 
 @dataclass
 class Progress:
-    """Shows the figures of a run. `max_time`, in seconds, and `max_examples` bound it unless they are 0."""
+    """Shows the figures of a run. `max_time`, in seconds, and `max_examples` bound it unless they are 0.
+
+    `kinds` are those of the reasons for what it does not reach (`reach`).
+    """
 
     what: str
     stats: Stats
     max_time: float
     max_examples: int
     tables: tuple[str, ...] = ("server", "membership")
+    kinds: tuple[str, ...] = ("live",)
     began: float = field(default_factory=clock.now)
     notes: list[str] = field(default_factory=list)
     _live: Live | None = None
@@ -95,11 +99,13 @@ class Progress:
     def unvisited(self) -> list[str]:
         """The transitions that were never seen, each with the reason."""
         rows = [(table, row.state, row.event) for table in self.tables for row in self.stats.unvisited(table)]
-        return [f"{table}: {state}, {event}: {reach.why(table, state, event)}" for table, state, event in rows]
+        return [
+            f"{table}: {state}, {event}: {reach.why(self.kinds, table, state, event)}" for table, state, event in rows
+        ]
 
     def unseen_codes(self) -> list[str]:
         """The codes that never came, each with the reason."""
-        return [f"{code.name}: {reach.why('codes', code.name)}" for code in self.stats.unseen_codes()]
+        return [f"{code.name}: {reach.why(self.kinds, 'codes', code.name)}" for code in self.stats.unseen_codes()]
 
     def summary(self, outcome: str, fmt: str = "human") -> None:
         """Prints the figures of the whole run."""

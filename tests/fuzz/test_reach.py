@@ -4,6 +4,8 @@ from collections.abc import Callable
 from random import Random
 
 from conformance.fuzz import reach
+from conformance.fuzz.client.fuzzer import ClientFuzz
+from conformance.fuzz.options import Options
 from conformance.fuzz.progress import Progress
 from conformance.fuzz.server.generate import Profile, script
 from conformance.fuzz.server.player import Player
@@ -11,6 +13,7 @@ from conformance.fuzz.stats import TABLES, Stats
 from protocol.registry import Code
 from tests.mutants.fuzz_client_matrix import ONLY_AT_CLIENTS
 from tests.mutants.servers import UNCHANGED_DURABLE
+from tests.support.client_in_process import launch
 from tests.support.hub_network import HubNetwork, tight
 
 ACCOUNTS = {"Ada": "correct horse", "a,b=c": "comma equals"}
@@ -59,7 +62,7 @@ def test_transitions_that_no_script_reaches() -> None:
 
 def test_reasons_for_existing_rows() -> None:
     document = reach.load()
-    assert set(document) == {"never", "live"}
+    assert set(document) == {"never", "live", "exec", "accounts"}
     for reasons in document.values():
         for table, rows in reasons.items():
             names = {code.name for code in Code} if table == "codes" else set()
@@ -75,3 +78,27 @@ def test_summary_of_an_empty_run() -> None:
     assert len(empty.unseen_codes()) == len(Code)
     assert "server: AUTHENTICATING, refused: accounts that --config declares" in empty.unvisited()
     assert "server: OPEN, frame: by chance: a longer run" in empty.unvisited()
+
+
+def test_reasons_of_a_run_with_exec_and_accounts() -> None:
+    """They do not name what the run had."""
+    launched = Progress("fuzz", Stats(), 1.0, 0, kinds=reach.kinds(launched=True, accounts=False))
+    both = Progress("fuzz", Stats(), 1.0, 0, kinds=reach.kinds(launched=True, accounts=True))
+    declared = Progress("fuzz", Stats(), 1.0, 0, kinds=reach.kinds(launched=False, accounts=True))
+    assert "exec" not in " ".join(launched.unvisited() + launched.unseen_codes())
+    assert "AUTH_FAILED: accounts that --config declares" in launched.unseen_codes()
+    assert not [line for line in both.unvisited() + both.unseen_codes() if "exec" in line or "config" in line]
+    assert "config" not in " ".join(declared.unvisited() + declared.unseen_codes())
+    assert "server: OPEN, drain: a drain, which needs --exec" in declared.unvisited()
+    for progress in (launched, both, declared):
+        assert "server: DRAINING, time-out: a drain time longer than two heartbeats: only without I/O" in (
+            progress.unvisited()
+        )
+
+
+def test_reasons_of_a_run_against_a_client() -> None:
+    """`fuzz client` does not point to itself, nor to what only servers are asked."""
+    progress = ClientFuzz(launch, Options()).progress
+    assert {line.partition(": ")[2] for line in progress.unseen_codes()} == {"by chance: a longer run"}
+    named = {line for line in progress.unvisited() if not line.endswith(": by chance: a longer run")}
+    assert len(named) == len(reach.load()["never"]["client"])

@@ -31,7 +31,7 @@ class ClientFuzz:
         self.options = options
         self.stats = stats or Stats()
         self.found: list[Found] = []
-        self.progress = Progress("fuzz client", self.stats, options.max_time, options.max_examples, ("client",))
+        self.progress = Progress("fuzz client", self.stats, options.max_time, options.max_examples, ("client",), ())
         self._launch = launch
         self._jobs = jobs
         self._starting = asyncio.Semaphore(max(2, os.cpu_count() or 2))

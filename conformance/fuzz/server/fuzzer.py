@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from types import MappingProxyType
 
+from conformance.fuzz import reach
 from conformance.fuzz.failure import Failure
 from conformance.fuzz.findings import Found, conclude
 from conformance.fuzz.options import Options
@@ -75,7 +76,8 @@ class ServerFuzz:
         self.options = options
         self.stats = stats or Stats()
         self.found: list[Found] = []
-        self.progress = Progress("fuzz server", self.stats, options.max_time, options.max_examples)
+        kinds = reach.kinds(launched=isinstance(target, LaunchedServer), accounts=bool(options.accounts))
+        self.progress = Progress("fuzz server", self.stats, options.max_time, options.max_examples, kinds=kinds)
         self._target = target
         self._places: list[Place] = []
         self._corpus: list[bytes] = []
