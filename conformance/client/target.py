@@ -52,6 +52,10 @@ class Running(Protocol):
     def stdin(self) -> "Sink": ...
 
     @property
+    def unread(self) -> int:
+        """Octets of commands that wait until the client reads."""
+
+    @property
     def stdout(self) -> asyncio.StreamReader: ...
 
     async def wait(self, seconds: float) -> bool: ...
@@ -154,13 +158,22 @@ class ClientTarget:
         return self._commands
 
     async def flush(self) -> None:
-        """Waits until the client has read its commands. Raises ContractBroken if it does not."""
+        """Waits until the client has read its commands, however slowly.
+
+        Raises ContractBroken if it takes no octet of them within `timeout` seconds.
+        """
+        draining = asyncio.ensure_future(self.program.stdin.drain())
         try:
-            await asyncio.wait_for(self.program.stdin.drain(), self.timeout)
-        except TimeoutError:
-            raise ContractBroken("the client to read its commands", f"nothing read for {self.timeout:g} s") from None
+            while not draining.done():
+                before = self.program.unread
+                await asyncio.wait([draining], timeout=self.timeout)
+                if not draining.done() and self.program.unread >= before:
+                    raise ContractBroken("the client to read its commands", f"nothing read for {self.timeout:g} s")
+            draining.result()
         except OSError:
             self.ended = True
+        finally:
+            draining.cancel()
 
     # Reports.
 

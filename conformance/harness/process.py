@@ -90,6 +90,11 @@ class Program:
         return self._process.stdin
 
     @property
+    def unread(self) -> int:
+        """Octets for its standard input that wait until it reads, beyond those in the pipe."""
+        return self.stdin.transport.get_write_buffer_size()
+
+    @property
     def stdout(self) -> asyncio.StreamReader:
         """The program's standard output, if it has `pipes`."""
         assert self._process.stdout

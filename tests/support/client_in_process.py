@@ -38,6 +38,7 @@ class InProcess:
         self.stdin = _Lines()
         self.stdout = asyncio.StreamReader(limit=2**24)
         self.stderr = ""
+        self.unread = 0
         self._task = asyncio.create_task(self._run(host, port))
 
     @property
