@@ -457,7 +457,7 @@ class Model:
         start, stop, limit, newest = asked
         if end.oldest < room.oldest:
             fail("RW-MODEL-9", f"oldest of at least {room.oldest}", line)
-        room.oldest = end.oldest
+        before, room.oldest = room.oldest, end.oldest
         seqs = [message.seq for message in got]
         if seqs != list(range(end.start, end.end)):
             ascending = seqs == sorted(seqs) and len(set(seqs)) == len(seqs)
@@ -469,10 +469,13 @@ class Model:
         if room.unknown:
             return  # neither the head nor the whole range is known
         low = min(max(start, room.oldest), room.head + 1)
+        first = min(max(start, before), room.head + 1)
+        trimmed = bool(got) and first <= end.start < low  # while the server sent them
+        low = end.start if trimmed else low
         high = max(low, min(stop or room.head + 1, room.head + 1))
         if not got and high > low:
             fail("RW-HISTORY-2", f"at least one message of [{low}, {high})", line)
-        if not got and end.start != low:
+        if not got and not first <= end.start <= low:
             fail("RW-HISTORY-6", f"start and end {low} where nothing was sent", line)
         allowed = min(limit or NO_CAP, self.limits.get("history_messages", NO_CAP))
         if len(got) > allowed:
@@ -482,7 +485,7 @@ class Model:
         if got and not (low <= end.start and end.end <= high):
             fail("RW-HISTORY-6", f"messages of [{low}, {high})", line)
         whole = (end.start, end.end) == (low, high)
-        if bool(end.flags & Flag.MORE) == whole:
+        if bool(end.flags & Flag.MORE) == whole and not (trimmed and newest):
             fail("RW-HISTORY-5", f"MORE {'clear' if whole else 'set'} for a part of [{low}, {high})", line)
 
     def restarts(self) -> None:

@@ -10,15 +10,17 @@ import pytest
 
 from conformance.files import CORPUS
 from conformance.fuzz import script_file
-from conformance.fuzz.failure import Failure
+from conformance.fuzz.failure import Content, Failure
 from conformance.fuzz.server.generate import Profile, script
 from conformance.fuzz.server.login_steps import LOGINS
+from conformance.fuzz.server.model import Fate, Model
 from conformance.fuzz.server.player import STEPS, Player
 from conformance.fuzz.server.steps import KINDS, Step
 from conformance.fuzz.stats import Stats
-from protocol.frames import Join, Joined
+from conformance.harness.verdicts import Failed
+from protocol.frames import HistoryEnd, Join, Joined, Message
 from protocol.names import normalise
-from protocol.registry import Code
+from protocol.registry import Code, Flag
 from reference_server.core.handlers import join
 from reference_server.core.peer import Peer
 from reference_server.core.room import Room
@@ -145,6 +147,33 @@ def _joined_with(change: Callable[[Joined], Joined], *steps: Step) -> str:
     with mutated(mutant):
         failure = Player(HubNetwork(1, mutant), 1, Stats(), 5.0).play([Step("connect"), *steps])
     return failure.requirement if failure else ""
+
+
+def _history(end: HistoryEnd, *, newest: bool = False) -> str:
+    """Returns the requirement that a HISTORY of a room breaks that had oldest 1 and has head 8."""
+    model = Model()
+    room = model.room(0)
+    room.epoch, room.head = 5, 8
+    got = []
+    for seq in range(1, 9):
+        message = Message(seq, 1, 9, seq.to_bytes(16, "big"), 0, "ada", b"x", flags=Flag.SEQ, room=1)
+        room.fates[message.id] = Fate(Content.of(message), seq, 1, acked=True)
+        got += [message] if end.start <= seq < end.end else []
+    try:
+        model.history(room, (0, 0, 3, newest), end, got)
+    except Failed as failed:
+        return failed.requirement
+    return ""
+
+
+def test_history_trimmed_while_it_is_sent() -> None:
+    """The range begins at what was the oldest message when the request came."""
+    assert _history(HistoryEnd(1, 4, 3, flags=Flag.MORE)) == ""
+    assert _history(HistoryEnd(3, 6, 3, flags=Flag.MORE)) == ""
+    assert _history(HistoryEnd(6, 9, 7, flags=Flag.MORE), newest=True) == ""
+    assert _history(HistoryEnd(1, 4, 3)) == "RW-HISTORY-5"
+    assert _history(HistoryEnd(4, 7, 3, flags=Flag.MORE)) == "RW-HISTORY-6"
+    assert _history(HistoryEnd(2, 5, 1, flags=Flag.MORE)) == "RW-HISTORY-6"
 
 
 def test_joined_that_starts_at_0() -> None:
