@@ -8,6 +8,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from typing import Any
 
 from hypothesis import settings
 
@@ -26,13 +27,22 @@ _cancel_all_tasks = asyncio.runners._cancel_all_tasks  # type: ignore[attr-defin
 def _end_of_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Ends tasks, and then sockets, as the end of a process does.
 
-    Mutants that run in the process of a test leave some open, and the garbage collector would report them in a later
-    test. Tests that look for leaks check for them before.
+    Mutants that run in the process of a test leave some open, and a connection may be accepted in the last iteration.
+    The garbage collector would report them in a later test. Tests that look for leaks check for them before.
     """
+    internals: Any = loop
+    for key in list(internals._selector.get_map().values()):
+        if key.fd not in internals._transports and key.fileobj is not internals._ssock:
+            internals._remove_reader(key.fileobj)  # a listening socket accepts nothing more
+    _iterate(loop)  # what was accepted gets its transport
     _cancel_all_tasks(loop)
-    for transport in list(getattr(loop, "_transports", {}).values()):
+    for transport in list(internals._transports.values()):
         transport.abort()
-    for _ in range(2):  # transports close their sockets in the next iteration of the loop
+    _iterate(loop)  # transports close their sockets
+
+
+def _iterate(loop: asyncio.AbstractEventLoop) -> None:
+    for _ in range(4):
         loop.run_until_complete(asyncio.sleep(0))
 
 
