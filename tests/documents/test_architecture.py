@@ -351,6 +351,13 @@ def test_house_is_complete(name: str) -> None:
     assert Path(name) in FILES
 
 
+@pytest.mark.parametrize("name", [str(name) for name in FILES if name.suffix == ".md"])
+def test_lines_of_documents_are_short(name: str) -> None:
+    """At most 100 characters, tables and code apart."""
+    prose = re.sub(r"(?ms)^```.*?^```$|^    [^\n]*$|^\|[^\n]*$", "", text(Path(name)))
+    assert [line for line in prose.splitlines() if len(line) > 100] == []
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_can_be_run(name: str) -> None:
     assert (ROOT / name).stat().st_mode & 0o111

@@ -175,12 +175,6 @@ def test_every_key_word_stands_in_a_requirement() -> None:
     assert not re.search(r"\b(SHALL|REQUIRED|RECOMMENDED|OPTIONAL)\b", TEXT)
 
 
-def test_lines_are_short() -> None:
-    """At most 100 characters, tables and code apart."""
-    prose = re.sub(r"(?ms)^```.*?^```$|^    [^\n]*$|^\|[^\n]*$", "", TEXT)
-    assert [line for line in prose.splitlines() if len(line) > 100] == []
-
-
 # The requests of the protocol that Roomwire replaces: the first table of section 1.
 BEFORE = {"HELO", "JOIN_CHATROOM", "CHAT", "LEAVE_CHATROOM", "DISCONNECT", "KILL_SERVICE"}
 BEFORE |= {"ERROR_CODE", "ERROR_DESCRIPTION"}
