@@ -178,6 +178,8 @@ class ServerConnection(Connection):
                 if is_ignorable(raw.type) and not raw.request:
                     return None
                 raise Unexpected(frame_name(raw.type), expected="AUTH" if self._hello else "HELLO")  # RW-HELLO-5
+            if raw.type == FrameType.AUTH and raw.request != self._hello:  # RW-AUTH-2: a check of the header
+                raise BadHeader("AUTH", "request", f"{self._hello}, that of HELLO", str(raw.request))
         elif raw.type in SERVER_REFUSES[self.state]:
             raise Unexpected(frame_name(raw.type), expected="no handshake after WELCOME")  # RW-HELLO-6
         elif raw.type in self._foreign:
@@ -197,8 +199,8 @@ class ServerConnection(Connection):
             return self._unknown(frame)
         if frame.request:
             if isinstance(frame, Auth):
-                return self._auth(frame)
-            if isinstance(frame, Hello):
+                self._step_due = True
+            elif isinstance(frame, Hello):
                 self._hello = frame.request
                 self._step_due = True
             else:
@@ -218,12 +220,6 @@ class ServerConnection(Connection):
         if is_ignorable(frame.type):
             return None  # RW-TYPE-2
         raise UnknownType(f"0x{frame.type:04X}", expected="a type that servers receive")  # RW-TYPE-3
-
-    def _auth(self, frame: Auth) -> Auth:
-        if frame.request != self._hello:  # RW-AUTH-2
-            raise BadHeader("AUTH", "request", f"{self._hello}, that of HELLO", str(frame.request))
-        self._step_due = True
-        return frame
 
     def _owe(self, what: int | bytes) -> None:
         if self._outstanding is _NOTHING:

@@ -397,6 +397,23 @@ def test_wrong_frame_before_welcome(octets: bytes, code: Code) -> None:
     assert goaway(conn, "S") == code
 
 
+@pytest.mark.parametrize(
+    "octets",
+    [
+        encode(f.Auth(b"2", request=2)),
+        bytes.fromhex("00000003 0003 0000 00000002 00000000 0009FF"),
+        bytes.fromhex("00000006 0003 0000 00000002 00000000 0000 7000 0000"),
+    ],
+    ids=["valid", "cut", "critical-field"],
+)
+def test_auth_with_another_request_is_a_bad_header(octets: bytes) -> None:
+    """By RW-CHECK-1 the header comes before the body, which may break a rule too."""
+    conn = authenticating_server()
+    (event,) = feed(conn, octets)
+    assert isinstance(event, ConnectionTerminated)
+    assert goaway(conn, "S") == Code.BAD_HEADER
+
+
 def test_ignorable_frame_before_welcome() -> None:
     conn = server(open=False)
     assert feed(conn, PREFACE + encode(f.Unknown(0x8021, b"xyz"))) == []

@@ -10,11 +10,12 @@ from conformance.server.cases.steps import SERVER, case
 from conformance.server.context import Context
 from conformance.server.raw_client import RawClient
 from conformance.wire import scram
+from conformance.wire.octets import b16, frame
 from conformance.wire.scram import Challenge
 from conformance.wire.text import frame_line
 from protocol.fields import extension
 from protocol.frames import Auth, Error, Frame, Hello, Welcome
-from protocol.registry import Code, Flag
+from protocol.registry import Code, Flag, FrameType
 
 _STEPS = 4  # RW-AUTH-3
 
@@ -359,6 +360,18 @@ async def other_request(t: Context) -> None:
     await logged_in(t, name, password)
     exchange = await _challenged(t, name)
     exchange.client.send(Auth(exchange.final(password), request=exchange.request + 1), breaks="RW-AUTH-2")
+    await exchange.client.expect_goaway(Code.BAD_HEADER, "RW-AUTH-2")
+    await t.alive()
+
+
+@case("7.3/other-request-cut", "RW-AUTH-2")
+async def other_request_cut(t: Context) -> None:
+    """The server sends GOAWAY(BAD_HEADER) for AUTH with another request number, also when its body is cut."""
+    name, password = declared_account(t)
+    await logged_in(t, name, password)
+    exchange = await _challenged(t, name)
+    body = b16(exchange.final(password))[:-1]
+    exchange.client.send_octets(frame(FrameType.AUTH, body, request=exchange.request + 1), breaks="RW-AUTH-2")
     await exchange.client.expect_goaway(Code.BAD_HEADER, "RW-AUTH-2")
     await t.alive()
 

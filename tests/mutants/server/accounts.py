@@ -21,10 +21,7 @@ from protocol.frames import (
     Welcome,
 )
 from protocol.names import key as key_of
-from protocol.registry import (
-    Code,
-    Flag,
-)
+from protocol.registry import Code, Flag, FrameType
 from protocol.scram import ScramError, ServerExchange, StoredKeys
 from reference_server.accounts import Accounts
 from reference_server.core.handlers import HANDLERS, hello
@@ -32,7 +29,7 @@ from reference_server.core.peer import Peer
 from reference_server.core.state import ServerState
 from reference_server.net import listener, tls, transport
 from tests.mutants.server.changes import changes, recoded
-from tests.mutants.servers import MutantConnection, Received, Sent, ServerMutant
+from tests.mutants.servers import Invalid, MutantConnection, Received, Sent, ServerMutant
 from tests.support.accounts import ADMINS, PASSWORDS
 
 Patch = pytest.MonkeyPatch
@@ -142,6 +139,13 @@ def _auth_any_request(c: MutantConnection, received: Received) -> list[Sent]:
     return [replace(received, request=1)] if isinstance(received, Auth) else [received]
 
 
+def _auth_structure_first(c: MutantConnection, received: Received) -> list[Sent]:
+    if isinstance(received, Invalid) and received.header.type == FrameType.AUTH:
+        octets = received.octets
+        return [octets[:8] + (1).to_bytes(4) + octets[12:]]
+    return [received]
+
+
 def _full(peer: Peer, key: str) -> bool:
     return peer.state.account_connections[key] >= peer.state.config.account_connections
 
@@ -216,6 +220,13 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "Accepts an AUTH with any request number.",
         ("RW-AUTH-2",),
         receives=_auth_any_request,
+        accounts=True,
+    ),
+    ServerMutant(
+        "auth-structure-before-request",
+        "Looks at the body of an AUTH before its request number.",
+        ("RW-AUTH-2",),
+        receives=_auth_structure_first,
         accounts=True,
     ),
     ServerMutant(
