@@ -2,7 +2,7 @@
 
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from functools import cache
 from math import inf
@@ -174,12 +174,9 @@ class ServerConnection(Connection):
         # RW-CHECK-1: length (the reader), state, type, header, structure, fields, values (decode).
         accepted = SERVER_ACCEPTS.get(self.state)
         if accepted is not None:
-            if raw.type not in accepted:
-                if is_ignorable(raw.type) and not raw.request:
-                    return None
-                raise Unexpected(frame_name(raw.type), expected="AUTH" if self._hello else "HELLO")  # RW-HELLO-5
-            if raw.type == FrameType.AUTH and raw.request != self._hello:  # RW-AUTH-2: a check of the header
-                raise BadHeader("AUTH", "request", f"{self._hello}, that of HELLO", str(raw.request))
+            if raw.type not in accepted and is_ignorable(raw.type) and not raw.request:
+                return None
+            self._check_handshake(raw, accepted)
         elif raw.type in SERVER_REFUSES[self.state]:
             raise Unexpected(frame_name(raw.type), expected="no handshake after WELCOME")  # RW-HELLO-6
         elif raw.type in self._foreign:
@@ -211,6 +208,12 @@ class ServerConnection(Connection):
         elif isinstance(frame, Goaway):
             return self._peer_leaves(frame)
         return None  # RW-PING-3: a PONG proves that the client is alive, and nothing else
+
+    def _check_handshake(self, raw: RawFrame, accepted: Container[int]) -> None:
+        if raw.type not in accepted:
+            raise Unexpected(frame_name(raw.type), expected="AUTH" if self._hello else "HELLO")  # RW-HELLO-5
+        if raw.type == FrameType.AUTH and raw.request != self._hello:  # RW-AUTH-2: a check of the header
+            raise BadHeader("AUTH", "request", f"{self._hello}, that of HELLO", str(raw.request))
 
     def _unknown(self, frame: Unknown) -> ServerEvent | None:
         if frame.request:  # RW-TYPE-1: without a reply, the client would hang
