@@ -32,7 +32,8 @@ def _end_of_loop(loop: asyncio.AbstractEventLoop) -> None:
     """
     internals: Any = loop
     for key in list(internals._selector.get_map().values()):
-        if key.fd not in internals._transports and key.fileobj is not internals._ssock:
+        reader, _ = key.data
+        if reader is not None and reader._callback == internals._accept_connection:
             internals._remove_reader(key.fileobj)  # a listening socket accepts nothing more
     _iterate(loop)  # what was accepted gets its transport
     _cancel_all_tasks(loop)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import signal
 import socket
 import warnings
 from collections.abc import Callable, Coroutine
@@ -30,3 +31,28 @@ def test_late_connection_leaves_no_socket(run: Run, iterations: int) -> None:
         run(leave_a_connection())
         gc.collect()
     assert [str(each.message) for each in caught if "raddr" in str(each.message)] == []
+
+
+@pytest.mark.parametrize("run", [asyncio.run, virtual_time.run])
+def test_loop_ends_after_threads_and_processes(run: Run) -> None:
+    """The end of the loop still hears of threads that end, and of programs that a cancelled task ends."""
+    ended: list[int] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def hold_a_program(started: asyncio.Event) -> None:
+        process = await asyncio.create_subprocess_exec("cat", stdin=asyncio.subprocess.PIPE)
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            process.kill()
+            ended.append(await process.wait())
+
+    async def main() -> None:
+        started = asyncio.Event()
+        tasks.append(asyncio.create_task(hold_a_program(started)))
+        await started.wait()
+        await asyncio.to_thread(tasks[0].done)
+
+    run(main())
+    assert ended == [-signal.SIGKILL]
