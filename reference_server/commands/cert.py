@@ -6,9 +6,12 @@ import argparse
 import datetime
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import trustme
+
+from reference_server.files import give_away
 
 EXAMPLES = """\
 Makes an authority that signs one certificate and is not kept, and writes to DIR
@@ -64,9 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
-        _write(directory / "key.pem", certificate.private_key_pem.bytes(), 0o600)
-        _write(directory / "cert.pem", chain, 0o644)
-        _write(directory / "ca.pem", authority.cert_pem.bytes(), 0o644)
+        key, ca = certificate.private_key_pem.bytes(), authority.cert_pem.bytes()
+        _write(directory, {"key.pem": (key, 0o600), "cert.pem": (chain, 0o644), "ca.pem": (ca, 0o644)})
     except OSError as error:
         return _fail(f"{error.filename or directory}: {(error.strerror or str(error)).lower()}")
     print(f"made {', '.join(str(directory / name) for name in FILES)}")
@@ -74,14 +76,25 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _write(path: Path, octets: bytes, mode: int) -> None:
-    """Replace a file in one step, so that a server that reads it meanwhile finds the old or the new one."""
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(octets)
-    os.replace(new, path)
+def _write(directory: Path, files: Mapping[str, tuple[bytes, int]]) -> None:
+    """Write all files, or none: a server that reads one meanwhile finds the old or the new one, and the whole of it."""
+    begun: dict[Path, Path] = {}
+    try:
+        for name, (octets, mode) in files.items():
+            new = directory / f"{name}.new"
+            new.unlink(missing_ok=True)
+            begun[new] = directory / name
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                give_away(new)
+                file.write(octets)
+                file.flush()
+                os.fsync(descriptor)
+        for new, path in begun.items():
+            os.replace(new, path)
+    finally:
+        for new in begun:
+            new.unlink(missing_ok=True)
 
 
 def _fail(what: str, status: int = 1) -> int:

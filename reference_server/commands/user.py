@@ -28,7 +28,10 @@ examples:
   roomwire-server user add ada --accounts ./a.db    those of a server with --accounts ./a.db
 
 A server has accounts as soon as the first one is made. From then on clients without an account get a ~ before their
-name. Passwords are stored as SCRAM-SHA-256 stores them: they cannot be read back.
+name. If the file then vanishes, is empty or cannot be read, the server keeps the accounts that were there, and its log
+says so. Passwords are stored as SCRAM-SHA-256 stores them: they cannot be read back.
+
+What root makes here belongs to the owner of its directory, so that the server can read it.
 
 exit status: 0 done, 1 not done, 2 wrong usage
 """
@@ -84,6 +87,8 @@ def _run(run: Callable[[AccountsFile, argparse.Namespace], None], arguments: arg
 
 def _add(file: AccountsFile, arguments: argparse.Namespace) -> None:
     first = file.read()
+    if first is None:
+        file.check_user()  # before anybody is asked for a password
     account = file.add(
         arguments.name,
         _password(arguments.name),
@@ -94,7 +99,7 @@ def _add(file: AccountsFile, arguments: argparse.Namespace) -> None:
     mark = ", which may stop the server" if account.admin else ""
     print(f"made the account {account.name}{mark}, in {file.path}")
     if first is None:
-        print("from now on clients without an account get a ~ before their name")
+        print("at a server with this file, clients without an account get a ~ before their name")
 
 
 def _passwd(file: AccountsFile, arguments: argparse.Namespace) -> None:

@@ -89,6 +89,7 @@ class Hub:
         """Use these accounts from now on. Close connections whose account was removed or whose password changed
         (RW-SASL-8)."""
         before, self.state.accounts = self.state.accounts, accounts
+        self.state.accounts_current = True
         for peer in tuple(self.peers) if before is not None else ():
             if not peer.account:
                 continue
@@ -98,6 +99,13 @@ class Hub:
                 log.info("account revoked", extra={"peer": peer.address, "client": peer.name})
                 text = "the account was removed, or has another password"
                 peer.goaway(Code.ACCOUNT_REVOKED, self.state.now, text=text)
+
+    def keep_accounts(self) -> None:
+        """There are accounts that cannot be read: keep the old ones. If there were none, nobody can log in, and guests
+        get a ~ from now on."""
+        if self.state.accounts is None:
+            self.use_accounts(Accounts.none(self.state.nonce()))
+        self.state.accounts_current = False
 
     # --- the tick
 

@@ -75,6 +75,7 @@ class ServerState:
             config.address_connections, config.room_rate, config.auth_rate, rates, local=config.local_limits
         )
         self.accounts: Accounts | None = None  # None: this server has no accounts
+        self.accounts_current = True  # as they are in their file
         self.account_connections: Counter[str] = Counter()  # by the accounts' keys
         self.draining = False
         self.counters = Counters()

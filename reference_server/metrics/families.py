@@ -69,6 +69,8 @@ def families(found: Survey) -> Iterator[Metric]:
     yield _gauge("members", "Memberships of connections in rooms", found.members)
     yield _gauge("members_behind", "Members that have not been handed all that is stable", found.behind)
     yield _gauge("lag_messages_max", "Messages that the member farthest behind has not been handed", found.farthest)
+    current = "1 while the accounts are as in their file, 0 while it cannot be read and the old ones stay"
+    yield _gauge("accounts_current", current, int(state.accounts_current))
     yield _counter("connections_accepted", "Connections that were accepted", counters.accepted)
     yield _counter("connections_lost", "Connections of clients that ended without GOAWAY", counters.lost)
     yield _counter("joins", "JOINs that were accepted", counters.joins)

@@ -11,10 +11,11 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 
-from reference_server.accounts import AccountsError, AccountsFile, accounts_path
+from reference_server.accounts import accounts_path
 from reference_server.config import Config
 from reference_server.core.credit import ROUND_SECONDS
 from reference_server.core.hub import REFUSED_AT_ONCE, Hub
+from reference_server.net.accounts_watch import AccountsWatch
 from reference_server.net.sockets import ListenError, reason_not_to_listen
 from reference_server.net.tls import TlsError, server_context
 from reference_server.net.transport import PeerProtocol, TlsGate
@@ -27,9 +28,6 @@ BACKLOG = 1024
 
 ACCEPT_AT_ONCE = 8
 """How many are accepted before anything else is done; RESERVED_DESCRIPTORS must be greater."""
-
-ACCOUNTS_SECONDS = 1.0
-"""How often the file of accounts is checked for changes."""
 
 
 class Listener:
@@ -57,8 +55,9 @@ class Listener:
             f"{config.host}:{config.port}",
         )
         path = accounts_path(config)
-        self._accounts = AccountsFile(path) if path else None
-        self._accounts_version: tuple[int, bytes] | None = None
+        self.accounts: AccountsWatch | None = None
+        if path is not None:
+            self.accounts = AccountsWatch(path, self.hub, self._post, named=bool(config.accounts))
         self.tls: ssl.SSLContext | None = None
         self._flush = self._timed_flush if config.metrics_port >= 0 else self.hub.flush
 
@@ -91,7 +90,8 @@ class Listener:
     async def start(self) -> tuple[str, int]:
         """Listen; the address and port. Raises ListenError, AccountsError and TlsError."""
         config = self._config
-        self._read_accounts()
+        if self.accounts is not None:
+            self.accounts.start()
         self.tls = server_context(config)
         protocol = PeerProtocol if self.tls is None else TlsGate
         try:
@@ -108,25 +108,7 @@ class Listener:
         self.hub.state.address = f"{host}:{port}"
         self._sweep_at = self._loop.time() + self._sweep_seconds
         self._loop.call_at(self._sweep_at, self._sweep)
-        self._loop.call_later(ACCOUNTS_SECONDS, self._watch_accounts)
         return host, port
-
-    def _read_accounts(self) -> None:
-        if self._accounts is None or (version := self._accounts.version()) == self._accounts_version:
-            return
-        accounts = self._accounts.read()
-        if self._accounts_version is not None or version is not None:
-            log.info("accounts read", extra={"accounts": len(accounts.all()) if accounts else 0})
-        self._accounts_version = version
-        self.hub.use_accounts(accounts)
-
-    def _watch_accounts(self) -> None:
-        """Read the accounts again if `roomwire-server user` has changed them. If that fails, keep the old ones."""
-        self._loop.call_later(ACCOUNTS_SECONDS, self._watch_accounts)
-        try:
-            self._read_accounts()
-        except AccountsError as error:
-            log.error("the accounts cannot be read", extra={"error": str(error)})
 
     @property
     def _sweep_seconds(self) -> float:
@@ -216,6 +198,8 @@ class Listener:
 
     def cut(self) -> None:
         """Close every connection, also if its peer has not read all that was written, and accept no more."""
+        if self.accounts is not None:
+            self.accounts.stop()
         if self._server is not None:
             self._server.close()
         for peer in tuple(self.hub.peers):

@@ -1,20 +1,24 @@
 """Accounts: the file that holds them, what the server does with them, and the commands that change them."""
 
+import contextlib
 import io
 import os
 import sqlite3
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from protocol.fields import mechanisms_of
-from protocol.frames import Error, Goaway, Hello, Message, Ok, Stop, Welcome
+from protocol.frames import Ack, Error, Goaway, Hello, Message, Ok, Stop, Welcome
 from protocol.registry import PREFACE_SIZE, Code, Flag
 from protocol.scram import MECHANISM, MIN_ITERATIONS, stored_keys
-from reference_server.accounts import AccountsError, AccountsFile
+from reference_server.accounts import Account, AccountsError, AccountsFile
 from reference_server.cli import main
+from reference_server.net.accounts_watch import AGAIN, AccountsWatch
 from tests.server.test_process import refused, running
 from tests.support.accounts import ADMINS, PASSWORDS, Login, make_accounts
 from tests.support.raw_client import PREFACE, RawClient
@@ -26,6 +30,13 @@ def file(tmp_path: Path) -> AccountsFile:
     return make_accounts(tmp_path / "accounts.sqlite3")
 
 
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers in this process notice changes of their accounts soon."""
+    monkeypatch.setattr("reference_server.net.accounts_watch.ACCOUNTS_SECONDS", 0.02)
+    monkeypatch.setattr("reference_server.net.accounts_watch.LOCKED_SECONDS", 0.2)
+
+
 # --- the file
 
 
@@ -33,8 +44,53 @@ def test_missing_file_means_no_accounts(tmp_path: Path) -> None:
     file = AccountsFile(tmp_path / "none")
     assert file.version() is None
     assert file.read() is None
-    (tmp_path / "none").touch()  # as `add` leaves it when it is killed at the wrong moment
-    assert file.read() is None
+    with pytest.raises(AccountsError, match="there is no account Ada"):
+        file.remove("Ada")
+
+
+def test_empty_file_is_a_fault(file: AccountsFile) -> None:
+    """It held accounts once: a new one there would be the only one."""
+    os.truncate(file.path, 0)
+    for use in (file.read, file.check, lambda: file.add("eve", "long enough", created_ms=0)):
+        with pytest.raises(AccountsError, match=r"expected accounts .*, found an empty file"):
+            use()
+    assert file.path.stat().st_size == 0
+
+
+@pytest.mark.parametrize(
+    ("step", "error"), [("_create", sqlite3.Error), ("_add", OSError), ("_add", KeyboardInterrupt)]
+)
+def test_account_that_is_not_made_leaves_no_file(
+    tmp_path: Path, step: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: object) -> None:
+        raise error("no space left on device")
+
+    file = AccountsFile(tmp_path / "accounts.sqlite3")
+    with monkeypatch.context() as patch:
+        patch.setattr(AccountsFile, step, fails)
+        with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else AccountsError):
+            file.add("eve", "long enough", created_ms=0, iterations=MIN_ITERATIONS)
+    assert list(tmp_path.iterdir()) == []
+    file.add("eve", "long enough", created_ms=0, iterations=MIN_ITERATIONS)
+    assert list(tmp_path.iterdir()) == [file.path]
+
+
+def test_file_that_another_command_makes_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = AccountsFile(tmp_path / "accounts.sqlite3")
+    make = AccountsFile._make
+
+    def slow(self: AccountsFile, *arguments: Any) -> Account:
+        with monkeypatch.context() as patch:
+            patch.setattr(AccountsFile, "_make", make)
+            file.add("Ada", "long enough", created_ms=0, iterations=MIN_ITERATIONS)
+        return make(self, *arguments)
+
+    monkeypatch.setattr(AccountsFile, "_make", slow)
+    file.add("eve", "long enough", created_ms=0, iterations=MIN_ITERATIONS)
+    accounts = file.read()
+    assert accounts is not None
+    assert [account.name for account in accounts.all()] == ["Ada", "eve"]
 
 
 def test_file_contains_keys_but_no_password(file: AccountsFile) -> None:
@@ -262,23 +318,116 @@ def test_connections_end_with_their_account(file: AccountsFile) -> None:
             assert isinstance(eve.answer, Welcome)
 
 
-def test_unreadable_accounts_leave_the_old_ones_in_use(file: AccountsFile) -> None:
+def vanish(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+
+
+def become_empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def become_rubbish(path: Path) -> None:
+    path.write_bytes(b"rubbish" * 99)
+
+
+def become_a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (vanish, "expected the file of accounts that was there, found none"),
+        (become_empty, "found an empty file"),
+        (become_rubbish, "cannot be used: file is not a database"),
+        (become_a_directory, "cannot be used: is a directory"),
+    ],
+)
+def test_accounts_that_cannot_be_read_leave_the_old_ones_in_use(
+    file: AccountsFile, spoil: Callable[[Path], None], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = file.path.read_bytes()
     with serving(accounts=str(file.path)) as server:
-        content = file.path.read_bytes()
-        file.path.write_bytes(b"rubbish" * 99)
-        with pytest.raises(AccountsError):
-            server.run(server.listener._read_accounts)
-        server.run(server.listener._watch_accounts)
+        spoil(file.path)
+        server.until(lambda: not server.state.accounts_current)
+        (shout,) = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert said in vars(shout)["error"]
+        with Login(server.port, "Ada", PASSWORDS["Ada"]) as ada, RawClient(server.port, name="root") as guest:
+            assert isinstance(ada.answer, Welcome)
+            assert guest.welcome.name == "~root"
+        if file.path.is_dir():
+            file.path.rmdir()
+        file.path.write_bytes(content)
+        file.remove("Ada")
+        server.until(lambda: server.state.accounts_current)
+        with Login(server.port, "Ada", PASSWORDS["Ada"]) as ada:
+            assert isinstance(ada.answer, Error)
+
+
+def test_accounts_that_nobody_can_read_yet_leave_no_plain_names(tmp_path: Path) -> None:
+    """Somebody has made accounts for a server that had none: guests may not have the names of theirs."""
+    file = tmp_path / "accounts.sqlite3"
+    with serving(data=str(tmp_path)) as server, RawClient(server.port, name="root") as before:
+        assert before.welcome.name == "root"
+        file.touch()
+        server.until(lambda: not server.state.accounts_current)
+        with RawClient(server.port, name="root") as guest, Login(server.port, "root", "long enough") as root:
+            assert guest.welcome.name == "~root"
+            assert isinstance(root.answer, Error)
+            assert root.answer.code == Code.AUTH_FAILED
+        file.unlink()
+        make_accounts(file)
+        server.until(lambda: server.state.accounts_current)
         with Login(server.port, "Ada", PASSWORDS["Ada"]) as ada:
             assert isinstance(ada.answer, Welcome)
-        file.path.write_bytes(content)
+
+
+def test_rooms_go_on_while_the_accounts_are_locked(file: AccountsFile, caplog: pytest.LogCaptureFixture) -> None:
+    accounts, free = str(file.path), 10**6
+    with (
+        serving(accounts=accounts, publish_rate=free, publish_burst=free) as server,
+        RawClient(server.port) as ada,
+    ):
+        ref = ada.join("lobby").room
+        with contextlib.closing(sqlite3.connect(file.path, isolation_level=None)) as other:
+            file.remove("Zoë")  # so that the server wants to read it
+            other.execute("BEGIN EXCLUSIVE")
+            while server.run(lambda: server.state.accounts_current):
+                ada.send(ada.publish(ref))  # each of these waited for 10 s
+                ada.expect(Ack)
+            (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+            assert vars(warning)["error"] == f"{file.path}: another program has locked it"
+            with Login(server.port, "Zoë", PASSWORDS["Zoë"]) as zoe:
+                assert isinstance(zoe.answer, Welcome)
+                other.execute("ROLLBACK")
+                _revoked(server, zoe)
+
+
+def test_trouble_with_accounts_is_logged_again(file: AccountsFile, caplog: pytest.LogCaptureFixture) -> None:
+    with serving() as server:
+        watch = AccountsWatch(file.path, server.hub, lambda callback: callback(), named=True)
+        watch.first()
+        file.path.unlink()
+        for _ in range(2 * AGAIN + 1):
+            server.run(watch.check)
+        assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 3
+
+
+def test_named_file_of_accounts_must_exist(tmp_path: Path) -> None:
+    named = ("--memory", "--port", "0", "--accounts", str(tmp_path / "acounts"))
+    said = refused(*named)
+    assert f"{tmp_path}/acounts: expected the file of accounts, found none; make it with: " in said
+    (tmp_path / "acounts").touch()
+    assert "found an empty file" in refused(*named)
+    (tmp_path / "accounts.sqlite3").touch()
+    assert "found an empty file" in refused("--port", "0", "--data", str(tmp_path))
 
 
 def test_first_account_while_the_server_runs(tmp_path: Path) -> None:
-    file = AccountsFile(tmp_path / "accounts")
-    with serving(accounts=str(file.path)) as server, RawClient(server.port) as before:
+    with serving(data=str(tmp_path)) as server, RawClient(server.port) as before:
         assert before.welcome.name == "ada"
-        make_accounts(file.path)
+        make_accounts(tmp_path / "accounts.sqlite3")
         server.until(lambda: server.state.accounts is not None)
         with RawClient(server.port) as after:
             assert after.welcome.name == "~ada"

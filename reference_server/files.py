@@ -1,0 +1,107 @@
+"""Files of the server: for its user alone, whatever their directory allows, and made whole or not at all.
+
+What root makes gets the owner of its directory: a server that runs as that user has to open it.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shlex
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PRIVATE = 0o600
+
+_OPEN_TO_OTHERS = stat.S_IWGRP | stat.S_IRWXO
+"""A file that its owner made readable for a group stays so: backups can be made by a user of that group."""
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory that only its owner may enter, and those above it. Raises OSError."""
+    if path.is_dir():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+    give_away(path)
+
+
+def open_private(path: Path) -> int:
+    """A descriptor to read and write a file, which is made if it is missing. Raises OSError."""
+    flags = os.O_RDWR | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, PRIVATE)
+    except FileExistsError:
+        return os.open(path, flags)
+    give_away(path)
+    return descriptor
+
+
+def make_private(path: Path) -> None:
+    """Make a file if it is missing; if others may read or write it, let its owner alone do so. Raises OSError."""
+    os.close(open_private(path))
+    close_to_others(path)
+
+
+def close_to_others(path: Path) -> None:
+    """Let only the owner read and write a file that others may read or write. It may be missing. Raises OSError."""
+    with suppress(FileNotFoundError):
+        if stat.S_IMODE(path.stat().st_mode) & _OPEN_TO_OTHERS:
+            path.chmod(PRIVATE)
+
+
+def give_away(path: Path) -> None:
+    """Let root's file belong to the owner of its directory. Raises OSError."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A private file, which is named `path` at the end of the block; if the block raises, nothing stays.
+
+    Raises FileExistsError if there is a file of this name by then, and other OSErrors.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    begun = Path(name)
+    try:
+        os.close(descriptor)
+        give_away(begun)
+        yield begun
+        with begun.open("rb") as file:
+            os.fsync(file.fileno())
+        os.link(begun, path)
+        sync_directory(path.parent)
+    finally:
+        for left in ("", "-journal"):  # of SQLite
+            begun.with_name(begun.name + left).unlink(missing_ok=True)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def user_name(number: int) -> str:
+    """The name of a user, or the number if there is none."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def why_closed(path: Path) -> str:
+    """Why this process may not read and write a file, with the command that helps; "" if it may."""
+    if not path.exists() or os.access(path, os.R_OK | os.W_OK):
+        return ""
+    owner, found = user_name(path.stat().st_uid), user_name(os.geteuid())
+    help = f"as root: chown --reference={shlex.quote(str(path.parent))} {shlex.quote(str(path))}"
+    return f"it belongs to {owner}, and this is {found}; {help}"
