@@ -9,7 +9,7 @@ from pathlib import Path
 
 from conformance.commands import arguments
 from conformance.commands.cases import all_cases
-from conformance.commands.run import warn_of_unmatched
+from conformance.commands.run import taken
 from conformance.harness.exit_status import CONFORMS, NOTHING
 from conformance.harness.options import UsageError
 from conformance.spec.tables import Spec, load
@@ -37,9 +37,7 @@ def add_to(subparsers: arguments.Subparsers) -> None:
 
 def _list(args: argparse.Namespace) -> int:
     spec = load()
-    selection, cases = arguments.selection(args), all_cases()
-    taken = selection.of(cases, spec)
-    warn_of_unmatched(selection, cases)
+    selected = taken(arguments.selection(args), all_cases())
     if args.format == "json":
         rows = [
             {
@@ -50,14 +48,14 @@ def _list(args: argparse.Namespace) -> int:
                 "tags": sorted(case.tags),
                 "summary": case.summary,
             }
-            for case in taken
+            for case in selected
         ]
         print(json.dumps(rows, indent=1))
     else:
-        width = max((len(case.id) for case in taken), default=0)
-        for case in taken:
+        width = max((len(case.id) for case in selected), default=0)
+        for case in selected:
             print(f"{case.id:{width}}  {case.level(spec):8}  {case.requirements[0]:16}  {_first_line(case.summary)}")
-    return CONFORMS if taken else NOTHING
+    return CONFORMS if selected else NOTHING
 
 
 def _first_line(text: str) -> str:

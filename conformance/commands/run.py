@@ -12,7 +12,7 @@ from conformance.harness.case import Case, check
 from conformance.harness.exit_status import CONFORMS, FAILS, FAULT, INTERRUPTED, NOTHING, UNREACHABLE
 from conformance.harness.judge import OnResult
 from conformance.harness.process import Unreachable, Unstartable
-from conformance.harness.selection import Selection
+from conformance.harness.selection import Selection, SelectionError
 from conformance.harness.verdicts import ACCEPTED, Result, Verdict
 from conformance.report import files
 from conformance.report.results import About, Summary
@@ -83,8 +83,7 @@ class Run:
 
     def _selected(self, known: Sequence[Case]) -> list[Case]:
         """The selected cases; with `only_failed` those that failed last, or all if none is known to have failed."""
-        selected = self.selection.of(known, load())
-        warn_of_unmatched(self.selection, known)
+        selected = taken(self.selection, known)
         if self.only_failed:
             failed = last_failed.read(self.role, self.target)
             again = [case for case in selected if case.id in failed]
@@ -94,10 +93,18 @@ class Run:
         return selected
 
 
-def warn_of_unmatched(selection: Selection, cases: Sequence[Case]) -> None:
-    """Names on standard error the patterns that no case has."""
-    for pattern, hint in selection.unmatched(cases).items():
-        print(f"roomwire-check: no case is named {pattern}{hint}", file=sys.stderr)
+def taken(selection: Selection, cases: Sequence[Case]) -> list[Case]:
+    """The cases that are selected. If there are none, standard error says which names select nothing.
+
+    Raises SelectionError if only some names select nothing.
+    """
+    selected = selection.of(cases, load())
+    idle = selection.idle(cases, load())
+    if selected and idle:
+        raise SelectionError(f"{'; '.join(idle)} (no case was run, because the others alone might pass)")
+    for line in idle:
+        print(f"roomwire-check: {line}", file=sys.stderr)
+    return selected
 
 
 def _run_until_done(run: Coroutine[None, None, None]) -> str:

@@ -3,8 +3,10 @@
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import pairwise
+from typing import Any
 
 from conformance.harness.case import Case
 from conformance.spec.tables import Spec
@@ -39,14 +41,21 @@ class Selection:
         words = parse_words(self.words) if self.words else None
         return [case for case in cases if self._takes(case, spec, words)]
 
-    def unmatched(self, cases: Iterable[Case]) -> dict[str, str]:
-        """The patterns that no case has, each with what might be meant, as `suggestion` has it."""
-        ids = [case.id for case in cases]
-        strange = [pattern for pattern in self.patterns if not any(matches(id, pattern) for id in ids)]
-        return {
-            pattern: f"; use --requirement {pattern}" if pattern.startswith("RW-") else suggestion(pattern, ids)
-            for pattern in strange
-        }
+    def idle(self, cases: Sequence[Case], spec: Spec) -> list[str]:
+        """What each name that selects no case is said to be: a slip, which would let a run pass that tries too little.
+
+        A word of `words` behind `not` may be in no case. A name that has cases is idle if the other parts exclude them.
+        """
+        said: list[str] = []
+        for part in ("patterns", "requirements", "sections", "levels"):
+            for name in dict.fromkeys(getattr(self, part)):
+                named: dict[str, Any] = {part: [name]}
+                if not Selection(**named).of(cases, spec):
+                    said.append(f"{_NOTHING[part].format(name)}{_hint(name, cases) if part == 'patterns' else ''}")
+                elif not replace(self, **named).of(cases, spec):
+                    said.append(f"{name} selects no case together with the other options")
+        texts = [_text(case) for case in cases]
+        return said + [f"-k: no case has the word {word}" for word in _wanted(self.words) if not _in(word, texts)]
 
     def _takes(self, case: Case, spec: Spec, words: Callable[[str], bool] | None) -> bool:
         return (
@@ -54,8 +63,35 @@ class Selection:
             and (not self.requirements or bool(set(self.requirements) & set(case.requirements)))
             and (not self.sections or any(_within(case.section, section) for section in self.sections))
             and (not self.levels or case.level(spec) in self.levels)
-            and (words is None or words(" ".join((case.id, case.summary, *case.requirements, *case.tags)).lower()))
+            and (words is None or words(_text(case)))
         )
+
+
+_NOTHING = {
+    "patterns": "no case is named {}",
+    "requirements": "no case is about requirement {}",
+    "sections": "no case is in section {}",
+    "levels": "no case is about a {}",
+}
+
+
+def _text(case: Case) -> str:
+    """What the words of a selection are looked for in."""
+    return " ".join((case.id, case.summary, *case.requirements, *case.tags)).lower()
+
+
+def _hint(pattern: str, cases: Iterable[Case]) -> str:
+    return f"; use --requirement {pattern}" if pattern.startswith("RW-") else suggestion(pattern, [c.id for c in cases])
+
+
+def _wanted(text: str) -> list[str]:
+    """The words that are not excluded by a `not` right before them."""
+    tokens = ["", *(match[1].lower() for match in _TOKEN.finditer(text))]
+    return [word for before, word in pairwise(tokens) if before != "not" and word not in ("and", "or", "not", "(", ")")]
+
+
+def _in(word: str, texts: Iterable[str]) -> bool:
+    return any(word in text for text in texts)
 
 
 def matches(id: str, pattern: str) -> bool:

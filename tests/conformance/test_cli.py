@@ -40,10 +40,30 @@ def test_hint_for_a_wrong_word(arguments: list[str], hint: str, capsys: pytest.C
     assert hint in capsys.readouterr().err
 
 
-def test_case_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    """The others run, and the message names what might be meant."""
-    assert main(["codec", "--exec", CODEC, "codec/7.7/decode", "codec/7.6/decode/pign"]) == CONFORMS
-    assert "no case is named codec/7.6/decode/pign; did you mean codec/" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["codec/7.7/decode", "codec/7.6/decode/pign"], "no case is named codec/7.6/decode/pign; did you mean codec/"),
+        (["codec/7.6", "codec/7.6/", "codec/7.66"], "no case is named codec/7.66"),
+        (["--requirement", "RW-FRAME-7", "--requirement", "RW-PROMISE-1"], "no case is about requirement RW-PROMISE-1"),
+        (["--section", "7.6", "--section", "8.6"], "no case is in section 8.6"),
+        (["--level", "MUST", "--level", "SHOULD NOT"], "no case is about a SHOULD NOT"),
+        (["codec/7.6", "codec/7.7", "--section", "7.6"], "codec/7.7 selects no case together with the other options"),
+        (["codec/7.6", "-k", "ping or pnig"], "-k: no case has the word pnig"),
+        (["codec/7.6", "codec/7.66", "--last-failed"], "no case is named codec/7.66"),
+    ],
+)
+def test_name_that_selects_nothing_beside_a_good_one(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A slip must not let a run pass that tried less than it was asked to. No program is started for it."""
+    assert main(["codec", "--exec", "/no/such/codec", *arguments]) == USAGE
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["codec/7.6", "codec/7.7"], ["codec/7.6", "-k", "not pnig"]])
+def test_names_that_all_select_something(arguments: list[str]) -> None:
+    assert main(["list", *arguments]) == CONFORMS
 
 
 def test_program_as_a_module() -> None:
