@@ -206,7 +206,7 @@ export class Client extends EventEmitter {
   onStream(frame) {
     const room = this.refs.get(frame.room);
     if (frame.frame === 'UNKNOWN') {
-      if (room && !frame.request) this.advance(room, frame.seq);
+      if (room && !frame.request && this.advance(room, frame.seq)) this.flush(room);
       return;
     }
     if (!room) throw new Refusal(CODE.UNEXPECTED, `${frame.frame} of a room that it is not in`);
@@ -218,7 +218,7 @@ export class Client extends EventEmitter {
     if (seq > room.seq + 1) throw new Refusal(CODE.SEQUENCE, `${seq} after ${room.seq}`);
     if (seq <= room.seq) return false;
     room.seq = seq;
-    room.lagged = 0;
+    if (seq > room.head) room.lagged = 0;
     return true;
   }
 
@@ -286,10 +286,10 @@ export class Client extends EventEmitter {
     if (room.refused) Object.assign(room, { refused: false, ordered: false });
     for (const publish of [...room.pending]) {
       if (publish.inFlight) continue;
-      if (publish.lost && !this.connection.welcome.dedupe_ms) return;
+      if (this.mayNotRepeat(publish)) return;
       const alone = room.alone && room.pending.some((other) => other.inFlight);
       if (this.connection.room <= 0 || alone) return;
-      if (lengthOf(publish) > this.connection.limit - 256) this.giveUp(room, publish, CODE.PAYLOAD_TOO_LARGE);
+      if (this.tooLong(publish)) this.giveUp(room, publish, CODE.PAYLOAD_TOO_LARGE);
       else this.sendPublish(room, publish);
     }
   }
@@ -327,15 +327,27 @@ export class Client extends EventEmitter {
       if (reply.code === CODE.RATE_LIMITED) room.alone = true;
       const again = room.wanted && (reply.flags & FLAG.RETRY || (reply.code === CODE.NOT_JOINED && !stillIn));
       if (again) room.publishNotBefore = Math.max(room.publishNotBefore, performance.now() + reply.retry_ms);
+      else if (publish.lost && room.wanted) publish.final = [reply.code, reply.text];
       else this.giveUp(room, publish, reply.code, reply.text);
     }
   }
 
-  // Without deduplication a repeat could make a second message, so lost publishes that did not come in the stream fail
-  // (RW-DEDUPE-7, RW-DEDUPE-8).
+  tooLong(publish) {
+    return lengthOf(publish) > this.connection.limit - 256;
+  }
+
+  // A lost publish is not repeated without deduplication, which could make a second message (RW-DEDUPE-7), nor when a
+  // repeat was refused for good or is too long by now.
+  mayNotRepeat(publish) {
+    return publish.lost && (publish.final || !this.connection.welcome.dedupe_ms || this.tooLong(publish));
+  }
+
+  // Lost publishes that may not be repeated fail when their message has not come in the stream up to head (RW-DEDUPE-8).
   giveUpLost(room) {
-    if (this.connection.welcome.dedupe_ms || room.seq < room.head) return;
-    for (const publish of room.pending.filter((each) => each.lost)) this.giveUp(room, publish, null);
+    if (room.seq < room.head) return;
+    for (const publish of room.pending.filter((each) => !each.inFlight && this.mayNotRepeat(each))) {
+      this.giveUp(room, publish, ...(publish.final ?? [this.tooLong(publish) ? CODE.PAYLOAD_TOO_LARGE : null]));
+    }
   }
 
   // A message with the id of a pending publish acknowledges it (RW-RECOVER-2).

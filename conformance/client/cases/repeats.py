@@ -86,6 +86,29 @@ async def not_given_up_early(t: Context) -> None:
     )
 
 
+@case("10.2/expired-then-in-stream", "RW-DEDUPE-8", "RW-RECOVER-2")
+async def expired_then_in_stream(t: Context) -> None:
+    """The client, if its repeat got ID_EXPIRED, waits for the stream up to head before it gives up the publish."""
+    t.needs("reconnect", "rejoin", "repeat")
+    room, [id], [publish] = await lost_publishes(t, (b"late",))
+    server = await t.reopened()
+    again = t.room(room.name, next=room.next)
+    join = await server.expect(Join)
+    server.send(t.joined(again, join, head=room.next + 1))
+    repeat = await server.expect(Publish)
+    t.require(repeat.id == publish.id, f"a repeat with the id {publish.id.hex()}", repeat, "RW-PROMISE-5")
+    server.send(t.refusal(repeat, Code.ID_EXPIRED))
+    server.send(again.message(b"of another"))
+    await server.fence()
+    server.send(t.echo(again, publish, again.next))
+    report = await t.answer(id, "published", "error", requirement="RW-DEDUPE-8")
+    found = (report.get("event"), report.get("seq"))
+    wanted = ("published", str(room.next + 1))
+    t.require(found == wanted, "published, since the message came in the stream", report, "RW-DEDUPE-8")
+    await server.fence()
+    t.require(not server.left_over(Publish), "no further repeat", server.left_over(Publish), "RW-RECOVER-2")
+
+
 @case("4/unknown-when-given-up", "RW-PROMISE-6")
 async def unknown_when_given_up(t: Context) -> None:
     """The client reports a publish as unknown if any copy was not answered, though another was refused."""

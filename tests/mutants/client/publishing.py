@@ -6,13 +6,8 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from protocol.errors import (
-    Unexpected,
-)
-from protocol.frames import (
-    Ack,
-    Welcome,
-)
+from protocol.errors import Unexpected
+from protocol.frames import Ack, Frame, Publish, Welcome
 from reference_client.session.membership import RoomState
 from reference_client.session.outbox import Outbox, Pace
 from reference_client.session.requests import Requests
@@ -68,6 +63,17 @@ def _repeats_reversed(patch: Patch) -> None:
         self.waiting.reverse()
 
     patch.setattr(Outbox, "disconnected", disconnected)
+
+
+def _refused_repeat_is_final(patch: Patch) -> None:
+    plain = Requests._publish_replied
+
+    def replied(self: Requests, request: Publish, reply: Frame, room: RoomState, now: float) -> None:
+        with Patch.context() as inner:
+            inner.setattr(RoomState, "caught_up", True)
+            plain(self, request, reply, room, now)
+
+    patch.setattr(Requests, "_publish_replied", replied)
 
 
 def _rest_before_first_ack(patch: Patch) -> None:
@@ -127,6 +133,12 @@ MUTANTS: tuple[ClientMutant, ...] = (
         "Gives up on a publish before the stream has reached head.",
         ("RW-DEDUPE-8",),
         replaces(RoomState, "caught_up", property(lambda self: self.state == "IN")),
+    ),
+    ClientMutant(
+        "refused-repeat-given-up-early",
+        "Gives up on a publish as soon as its repeat is refused for good.",
+        ("RW-DEDUPE-8",),
+        _refused_repeat_is_final,
     ),
     # 10.3 Order against refusals
     ClientMutant(
