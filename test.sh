@@ -12,6 +12,9 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
 sh "$root/setup.sh" dev
 cd -- "$root"
 
+# The tests start hundreds of programs, which should not compile the same modules again each time.
+unset PYTHONDONTWRITEBYTECODE
+
 failed=0
 # Every check runs, whatever the ones before it said: one run shows all there is to repair.
 check() {
@@ -26,5 +29,5 @@ if [ $# -eq 0 ]; then
     check ruff format --check
     check mypy --strict
 fi
-.venv/bin/python -m pytest -n 2 "$@" || failed=1
+.venv/bin/python -m pytest -n 2 --dist worksteal "$@" || failed=1
 exit "$failed"

@@ -1,4 +1,4 @@
-"""Shared by all tests: the profile of hypothesis, a cache that is theirs, and the end of an event loop.
+"""Shared by all tests: the profile of hypothesis, a cache that is theirs, SIGINT, and the end of an event loop.
 
 The end of a loop closes all of its sockets.
 """
@@ -7,6 +7,7 @@ import asyncio.runners
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from typing import Any
 
@@ -20,6 +21,10 @@ if not os.environ.get("CI"):
 # Commands and programs that tests start leave nothing in the user's cache.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="roomwire-cache-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+# A shell starts background jobs with SIGINT ignored, which programs that tests start and interrupt would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _cancel_all_tasks = asyncio.runners._cancel_all_tasks  # type: ignore[attr-defined]
 

@@ -3,7 +3,7 @@
 import asyncio
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from conformance.commands.selftest_server import Quirk, SmallServer, serving
 from conformance.harness.case import Case
@@ -25,6 +25,14 @@ OPTIONS = Options(timeout=2.0, patience=2.0)
 def select(*ids: str) -> list[Case]:
     """The cases for servers with these ids, or leading parts of ids."""
     return Selection(ids).of(server_cases(), load())
+
+
+def one_of_each_section(cases: Iterable[Case]) -> list[str]:
+    """The id of the first case of each section, for a run in which the process is the point."""
+    first: dict[str, str] = {}
+    for case in cases:
+        first.setdefault(case.section, case.id)
+    return list(first.values())
 
 
 def run_at_small_server(quirk: Quirk, cases: Sequence[Case], options: Options = OPTIONS) -> list[Result]:

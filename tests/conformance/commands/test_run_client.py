@@ -10,18 +10,19 @@ from conformance.client.cases import client_cases
 from conformance.harness.exit_status import CONFORMS, FAILS, UNREACHABLE, USAGE
 from conformance.harness.selection import Selection
 from conformance.spec.tables import load
-from tests.support.suite import CLIENT, PYTHON
+from tests.support.suite import CLIENT, PYTHON, one_of_each_section
 
 
 def test_reference_client(capsys: pytest.CaptureFixture[str]) -> None:
-    """What waits for times is tried in virtual time, in tests/conformance/client/test_mutants.py."""
-    status = main(["client", "--exec", CLIENT, "--format", "json", "-k", "not waits"])
+    """A case of each section. tests/conformance/client/test_mutants.py tries every case, in this process."""
+    selected = one_of_each_section(Selection(words="not waits").of(client_cases(), load()))
+    status = main(["client", "--exec", CLIENT, "--format", "json", *selected])
     document = json.loads(capsys.readouterr().out)
     failures = {r["id"]: (r["expected"], r["got"], r["reason"]) for r in document["results"] if r["verdict"] != "PASS"}
     assert failures == {}
     assert status == CONFORMS
-    selected = Selection(words="not waits").of(client_cases(), load())
-    assert document["counts"]["PASS"] == len(selected) >= 200
+    assert {r["id"] for r in document["results"]} >= set(selected)
+    assert len(selected) > 30
 
 
 def test_reference_client_over_tls(capsys: pytest.CaptureFixture[str]) -> None:
