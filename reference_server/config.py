@@ -4,6 +4,7 @@ From weakest to strongest: defaults, the file given by --config, variables ROOMW
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -112,6 +113,10 @@ _CAPS = ("max_connections", "max_members", "max_open_rooms", "ids_per_room", "re
 _CHOICES = {"log_format": ("text", "json"), "log_level": ("debug", "info", "warning", "error")}
 
 
+_OF_A_SERVICE = re.compile("(tcp|udp|sctp)://")
+"""Kubernetes sets ROOMWIRE_PORT=tcp://10.96.12.7:7117 in every container beside a Service called roomwire."""
+
+
 def load(options: Mapping[str, object], environ: Mapping[str, str], file: Path | None) -> Config:
     """The settings from all sources. Raises ConfigError."""
     values: dict[str, object] = {}
@@ -120,7 +125,7 @@ def load(options: Mapping[str, object], environ: Mapping[str, str], file: Path |
     known = {f.name: type(f.default) for f in fields(Config)}
     for name in known:
         text = environ.get(f"ROOMWIRE_{name.upper()}")
-        if text is not None:
+        if text is not None and not (name.endswith("port") and _OF_A_SERVICE.match(text)):
             values[name] = _parse(name, text, known[name])
     values.update({name: value for name, value in options.items() if value is not None})
     return Config(**values)  # type: ignore[arg-type]
@@ -128,7 +133,7 @@ def load(options: Mapping[str, object], environ: Mapping[str, str], file: Path |
 
 def _from_file(file: Path) -> dict[str, object]:
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        table = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except tomllib.TOMLDecodeError as error:

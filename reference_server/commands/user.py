@@ -128,7 +128,7 @@ def _password(name: str) -> str:
     if not sys.stdin.isatty():
         line = sys.stdin.buffer.readline()
         try:
-            return line.decode().removesuffix("\n").removesuffix("\r")
+            return line.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:
             raise AccountsError("the password: expected UTF-8, found octets that are not") from None
     try:

@@ -6,6 +6,11 @@ import ipaddress
 import socket
 import ssl
 from asyncio import sslproto
+from codecs import BOM_UTF8
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from reference_server.config import Config, ConfigError
 
@@ -27,14 +32,9 @@ def server_context(config: Config) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_3  # RW-TLS-1
     context.set_alpn_protocols([ALPN])
     context.num_tickets = 0  # sessions are resumed by their cursors: no client uses tickets
-    for path in (config.tls_cert, config.tls_key):
-        try:
-            if path:
-                open(path, "rb").close()
-        except OSError as error:
-            raise TlsError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
     try:
-        context.load_cert_chain(config.tls_cert, config.tls_key or None, password=_no_password)
+        with _without_mark(config.tls_cert) as cert, _without_mark(config.tls_key or config.tls_cert) as key:
+            context.load_cert_chain(cert, key, password=_no_password)
     except (ssl.SSLError, ValueError) as error:
         reason = getattr(error, "reason", None)
         expected = "a certificate and its private key in PEM"
@@ -47,6 +47,23 @@ def server_context(config: Config) -> ssl.SSLContext | None:
         raise TlsError(f"{where}: expected {expected}, found {found}") from None
     sslproto.SSLProtocol.max_size = BUFFER
     return context
+
+
+@contextmanager
+def _without_mark(path: str) -> Iterator[str]:
+    """A path to what is in the file, without the byte order mark that some editors put first: OpenSSL does not see the
+    first block of such a file. Raises TlsError."""
+    try:
+        octets = Path(path).read_bytes()
+    except OSError as error:
+        raise TlsError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
+    if not octets.startswith(BOM_UTF8):
+        yield path
+        return
+    with NamedTemporaryFile() as copy:  # only this user can read it
+        copy.write(octets.removeprefix(BOM_UTF8))
+        copy.flush()
+        yield copy.name
 
 
 def _no_password() -> str:

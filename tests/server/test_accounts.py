@@ -506,7 +506,7 @@ def user(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 def test_user_commands(user: Commands, tmp_path: Path) -> None:
     data = ("--data", str(tmp_path / "rooms"))
     assert user("list", *data)[0::2] == (0, f"no accounts in {tmp_path}/rooms/accounts.sqlite3\n")
-    code, out, _ = user("add", "Ada", *data, "--iterations", "4096", said="correct horse\n")
+    code, out, _ = user("add", "Ada", *data, "--iterations", "4096", said="\ufeffcorrect horse\n")
     assert code == 0
     assert out.startswith("made the account Ada, in ")
     assert "get a ~" in out

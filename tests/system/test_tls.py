@@ -11,6 +11,7 @@ import stat
 import struct
 import subprocess
 import threading
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,13 @@ def test_reload_signal_without_certificate() -> None:
         assert child.process.stderr is not None
         assert "there is no certificate to reload" in child.process.stderr.readline()
         RawClient(child.port).socket.close()
+
+
+def test_certificate_and_key_after_byte_order_marks(files: Path, tmp_path: Path) -> None:
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).write_bytes(BOM_UTF8 + (files / name).read_bytes())
+    with serving(tls_cert=str(tmp_path / "cert.pem"), tls_key=str(tmp_path / "key.pem")) as server:
+        assert _serial(server, files)
 
 
 @pytest.mark.parametrize(
