@@ -17,12 +17,15 @@ from reference_server import VERSION, logs
 from reference_server.accounts import AccountsError
 from reference_server.commands import cert, doctor, store, user
 from reference_server.config import Config, ConfigError, data_directory, load
+from reference_server.lines import LineWriter
 from reference_server.metrics.http import MetricsServer
-from reference_server.net.listener import Listener
-from reference_server.net.sockets import ListenError, allow_connections
+from reference_server.net.listener import Listener, StoreHung
+from reference_server.net.signals import EndSignals
+from reference_server.net.sockets import ListenError, address_text, allow_connections
 from reference_server.net.tls import TlsError, require_secrecy
 from reference_server.store.base import StoreError
 from reference_server.store.open import open_store
+from reference_server.streams import standard_streams
 
 EXAMPLES = """\
 examples:
@@ -48,7 +51,8 @@ SIGHUP reloads the certificate and its key; if they cannot be used, the server l
 SIGTERM or Ctrl-C drains: the server tells its clients, still answers their requests, and ends after drain_ms at the
 latest. A second one ends it at once. No acknowledged message is lost either way, except with --memory.
 
-exit status: 0 drained, 1 could not run or failed, 2 wrong usage or settings
+exit status: 0 drained, 1 could not run or failed, 2 wrong usage or settings; of all commands: 74 the output could not
+be written, SIGPIPE its reader is gone
 """
 
 SWITCH_SECONDS = 0.00005
@@ -112,8 +116,9 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
-    arguments = parser().parse_args(argv)
-    return int(arguments.command(arguments))
+    with standard_streams():
+        arguments = parser().parse_args(argv)
+        return int(arguments.command(arguments))
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -131,23 +136,13 @@ def _with_settings(arguments: argparse.Namespace, command: Callable[[Config], in
     file = options.pop("config")
     if options["data"] is not None:
         options["memory"] = False
-    config = None
     try:
-        config = load(options, os.environ, file)
-        return command(config)
+        return command(load(options, os.environ, file))
     except (ConfigError, ListenError, StoreError, AccountsError, TlsError) as error:
-        _report(error, config)
+        print(f"roomwire-server: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         return 130
-
-
-def _report(error: Exception, config: Config | None) -> None:
-    """Say why the server ends, in JSON if the log is."""
-    if config is not None and config.log_format == "json":
-        logs.log_end(error)
-    else:
-        print(f"roomwire-server: {error}", file=sys.stderr)
 
 
 def for_people(path: Path) -> str:
@@ -158,42 +153,55 @@ def for_people(path: Path) -> str:
 
 def _serve(config: Config) -> int:
     """Run a server until it has drained; the exit status."""
-    require_secrecy(config)
-    logs.configure(config.log_format, config.log_level)
-    config = dataclasses.replace(config, max_connections=allow_connections(config.max_connections))
-    return asyncio.run(_run_server(config))
+    signals, output, errors = EndSignals(), LineWriter(1), LineWriter(2)
+    errors.tell = logs.configure(config.log_format, config.log_level, errors).tell
+    output.failed = logs.log_output_error
+    failure: Exception | None
+    try:
+        require_secrecy(config)
+        config = dataclasses.replace(config, max_connections=allow_connections(config.max_connections))
+        failure = asyncio.run(_run_server(config, signals, output, errors))
+    except (ConfigError, ListenError, StoreError, AccountsError, TlsError) as error:
+        failure = error
+    if failure is not None and config.log_format == "json":
+        logs.log_end(failure)
+    elif failure is not None:
+        errors.put(f"roomwire-server: {failure}")
+    output.finish()
+    errors.finish()
+    if isinstance(failure, StoreHung):
+        os._exit(1)  # the end of Python closes files, and might wait for the disk as well
+    return 0 if failure is None else 2 if isinstance(failure, ConfigError) else 1
 
 
-async def _run_server(config: Config) -> int:
+async def _run_server(config: Config, signals: EndSignals, output: LineWriter, errors: LineWriter) -> Exception | None:
     # The server holds many messages. With Python's default thresholds the garbage collector would look through them so
     # often that it takes a tenth of the time, and it would find next to nothing.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     sys.setswitchinterval(SWITCH_SECONDS)
-    asyncio.get_running_loop().set_exception_handler(logs.log_fault)
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(logs.log_fault)
     listener = Listener(config, lambda post, failed: open_store(config, post, failed))
     metrics = None
     try:
         host, port = await listener.start()
         if config.metrics_port >= 0:
-            loop = asyncio.get_running_loop()
-            metrics = MetricsServer(listener.hub, loop, config.metrics_host, config.metrics_port)
-    except (ListenError, AccountsError):
+            metrics = MetricsServer(listener.hub, loop, config.metrics_host, config.metrics_port, errors)
+    except (ListenError, AccountsError, TlsError):
         listener.hub.state.store.close()
         raise
-    listener.handle_signals()
+    signals.serve(listener.signalled)
+    listener.handle_hangup()
     where = "in memory only: gone when the server ends" if config.memory else f"in {for_people(data_directory(config))}"
-    print(f"roomwire-server: listening on {host}:{port}; rooms are kept {where}", flush=True)
+    output.put(f"roomwire-server: listening on {address_text(host, port)}; rooms are kept {where}")
     if metrics is not None:
-        print(f"roomwire-server: metrics on http://{metrics.address}/metrics", flush=True)
+        output.put(f"roomwire-server: metrics on http://{metrics.address}/metrics")
     failure = await listener.run()
     if metrics is not None:
         metrics.close()
-    if failure is not None:
-        _report(failure, config)
-        return 1
-    return 0
+    return failure
 
 
 if __name__ == "__main__":

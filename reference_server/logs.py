@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Protocol
 
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
 
@@ -65,18 +65,56 @@ def log_end(error: Exception) -> None:
     logging.getLogger("roomwire.server").critical("the server ends", extra={"error": str(error)})
 
 
-def configure(format: str, level: str, stream: TextIO | None = None) -> None:
-    """Write the server's log to `stream`, standard error by default. Warnings of libraries and of Python, and uncaught
-    exceptions, are written in the same format."""
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
+def log_output_error(error: OSError) -> None:
+    """Log that standard output cannot be written, which does not keep a server from running."""
+    log = logging.getLogger("roomwire.server")
+    log.warning("standard output cannot be written", extra={"error": error.strerror or str(error)})
+
+
+class Lines(Protocol):
+    """Where the log goes: a LineWriter."""
+
+    def put(self, line: str) -> None:
+        """Write a line, without waiting for its reader."""
+
+
+class LineHandler(logging.Handler):
+    """Hands each event to a LineWriter: no caller waits for the reader of the log."""
+
+    def __init__(self, lines: Lines, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:  # logging would write a traceback to standard error, and wait for its reader
+            line = self._own("an event could not be logged", place=f"{record.pathname}:{record.lineno}")
+        self._lines.put(line)
+
+    def tell(self, count: int) -> str:
+        """The line that says how many lines were dropped."""
+        return self._own("lines of the log were dropped, since they could not be written", count=count)
+
+    def _own(self, text: str, **details: object) -> str:
+        level = {"name": "roomwire.server", "levelno": logging.WARNING, "levelname": "WARNING"}
+        return self.format(logging.makeLogRecord({**level, "msg": text, **details}))
+
+
+def configure(format: str, level: str, lines: Lines) -> LineHandler:
+    """Write the server's log to `lines`. Warnings of libraries and of Python, and uncaught exceptions, are written in
+    the same format."""
+    handler = LineHandler(lines, JsonFormatter() if format == "json" else TextFormatter())
     top = logging.getLogger()
     top.handlers = [handler]
     top.setLevel(logging.WARNING)
     logging.getLogger("roomwire").setLevel(level.upper())
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
+    sys.unraisablehook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
     threading.excepthook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+    return handler
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:

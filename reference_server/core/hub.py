@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from protocol.registry import Code
 from reference_server.accounts import Accounts
 from reference_server.config import Config
+from reference_server.core.disk import DiskWatch
 from reference_server.core.handlers import HANDLERS
 from reference_server.core.limits import Spent
 from reference_server.core.peer import Link, Peer
@@ -39,15 +40,18 @@ class Hub:
     ) -> None:
         self.state = ServerState(config, store, host, wall_ms, random_number, address)
         self.retention = RetentionSweeper(self.state)
+        self.disk = DiskWatch(store)
         self.peers: set[Peer] = set()
         self._refused = 0  # peers that are only here to be told that the server is full
         self.failed: Exception | None = None
 
     @property
     def health(self) -> str:
-        """ "serving", or why not: "draining" or "failed"."""
+        """ "serving", or why not: "draining", "failed", or "stuck" if the store does not answer."""
         if self.failed is not None:
             return "failed"
+        if self.disk.stuck(self.state.now):
+            return "stuck"
         return "draining" if self.state.draining else "serving"
 
     # --- peers
@@ -119,6 +123,7 @@ class Hub:
         if state.appended_keys:
             appended, state.appended_keys = state.appended_keys, set()
             count, begun = state.counters.appended, state.now
+            self.disk.commit_begun(begun)
             state.store.commit(lambda: self._committed(appended, count, begun))
         if state.unsettled:
             self._settle()
@@ -132,6 +137,7 @@ class Hub:
     def _committed(self, appended: set[str], count: int, begun: float) -> None:
         """What was appended up to some tick is stable now: ACKs first (RW-PROMISE-11), then the streams."""
         state = self.state
+        self.disk.commit_ended()
         state.counters.committed(count, state.now - begun)
         state.changed_rooms.update(state.rooms[key] for key in appended if key in state.rooms)
         self._settle()

@@ -26,9 +26,12 @@ AT_ONCE = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Sums over all members. The other metrics are read from `hub` and its state, which go on changing."""
+    """Sums over all members, and what only the loop's thread may read. The other metrics are read from `hub` and its
+    state, which go on changing."""
 
     hub: Hub
+    health: str
+    oldest_commit_seconds: float
     members: int
     behind: int
     """Members that have not been handed all that is stable in their room."""
@@ -54,14 +57,15 @@ async def survey(hub: Hub) -> Survey:
         if looked >= AT_ONCE:
             looked = 0
             await asyncio.sleep(0)
-    return Survey(hub, members, behind, farthest, deliveries)
+    oldest = hub.disk.oldest_commit_seconds(hub.state.now)
+    return Survey(hub, hub.health, oldest, members, behind, farthest, deliveries)
 
 
 def families(found: Survey) -> Iterator[Metric]:
     """The metrics. Their names contain the units, which are base units as Prometheus recommends."""
     hub, state, counters = found.hub, found.hub.state, found.hub.state.counters
     yield InfoMetricFamily("roomwire_server", "This server", {"version": VERSION, "id": f"{state.server_id:016x}"})
-    yield _gauge("serving", "1 while new clients are served, 0 while draining or failed", int(hub.health == "serving"))
+    yield _gauge("serving", "1 while new clients are served, 0 otherwise: see /healthz", int(found.health == "serving"))
     yield _gauge("connections", "Connections that are open", len(hub.peers))
     yield _gauge("connections_limit", "Connections that there may be", state.config.max_connections)
     yield _gauge("rooms", "Rooms that are loaded: those with members", len(state.rooms))
@@ -85,6 +89,7 @@ def families(found: Survey) -> Iterator[Metric]:
         ("by", "code"),
         counters.goaways.items(),
     )
+    yield _gauge("commit_oldest_seconds", "Age of the oldest commit that is under way", found.oldest_commit_seconds)
     yield from _histograms(counters)
     files = GaugeMetricFamily("roomwire_store_bytes", "Size of the store's files", labels=("file",))
     for path in state.store.files():

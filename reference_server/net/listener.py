@@ -8,15 +8,16 @@ import os
 import secrets
 import signal
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 
 from reference_server.accounts import accounts_path
-from reference_server.config import Config
+from reference_server.config import Config, data_directory
 from reference_server.core.credit import ROUND_SECONDS
 from reference_server.core.hub import REFUSED_AT_ONCE, Hub
 from reference_server.net.accounts_watch import AccountsWatch
-from reference_server.net.sockets import ListenError, reason_not_to_listen
+from reference_server.net.sockets import ListenError, address_text, reason_not_to_listen
 from reference_server.net.tls import TlsError, server_context
 from reference_server.net.transport import PeerProtocol, TlsGate
 from reference_server.store.base import Store
@@ -29,6 +30,22 @@ BACKLOG = 1024
 ACCEPT_AT_ONCE = 8
 """How many are accepted before anything else is done; RESERVED_DESCRIPTORS must be greater."""
 
+CLOSE_SECONDS = 10.0
+"""How long the end of the server waits for the store, whose last commit a disk may keep waiting for ever."""
+
+DISK_SECONDS = 1.0
+"""How often the disk is asked whether it answers."""
+
+
+class StoreHung(Exception):
+    """The store did not close in time. `str()` is one line."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"{path}: expected the last commit to end within {CLOSE_SECONDS:.0f} s, found a disk that does not answer; "
+            "what was acknowledged is stored"
+        )
+
 
 class Listener:
     """A running server. `open_store` gets the function that runs a callback on the loop, and the failure handler."""
@@ -40,6 +57,7 @@ class Listener:
         self.open = 0  # sockets of clients
         self.closing: set[asyncio.Transport] = set()  # of ended connections, until what they hold is written
         self.most = config.max_connections + REFUSED_AT_ONCE
+        self._signals = False  # a signal has come
         self._sweeping = False  # the previous sweep has not reached all peers yet
         self._sweep_at = 0.0  # when the next sweep is due, in seconds of the loop
         self._loop = asyncio.get_running_loop()
@@ -52,7 +70,7 @@ class Listener:
             self,
             time.time_ns() // 1_000_000,
             lambda: secrets.randbits(64),
-            f"{config.host}:{config.port}",
+            address_text(config.host, config.port),
         )
         path = accounts_path(config)
         self.accounts: AccountsWatch | None = None
@@ -99,16 +117,22 @@ class Listener:
                 lambda: protocol(self), config.host, config.port, backlog=ACCEPT_AT_ONCE, reuse_address=True
             )
         except (OSError, OverflowError, UnicodeError) as error:
-            raise ListenError(f"cannot listen on {config.host}:{config.port}: {reason_not_to_listen(error)}") from None
+            where = address_text(config.host, config.port)
+            raise ListenError(f"cannot listen on {where}: {reason_not_to_listen(error)}") from None
         for listening in self._server.sockets:
             # asyncio uses `backlog` for two things: for this, and for how many connections it accepts at once.
             with listening.dup() as same:
                 same.listen(BACKLOG)
         host, port = self._server.sockets[0].getsockname()[:2]
-        self.hub.state.address = f"{host}:{port}"
+        self.hub.state.address = address_text(host, port)
         self._sweep_at = self._loop.time() + self._sweep_seconds
         self._loop.call_at(self._sweep_at, self._sweep)
+        self._loop.call_later(DISK_SECONDS, self._watch_disk)
         return host, port
+
+    def _watch_disk(self) -> None:
+        self._loop.call_later(DISK_SECONDS, self._watch_disk)
+        self.hub.disk.watch(self.now())
 
     @property
     def _sweep_seconds(self) -> float:
@@ -134,21 +158,23 @@ class Listener:
             self._loop.call_soon(self._go_on, sweep)
             return
 
-    def handle_signals(self) -> None:
-        """SIGTERM and SIGINT drain; a second one ends the server at once. SIGHUP reloads the certificate. Without one,
-        SIGHUP ends a server that was started from a terminal, and is ignored otherwise."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._signalled, signal.Signals(number).name)
+    def handle_hangup(self) -> None:
+        """SIGHUP reloads the certificate. Without one, it ends a server that was started from a terminal, and is
+        ignored otherwise."""
         if self.tls is not None or not os.isatty(0):
             self._loop.add_signal_handler(signal.SIGHUP, self.reload_certificate)
 
-    def _signalled(self, name: str) -> None:
-        if self.hub.state.draining:
-            log.warning("ending at once", extra={"signal": name})
-            self._end()
-        else:
-            log.info("draining", extra={"signal": name, "peers": len(self.hub.peers)})
-            self.drain()
+    def signalled(self, name: str) -> bool:
+        """A signal is to end the server: the first one drains it, a second one ends it at once. May be called on any
+        thread. Returns whether it is to end at once."""
+        again, self._signals = self._signals or self.hub.state.draining, True
+        log.log(
+            logging.WARNING if again else logging.INFO,
+            "ending at once" if again else "draining",
+            extra={"signal": name, "peers": len(self.hub.peers)},
+        )
+        self._post(self._end if again else self.drain)
+        return again
 
     def reload_certificate(self) -> None:
         """Use the certificate that is in the files now for new connections; keep the old one if that fails."""
@@ -189,11 +215,15 @@ class Listener:
             self._ended.set_result(None)
 
     async def run(self) -> Exception | None:
-        """Serve until drained. Returns the error if the store failed, otherwise None."""
+        """Serve until drained. Returns the error if the store failed, or does not answer; otherwise None."""
         await self._ended
         self.cut()
         await asyncio.sleep(0)  # closes the sockets
-        self._store.close()
+        closing = threading.Thread(target=self._store.close, name="store-close", daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
+        if closing.is_alive():
+            return self.hub.failed or StoreHung(str(data_directory(self._config)))
         return self.hub.failed
 
     def cut(self) -> None:

@@ -22,6 +22,11 @@ def allow_connections(wanted: int) -> int:
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - RESERVED_DESCRIPTORS))
 
 
+def address_text(host: str, port: int) -> str:
+    """Host and port in one word, with brackets around an address of IPv6."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def reason_not_to_listen(error: Exception) -> str:
     """Why an address cannot be listened on, in a few words."""
     if isinstance(error, OSError):

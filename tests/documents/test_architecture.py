@@ -34,8 +34,8 @@ IMPURE = set(
 # tuple is beside each other, and imports nothing of it.
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "reference_server": (
-        ("config", "files", "logs"), ("accounts",), ("store",), ("core",), ("net",), ("metrics",), ("commands",),
-        ("cli",), ("__main__",),
+        ("config", "files", "lines", "logs", "streams"), ("accounts",), ("store",), ("core",), ("net",), ("metrics",),
+        ("commands",), ("cli",), ("__main__",),
     ),
     "reference_client": (
         ("errors", "events"), ("session", "tls"), ("transport", "room"), ("client",), ("adapter", "chat"),

@@ -7,9 +7,9 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,8 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from protocol.frames import Ack, Error, Goaway, Message
 from protocol.registry import Code
 from reference_server.core.counters import Counters, Histogram
+from reference_server.core.disk import DiskWatch
 from reference_server.core.hub import Hub
 from reference_server.metrics import families, http
+from reference_server.store.memory import MemoryStore
 from tests.server.test_process import Child, command, refused, running
 from tests.support.raw_client import PATIENCE, RawClient
 
@@ -117,14 +119,31 @@ def test_health_while_serving_and_draining() -> None:
         assert child.ended()[0] == 0
 
 
-def hub_like(**values: object) -> Hub:
-    return SimpleNamespace(**values)  # type: ignore[return-value]
+@contextmanager
+def looped(hub: Hub) -> Iterator[str]:
+    """The metrics of `hub`, whose loop runs on a thread of its own: their address."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    watcher = http.MetricsServer(hub, loop, "127.0.0.1", 0)
+    try:
+        yield watcher.address
+    finally:
+        watcher.close()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def hub_like(health: str, rooms: object = MappingProxyType({})) -> Hub:
+    state = SimpleNamespace(rooms=rooms, counters=Counters(), now=0.0)
+    return SimpleNamespace(state=state, health=health, disk=DiskWatch(MemoryStore()))  # type: ignore[return-value]
 
 
 def test_health_of_a_failed_or_stuck_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "PATIENCE_SECONDS", 0.05)
     loop = asyncio.new_event_loop()
-    watcher = http.MetricsServer(hub_like(health="failed"), loop, "127.0.0.1", 0)
+    watcher = http.MetricsServer(hub_like("failed"), loop, "127.0.0.1", 0)
     try:
         assert get(watcher.address, "/healthz") == (503, "stuck\n")
         assert get(watcher.address, "/metrics") == (503, "stuck\n")
@@ -150,15 +169,32 @@ def test_other_paths_methods_and_rubbish() -> None:
         assert get(address, "/healthz") == (200, "serving\n")
 
 
-def test_open_requests_hold_few_descriptors() -> None:
-    with watched("--memory") as (_, address):
+def test_dripping_requests_keep_nobody_else_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More connections than may be open send a part of a request: the oldest is ended, and a new one is answered."""
+    with looped(hub_like("serving")) as address, ExitStack() as held:
         host, port = address.split(":")
-        held = [socket.create_connection((host, int(port)), timeout=PATIENCE) for _ in range(http.AT_ONCE + 1)]
-        try:
-            assert held[-1].recv(1) == b""
-        finally:
-            for each in held:
-                each.close()
+        dripping = [
+            held.enter_context(socket.create_connection((host, int(port)), PATIENCE)) for _ in range(3 * http.AT_ONCE)
+        ]
+        for each in dripping[-http.AT_ONCE :]:
+            each.sendall(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
+        assert [each.recv(1) for each in dripping[: 2 * http.AT_ONCE]] == [b""] * 2 * http.AT_ONCE
+        assert get(address, "/healthz") == (200, "serving\n")
+        monkeypatch.setattr(http, "REQUEST_SECONDS", 0.05)
+        with socket.create_connection((host, int(port)), PATIENCE) as slow:
+            slow.sendall(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
+            assert slow.recv(1) == b""
+
+
+def test_health_without_threads_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with looped(hub_like("serving")) as address:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        for _ in range(2 * http.AT_ONCE):
+            assert get(address, "/healthz") == (200, "serving\n")
+        monkeypatch.undo()
 
 
 def test_metrics_port_in_use() -> None:
@@ -190,7 +226,7 @@ def test_survey_of_many_members_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def run() -> tuple[families.Survey, int]:
         turns = 0
-        task = asyncio.ensure_future(families.survey(hub_like(state=SimpleNamespace(rooms=rooms, counters=Counters()))))
+        task = asyncio.ensure_future(families.survey(hub_like("serving", rooms)))
         while not task.done():
             turns += 1
             await asyncio.sleep(0)

@@ -1,6 +1,7 @@
 """The server as a process: how it starts, what it prints if it cannot, and how it ends."""
 
 import os
+import re
 import resource
 import select
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from protocol.frames import Ack, Error, Goaway, Message, Ping, Pong
-from protocol.registry import Code, Flag
+from protocol.registry import Code, FieldType, Flag
 from tests.support.places import ROOT
 from tests.support.raw_client import PATIENCE, RawClient
 
@@ -29,12 +30,10 @@ def command(*arguments: str, environ: dict[str, str] | None = None, **options: A
     kept["XDG_DATA_HOME"] = os.devnull  # no store can be made there: each test names its directory
     return subprocess.Popen(
         [sys.executable, "-m", "reference_server", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options,
         text=True,
         cwd=ROOT,
         env=kept | (environ or {}),
-        **options,
     )
 
 
@@ -44,7 +43,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
         output, errors = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
-    return process.returncode, output, errors
+    return process.returncode, output or "", errors or ""
 
 
 class Child:
@@ -111,6 +110,23 @@ def test_start_line_with_memory() -> None:
         assert "gone when the server ends" in child.line
         with RawClient(child.port) as ada:
             assert not ada.welcome.flags & Flag.DURABLE
+
+
+def test_addresses_of_ipv6_have_brackets() -> None:
+    process = command("--host", "::1", "--metrics-host", "::1", "--memory", "--port", "0", "--metrics-port", "0")
+    try:
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(2)]
+        found = re.search(r"listening on \[::1\]:(\d+); ", said[0])
+        assert found is not None
+        assert re.search(r"http://\[::1\]:\d+/metrics", said[1])
+        with RawClient(int(found[1]), host="::1") as ada:
+            values = [field.value for field in ada.welcome.fields if field.type == FieldType.SERVER]
+            assert values[0][9:].decode() == f"[::1]:{found[1]}"
+        assert "cannot listen on [::1]:" in refused("--host", "::1", "--memory", "--port", found[1])
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -346,11 +362,22 @@ def test_drain_time_out_ends_connections() -> None:
 
 
 def test_second_signal_ends_at_once() -> None:
-    with running("--memory", environ={"ROOMWIRE_DRAIN_MS": "600000"}) as child, RawClient(child.port) as ada:
-        child.signal(signal.SIGTERM)
-        assert ada.goaway_code() == Code.DRAINING
-        child.signal(signal.SIGTERM)
-        assert child.ended()[0] == 0
+    patient = "from reference_server.net import signals; signals.END_SECONDS = 60; "  # on a busy machine
+    code = f"{patient}import sys; from reference_server import cli; sys.exit(cli.main(['--memory', '--port', '0']))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env=os.environ | {"ROOMWIRE_DRAIN_MS": "600000"},
+    )  # fmt: skip
+    try:
+        child = Child(process)
+        with RawClient(child.port) as ada:
+            child.signal(signal.SIGTERM)
+            assert ada.goaway_code() == Code.DRAINING
+            child.signal(signal.SIGTERM)
+            assert child.ended()[0] == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_sigterm_with_full_queues_loses_no_acknowledged_message(tmp_path: Path) -> None:

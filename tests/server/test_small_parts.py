@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -225,6 +226,19 @@ def test_bad_setting_is_named(tmp_path: Path, text: str, environ: dict[str, str]
         load({}, environ, file)
 
 
+def test_ports_of_a_service_are_ignored() -> None:
+    """Kubernetes sets them beside Services called roomwire and roomwire-metrics."""
+    environ = {"ROOMWIRE_PORT": "tcp://10.96.12.7:7117", "ROOMWIRE_METRICS_PORT": "udp://[fd00::7]:9117"}
+    assert load({}, environ | {"ROOMWIRE_PORT_7117_TCP": "tcp://10.96.12.7:7117"}, None) == Config()
+    assert load({"port": 7200}, environ, None).port == 7200
+
+
+def test_settings_after_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text("\ufeffwindow = 7\n", encoding="utf-8")
+    assert load({}, {}, file).window == 7
+
+
 def test_defaults_of_limits_are_those_of_the_registry() -> None:
     config = Config()
     for name, limit in LIMITS.items():
@@ -239,11 +253,13 @@ def test_defaults_of_limits_are_those_of_the_registry() -> None:
 def logged(format: str) -> Iterator[io.StringIO]:
     """What is logged meanwhile. Restores what pytest has set up for logs and warnings."""
     stream = io.StringIO()
+    lines = SimpleNamespace(put=lambda line: stream.write(line + "\n"))
     top, server = logging.getLogger(), logging.getLogger("roomwire")
-    handlers, levels, hooks = top.handlers, (top.level, server.level), (sys.excepthook, threading.excepthook)
+    handlers, levels = top.handlers, (top.level, server.level)
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        logs.configure(format, "info", stream)
+        logs.configure(format, "info", lines)
         try:
             yield stream
         finally:
@@ -251,7 +267,7 @@ def logged(format: str) -> Iterator[io.StringIO]:
             top.handlers = handlers
             top.setLevel(levels[0])
             server.setLevel(levels[1])
-            sys.excepthook, threading.excepthook = hooks
+            sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
 
 
 @pytest.mark.parametrize("format", ["text", "json"])

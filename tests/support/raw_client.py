@@ -25,13 +25,20 @@ class RawClient:
     """One connection. With `hello=False` it sends nothing yet; `buffer` limits the octets in the kernel."""
 
     def __init__(
-        self, port: int, *, hello: bool = True, name: str = "ada", buffer: int = 0, history: bool = True
+        self,
+        port: int,
+        *,
+        hello: bool = True,
+        name: str = "ada",
+        buffer: int = 0,
+        history: bool = True,
+        host: str = "127.0.0.1",
     ) -> None:
-        self.socket = socket.socket()
+        self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.socket.settimeout(PATIENCE)
         if buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        self.socket.connect(("127.0.0.1", port))
+        self.socket.connect((host, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.reader = FrameReader(LIMITS["max_body"].high)
         self.unread: list[Frame | Unknown] = []  # received and skipped by `expect`
