@@ -21,6 +21,7 @@ from typing import Self, TypeVar
 
 from protocol.errors import LocalProtocolError
 from protocol.frames import Field
+from protocol.registry import HEADER_SIZE
 from reference_client import events
 from reference_client.errors import (
     ClientError,
@@ -33,9 +34,10 @@ from reference_client.errors import (
     TooManyPending,
     Unreachable,
 )
+from reference_client.event_queue import EventQueue
 from reference_client.room import Receipt, Room
 from reference_client.session.session import Session
-from reference_client.transport import Transport, reason
+from reference_client.transport import Transport, opened, reason
 
 DEFAULT_PORT = 7117
 
@@ -47,40 +49,6 @@ T = TypeVar("T")
 __all__ = ["DEFAULT_PORT", "Client", "Receipt", "Room"]
 
 
-class _EventQueue:
-    """The events that the application has not taken yet.
-
-    Until the application iterates, only the newest `limit` are kept. From then on `full` tells when to stop reading.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.iterated = False
-        self._events: deque[events.Event] = deque()
-        self._arrived = asyncio.Event()
-
-    def __len__(self) -> int:
-        return len(self._events)
-
-    @property
-    def full(self) -> bool:
-        return self.iterated and len(self) >= self.limit
-
-    def put(self, event: events.Event) -> None:
-        self._events.append(event)
-        if not self.iterated and len(self) > self.limit:
-            self._events.popleft()
-        self._arrived.set()
-
-    def take(self) -> events.Event:
-        return self._events.popleft()
-
-    async def wait(self) -> None:
-        """Wait for the next `put`."""
-        self._arrived.clear()
-        await self._arrived.wait()
-
-
 @dataclass(slots=True)
 class _Calls:
     """The calls that wait for an event of the session."""
@@ -90,11 +58,11 @@ class _Calls:
     pages: dict[int, asyncio.Future[events.HistoryPage]] = field(default_factory=dict)
     joins: dict[str, list[asyncio.Future[Room]]] = field(default_factory=dict)
     leaves: dict[str, list[asyncio.Future[None]]] = field(default_factory=dict)
-    stop: asyncio.Future[None] | None = None
+    stops: deque[asyncio.Future[None]] = field(default_factory=deque)
 
     @property
     def waiting(self) -> bool:
-        return bool(self.stop or self.publishes or self.pages or self.joins or self.leaves)
+        return bool(self.stops or self.publishes or self.pages or self.joins or self.leaves)
 
 
 class Client:
@@ -103,9 +71,14 @@ class Client:
     Entering the context connects. It raises Unreachable or Refused if that fails; with `patient`, it keeps trying.
     Later the client reconnects by itself.
 
-    Iterating yields all events and ends with Closed. Before the first iteration only the newest `max_events` events
-    are kept. From then on, when so many wait, the client reads nothing more from the server, except while a call
-    waits for a reply.
+    Iterating yields all events and ends with Closed. An iteration that was cancelled may go on. At most `max_events`
+    events are held: before the first iteration the newest, and from then on, when so many wait, the client reads
+    nothing more from the server. While a call waits for its reply the client reads on, drops what it reads of the
+    rooms, and joins them again where it stopped once the application has taken events. Events that are no messages
+    or gaps are dropped if they do not fit.
+
+    Any call may be cancelled, and made again at once. That does not take back what was asked of the server: a message
+    may be published, a room is left. A room that no other call has joined is left again.
 
     With `password` the client logs in to the account `name`. With `tls` (see `tls.client_context`) it speaks TLS.
     `connect_timeout` is in seconds, for opening the transport (with TLS), and again for the handshake.
@@ -141,8 +114,11 @@ class Client:
         self._connecting: asyncio.Task[None] | None = None
         self._deriving: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._unread = b""  # octets that have arrived, and for whose events there is no space yet
+        self._reading = False
+        self._paused = False
         self._closed = asyncio.Event()
-        self._events = _EventQueue(max_events)
+        self._events = EventQueue(max_events, self._regulate)
         self._calls = _Calls()
         self._submitting = asyncio.Lock()
         self._space = asyncio.Event()  # set when a publish is settled
@@ -174,20 +150,7 @@ class Client:
         await self.close()
 
     def __aiter__(self) -> AsyncIterator[events.Event]:
-        self._events.iterated = True
-        return self._iterate()
-
-    async def _iterate(self) -> AsyncIterator[events.Event]:
-        while True:
-            while self._events:
-                event = self._events.take()
-                self._regulate()
-                yield event
-                if isinstance(event, events.Closed):
-                    return
-            if self._closed.is_set():
-                return
-            await self._events.wait()
+        return aiter(self._events)
 
     async def join(self, name: str, *, history: int = 0, cursor: tuple[int, int] | None = None) -> Room:
         """Join a room, with its newest `history` messages, or with those after `cursor`, (epoch, seq).
@@ -195,8 +158,23 @@ class Client:
         Returns the same Room if the client is in it already, even by another spelling of its name. Raises JoinError
         if the server refuses for good; otherwise the client asks again when the server says.
         """
-        if name in self.rooms:
-            return self.rooms[name]
+        while True:
+            await self._until_left(name)
+            room = self.rooms.get(name) or await self._enter(name, history, cursor)
+            if self.rooms.get(room.name) is room and room.name not in self._calls.leaves:
+                room.claimed = True
+                return room
+            await self._until_left(room.name)  # left meanwhile, or joined by another spelling of a name that is left
+
+    async def _until_left(self, name: str) -> None:
+        """Wait for the end of a `leave` of the room, if there is one."""
+        while (leaves := self._calls.leaves.get(name)) is not None:
+            left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            leaves.append(left)
+            await left
+
+    async def _enter(self, name: str, history: int, cursor: tuple[int, int] | None) -> Room:
+        """Ask for the room, unless another call has asked already, and wait for it."""
         joins = self._calls.joins
         if name not in joins:
             try:
@@ -204,18 +182,18 @@ class Client:
             except LocalProtocolError as error:
                 raise JoinError(str(error)) from error
             joins[name] = []
+        waiting = joins[name]
         joined: asyncio.Future[Room] = asyncio.get_running_loop().create_future()
-        joins[name].append(joined)
+        waiting.append(joined)
         self._pump()
         try:
             return await joined
         except asyncio.CancelledError:
-            waiting = joins.get(name, [])
-            if waiting == [joined]:
-                del joins[name]
-                self._abandon(name)
-            elif joined in waiting:
-                waiting.remove(joined)
+            if joined.done() and not joined.cancelled():
+                joined.exception()  # asyncio reports errors that nobody has looked at
+            waiting.remove(joined)
+            if not waiting:
+                self._abandon(name, joined)
             raise
 
     async def stop(self) -> None:
@@ -224,7 +202,8 @@ class Client:
             self.session.stop()
         except LocalProtocolError as error:
             raise StopError(str(error)) from error
-        stopped = self._calls.stop = asyncio.get_running_loop().create_future()
+        stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._calls.stops.append(stopped)
         self._pump()
         await stopped
 
@@ -277,22 +256,37 @@ class Client:
         page: asyncio.Future[events.HistoryPage] = asyncio.get_running_loop().create_future()
         self._calls.pages[ticket] = page
         self._pump()
-        return await page
+        try:
+            return await page
+        finally:
+            if self._calls.pages.pop(ticket, None) is not None:  # cancelled
+                self.session.withdraw_history(ticket)
 
     async def leave(self, room: str) -> None:
         """Leave `room` once its publishes are answered."""
-        if room in self.session.rooms() and not self._closing:
-            self.session.leave(room, _now())
-            left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._calls.leaves.setdefault(room, []).append(left)
-            self._pump()
+        left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._begin_leave(room, left):
             await left
 
-    def _abandon(self, room: str) -> None:
-        """Leave a room whose last waiting `join` was cancelled."""
-        if room in self.session.rooms() and not self._closing:
-            self.session.leave(room, _now())
-            self._pump()
+    def _abandon(self, name: str, joined: asyncio.Future[Room]) -> None:
+        """Leave a room whose last waiting `join` was cancelled, perhaps just after its reply had come."""
+        joins = self._calls.joins
+        if name in joins:
+            del joins[name]
+        elif joined.cancelled() or joined.exception() is not None or joined.result().claimed:
+            return
+        else:
+            name = joined.result().name
+        self._begin_leave(name)
+
+    def _begin_leave(self, room: str, *waiting: asyncio.Future[None]) -> bool:
+        """Leave a room, for calls that wait for it. Returns False if there is nothing to leave."""
+        if room not in self.session.rooms() or self._closing:
+            return False
+        self._calls.leaves.setdefault(room, []).extend(waiting)
+        self.session.leave(room, _now())
+        self._pump()
+        return True
 
     # --- the connection
 
@@ -308,29 +302,61 @@ class Client:
     def data_received(self, transport: Transport, data: bytes) -> None:
         """Octets arrived."""
         if transport is self._transport:
-            self.session.receive_data(data, _now())
-            self._pump()
+            self._unread = self._unread + data if self._unread else data
+            self._read()
 
     def transport_lost(self, transport: Transport, text: str) -> None:
         """The transport ended."""
         if transport is self._transport:
+            if self._unread:
+                self.session.hold()
+                self.session.receive_data(self._unread, _now())
             self._transport = None
+            self._unread, self._paused = b"", False
             self.session.connection_lost(_now(), text)
             self._pump()
+
+    def _read(self) -> None:
+        """Take up what has arrived, as far as there is space for its events, or all of it while a call waits."""
+        if self._reading:
+            return
+        self._reading = True
+        try:
+            while self._unread:
+                free = self._events.free
+                if not free and not self.session.holding:
+                    if not self._wanted:
+                        return
+                    self.session.hold()
+                fits = HEADER_SIZE * max(free - 2, 1)  # a frame may begin in an earlier portion, and make two events
+                size = fits if self._events.iterated and not self.session.holding else len(self._unread)
+                portion, self._unread = self._unread[:size], self._unread[size:]
+                self.session.receive_data(portion, _now())
+                self._pump()
+        finally:
+            self._reading = False
+
+    @property
+    def _wanted(self) -> bool:
+        """Whether to read on although the application takes no events."""
+        return self._calls.waiting or self._closing
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         failure = ""
         try:
             async with asyncio.timeout(self._connect_timeout):
-                _, transport = await loop.create_connection(
-                    lambda: Transport(self),
-                    self.host,
-                    self.port,
-                    ssl=self._tls,
-                    server_hostname=self.host if self._tls else None,
-                    happy_eyeballs_delay=0.25,
-                )
+                socket = await opened(self.host, self.port)
+                try:
+                    _, transport = await loop.create_connection(
+                        lambda: Transport(self),
+                        sock=socket,
+                        ssl=self._tls,
+                        server_hostname=self.host if self._tls else None,
+                    )
+                except BaseException:
+                    socket.close()
+                    raise
             failure = transport.objection
         except (OSError, UnicodeError) as error:
             failure = reason(error)
@@ -382,15 +408,22 @@ class Client:
 
     def _regulate(self) -> None:
         """Read no faster than the application takes events, but read on while a call waits for its reply."""
-        if self._transport is None:
+        session, transport = self.session, self._transport
+        if session.holding and self._events.half_empty:
+            session.release(_now())
+            self._pump()
+        elif transport is None:
             return
-        waiting = self._calls.waiting or self._closing
-        if self._events.full and not waiting and not self._transport.paused:
-            self._transport.pause_reading()
-            self.session.pause_reading()
-        elif self._transport.paused and (waiting or len(self._events) <= self._events.limit // 2):
-            self._transport.resume_reading()
-            self.session.resume_reading(_now())
+        elif not self._paused and not self._events.free and not self._wanted:
+            self._paused = True
+            transport.pause_reading()
+            session.pause_reading()
+        elif self._paused and (self._wanted or self._events.half_empty):
+            self._paused = False
+            session.resume_reading(_now())
+            self._read()
+            if not self._paused:
+                transport.resume_reading()
 
     # --- events
 
@@ -416,11 +449,9 @@ class Client:
             case events.HistoryFailed():
                 _fail(calls.pages.pop(event.ticket, None), HistoryError(event.text, event.code))
             case events.StopAnswered(code=None):
-                _resolve(calls.stop, None)
-                calls.stop = None
+                _resolve(calls.stops.popleft(), None)
             case events.StopAnswered():
-                _fail(calls.stop, StopError(event.text, event.code))
-                calls.stop = None
+                _fail(calls.stops.popleft(), StopError(event.text, event.code))
 
     def _settle(self, event: events.Published | events.PublishFailed) -> None:
         published = self._calls.publishes.pop(event.ticket, None)
@@ -458,8 +489,8 @@ class Client:
         elif not self._patient:
             error = Unreachable(event.text) if event.code is None else Refused(event.text, event.code)
             _fail(calls.entering, error)
-        _fail(calls.stop, OutcomeUnknown(event.text, event.code))
-        calls.stop = None
+        while calls.stops:
+            _fail(calls.stops.popleft(), OutcomeUnknown(event.text, event.code))
 
     def _forget(self, room: str, error: ClientError) -> None:
         """The client is no longer in the room: calls that wait to join it fail with `error`."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import Protocol, Self
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Protocol, Self
 
 from protocol.frames import Field
 from protocol.registry import ContentType
@@ -13,6 +14,9 @@ from reference_client import events
 from reference_client.errors import HistoryError
 from reference_client.session.membership import Member
 from reference_client.session.session import Session
+
+Ask = Callable[..., Coroutine[Any, Any, events.HistoryPage]]
+"""`Room._ask`: fetches one page."""
 
 
 class Receipt(tuple[int, int]):
@@ -52,6 +56,8 @@ class Room:
         """The name that `Client.join` was called with."""
         self.joined: events.Joined | None = None
         """The most recent Joined event of the room."""
+        self.claimed = False
+        """Whether a call of `Client.join` has returned this room."""
 
     @property
     def title(self) -> str:
@@ -96,32 +102,17 @@ class Room:
             ctype = ContentType.TEXT if isinstance(content, str) else ContentType.OCTETS
         return await self._client.submit(self.name, payload, ctype, fields)
 
-    async def history(
+    def history(
         self, start: int = 1, end: int = 0, *, newest: int | None = None, page: int = 100
     ) -> AsyncIterator[events.MessageReceived]:
         """The messages of [start, end) that the server still has, in ascending order; `end` 0 is the end of the log.
 
-        With `newest`, only the last `newest` of them. Each request asks for `page` messages. Raises HistoryError.
+        With `newest`, only the last `newest` of them. Each request asks for `page` messages. Iterating raises
+        HistoryError. An iteration that was cancelled may go on.
         """
         if newest is not None:
-            for message in await self._newest(start, end, newest, page):
-                yield message
-            return
-        epoch, more = 0, True
-        while more:
-            reply = await self._ask(epoch, start, end, page)
-            for message in reply.messages:
-                yield message
-            epoch, start, more = reply.epoch, reply.end, reply.more and bool(reply.messages)
-
-    async def _newest(self, start: int, end: int, newest: int, page: int) -> deque[events.MessageReceived]:
-        found: deque[events.MessageReceived] = deque()
-        epoch, more = 0, True
-        while more and len(found) < newest:
-            reply = await self._ask(epoch, start, end, min(newest - len(found), page), newest=True)
-            found.extendleft(reversed(reply.messages))
-            epoch, end, more = reply.epoch, reply.start, reply.more and bool(reply.messages)
-        return found
+            return _Newest(self._ask, start, end, newest, page)
+        return _Pages(self._ask, start, end, page)
 
     async def _ask(self, epoch: int, start: int, end: int, limit: int, *, newest: bool = False) -> events.HistoryPage:
         reply = await self._client.ask_history(self.name, start, end, limit, newest=newest)
@@ -132,3 +123,62 @@ class Room:
     async def leave(self) -> None:
         """Leave the room once all its publishes are answered. Does nothing if the room was left already."""
         await self._client.leave(self.name)
+
+
+class _Messages(ABC):
+    """An iteration over messages that `_fetch` gets from the server; it takes up nothing before its reply is there."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._epoch = 0
+        self._more = True
+        self._found: deque[events.MessageReceived] = deque()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> events.MessageReceived:
+        try:
+            await self._fetch()
+        except HistoryError:
+            self._more = False
+            raise
+        if not self._found:
+            raise StopAsyncIteration
+        return self._found.popleft()
+
+    @abstractmethod
+    async def _fetch(self) -> None:
+        """Ask until there is a message to return, or there are no more."""
+
+
+class _Pages(_Messages):
+    """All messages of a range, one page at a time."""
+
+    def __init__(self, ask: Ask, start: int, end: int, page: int) -> None:
+        super().__init__(ask)
+        self._start, self._end, self._page = start, end, page
+
+    async def _fetch(self) -> None:
+        if not self._found and self._more:
+            reply = await self._ask(self._epoch, self._start, self._end, self._page)
+            self._found.extend(reply.messages)
+            self._epoch, self._start = reply.epoch, reply.end
+            self._more = reply.more and bool(reply.messages)
+
+
+class _Newest(_Messages):
+    """The last messages of a range. Their pages arrive from the last one to the first."""
+
+    def __init__(self, ask: Ask, start: int, end: int, newest: int, page: int) -> None:
+        super().__init__(ask)
+        self._start, self._end, self._newest, self._page = start, end, newest, page
+
+    async def _fetch(self) -> None:
+        while self._more and len(self._found) < self._newest:
+            limit = min(self._newest - len(self._found), self._page)
+            reply = await self._ask(self._epoch, self._start, self._end, limit, newest=True)
+            self._found.extendleft(reversed(reply.messages))
+            self._epoch, self._end = reply.epoch, reply.start
+            self._more = reply.more and bool(reply.messages)
+        self._more = False

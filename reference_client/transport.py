@@ -1,13 +1,20 @@
 """The client's transport: one TCP or TLS connection on asyncio."""
 
 import asyncio
+import contextlib
 import os
 import re
 import socket
 import ssl
-from typing import Protocol, cast
+import threading
+from typing import Any, Protocol, cast
+
+from aiohappyeyeballs import start_connection
 
 from reference_client.tls import objection
+
+Address = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
+"""What socket.getaddrinfo returns for each address."""
 
 
 class Owner(Protocol):
@@ -32,7 +39,6 @@ class Transport(asyncio.Protocol):
         self._closed = False
         self.objection = ""
         """Why the open connection cannot be used, or "". The owner never hears of such a connection."""
-        self.paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._inner = cast(asyncio.Transport, transport)
@@ -64,10 +70,8 @@ class Transport(asyncio.Protocol):
     def pause_reading(self) -> None:
         if self._inner is not None and not self._inner.is_closing():
             self._inner.pause_reading()
-            self.paused = True
 
     def resume_reading(self) -> None:
-        self.paused = False
         if self._inner is not None and not self._inner.is_closing():
             self._inner.resume_reading()
 
@@ -81,6 +85,44 @@ class Transport(asyncio.Protocol):
     def abort(self) -> None:
         if self._inner is not None:
             self._inner.abort()
+
+
+async def opened(host: str, port: int) -> socket.socket:
+    """A socket that is connected to the first address of the host that answers. Raises OSError, UnicodeError."""
+    try:
+        addresses = _look_up(host, port, socket.AI_NUMERICHOST)
+    except OSError:
+        addresses = await _addresses(host, port)
+    return await start_connection(addresses, happy_eyeballs_delay=0.25)
+
+
+def _look_up(host: str, port: int, flags: int = 0) -> list[Address]:
+    return [*socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)]
+
+
+async def _addresses(host: str, port: int) -> list[Address]:
+    """Look up a host's addresses. A lookup that was cancelled goes on, but nothing waits for it.
+
+    The loop's own lookups run in its executor, and the program would not end before a DNS server has answered.
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[list[Address]] = loop.create_future()
+
+    def look_up() -> None:
+        answer: list[Address] | Exception
+        try:
+            answer = _look_up(host, port)
+        except Exception as error:
+            answer = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, answer)
+
+    def settle(answer: list[Address] | Exception) -> None:
+        if not found.done():
+            found.set_exception(answer) if isinstance(answer, Exception) else found.set_result(answer)
+
+    threading.Thread(target=look_up, name="lookup", daemon=True).start()
+    return await found
 
 
 def reason(error: BaseException) -> str:

@@ -26,6 +26,7 @@ class HistoryRequest:
     limit: int
     newest: bool
     messages: list[events.MessageReceived] = field(default_factory=list)
+    withdrawn: bool = False
 
 
 class HistoryRequests:
@@ -52,6 +53,12 @@ class HistoryRequests:
         if len(self._waiting) + len(self._sent) >= _MAX_REQUESTS:
             raise TooManyPending(f"{_MAX_REQUESTS} requests for history wait for a reply")
         self._waiting.append(request)
+
+    def withdraw(self, ticket: int) -> None:
+        """Forget a request: it is not sent, and not sent again."""
+        self._waiting = [request for request in self._waiting if request.ticket != ticket]
+        for request in self._sent.values():
+            request.withdrawn = request.withdrawn or request.ticket == ticket
 
     def send(self, connection: ClientConnection, now: float) -> float | None:
         """Send what can be sent now. Returns when to try again if only time is missing, otherwise None."""
@@ -87,13 +94,13 @@ class HistoryRequests:
             page = tuple(request.messages)
             self._emit(
                 events.HistoryPage(
-                    request.ticket, room.name, room.cursor[0], page, reply.start, reply.end, reply.oldest, more
+                    request.ticket, room.name, room.epoch, page, reply.start, reply.end, reply.oldest, more
                 )
             )
             return
         assert isinstance(reply, frames.Error)
         crossed = reply.code == Code.NOT_JOINED and room.ref != sent.room
-        if room.gone or not (crossed or reply.flags & Flag.RETRY):
+        if room.gone or request.withdrawn or not (crossed or reply.flags & Flag.RETRY):
             self._fail(request, reply.code, reply.text)
             return
         if not crossed:
@@ -115,7 +122,7 @@ class HistoryRequests:
             request.messages.clear()
             if request.room.gone:
                 self._fail(request, None, "the connection was lost")
-        self._waiting[:0] = [request for request in again if not request.room.gone]
+        self._waiting[:0] = [request for request in again if not (request.room.gone or request.withdrawn)]
 
     def _fail(self, request: HistoryRequest, code: int | None, text: str) -> None:
         self._emit(events.HistoryFailed(request.ticket, request.room.name, code, text))

@@ -38,6 +38,7 @@ class RoomState:
         "evictions",
         "gone",
         "head",
+        "held",
         "history",
         "lagged",
         "leaving",
@@ -64,6 +65,7 @@ class RoomState:
         self.not_before = 0.0  # when the next JOIN or LEAVE may be sent
         self.evictions = 0  # in a row, without a new message between them
         self.lagged = 0  # how many of the last of them were EVICTED(LAGGED)
+        self.held: tuple[int, int] | None = None  # (epoch, seq) after which the stream is not shown (`hold`)
         self.leaving = False
         self.gone = False  # dropped: only replies under way still matter
         self.outbox = Outbox()
@@ -78,10 +80,17 @@ class RoomState:
 
     @property
     def cursor(self) -> tuple[int, int]:
-        """(epoch, seq) of the last message received; epoch 0 if there is none yet."""
+        """(epoch, seq) of the last message received, and not held; epoch 0 if there is none yet."""
+        if self.held is not None:
+            return self.held
         if self.membership is not None:
             return self.membership.epoch, max(self.membership.cursor, 0)
         return self._epoch, self._seq
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the present or last membership."""
+        return self._epoch if self.membership is None else self.membership.epoch
 
     @property
     def entered(self) -> bool:
@@ -99,11 +108,20 @@ class RoomState:
     @property
     def caught_up(self) -> bool:
         """Whether all messages that were in the log when the session joined have arrived."""
-        return self.state in ("IN", "LEAVING") and self.cursor[1] >= self.head
+        there = self.state in ("IN", "LEAVING") and self.membership is not None
+        return there and self.membership is not None and max(self.membership.cursor, 0) >= self.head
 
-    def joined(self, frame: Joined, membership: Membership) -> Gap | None:
-        """The membership begins. Returns a Gap if messages were missed (RW-PROMISE-10)."""
+    def hold(self) -> None:
+        """Stop showing the stream; the next membership goes on from here."""
+        self.held = self.held or self.cursor
+
+    def joined(self, frame: Joined, membership: Membership, *, holding: bool = False) -> Gap | None:
+        """The membership begins. Returns a Gap if messages were missed (RW-PROMISE-10).
+
+        While the session is `holding`, the stream is not shown, and so its gaps are not.
+        """
         old_epoch, after = self.cursor
+        self.held = ((old_epoch, after) if old_epoch else (frame.epoch, frame.start - 1)) if holding else None
         self.state = "IN"
         self.ref = frame.room
         self.title = frame.name
@@ -111,6 +129,8 @@ class RoomState:
         self.head = frame.head
         self.members = frame.members
         self._clear_roster(bool(frame.flags & Flag.QUIET))
+        if holding:
+            return None
         announced = bool(frame.flags & Flag.GAP)
         if announced and old_epoch == frame.epoch and frame.start <= after:
             self._shown[frame.epoch] = frame.start - 1  # other messages have taken those places (section 9.1)
@@ -124,7 +144,7 @@ class RoomState:
 
         The cursor is not enough to tell: JOINED may return to an epoch of which some messages were shown already.
         """
-        epoch = self.cursor[0]
+        epoch = self.epoch
         if seq > self.head:
             self.lagged = self.evictions = 0
         if seq <= self._shown.get(epoch, 0):

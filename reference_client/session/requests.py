@@ -45,6 +45,9 @@ class Requests:
         self._absent: dict[str, RoomState] = {}  # to be joined
         self._busy: OrderedDict[str, RoomState] = OrderedDict()  # may have something to publish; next in turn first
         self._leaving: dict[str, RoomState] = {}
+        self.holding = False
+        """Whether the streams of rooms are not shown."""
+        self._behind: dict[str, RoomState] = {}  # to be left and joined again, since their streams were held
         self._history = HistoryRequests(emit, self._shown)
         self._joins = Pace()
         # The present connection:
@@ -79,6 +82,23 @@ class Requests:
         """Take a request for history. Raises TooManyPending."""
         self._history.add(request)
 
+    def withdraw_history(self, ticket: int) -> None:
+        """Forget a request for history."""
+        self._history.withdraw(ticket)
+
+    def hold(self) -> None:
+        """Show nothing more of the streams, until `release`."""
+        self.holding = True
+        for room in self._by_ref.values():
+            room.hold()
+
+    def release(self) -> None:
+        """Show the streams again, from where they were held."""
+        self.holding = False
+        for room in self._by_ref.values():
+            if room.held is not None and not room.leaving:
+                self._behind[room.name] = room
+
     def give_up(self, code: int | None, text: str) -> None:
         """The session ends: drop all rooms."""
         for room in list(self.rooms.values()):
@@ -106,7 +126,7 @@ class Requests:
             room.outbox.disconnected()
             self._fail_waiting(room, None, "the connection was lost after the room was left")
         for room in list(self.rooms.values()):
-            left = room.state == "LEAVING"
+            left = room.state == "LEAVING" and room.leaving
             room.out()
             room.outbox.disconnected()
             self._absent[room.name] = room
@@ -161,7 +181,7 @@ class Requests:
         """Send the room's next publish. Returns False if it has none that may be sent now."""
         outbox = room.outbox
         assert self._welcome is not None
-        if room.state != "IN":
+        if room.state != "IN" or room.name in self._behind:
             return False
         while (pending := outbox.next()) is not None:
             refusal = self._refusal(pending)
@@ -203,8 +223,9 @@ class Requests:
         return (server_ms & 0xFFFFFFFFFFFF).to_bytes(6, "big") + self._rng.getrandbits(80).to_bytes(10, "big")
 
     def _send_leaves(self, connection: ClientConnection, now: float) -> None:
-        for room in list(self._leaving.values()):
-            if room.state == "IN" and room.outbox.idle and connection.can_request:
+        for room in (*self._leaving.values(), *self._behind.values()):
+            answered = room.outbox.idle if room.leaving else not room.outbox.sent
+            if room.state == "IN" and answered and connection.can_request:
                 if now < room.not_before:
                     self._wake_at(room.not_before)
                     continue
@@ -229,7 +250,11 @@ class Requests:
                 room.not_before = now + max(reply.retry_ms / 1000, _MIN_WAIT_LEAVE)
                 return
             del self._by_ref[room.ref]
-            self._left(room)
+            if room.leaving and room.outbox.idle:
+                self._left(room)
+            else:
+                room.out()
+                self._absent[room.name] = room
         elif isinstance(request, frames.Join):
             self._joining -= 1
             if isinstance(reply, frames.Joined):
@@ -241,7 +266,8 @@ class Requests:
         assert self._connection is not None
         self._joins.accepted()
         again = room.entered
-        gap = room.joined(reply, self._connection.memberships[reply.room])
+        self._behind.pop(room.name, None)
+        gap = room.joined(reply, self._connection.memberships[reply.room], holding=self.holding)
         self._by_ref[room.ref] = room
         self._busy[room.name] = room
         self._emit(
@@ -285,7 +311,7 @@ class Requests:
             pending = outbox.acknowledged(request.request)
             self._settle(
                 pending,
-                events.Published(pending.ticket, room.name, pending.id, room.cursor[0], reply.seq, reply.time_ms),
+                events.Published(pending.ticket, room.name, pending.id, room.epoch, reply.seq, reply.time_ms),
             )
             return
         assert isinstance(reply, frames.Error)
@@ -316,20 +342,25 @@ class Requests:
             return
         if isinstance(frame, frames.Message):
             self._recognise(room, frame)
-            if room.shows(frame.seq):
+            if room.held is None and room.shows(frame.seq):
                 self._emit(self._shown(room, frame))
         elif isinstance(frame, frames.Evicted):
             self._evicted(room, frame, now)
-        elif isinstance(frame, frames.Roster) and (changed := room.roster_received(frame)):
-            self._emit(changed)
-        elif isinstance(frame, frames.Presence) and (moved := room.presence_received(frame)):
-            self._emit(moved)
+        elif isinstance(frame, frames.Roster):
+            self._show(room, room.roster_received(frame))
+        elif isinstance(frame, frames.Presence):
+            self._show(room, room.presence_received(frame))
+
+    def _show(self, room: RoomState, change: events.Event | None) -> None:
+        """Report a change of the roster, if it is one, and the stream is shown."""
+        if change is not None and room.held is None:
+            self._emit(change)
 
     def _recognise(self, room: RoomState, frame: frames.Message) -> None:
         """Settle the pending publish that this message turns out to be (RW-RECOVER-2)."""
         pending = room.outbox.found(frame.id)
         if pending is not None:
-            epoch = room.cursor[0]
+            epoch = room.epoch
             self._settle(
                 pending, events.Published(pending.ticket, room.name, frame.id, epoch, frame.seq, frame.time_ms)
             )
@@ -337,7 +368,7 @@ class Requests:
     def _shown(self, room: RoomState, frame: frames.Message) -> events.MessageReceived:
         return events.MessageReceived(
             room.name,
-            room.cursor[0],
+            room.epoch,
             frame.seq,
             frame.time_ms,
             frame.sender,
@@ -352,7 +383,7 @@ class Requests:
 
     def _evicted(self, room: RoomState, frame: frames.Evicted, now: float) -> None:
         del self._by_ref[room.ref]
-        if room.state == "LEAVING" or (room.leaving and room.outbox.idle):
+        if room.leaving and (room.state == "LEAVING" or room.outbox.idle):
             self._left(room)
             return
         room.out()
@@ -379,7 +410,7 @@ class Requests:
         """Forget the room. Publishes under way may still be answered."""
         room.out()
         room.gone = True
-        for rooms in (self.rooms, self._absent, self._busy, self._leaving):
+        for rooms in (self.rooms, self._absent, self._busy, self._leaving, self._behind):
             rooms.pop(room.name, None)
         self._history.drop(room, code, text)
         self._fail_waiting(room, code, text)

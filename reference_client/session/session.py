@@ -180,6 +180,10 @@ class Session:
         self._requests.pump(now)
         return self._tickets
 
+    def withdraw_history(self, ticket: int) -> None:
+        """Forget a request for history. Its event still follows if the request was sent."""
+        self._requests.withdraw_history(ticket)
+
     def stop(self) -> None:
         """Ask the server to stop (STOP); this is never repeated. StopAnswered follows, unless the connection ends.
 
@@ -285,6 +289,23 @@ class Session:
         """The driver reads again."""
         if self._connection is not None:
             self._connection.resume_reading(now)
+
+    @property
+    def holding(self) -> bool:
+        """Whether the streams of rooms are not shown; see `hold`."""
+        return self._requests.holding
+
+    def hold(self) -> None:
+        """Show nothing more of the streams of rooms, until `release`: the application cannot take any more.
+
+        Replies to requests are reported as ever.
+        """
+        self._requests.hold()
+
+    def release(self, now: float) -> None:
+        """Show the streams again, from where they were held: the session leaves the rooms and joins them again."""
+        self._requests.release()
+        self._requests.pump(now)
 
     def data_to_send(self, now: float) -> bytes:
         """The octets to write now. Each octet is returned once."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 import socket
+import threading
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
@@ -136,6 +137,30 @@ def test_silent_server_at_connect() -> None:
                 await client.__aenter__()
 
     run(test())
+
+
+def test_lookup_that_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A DNS server that does not answer holds neither the time limit nor the end of the program."""
+    look_up, answered, ended = socket.getaddrinfo, threading.Event(), threading.Event()
+
+    def silent(host: str, *arguments: Any, **options: Any) -> Any:
+        if options.get("flags") or host != "silent.example":
+            return look_up(host, *arguments, **options)
+        answered.wait(60)
+        ended.set()
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    async def test() -> None:
+        async with asyncio.timeout(0.05), Client("silent.example", 1, name="ada"):
+            pass
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    try:
+        with pytest.raises(TimeoutError):
+            run(test())
+        assert not ended.is_set()
+    finally:
+        answered.set()
 
 
 def test_patient_connect_retries() -> None:

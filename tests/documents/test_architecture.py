@@ -38,8 +38,8 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("commands",), ("cli",), ("__main__",),
     ),
     "reference_client": (
-        ("errors", "events"), ("session", "tls"), ("transport", "room"), ("client",), ("adapter", "chat"),
-        ("__main__",),
+        ("errors", "events"), ("session", "tls"), ("transport", "room", "event_queue"), ("client",),
+        ("adapter", "chat"), ("__main__",),
     ),
     "conformance": (
         ("files",), ("spec",), ("wire",), ("harness",), ("report", "server"), ("client", "codec"), ("fuzz",),

@@ -285,6 +285,14 @@ class Client:
             self.published[ticket] = Published(room, payload)
         self.pump()
 
+    def hold(self, holding: bool) -> None:
+        """The application takes no messages for a while, though the client reads on, or takes them again."""
+        if holding:
+            self.session.hold()
+        elif self.session.holding:
+            self.session.release(self.world.now)
+        self.pump()
+
     @property
     def leaving(self) -> set[str]:
         return {room for room in self.session.rooms() if self.session._room(room).leaving}

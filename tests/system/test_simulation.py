@@ -29,6 +29,8 @@ steps = st.one_of(
     st.tuples(st.just("silence"), client),
     st.tuples(st.just("stall"), client),
     st.tuples(st.just("read"), client),
+    st.tuples(st.just("hold"), client),
+    st.tuples(st.just("release"), client),
     st.tuples(st.just("crash")),
     st.tuples(st.just("fuse"), st.integers(1, 30)),
     st.tuples(st.just("drain")),
@@ -70,6 +72,8 @@ def play(world: World, script: list[tuple[Any, ...]]) -> None:
                 connection = world.clients[who].connection
                 if connection is not None:
                     connection.to_client.hold(step[0] == "stall")
+            case ("hold", who) | ("release", who):
+                world.clients[who].hold(step[0] == "hold")
             case ("crash",):
                 world.crash()
             case ("fuse", count):
@@ -84,6 +88,7 @@ def heal(world: World) -> None:
     """Let all clients read, and let enough time pass for heartbeats, backoff and rate limits, without crashes."""
     world.fuse = 0
     for client in world.clients:
+        client.hold(False)
         if client.connection is not None:
             client.connection.to_client.hold(False)
     world.run(HEALING_SECONDS)
