@@ -21,27 +21,11 @@ from conformance.commands import (
 from conformance.commands.arguments import EXAMPLES, Subparsers, address, count, seconds
 from conformance.commands.completion import PrintCompletion
 from conformance.fuzz import cli as fuzz
-from conformance.harness.baseline import BaselineError
-from conformance.harness.config import ConfigError
-from conformance.harness.exit_status import FAILS, FAULT, INTERRUPTED, USAGE
-from conformance.harness.options import UsageError
-from conformance.harness.process import CommandError
-from conformance.harness.replay_file import ReplayError
-from conformance.harness.selection import SelectionError, suggestion
-from conformance.harness.tls import TlsError
+from conformance.harness.exit_status import FAILS, FAULT, INTERRUPTED, USAGE, UsageError
+from conformance.harness.selection import suggestion
 from conformance.harness.verdicts import HarnessFault
 from conformance.report.results import suite_version
 from conformance.spec.markdown import SpecError
-
-_WRONG_USAGE = (
-    SelectionError,
-    BaselineError,
-    UsageError,
-    CommandError,
-    ConfigError,
-    ReplayError,
-    TlsError,
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         status: int = options.run(options)
-    except _WRONG_USAGE as error:
+    except UsageError as error:
         print(f"roomwire-check: {error}", file=sys.stderr)
         return USAGE
     except (HarnessFault, SpecError) as error:

@@ -26,10 +26,11 @@ from conformance.codec.runner import CodecRunner
 from conformance.commands import arguments
 from conformance.harness import baseline, process
 from conformance.harness.case import Case, check
-from conformance.harness.config import Config, ConfigError
+from conformance.harness.config import Config
+from conformance.harness.exit_status import UsageError
 from conformance.harness.judge import RunOne
-from conformance.harness.options import Options, UsageError
-from conformance.harness.process import CommandError, Unreachable, Unstartable
+from conformance.harness.options import Options
+from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.verdicts import Result, Verdict
 from conformance.report.terminal import failure_lines
 from conformance.server.cases import server_cases
@@ -138,25 +139,27 @@ def _server(config: pytest.Config, option: str, value: str) -> Server:
 def _options(config: pytest.Config, role: str, *target: str) -> Options:
     """The options of a run; `target` holds the arguments of `roomwire-check` that name its target."""
     option = config.getoption
-    said = Config.read(Path(option("--roomwire-config"))) if option("--roomwire-config") else Config()
-    return Options(
+    path = option("--roomwire-config")
+    said = Config.read(Path(path)) if path else Config()
+    options = Options(
         timeout=option("--roomwire-timeout"),
-        patience=option("--roomwire-patience"),
+        patience=option("--roomwire-patience") if role == "server" else Options.patience,
         declared=said.features,
         limits=said.limits,
         accounts=said.accounts,
         admins=said.admins,
         seed=option("--roomwire-seed"),
         jobs=1,
-        command=("roomwire-check", role, *target),
     )
+    again = ("--config", path) if path else ()
+    return replace(options, command=("roomwire-check", role, *target, *again, *arguments.changed(options)))
 
 
 def make(config: pytest.Config, option: str, value: str) -> "Plugin":
     """Makes the plugin for the target that one of the options names. Raises pytest.UsageError."""
     try:
         return Plugin(Run(config, option, value))
-    except (ConfigError, baseline.BaselineError, CommandError, UsageError) as error:
+    except UsageError as error:
         raise pytest.UsageError(str(error)) from None
 
 

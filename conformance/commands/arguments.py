@@ -3,13 +3,15 @@
 import argparse
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
 from conformance.commands.completion import What, complete
 from conformance.commands.run import Run
 from conformance.harness.config import Config
-from conformance.harness.options import ROOM_PREFIX, Options, UsageError
+from conformance.harness.exit_status import UsageError
+from conformance.harness.options import ROOM_PREFIX, Options
 from conformance.harness.selection import Selection
 from conformance.report.results import About
 from conformance.report.terminal import FORMATS
@@ -130,16 +132,7 @@ def options(args: argparse.Namespace, role: str, target: Sequence[str]) -> Optio
     """The options of a run; `target` holds the arguments that name its target. Raises ConfigError."""
     said = Config.read(args.config) if args.config else Config()
     declare = getattr(args, "declare", [])
-    tls = getattr(args, "tls", False)
-    again = [part for name in declare for part in ("--declare", name)]
-    again += ["--config", str(args.config)] if args.config else []
-    again += ["--tls"] if tls else []
-    again += ["--ca", str(args.ca)] if getattr(args, "ca", None) else []
-    again += ["--tls-insecure"] if getattr(args, "tls_insecure", False) else []
-    prefix = getattr(args, "room_prefix", ROOM_PREFIX)
-    again += ["--room-prefix", prefix] if prefix != ROOM_PREFIX else []
-    again += ["--seed", str(args.seed)] if args.seed != 1 else []
-    return Options(
+    options = Options(
         timeout=args.timeout,
         patience=getattr(args, "patience", Options.patience),
         jobs=args.jobs,
@@ -148,14 +141,30 @@ def options(args: argparse.Namespace, role: str, target: Sequence[str]) -> Optio
         limits=said.limits,
         accounts=said.accounts,
         admins=said.admins,
-        tls=tls,
+        tls=getattr(args, "tls", False),
         seed=args.seed,
-        room_prefix=prefix,
+        room_prefix=getattr(args, "room_prefix", ROOM_PREFIX),
         repeat=args.repeat,
         max_time=args.max_time,
         replay_dir=args.replay_dir,
-        command=("roomwire-check", role, *target, *again),
     )
+    again = [part for name in declare for part in ("--declare", name)]
+    again += ["--config", str(args.config)] if args.config else []
+    again += ["--tls"] if options.tls else []
+    again += ["--ca", str(args.ca)] if getattr(args, "ca", None) else []
+    again += ["--tls-insecure"] if getattr(args, "tls_insecure", False) else []
+    return replace(options, command=("roomwire-check", role, *target, *again, *changed(options)))
+
+
+def changed(options: Options) -> list[str]:
+    """The arguments that bear on a single case, as far as they are not what they are by default."""
+    defaults = {"room_prefix": ROOM_PREFIX, "seed": 1, "timeout": Options.timeout, "patience": Options.patience}
+    arguments = []
+    for name, default in defaults.items():
+        value = getattr(options, name)
+        if value != default:
+            arguments += [f"--{name.replace('_', '-')}", f"{value:.12g}" if isinstance(value, float) else str(value)]
+    return arguments
 
 
 def run_of(args: argparse.Namespace, role: str, selected: Selection, target: str) -> Run:

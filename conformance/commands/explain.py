@@ -9,8 +9,7 @@ from conformance.commands import arguments
 from conformance.commands.cases import all_cases
 from conformance.commands.completion import complete
 from conformance.harness.case import Case
-from conformance.harness.exit_status import CONFORMS
-from conformance.harness.options import UsageError
+from conformance.harness.exit_status import CONFORMS, UsageError
 from conformance.harness.selection import matches, suggestion
 from conformance.spec.tables import FrameRow, Requirement, Spec, load
 from conformance.wire.annotate import annotate

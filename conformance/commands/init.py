@@ -7,8 +7,7 @@ from pathlib import Path
 
 from conformance.commands.arguments import Subparsers
 from conformance.files import SKELETONS
-from conformance.harness.exit_status import CONFORMS
-from conformance.harness.options import UsageError
+from conformance.harness.exit_status import CONFORMS, UsageError
 
 _SHARED = ("roomwire-baseline.toml", "roomwire.yml")
 _ROLES = {

@@ -10,8 +10,7 @@ from pathlib import Path
 from conformance.commands import arguments
 from conformance.commands.cases import all_cases
 from conformance.commands.run import taken
-from conformance.harness.exit_status import CONFORMS, NOTHING
-from conformance.harness.options import UsageError
+from conformance.harness.exit_status import CONFORMS, NOTHING, UsageError
 from conformance.spec.tables import Spec, load
 from conformance.wire.annotate import annotate
 from conformance.wire.text import escape, stream_lines

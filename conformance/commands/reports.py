@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from conformance.commands.arguments import Subparsers
-from conformance.harness.options import UsageError
+from conformance.harness.exit_status import UsageError
 from conformance.report import files, results
 from conformance.report.compare import CHANGES, WORSE, Difference, compare
 from conformance.wire.text import escape

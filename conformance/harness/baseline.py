@@ -11,13 +11,14 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
+from conformance.harness.exit_status import UsageError
 from conformance.harness.verdicts import Result, Verdict
 
 _TABLE = "expected-failures"
 _CAN_FAIL = frozenset({Verdict.FAIL, Verdict.WARN, Verdict.INCONCLUSIVE, Verdict.CRASH})
 
 
-class BaselineError(ValueError):
+class BaselineError(UsageError):
     """The file cannot be read or does not have the form above."""
 
 

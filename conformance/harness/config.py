@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from conformance.harness.exit_status import UsageError
 from conformance.harness.options import DECLARATIONS
 from protocol.registry import LIMITS
 
 
-class ConfigError(ValueError):
+class ConfigError(UsageError):
     """The file cannot be read, does not have that form, or has an unknown name."""
 
 

@@ -1,4 +1,4 @@
-"""Exit statuses of `roomwire-check`."""
+"""Exit statuses of `roomwire-check`, and the error that leads to USAGE."""
 
 CONFORMS = 0
 FAILS = 1
@@ -11,3 +11,10 @@ FAULT = 4
 NOTHING = 5
 """No case was selected, or none of those selected applies to the target."""
 INTERRUPTED = 130
+
+
+class UsageError(ValueError):
+    """An argument, or a file that it names, is malformed or names something that does not exist.
+
+    Modules that read arguments and files have a kind of their own.
+    """

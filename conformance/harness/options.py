@@ -15,10 +15,6 @@ ROOM_PREFIX = "rw-"
 """What the names of the suite's rooms begin with."""
 
 
-class UsageError(ValueError):
-    """An argument names something that does not exist, or is malformed."""
-
-
 @dataclass(frozen=True)
 class Options:
     """The options of a run. All times are in seconds.

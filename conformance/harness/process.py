@@ -8,6 +8,7 @@ import signal
 from collections.abc import Mapping
 from string import Formatter
 
+from conformance.harness.exit_status import UsageError
 from conformance.harness.verdicts import Crashed
 
 _STDERR_KEPT = 16384  # octets of standard error that are remembered
@@ -29,7 +30,7 @@ class Unreachable(Exception):
         self.stderr = stderr
 
 
-class CommandError(ValueError):
+class CommandError(UsageError):
     """The template of a command is malformed or has an unknown placeholder."""
 
 

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conformance.harness.exit_status import UsageError
+
 FORMAT = 1
 
 
-class ReplayError(ValueError):
+class ReplayError(UsageError):
     """A replay file cannot be read or run, or is not one."""
 
 

@@ -9,12 +9,13 @@ from itertools import pairwise
 from typing import Any
 
 from conformance.harness.case import Case
+from conformance.harness.exit_status import UsageError
 from conformance.spec.tables import Spec
 
 _TOKEN = re.compile(r"\s*(\(|\)|[^\s()]+)")
 
 
-class SelectionError(ValueError):
+class SelectionError(UsageError):
     """The selection is malformed or names a requirement or section that does not exist."""
 
 

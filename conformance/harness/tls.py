@@ -12,11 +12,13 @@ from pathlib import Path
 import trustme
 from cryptography.hazmat.primitives import serialization
 
+from conformance.harness.exit_status import UsageError
+
 ALPN = "roomwire/1"
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
-class TlsError(ValueError):
+class TlsError(UsageError):
     """A file of certificates is missing or malformed."""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from conformance.harness.options import UsageError
+from conformance.harness.exit_status import UsageError
 from conformance.report import results
 from conformance.report.junit import badge, junit
 from conformance.report.results import About, Summary

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from conformance.files import DATA, document
+from conformance.harness.exit_status import UsageError
 from conformance.harness.verdicts import Result
 from conformance.report import gaps, trace
 from conformance.report.profile import Profile, profile
@@ -31,7 +32,7 @@ RESULTS_VERSION = 1
 _SEARCHED = 30  # entries of a trace that may hold the name of the program
 
 
-class ResultsError(ValueError):
+class ResultsError(UsageError):
     """A file that cannot be read, or is not a results.json of this version."""
 
 
