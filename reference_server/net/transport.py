@@ -104,7 +104,12 @@ class PeerProtocol(asyncio.Protocol):
             self._acceptor.closing.add(transport)
             if transport.get_write_buffer_size():
                 # Otherwise the buffer of a peer that does not read would stay for ever.
-                asyncio.get_running_loop().call_later(self._acceptor.hub.state.times.linger, transport.abort)
+                linger = self._acceptor.hub.state.times.linger
+                asyncio.get_running_loop().call_later(linger, self._give_up, transport)
+
+    def _give_up(self, transport: asyncio.Transport) -> None:
+        if transport in self._acceptor.closing:  # a transport of asyncio that is lost cannot be aborted
+            transport.abort()
 
     def waiting(self) -> int:
         return self._transport.get_write_buffer_size() if self._transport is not None else 0

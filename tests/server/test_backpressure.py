@@ -1,5 +1,6 @@
 """Clients that do not read, and slow stores: what waits, how much of it, and in which order it arrives."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,12 @@ from protocol.frames import (
     Unknown,
 )
 from protocol.registry import Code, Flag, PresenceKind
+from reference_server.config import Config
+from reference_server.net.listener import Listener
 from reference_server.net.transport import HIGH_WATER
+from reference_server.store.base import Retention
+from reference_server.store.memory import MemoryStore
+from tests.support import virtual_time
 from tests.support.raw_client import RawClient
 from tests.support.server_in_process import KIB, UNLIMITED, HeldStore, block, fill, held_for, peer_of, serving
 
@@ -170,6 +176,30 @@ def test_slow_reader_is_closed_and_delays_no_other_client() -> None:
             lost = bob.expect(Presence, lambda presence: presence.kind == PresenceKind.LOST)
             assert lost.member == lazy.welcome.member
             server.until(lambda: server.listener.open == 1)
+
+
+def test_linger_time_of_a_connection_that_was_read_to_its_end() -> None:
+    """It passes without effect: asyncio cannot abort a transport that is lost."""
+
+    async def main() -> list[dict[str, Any]]:
+        faults: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+        listener = Listener(Config(port=0, memory=True, linger_ms=1000), lambda *_: MemoryStore(Retention()))
+        reader, writer = await asyncio.open_connection(*await listener.start())
+        while not listener.hub.peers:
+            await asyncio.sleep(0)
+        [peer] = listener.hub.peers
+        peer.write_stream(bytes(2**20))
+        peer.write_out(listener.hub.state.now)
+        peer.lost(listener.hub.state.now)
+        assert listener.closing
+        assert len(await reader.read()) >= 2**20
+        await asyncio.sleep(2)
+        writer.close()
+        listener.cut()
+        return faults
+
+    assert virtual_time.run(main()) == []
 
 
 def test_reader_that_takes_a_little_is_not_slow() -> None:
