@@ -7,7 +7,6 @@ the client until the case takes it, and the invariants see them all.
 import asyncio
 import contextlib
 import os
-import socket
 import ssl
 from collections.abc import Callable, Iterable
 
@@ -218,8 +217,6 @@ class Listener:
         if self._closed:  # the connection was accepted while the case ended
             writer.transport.abort()
             return
-        raw = writer.get_extra_info("socket")
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         label = chr(ord("A") + len(self.connections) % 26)
         self._log.event(label, "the client connects")
         self.connections.append(RawServer(label, reader, writer, self._log, self._timeout, self.case_invariants))

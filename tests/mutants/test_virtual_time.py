@@ -1,7 +1,10 @@
 """The event loop of mutants: it skips the waiting for time-outs, and never the time of work."""
 
 import asyncio
+import socket
 import threading
+
+import pytest
 
 from tests.support import virtual_time
 
@@ -85,3 +88,41 @@ def test_endless_loop_meets_its_deadline() -> None:
         return False
 
     assert virtual_time.run(main())
+
+
+def test_connection_looks_like_tcp() -> None:
+    """Both ends know the same addresses, and a client that connects with a small buffer is sent no more than that."""
+
+    async def main() -> tuple[list[object], list[object], int]:
+        accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+        server = await asyncio.start_server(lambda _, writer: accepted.put_nowait(writer), "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        with socket.socket() as own:
+            own.setblocking(False)
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await asyncio.get_running_loop().sock_connect(own, address)
+            _, client = await asyncio.open_connection(sock=own)
+        client.transport.pause_reading()  # type: ignore[attr-defined]
+        writer = await accepted.get()
+        writer.write(bytes(100_000))
+        unsent = writer.transport.get_write_buffer_size()
+        ends = [[end.get_extra_info(name) for name in ("peername", "sockname")] for end in (writer, client)]
+        for end in (writer, client):
+            end.transport.abort()
+        server.close()
+        return ends[0], [*reversed(ends[1])], unsent
+
+    server_sees, client_sees, unsent = virtual_time.run(main())
+    assert server_sees == client_sees
+    assert unsent > 90_000
+
+
+def test_connection_to_a_server_that_is_closed() -> None:
+    async def main() -> None:
+        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        server.close()
+        await asyncio.open_connection(*address)
+
+    with pytest.raises(ConnectionRefusedError):
+        virtual_time.run(main())

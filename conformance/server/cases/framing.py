@@ -1,7 +1,6 @@
 """Section 5.2: lengths, segments and unfinished frames."""
 
 import asyncio
-from collections.abc import Iterator
 
 from conformance.server.cases.steps import IGNORABLE, case, expect_accepted, expect_published, hello, ping
 from conformance.server.context import Context
@@ -10,11 +9,6 @@ from conformance.wire import clock
 from conformance.wire.octets import HEADER, encode, field, frame
 from protocol.frames import Ack, Goaway, Hello, Join, Joined, Leave, Ok, Ping, Pong, Publish, Welcome
 from protocol.registry import HELLO_MAX_BODY, Code, FrameType
-
-
-def single(octets: bytes) -> Iterator[bytes]:
-    """The octets one by one, as segments."""
-    return (octets[at : at + 1] for at in range(len(octets)))
 
 
 def filler(octets: int) -> bytes:
@@ -33,28 +27,36 @@ async def _too_large(t: Context, client: RawClient, header: bytes, requirement: 
     await t.alive()
 
 
+async def _send_singly(client: RawClient, octets: bytes) -> None:
+    """Sends whole frames in single octets, between which a server of the same process has a turn, too."""
+    client.send_octets(octets, slices=(octets[:1],))
+    for at in range(1, len(octets)):
+        await asyncio.sleep(0)
+        client.write(octets[at : at + 1])
+
+
 @case("5.2/segments-octets", "RW-FRAME-4", "RW-CONN-2")
 async def segments_octets(t: Context) -> None:
     """The server takes HELLO, JOIN, PUBLISH, LEAVE and PING in single octets as it takes them in one piece."""
     other, there = await t.member()
     client = await t.greet()
     octets = encode(Hello(t.name(), "ANONYMOUS", b"", request=client.next_request()))
-    client.send_octets(octets, slices=single(octets))
+    await _send_singly(client, octets)
     await client.expect(1, Welcome, "RW-CONN-2")
     octets = encode(Join(there.name, 0, 0, request=client.next_request()))
-    client.send_octets(octets, slices=single(octets))
+    await _send_singly(client, octets)
     await client.expect(2, Joined)
     id = t.id(client)
     octets = encode(Publish(id, 0, b"slow", request=client.next_request(), room=there.room))
-    client.send_octets(octets, slices=single(octets))
+    await _send_singly(client, octets)
     await client.expect(3, Ack)
     seen = await other.until(there.room, id)
     t.require(seen[-1].payload == b"slow", "the payload as it was sent", seen[-1].payload)
     octets = leave_octets(client, there.room)
-    client.send_octets(octets, slices=single(octets))
+    await _send_singly(client, octets)
     await client.expect(4, Ok)
     octets = encode(Ping(b"abcdefgh"))
-    client.send_octets(octets, slices=single(octets))
+    await _send_singly(client, octets)
     await client.expect_frame(Pong)
 
 

@@ -34,7 +34,7 @@ def _slow_reader_blocks_all(patch: pytest.MonkeyPatch) -> None:
         resume(protocol)
 
     def writing(protocol: PeerProtocol, octets: bytes) -> None:
-        if not held:
+        if all(slow._acceptor is not protocol._acceptor for slow in held):
             write(protocol, octets)
 
     patch.setattr(PeerProtocol, "pause_writing", pausing)
