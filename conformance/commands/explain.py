@@ -45,6 +45,8 @@ def add_to(subparsers: arguments.Subparsers) -> None:
 
 def _explain(subjects: Sequence[str], cases: Sequence[Case], *, source: bool) -> int:
     spec = load()
+    if len(subjects) == 1 and _tell_section(subjects[0], cases, spec):
+        return CONFORMS
     found = [_meant(subject, cases, spec, parts=len(subjects) == 1) for subject in subjects]
     if not all(found):  # words of a sentence, not ids
         found = [_with_words(" ".join(subjects), cases, spec)]
@@ -66,6 +68,24 @@ def _explain(subjects: Sequence[str], cases: Sequence[Case], *, source: bool) ->
     return CONFORMS
 
 
+def _tell_section(section: str, cases: Sequence[Case], spec: Spec) -> bool:
+    """Tells what a section names that has no requirements and no cases of its own; False for anything else."""
+    heading = next((heading for heading in spec.document.headings if heading.section == section), None)
+    items: list[Case | Requirement] = [*spec.requirements.values(), *cases]
+    if heading is None or any(_within(item, section) for item in items):
+        return False
+    named = spec.named_in(section)
+    about = "it explains these" if named else "it names none either"
+    print(f"SPEC.md section {heading.text}, line {heading.line}, has no requirement and no case of its own; {about}")
+    for requirement in named:
+        print(f"{requirement.id}  {requirement.text}")
+    return True
+
+
+def _within(item: Case | Requirement, section: str) -> bool:
+    return item.section == section or item.section.startswith(f"{section}.")
+
+
 def _meant(subject: str, cases: Sequence[Case], spec: Spec, *, parts: bool) -> list[Case | Requirement]:
     """What an id, the number of a section, a glob or the start of an id means; with `parts` a part of one, too."""
     upper = subject.upper()
@@ -76,6 +96,7 @@ def _meant(subject: str, cases: Sequence[Case], spec: Spec, *, parts: bool) -> l
     tries: list[Callable[[Case | Requirement], bool]] = [
         lambda item: item.id == subject,
         lambda item: item.section == subject,
+        lambda item: _within(item, subject),
         lambda item: matches(item.id, subject) or fnmatchcase(item.id, upper),
         lambda item: parts and (f"/{subject}" in item.id or item.id.startswith((f"{upper}-", f"RW-{upper}-"))),
     ]

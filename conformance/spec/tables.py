@@ -144,6 +144,14 @@ class Spec:
     join_table: tuple[JoinRow, ...]
     name_table: tuple[NameRow, ...]
 
+    def named_in(self, section: str) -> list[Requirement]:
+        """The requirements that the paragraphs and tables of a section name, each once, in the order of its text."""
+        texts = [(part.line, part.text) for part in self.document.paragraphs if part.section == section]
+        rows = [row for table in self.document.tables if table.section == section for row in table.rows]
+        texts += [(row.line, " ".join(row.values())) for row in rows]
+        ids = [id for _, text in sorted(texts) for id in REQUIREMENT_ID.findall(text)]
+        return [self.requirements[id] for id in dict.fromkeys(ids)]
+
 
 @cache
 def load() -> Spec:

@@ -56,6 +56,28 @@ def test_explain_of_what_is_meant(words: list[str], found: list[str], capsys: py
     assert set(found) <= set(ids)
 
 
+@pytest.mark.parametrize(
+    ("section", "first", "found"),
+    [
+        ("10.5", "has no requirement and no case of its own; it explains these", ["RW-ORDER-3", "RW-DEDUPE-8"]),
+        ("17.6", "has no requirement and no case of its own; it explains these", ["RW-PROMISE-1", "RW-WELCOME-5"]),
+        ("B.1", "has no requirement and no case of its own; it names none either", []),
+        ("10", "RW-ID-1  ", ["RW-DEDUPE-1", "server/10.1/expired"]),
+    ],
+)
+def test_explain_of_a_section(section: str, first: str, found: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", section]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert first in lines[0]
+    ids = [line.split()[0] for line in lines]
+    assert set(found) <= set(ids)
+    assert len(ids) == len(set(ids))
+
+
+def test_explain_of_every_section(capsys: pytest.CaptureFixture[str]) -> None:
+    assert all(main(["explain", heading.section]) == 0 for heading in load().document.headings if heading.section)
+
+
 def test_explain_of_a_part_of_an_id(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "JOIN-1"]) == 0
     assert capsys.readouterr().out.startswith("RW-JOIN-1, SPEC.md section")
