@@ -15,11 +15,12 @@ from reference_server.accounts import Accounts
 from reference_server.config import Config
 from reference_server.core.disk import DiskWatch
 from reference_server.core.handlers import HANDLERS
+from reference_server.core.handlers.join import DAMAGED_RETRY_MS
 from reference_server.core.limits import Spent
 from reference_server.core.peer import Link, Peer
 from reference_server.core.retention import RetentionSweeper
 from reference_server.core.state import Host, ServerState
-from reference_server.store.base import Store
+from reference_server.store.base import Store, StoreError
 
 log = logging.getLogger("roomwire.server")
 
@@ -36,9 +37,10 @@ class Hub:
     """The server: its peers, and the tick. All parts of it share `state`."""
 
     def __init__(
-        self, config: Config, store: Store, host: Host, wall_ms: int, random_number: Callable[[], int], address: str
+        self, config: Config, store: Store, host: Host, random_number: Callable[[], int], address: str
     ) -> None:
-        self.state = ServerState(config, store, host, wall_ms, random_number, address)
+        self.state = ServerState(config, store, host, random_number, address)
+        store.on_damage = self._room_damaged
         self.retention = RetentionSweeper(self.state)
         self.disk = DiskWatch(store)
         self.peers: set[Peer] = set()
@@ -111,6 +113,21 @@ class Hub:
             self.use_accounts(Accounts.none(self.state.nonce()))
         self.state.accounts_current = False
 
+    # --- rooms
+
+    def _room_damaged(self, key: str, error: StoreError) -> None:
+        """Close the room until the store is repaired; the others go on."""
+        state = self.state
+        if key not in state.damaged_rooms:
+            state.damaged_rooms.add(key)
+            text = "a room is damaged, and closed until roomwire-server verify --repair"
+            log.error(text, extra={"room": key, "error": str(error)})
+        room = state.rooms.get(key)
+        if room is None:
+            return
+        for member in tuple(room.members.values()):
+            room.evict(member, Code.ROOM_CLOSED, DAMAGED_RETRY_MS, "the room's log is damaged")
+
     # --- the tick
 
     def flush(self) -> None:
@@ -176,6 +193,7 @@ class Hub:
                 yield
                 now = self.state.now
         if self.failed is None:
+            self.retention.check_clock(now, alone=not self.peers)
             yield from self.retention.sweep(now)
 
     # --- the end

@@ -10,12 +10,13 @@ from typing import Protocol
 from protocol.registry import CONTENT_RESERVE
 from reference_server.accounts import Accounts
 from reference_server.config import Config
-from reference_server.core.clock import ServerClock
+from reference_server.core.clock import AHEAD_MS, ServerClock
 from reference_server.core.counters import Counters
 from reference_server.core.credit import ReadyQueue
 from reference_server.core.limits import AddressBook, Rates
 from reference_server.core.room import Room
 from reference_server.store.base import Log, Store
+from reference_server.store.progress import Progress
 
 
 class Host(Protocol):
@@ -29,6 +30,9 @@ class Host(Protocol):
 
     def schedule_credit(self) -> None:
         """Have `Hub.give_credit` called in `credit.ROUND_SECONDS`."""
+
+    def wall_ms(self) -> int:
+        """The wall clock: UTC milliseconds. It may step at any time."""
 
     def drain(self) -> None:
         """Begin to drain (section 8.6)."""
@@ -50,11 +54,11 @@ class Writer(Protocol):
 class ServerState:
     """What the parts of one server know in common. `Hub` empties the sets of what the tick's end has to do.
 
-    `random_number` returns 64 random bits; `wall_ms` is the time, UTC; `address` is where the server listens.
+    `random_number` returns 64 random bits; `address` is where the server listens.
     """
 
     def __init__(
-        self, config: Config, store: Store, host: Host, wall_ms: int, random_number: Callable[[], int], address: str
+        self, config: Config, store: Store, host: Host, random_number: Callable[[], int], address: str
     ) -> None:
         self.config = config
         self.times = config.times
@@ -64,7 +68,7 @@ class ServerState:
         self.host = host
         self.address = address
         self._random_number = random_number
-        self.clock = ServerClock(wall_ms, store.last_time_ms, host.now())
+        self.start_clock(store.progress)
         self.server_id = config.server_id or self.new_member()
         rates = Rates(
             (config.publish_rate, config.publish_burst),
@@ -80,6 +84,7 @@ class ServerState:
         self.draining = False
         self.counters = Counters()
         self.rooms: dict[str, Room] = {}
+        self.damaged_rooms: set[str] = set()  # their keys
         self._next_ref = 0
 
         self.ready_queue = ReadyQueue(host.schedule_credit)
@@ -90,6 +95,18 @@ class ServerState:
         self.flush_scheduled = False
 
     # --- time and numbers
+
+    def start_clock(self, progress: Progress) -> None:
+        """Read the wall clock: at the start, or while no client is connected."""
+        span_ms = max(self.config.retention_ms, self.config.dedupe_ms + AHEAD_MS)
+        progress = progress.settled(self.store.last_time_ms)
+        self.clock = ServerClock(self.host.wall_ms(), progress, span_ms, self.now)
+        self.note_clock()
+
+    def note_clock(self) -> None:
+        """Have the store keep how far the time has come."""
+        self.clock_noted = self.now
+        self.store.note_clock(self.clock.progress(self.clock_noted, self.store.last_time_ms))
 
     @property
     def now(self) -> float:

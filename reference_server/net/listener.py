@@ -68,7 +68,6 @@ class Listener:
             config,
             self._store,
             self,
-            time.time_ns() // 1_000_000,
             lambda: secrets.randbits(64),
             address_text(config.host, config.port),
         )
@@ -83,6 +82,9 @@ class Listener:
 
     def now(self) -> float:
         return self._loop.time()
+
+    def wall_ms(self) -> int:
+        return time.time_ns() // 1_000_000
 
     def schedule_flush(self) -> None:
         # Runs after the callbacks of all sockets that were readable in this turn of the loop.
@@ -219,6 +221,8 @@ class Listener:
         await self._ended
         self.cut()
         await asyncio.sleep(0)  # closes the sockets
+        if self.hub.failed is None:
+            self.hub.state.note_clock()
         closing = threading.Thread(target=self._store.close, name="store-close", daemon=True)
         closing.start()
         closing.join(CLOSE_SECONDS)

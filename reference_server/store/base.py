@@ -32,6 +32,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from reference_server.store.progress import Progress
+
 ID_SIZE = 16
 DIGEST_SIZE = 16
 INCARNATION_SIZE = 32
@@ -200,6 +202,21 @@ class Store(Protocol):
     def last_time_ms(self) -> int:
         """The greatest time given to any record, or 0: the server's clock must not start below it."""
 
+    @property
+    def progress(self) -> Progress:
+        """How far the store's time had come when it was opened, by what was noted."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether commits wait for something that may last: better append nothing more now."""
+
+    on_damage: Callable[[str, StoreError], None]
+    """Called with the key of a room in which something was not read as it was written; the others are not concerned.
+    What was asked for is not there: `read` calls `done` with no records."""
+
+    def note_clock(self, progress: Progress) -> None:
+        """Keep this as the store's `progress`, after what was appended before and before what is appended later."""
+
     def raise_max_body(self, max_body: int) -> int:
         """Note that messages are stored under this limit for bodies from now on; return the greatest ever noted.
 
@@ -218,8 +235,10 @@ class Store(Protocol):
         It serves to visit all rooms, a few at a time: retention and forgetting reach open logs only.
         """
 
-    def open(self, key: str, name: str, done: Callable[[Log, bool], None]) -> None:
-        """Load or make the log of the room `key`, and call `done(log, created)` once.
+    def open(
+        self, key: str, name: str, done: Callable[[Log, bool], None], damaged: Callable[[], None] = lambda: None
+    ) -> None:
+        """Load or make the log of the room `key`, and call `done(log, created)` once, or `damaged` after `on_damage`.
 
         `created` is true if nothing is stored for the room and it was not open; nothing is stored for it before
         the first append. While a log is open every `open` gets the same object; match each with a `release`.
@@ -239,11 +258,11 @@ class Store(Protocol):
         """Finish the commits in progress and free everything. Drops appends without a commit. May be called again."""
 
 
-def epoch_of(incarnation: bytes, key: str) -> int:
-    """The epoch of the room `key` in the store whose incarnation is these 32 random octets.
+def epoch_of(incarnation: bytes, key: str, salt: bytes = b"") -> int:
+    """The epoch of the room `key` in the store whose incarnation is these 32 random octets; `salt` is of the room.
 
     It is derived rather than stored, so that an empty room has an epoch that survives a restart although nothing is
     stored for it; and keyed, so that a client that knows epochs of some rooms cannot compute those of others.
     """
-    digest = hashlib.blake2b(key.encode(), digest_size=8, key=incarnation).digest()
+    digest = hashlib.blake2b(key.encode(), digest_size=8, key=incarnation + salt).digest()
     return int.from_bytes(digest, "big") or 1  # zero is not an epoch

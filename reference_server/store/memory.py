@@ -11,8 +11,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from reference_server.store.base import INCARNATION_SIZE, Entry, Known, Log, Record, Retention, epoch_of
+from reference_server.store.base import INCARNATION_SIZE, Entry, Known, Log, Record, Retention, StoreError, epoch_of
 from reference_server.store.id_index import IdIndex
+from reference_server.store.progress import Progress
 
 _new = tuple.__new__
 
@@ -119,10 +120,13 @@ class MemoryStore:
     """A `base.Store` that is not durable. It calls every callback before the method returns."""
 
     durable = False
+    busy = False
 
     def __init__(self, retention: Retention | None = None, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         self.retention = retention or Retention()
         self.last_time_ms = 0
+        self.progress = Progress()
+        self.on_damage: Callable[[str, StoreError], None] = lambda key, error: None
         self._incarnation = random_bytes(INCARNATION_SIZE)
         self._logs: dict[str, MemoryLog] = {}
         self._unstable: set[MemoryLog] = set()
@@ -139,7 +143,12 @@ class MemoryStore:
     def keys(self, after: str, limit: int, done: Callable[[list[str]], None]) -> None:
         done(heapq.nsmallest(limit, (key for key, log in self._logs.items() if log.head and key > after)))
 
-    def open(self, key: str, name: str, done: Callable[[Log, bool], None]) -> None:
+    def note_clock(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def open(
+        self, key: str, name: str, done: Callable[[Log, bool], None], damaged: Callable[[], None] = lambda: None
+    ) -> None:
         log = self._logs.get(key)
         created = log is None
         if log is None:

@@ -11,20 +11,33 @@ room either shares the log in memory or reads a log that is completely written.
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from sqlite3 import Connection
+from sqlite3 import Connection, OperationalError
 from threading import Thread
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from reference_server.store.base import Entry, Known, Log, Record, Retention, epoch_of
+from reference_server.store.base import (
+    Entry,
+    Known,
+    Log,
+    Record,
+    Retention,
+    StoreCorrupt,
+    StoreError,
+    StoreLocked,
+    epoch_of,
+)
 from reference_server.store.id_index import IdIndex
-from reference_server.store.sqlite_files import DataDirectory, as_store_error
+from reference_server.store.progress import Progress, parse
+from reference_server.store.sqlite_files import DataDirectory, as_store_error, is_busy
 from reference_server.store.sqlite_tables import (
     Meta,
     Room,
@@ -38,7 +51,24 @@ from reference_server.store.sqlite_tables import (
     read_rooms,
 )
 
+logger = logging.getLogger("roomwire.server")
+
 _STEPS_A_TRANSACTION = 4_096  # limits how long the first commit of a group waits for the last
+
+TRIMMED_AT_ONCE = 500
+"""How many messages are deleted in one transaction: others' commits wait for it."""
+
+WATCH_SECONDS = 0.5
+"""How often the writer checks that the files are still those that it opened."""
+
+BUSY_SECONDS = 1.0
+"""How long another program may keep commits from beginning before publishes are refused."""
+
+_RETRY_SECONDS = 0.05
+_CLOSE_SECONDS = 2.0  # how long `close` waits for another program
+
+LARGE_LOG = 64 * 2**20
+"""Octets of the write-ahead log from which on the operator is warned: some program reads an old state of the store."""
 
 _new = tuple.__new__  # half the time of a NamedTuple's own
 
@@ -46,6 +76,15 @@ _T = TypeVar("_T")
 _Opened = Callable[[Log, bool], None]
 _Append = tuple[Room, Entry, Known, bool]
 """The arguments of `Writer.append`."""
+
+
+class _Question(NamedTuple):
+    """What the reader is asked, and what is called then; `key` is of the only room that it concerns."""
+
+    question: Callable[[Connection], Any]
+    done: Callable[[Any], None]
+    key: str | None
+    damaged: Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -66,6 +105,7 @@ class _Batch:
     logs: dict[SqliteLog, None] = field(default_factory=dict)  # those that the steps change, in order
     appends: bool = False
     heads: list[tuple[SqliteLog, int, int]] = field(default_factory=list)  # log, its new head, octets up to it
+    trims: list[SqliteLog] = field(default_factory=list)  # those that may have more to trim
     done: Callable[[], None] | None = None
 
 
@@ -80,6 +120,8 @@ class SqliteLog:
         "_oldest_time_ms",
         "_retain_again_ms",
         "_store",
+        "_trimmed",
+        "_trimming",
         "epoch",
         "head",
         "key",
@@ -104,7 +146,8 @@ class SqliteLog:
         self.name = room.name
         self.epoch = epoch
         self.head = self.tail = room.head
-        self.oldest = room.oldest
+        self.oldest = self._trimmed = room.oldest  # up to `_trimmed` the writer is told to delete
+        self._trimming = False
         self.last_time_ms = room.last_time_ms
         self.octets = self._head_octets = room.octets  # of all messages ever, up to tail and up to head
         # Of the oldest message: exact when loaded or cut, otherwise at most the true values.
@@ -139,13 +182,27 @@ class SqliteLog:
             self._store.deliver(done, [])
             return
         path, room, end = self._store.path, self.room, self.head
-        self._store.ask(lambda reader: read_messages(reader, path, room, start, end, limit, octets), done)
+        self._store.ask(
+            lambda reader: read_messages(reader, path, room, start, end, limit, octets),
+            done,
+            self.key,
+            lambda: done([]),
+        )
 
     def trim(self, below: int) -> None:
         below = min(below, self.head + 1)  # a message that is not stable has no place in the log yet
         if below > self.oldest:
-            room, self.oldest = self.room, below
-            self._store.changed(self, lambda writer: writer.trim(room, below))
+            self.oldest = below
+            if not self._trimming:
+                self.trim_on(TRIMMED_AT_ONCE)
+
+    def trim_on(self, most: int | None) -> None:
+        """Have some of what is before `oldest` deleted, or all. The store calls this again when that is done."""
+        self._trimming = self._trimmed < self.oldest
+        if self._trimming:
+            below = self.oldest if most is None else min(self.oldest, self._trimmed + most)
+            room, self._trimmed = self.room, below
+            self._store.changed(self, lambda writer: writer.trim(room, below), trims=True)
 
     def retain(self, now_ms: int) -> None:
         limits, head = self._store.retention, self.head
@@ -162,6 +219,8 @@ class SqliteLog:
             self._store.ask(
                 lambda reader: first_retained(reader, room, oldest, head, since_ms, offset),
                 partial(self._cut, head),
+                self.key,
+                self._not_cut,
             )
 
     def _cut(self, head: int, first: tuple[int, int, int] | None) -> None:
@@ -176,6 +235,10 @@ class SqliteLog:
             self.retain(now_ms)
         self._store.drop_unused(self)
 
+    def _not_cut(self) -> None:
+        self._cutting = False
+        self._store.drop_unused(self)
+
     def forget(self, before_ms: int) -> None:
         count, room = self._ids.forget(before_ms), self.room
         if count:
@@ -187,16 +250,16 @@ class SqliteLog:
 
     @property
     def in_use(self) -> bool:
-        return bool(self.users or self.unwritten or self._cutting)
+        return bool(self.users or self.unwritten or self._cutting)  # what is being trimmed is unwritten
 
 
 class SqliteStore:
     """A `base.Store` in the directory `path`, which it makes if it is missing, and locks.
 
     `post` runs a callback on the caller's thread; the store may call it from any thread until `close` returns.
-    `failed` is called once, by `post`, if something could not be written or was not read as it was written.
-    From then on the store does nothing and calls nothing, and the process should end: only a restart shows how much
-    of the last batches is stored (RW-PROMISE-7).
+    `failed` is called once, by `post`, if something could not be written or the files are no longer there. From then
+    on the store does nothing and calls nothing, and the process should end: only a restart shows how much of the last
+    batches is stored (RW-PROMISE-7). Damage in one room is told to `on_damage`.
 
     Raises a StoreError if it cannot be opened: StoreLocked, StoreTooNew, StoreCorrupt or StoreUnavailable.
     """
@@ -219,19 +282,19 @@ class SqliteStore:
         self.path = self._files.path
         self._rooms = 0
         self._logs: dict[str, SqliteLog] = {}
-        self._loading: dict[str, list[_Opened]] = {}
+        self._loading: dict[str, list[tuple[_Opened, Callable[[], None]]]] = {}
+        self.on_damage: Callable[[str, StoreError], None] = lambda key, error: None
+        self.busy = False  # the writer's thread changes it
+        self._watched = 0.0  # when it last checked the files
+        self._large_log = LARGE_LOG  # the size of the write-ahead log at which it warns next
         self._batch = _Batch()
         self._dead = False  # for the caller's thread
         self._broken = False  # for the writer's thread
         self._closed = False
         self._to_write: SimpleQueue[_Batch | None] = SimpleQueue()
-        self._to_read: SimpleQueue[tuple[Callable[[Connection], Any], Callable[[Any], None]] | None]
-        self._to_read = SimpleQueue()
+        self._to_read: SimpleQueue[_Question | None] = SimpleQueue()
         try:
-            for room in read_rooms(self._files.writer, self.path):
-                self._rooms += 1
-                self.last_time_ms = max(self.last_time_ms, room.last_time_ms)
-            self._reader = self._files.connect("ro")
+            self._reader = self._read_all()
         except Exception as error:
             self._files.close()
             raise as_store_error(error, self.path) from error
@@ -242,6 +305,17 @@ class SqliteStore:
         ]
         for thread in self._threads:
             thread.start()
+
+    def _read_all(self) -> Connection:
+        """Read what is known of all rooms, and return the reader's connection."""
+        for room in read_rooms(self._files.writer, self.path):
+            self._rooms += 1
+            self.last_time_ms = max(self.last_time_ms, room.last_time_ms)
+        self.progress = parse(self._files.server.clock)
+        reader = self._files.connect("ro")
+        for connection in (self._files.writer, reader):
+            connection.execute(f"PRAGMA busy_timeout = {int(_RETRY_SECONDS * 1000)}")
+        return reader
 
     # --- on the caller's thread
 
@@ -260,24 +334,36 @@ class SqliteStore:
     def keys(self, after: str, limit: int, done: Callable[[list[str]], None]) -> None:
         self.ask(lambda reader: read_keys(reader, after, limit), done)
 
-    def open(self, key: str, name: str, done: Callable[[Log, bool], None]) -> None:
+    def note_clock(self, progress: Progress) -> None:
+        text = progress.text()
+        self._batch.steps.append(lambda writer: writer.note_clock(text))
+        if not self._batch.appends:
+            self._hand_over(None)
+
+    def open(
+        self, key: str, name: str, done: Callable[[Log, bool], None], damaged: Callable[[], None] = lambda: None
+    ) -> None:
         log = self._logs.get(key)
         if log is not None:
             log.users += 1
             self.deliver(partial(done, log), False)
         elif key in self._loading:
-            self._loading[key].append(done)
+            self._loading[key].append((done, damaged))
         else:
-            self._loading[key] = [done]
-            self.ask(partial(self._load, key, name), self._loaded)
+            self._loading[key] = [(done, damaged)]
+            self.ask(partial(self._load, key, name), self._loaded, key, partial(self._not_loaded, key))
 
     def _loaded(self, loaded: _Loaded) -> None:
         key, created = loaded.room.key, not loaded.room.id
-        log = self._logs[key] = SqliteLog(self, loaded, epoch_of(self._files.incarnation, key))
+        log = self._logs[key] = SqliteLog(self, loaded, epoch_of(self._files.incarnation, key, loaded.room.salt))
         waiting = self._loading.pop(key)
         log.users = len(waiting)
-        for index, done in enumerate(waiting):
+        for index, (done, _) in enumerate(waiting):
             done(log, created and not index)
+
+    def _not_loaded(self, key: str) -> None:
+        for _, damaged in self._loading.pop(key):
+            damaged()
 
     def release(self, log: Log) -> None:
         held = self._logs[log.key]
@@ -296,9 +382,11 @@ class SqliteStore:
             self.last_time_ms = log.last_time_ms
         self._add(log, step)
 
-    def changed(self, log: SqliteLog, step: Callable[[Writer], None]) -> None:
+    def changed(self, log: SqliteLog, step: Callable[[Writer], None], *, trims: bool = False) -> None:
         """A log calls this to have `step` written: with what was appended before it, or at once if there is nothing."""
         self._add(log, step)
+        if trims:
+            self._batch.trims.append(log)
         if not self._batch.appends:
             self._hand_over(None)
 
@@ -325,13 +413,25 @@ class SqliteStore:
             self._rooms += not log.head and head > 0
             log.advance(head, octets)
             log.unwritten -= 1
+        for log in batch.trims:
+            log.trim_on(TRIMMED_AT_ONCE)
+        for log, _, _ in batch.heads:
             self.drop_unused(log)
         if batch.done is not None:
             batch.done()
 
-    def ask(self, question: Callable[[Connection], _T], done: Callable[[_T], None]) -> None:
-        """Have the reader answer `question`, and call `done` with the answer."""
-        self._to_read.put((question, done))
+    def ask(
+        self,
+        question: Callable[[Connection], _T],
+        done: Callable[[_T], None],
+        key: str | None = None,
+        damaged: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Have the reader answer `question`, and call `done` with the answer.
+
+        With a `key` the question concerns that room only: if it finds damage, `damaged` is called after `on_damage`.
+        """
+        self._to_read.put(_Question(question, done, key, damaged))
 
     def deliver(self, done: Callable[[_T], None], answer: _T) -> None:
         """Call `done` with `answer` on the caller's thread; may be called on any thread."""
@@ -340,6 +440,11 @@ class SqliteStore:
     def _delivered(self, done: Callable[[_T], None], answer: _T) -> None:
         if not self._dead:
             done(answer)
+
+    def _found_damage(self, key: str, error: StoreCorrupt, otherwise: Callable[[], None]) -> None:
+        if not self._dead:
+            self.on_damage(key, error)
+            otherwise()
 
     def _fail(self, error: Exception) -> None:
         if not self._dead:
@@ -350,6 +455,9 @@ class SqliteStore:
         if self._closed:
             return
         self._closed = True
+        if not self._dead:
+            for log in tuple(self._logs.values()):
+                log.trim_on(None)
         self._to_write.put(None)
         self._to_read.put(None)
         for thread in self._threads:
@@ -365,12 +473,13 @@ class SqliteStore:
     # --- on the writer's thread
 
     def _write(self) -> None:
-        writer = Writer(self._files.writer, self.path, self._rooms)
+        writer = Writer(self._files.writer, self.path, self._rooms, self._files.server.owner)
         while (group := self._next_group()) is not None:
             if self._broken:
                 continue  # until close
             try:
                 self._write_group(writer, group)
+                self._watch(writer)
             except Exception as error:
                 # A failed sync is not retried: the kernel may have dropped the pages and report success.
                 self._broken = True
@@ -378,10 +487,35 @@ class SqliteStore:
                 continue
             for batch in group:
                 self._post(partial(self._stable, batch))
+            while writer.damaged:
+                self._post(partial(self._found_damage, *writer.damaged.pop(), lambda: None))
+
+    def _watch(self, writer: Writer) -> None:
+        """Raise StoreError if what was written is lost: the files were replaced, or another process writes to them."""
+        now = time.monotonic()
+        if now - self._watched < WATCH_SECONDS:
+            return
+        self._watched = now
+        self._files.check_files()
+        try:
+            writer.check_owner()
+        except OperationalError as error:
+            if not is_busy(error):
+                raise
+        size = self._files.log_octets()
+        if size >= self._large_log:
+            text = "the write-ahead log grows: some program reads an old state of the store, and does not end"
+            logger.warning(text, extra={"path": str(self.path), "octets": size})
+        self._large_log = LARGE_LOG
+        while self._large_log <= size:
+            self._large_log *= 2
 
     def _next_group(self) -> list[_Batch] | None:
-        """Wait for a batch; return it with those that wait already, or None to end."""
-        batch = self._to_write.get()
+        """Wait for a batch, a moment at most; return it with those that wait already, or None to end."""
+        try:
+            batch = self._to_write.get(timeout=WATCH_SECONDS)
+        except Empty:
+            return []
         group, steps = [], 0
         while batch is not None:
             group.append(batch)
@@ -400,7 +534,7 @@ class SqliteStore:
     def _write_group(self, writer: Writer, group: list[_Batch]) -> None:
         steps = [step for batch in group for step in batch.steps]  # in order: RW-PROMISE-3
         if steps:
-            writer.begin()
+            self._patiently(writer.begin)
             for step in steps:
                 if isinstance(step, tuple):
                     writer.append(*step)
@@ -408,17 +542,50 @@ class SqliteStore:
                     step(writer)
             writer.commit()
 
+    def _patiently(self, call: Callable[[], _T]) -> _T:
+        """Call, again and again while another program has locked the database: then nothing was read or written.
+
+        Raises StoreLocked if that lasts beyond the end of this store.
+        """
+        since = warn_at = time.monotonic()
+        told = False
+        while True:
+            try:
+                answer = call()
+            except OperationalError as error:
+                now = time.monotonic()
+                if not is_busy(error):
+                    raise
+                if self._closed and now - since >= _CLOSE_SECONDS:
+                    raise StoreLocked(self.path, "to be the only user", "that another program has locked it") from error
+            else:
+                if told:
+                    self.busy = False
+                    text = "the store can be written again"
+                    logger.warning(text, extra={"path": str(self.path), "seconds": round(time.monotonic() - since, 1)})
+                return answer
+            if now - since >= BUSY_SECONDS:
+                self.busy = told = True
+                if now >= warn_at:
+                    warn_at = now + 60
+                    text = "another program has locked the store: nothing is acknowledged until it has ended"
+                    logger.warning(text, extra={"path": str(self.path)})
+            time.sleep(_RETRY_SECONDS)
+
     # --- on the reader's thread
 
     def _read(self) -> None:
-        while (item := self._to_read.get()) is not None:
-            question, done = item
+        while (asked := self._to_read.get()) is not None:
             try:
-                answer = question(self._reader)
+                answer = self._patiently(partial(asked.question, self._reader))
             except Exception as error:
-                self._report(error)
+                known = as_store_error(error, self.path)
+                if asked.key is not None and isinstance(known, StoreCorrupt):
+                    self._post(partial(self._found_damage, asked.key, known, asked.damaged))
+                else:
+                    self._report(error)
             else:
-                self.deliver(done, answer)
+                self.deliver(asked.done, answer)
 
     def _load(self, key: str, name: str, reader: Connection) -> _Loaded:
         room = read_room(reader, self.path, key)

@@ -1,7 +1,9 @@
 """The data directory of the SQLite store: its lock, its database file, and what can be wrong with them.
 
-lock            held while the store is open; contains the number of the process that holds it
+lock            contains the number of the process that has the store open
 rooms.sqlite3   the database, with SQLite's own -wal and -shm beside it
+
+While the store is open the directory itself is locked, so that nobody ends the lock by removing a file.
 """
 
 from __future__ import annotations
@@ -21,7 +23,15 @@ from reference_server.store.base import (
     StoreTooNew,
     StoreUnavailable,
 )
-from reference_server.store.sqlite_tables import SCHEMA, Meta, read_meta, write_meta
+from reference_server.store.sqlite_tables import (
+    SCHEMA,
+    Meta,
+    Server,
+    make_server,
+    read_meta,
+    read_server,
+    write_meta,
+)
 from reference_server.store.sqlite_wal import check_wal
 
 DATABASE = "rooms.sqlite3"
@@ -29,8 +39,10 @@ DATABASE = "rooms.sqlite3"
 
 logger = logging.getLogger("roomwire.server")
 
-FORMAT = 2
-"""The version of the store's format, stored as the database's `user_version`. No release had format 1."""
+FORMAT = 3
+"""The version of the store's format, stored as the database's `user_version`. No release had an earlier one."""
+
+OWNER_SIZE = 16
 
 _APPLICATION = 0x52574952  # "RWIR", in the file's header, so that another database is not taken for a store
 _STORAGE_ERRORS = {
@@ -58,11 +70,27 @@ class DataDirectory:
         try:
             self._check_log()
             self.writer = self._open(random_bytes)
+            self._files = {path: _identity(path) for path in self._paths}
             if not self._meta.incarnation:  # a copy that is used for the first time: RW-MODEL-4
                 self.write_meta(Meta(random_bytes(INCARNATION_SIZE), self._meta.max_body))
         except Exception as error:
             os.close(self._lock)
             raise as_store_error(error, self.path) from error
+
+    @property
+    def _paths(self) -> tuple[Path, ...]:
+        return self.path.parent, self.path, *(self.path.with_name(f"{self.path.name}-{end}") for end in ("wal", "shm"))
+
+    def check_files(self) -> None:
+        """Raise StoreUnavailable if the files are not those that were opened: what is written to these is lost."""
+        for path, expected in self._files.items():
+            try:
+                found = _identity(path)
+            except OSError:
+                continue  # nobody can tell
+            if found != expected:
+                what = "another one: it was replaced" if any(found) else "none: it was deleted or moved away"
+                raise StoreUnavailable(path, "the file or directory that this server opened", what)
 
     def _open(self, random_bytes: Callable[[int], bytes]) -> sqlite3.Connection:
         connection = self.connect()
@@ -71,12 +99,20 @@ class DataDirectory:
                 self._create(connection, random_bytes)
             check_format(connection, self.path)
             self._meta = read_meta(connection, self.path)
+            self._own(connection, random_bytes(OWNER_SIZE))
             # check_wal relies on this too.
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except Exception:
             connection.close()
             raise
         return connection
+
+    def _own(self, connection: sqlite3.Connection, owner: bytes) -> None:
+        """Write who owns the store now: an earlier owner that still runs can write nothing more."""
+        connection.execute("BEGIN IMMEDIATE")
+        self.server = Server(owner, read_server(connection, self.path).clock)
+        make_server(connection, self.server)
+        connection.execute("COMMIT")
 
     def _check_log(self) -> None:
         log = self.path.with_name(self.path.name + "-wal")
@@ -88,6 +124,10 @@ class DataDirectory:
             )
         if _size(log) and not _size(self.path):  # SQLite would delete the log
             raise StoreCorrupt(self.path, "a database beside its write-ahead log", "none")
+
+    def log_octets(self) -> int:
+        """The size of the write-ahead log."""
+        return _size(self.path.with_name(self.path.name + "-wal"))
 
     def connect(self, mode: str = "rwc") -> sqlite3.Connection:
         """A connection to this database."""
@@ -101,6 +141,7 @@ class DataDirectory:
         for statement in SCHEMA:
             connection.execute(statement)
         write_meta(connection, Meta(random_bytes(INCARNATION_SIZE), 0))
+        make_server(connection, Server(b"", ""))
         connection.execute("COMMIT")
         # SQLite syncs its files and their names, but not the name of their directory.
         sync_directory(self.path.parent)
@@ -177,6 +218,12 @@ def renew_incarnation(directory: str | os.PathLike[str], random_bytes: Callable[
         files.close()
 
 
+def is_busy(error: Exception) -> bool:
+    """Whether another program keeps a transaction from beginning: nothing was read or written."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, sqlite3.OperationalError) and code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
+
+
 def as_store_error(error: Exception, path: Path) -> Exception:
     """The StoreError for an operator to read; `error` itself if it does not concern storage."""
     if isinstance(error, sqlite3.Error):
@@ -205,37 +252,67 @@ def _try_lock(directory: Path) -> tuple[int, str]:
     """A descriptor that holds the lock, or -1 and who holds it."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = _locked(directory)
+        if descriptor == -1:
+            return -1, _holder(directory)
+        try:
+            with os.fdopen(os.open(directory / "lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.truncate()
+                file.write(f"{os.getpid()}\n".encode())
+        except OSError:
+            os.close(descriptor)
+            raise
     except OSError as error:
         raise StoreUnavailable(directory, "a directory that can be read and written", _reason(error)) from error
+    return descriptor, ""
+
+
+def _locked(directory: Path) -> int:
+    """A descriptor of the directory that holds its lock; -1 if another process holds it. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
-        return -1, holder
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor, ""
+        return -1
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _holder(directory: Path) -> str:
+    """The number of the process that has the store open."""
+    try:
+        return (directory / "lock").read_text("ascii").strip() or "unknown"
+    except (OSError, UnicodeDecodeError):
+        return "unknown"
 
 
 @contextmanager
 def lock_if_free(directory: Path) -> Iterator[str]:
     """Keep servers from opening the store meanwhile. Yields the number of the process that has it open already, or "".
 
-    A directory that no server has used yet has no lock, and one that cannot be written to needs none.
+    This takes no more than the right to read the directory.
     """
-    descriptor, holder = -1, ""
     try:
-        if (directory / "lock").exists():
-            descriptor, holder = _try_lock(directory)
-    except StoreUnavailable:
-        pass
+        descriptor = _locked(directory)
+    except OSError as error:
+        raise StoreUnavailable(directory, "a directory that can be read", _reason(error)) from error
     try:
-        yield holder
+        yield _holder(directory) if descriptor == -1 else ""
     finally:
         if descriptor != -1:
             os.close(descriptor)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What distinguishes a file from another of the same name; zeros if there is none, or it cannot be told."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
 def _size(path: Path) -> int:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from reference_server.store.base import ID_SIZE, Entry, Known, Record, StoreCorrupt
+from reference_server.store.base import ID_SIZE, Entry, Known, Record, StoreCorrupt, StoreLocked
 from reference_server.store.id_index import KNOWN, ROW_SIZE, time_prefix
 
 SCHEMA = (
@@ -43,6 +43,7 @@ SCHEMA = (
         ids INTEGER NOT NULL,           -- rows in the table ids
         last_time_ms INTEGER NOT NULL,
         unicode_version TEXT NOT NULL,  -- by which the key was folded
+        salt BLOB NOT NULL,             -- 8 random octets that change the epoch, after a repair; otherwise empty
         crc INTEGER NOT NULL) WITHOUT ROWID""",
     """CREATE TABLE messages (
         room INTEGER, seq INTEGER, time_ms INTEGER NOT NULL, sender INTEGER NOT NULL, id BLOB NOT NULL,
@@ -54,18 +55,22 @@ SCHEMA = (
         room INTEGER, id BLOB,
         known BLOB NOT NULL,            -- seq, time_ms, digest, crc: packed as the index in memory has them
         PRIMARY KEY (room, id)) WITHOUT ROWID""",
+    """CREATE TABLE server (            -- one row
+        owner BLOB NOT NULL,            -- random octets of the process that opened the store last; no other may write
+        clock TEXT NOT NULL,            -- what the server has to know of the time, in JSON; "" at first
+        crc INTEGER NOT NULL)""",
 )
 
-_MESSAGE_COLUMNS, _ID_COLUMNS, _ROOM_COLUMNS = 12, 3, 10
+_MESSAGE_COLUMNS, _ID_COLUMNS, _ROOM_COLUMNS = 12, 3, 11
 _ROWS_A_STEP = 256
 _IDS_A_READ = 8_192  # limits how long decoding them holds the interpreter's lock: 1 ms
 
 _MESSAGE_CRC = struct.Struct(">qqqqqHHHI")  # room, seq, time_ms, sender, offset, ctype, verified, two lengths
 _ID_ROW = struct.Struct(f">{ID_SIZE}s{KNOWN.size}sI")  # id, a Known, crc
-_ROOM_CRC = struct.Struct(">qqqqqqHHH")  # the integers, three lengths
+_ROOM_CRC = struct.Struct(">qqqqqqHHHH")  # the integers, four lengths
 
 _READ_ROOMS = """
-    SELECT key, id, name, head, oldest, octets, ids, last_time_ms, unicode_version, crc FROM rooms"""
+    SELECT key, id, name, head, oldest, octets, ids, last_time_ms, unicode_version, salt, crc FROM rooms"""
 
 # Ends with the first message that does not fit, so that a missing message is not taken for one that does not fit.
 _READ_MESSAGES = """
@@ -89,6 +94,10 @@ _FIRST_RETAINED = """
     WHERE room = ? AND seq BETWEEN ? AND ? AND time_ms >= ? AND offset >= ? ORDER BY seq LIMIT 1"""
 
 
+_OWNER = "(SELECT owner FROM server)"
+_COUNT_OWNER = "SELECT count(*) FROM server WHERE owner = ?"
+
+
 @dataclass(slots=True, eq=False)
 class Room:
     """A row of the table rooms. Only the writer changes it; the other threads use only `id`, `key` and `name`."""
@@ -102,6 +111,7 @@ class Room:
     octets: int = 0
     ids: int = 0
     last_time_ms: int = 0
+    salt: bytes = b""
 
     def row(self) -> tuple[Any, ...]:
         return (
@@ -114,22 +124,30 @@ class Room:
             self.ids,
             self.last_time_ms,
             self.unicode_version,
+            self.salt,
             self.crc(),
         )
 
     def crc(self) -> int:
         numbers = (self.id, self.head, self.oldest, self.octets, self.ids, self.last_time_ms)
-        texts = (self.key.encode(), self.name.encode(), self.unicode_version.encode())
+        texts = (self.key.encode(), self.name.encode(), self.unicode_version.encode(), self.salt)
         return crc32(_ROOM_CRC.pack(*numbers, *map(len, texts)) + b"".join(texts))
 
 
 class Writer:
-    """Collects the rows of a transaction, and writes them in few steps."""
+    """Collects the rows of a transaction, and writes them in few steps.
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, last_room: int) -> None:
+    Nothing is written unless `owner` is the store's: another process that opened it since has another one.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, last_room: int, owner: bytes) -> None:
         self._connection = connection
         self._path = path
         self._last_room = last_room
+        self._owner = owner
+        self._clock: str | None = None
+        self.damaged: list[tuple[str, StoreCorrupt]] = []
+        """Rooms in which rows were missing, until the caller takes them out."""
         self._messages: list[Any] = []  # the columns of all rows, in one list
         self._ids: list[Any] = []
         self._rooms: dict[Room, None] = {}
@@ -181,10 +199,39 @@ class Writer:
     def commit(self) -> None:
         """Write the remaining rows and sync. If this raises, the state of the transaction is unknown."""
         self._flush()
-        rooms = [column for room in self._rooms for column in room.row()]
-        _write(self._connection, "INSERT OR REPLACE INTO rooms", _ROOM_COLUMNS, rooms)
-        self._rooms.clear()
+        try:
+            self._write_rooms()
+            if self._clock is not None:
+                self._expect_owner(1, write_server(self._connection, self._owner, self._clock))
+                self._clock = None
+        except StoreLocked:
+            self._connection.execute("ROLLBACK")  # or the other process would wait for the end of this one
+            raise
         self._connection.execute("COMMIT")
+
+    def note_clock(self, text: str) -> None:
+        """Store what the server has to know of the time."""
+        self._clock = text
+
+    def check_owner(self) -> None:
+        """Raise StoreLocked if another process has opened the store since. No transaction may be open."""
+        self._expect_owner(1, self._connection.execute(_COUNT_OWNER, (self._owner,)).fetchone()[0])
+
+    def _write_rooms(self) -> None:
+        rows = [room.row() for room in self._rooms]
+        self._rooms.clear()
+        written, size = 0, _ROWS_A_STEP
+        while written < len(rows):
+            while size > len(rows) - written:
+                size >>= 1
+            columns = [column for row in rows[written : written + size] for column in row]
+            # The owner is checked by the statement that is needed anyway: see above about steps.
+            self._expect_owner(size, self._connection.execute(_rooms_statement(size), (*columns, self._owner)).rowcount)
+            written += size
+
+    def _expect_owner(self, expected: int, found: int) -> None:
+        if found != expected:
+            raise StoreLocked(self._path, "to be the only user", "that another process has opened the store since")
 
     def _flush(self) -> None:
         _write(self._connection, "INSERT INTO messages", _MESSAGE_COLUMNS, self._messages)
@@ -193,7 +240,8 @@ class Writer:
 
     def _expect(self, room: Room, table: str, expected: int, found: int) -> None:
         if found != expected:
-            raise StoreCorrupt(self._path, f"{expected} old {table} of room {room.key!r}", str(found))
+            error = StoreCorrupt(self._path, f"{expected} old {table} of room {room.key!r}", str(found))
+            self.damaged.append((room.key, error))
 
 
 def _write(connection: sqlite3.Connection, verb: str, width: int, columns: list[Any]) -> None:
@@ -211,6 +259,12 @@ def _write(connection: sqlite3.Connection, verb: str, width: int, columns: list[
 def _statement(verb: str, width: int, rows: int) -> str:
     row = "(" + ",".join("?" * width) + ")"
     return f"{verb} VALUES {','.join([row] * rows)}"
+
+
+@functools.cache
+def _rooms_statement(rows: int) -> str:
+    row = "(" + ",".join("?" * _ROOM_COLUMNS) + ")"
+    return f"INSERT OR REPLACE INTO rooms SELECT * FROM (VALUES {','.join([row] * rows)}) WHERE ? = {_OWNER}"
 
 
 def read_rooms(connection: sqlite3.Connection, path: Path) -> Iterator[Room]:
@@ -324,14 +378,43 @@ def read_meta(connection: sqlite3.Connection, path: Path) -> Meta:
     return Meta(*rows[0][:2])
 
 
+class Server(NamedTuple):
+    """What is stored of the server that uses the store."""
+
+    owner: bytes
+    clock: str
+
+
+def make_server(connection: sqlite3.Connection, server: Server) -> None:
+    connection.execute("DELETE FROM server")
+    connection.execute("INSERT INTO server VALUES (?, ?, ?)", (*server, _server_crc(*server)))
+
+
+def write_server(connection: sqlite3.Connection, owner: bytes, clock: str) -> int:
+    """Change the clock if the store is that of `owner`; how many rows were changed."""
+    sql = "UPDATE server SET clock = ?, crc = ? WHERE owner = ?"
+    return connection.execute(sql, (clock, _server_crc(owner, clock), owner)).rowcount
+
+
+def read_server(connection: sqlite3.Connection, path: Path) -> Server:
+    rows = connection.execute("SELECT owner, clock, crc FROM server").fetchall()
+    if len(rows) != 1 or not _sound(rows[0][2], _server_crc, *rows[0][:2]):
+        raise StoreCorrupt(path, "the server's entry as it was written", "another checksum or none")
+    return Server(*rows[0][:2])
+
+
+def _server_crc(owner: bytes, clock: str) -> int:
+    return crc32(clock.encode(), crc32(owner))
+
+
 def _meta_crc(incarnation: bytes, max_body: int) -> int:
     return crc32(incarnation + max_body.to_bytes(8, "big"))
 
 
 def room_of(row: tuple[Any, ...], path: Path) -> Room:
     """A row of the table rooms, checked. Raises StoreCorrupt."""
-    key, id, name, head, oldest, octets, ids, last_time_ms, unicode_version, crc = row
-    room = Room(key, name, unicode_version, id, head, oldest, octets, ids, last_time_ms)
+    key, id, name, head, oldest, octets, ids, last_time_ms, unicode_version, salt, crc = row
+    room = Room(key, name, unicode_version, id, head, oldest, octets, ids, last_time_ms, salt)
     if not _sound(crc, room.crc):
         raise _changed(path, "the entry", str(key))
     return room

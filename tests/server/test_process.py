@@ -195,23 +195,6 @@ def test_database_of_a_newer_version(tmp_path: Path) -> None:
     assert "format 99 of a newer version" in refused("--port", "0", "--data", str(tmp_path))
 
 
-def test_changed_message_is_not_served_and_ends_the_server(tmp_path: Path) -> None:
-    with sqlite3.connect(made(tmp_path)) as database:
-        database.execute("UPDATE messages SET payload = CAST('lost' AS BLOB)")
-    database.close()
-    with running("--data", str(tmp_path), "--log-level", "error") as child:
-        with RawClient(child.port) as ada:
-            ada.join("hall", since=1)
-            frames = ada.rest()
-            assert not [frame for frame in frames if isinstance(frame, Message)]
-            assert isinstance(frames[-1], Goaway)
-            assert frames[-1].code == Code.INTERNAL
-        code, _, errors = child.ended()
-        assert code == 1
-        assert errors.splitlines()[-1].startswith("roomwire-server: ")
-        assert "Traceback" not in errors
-
-
 # --- settings
 
 

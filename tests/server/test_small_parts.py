@@ -28,6 +28,7 @@ from reference_server.core.hub import SWEPT_AT_ONCE
 from reference_server.core.limits import AddressBook, Rates, Spent, TokenBucket, is_local
 from reference_server.core.messages import content_digest, message_octets, pack_fields
 from reference_server.store.base import Record
+from reference_server.store.progress import Progress
 from tests.support.hub_network import HubNetwork
 
 seqs = st.integers(0, 30)
@@ -52,7 +53,7 @@ def test_join_point_leaves_no_silent_gap(
 
 def test_clock_does_not_step_back() -> None:
     """RW-ID-4: neither below the stored times, nor with the wall clock."""
-    clock = ServerClock(wall_ms=1000, floor_ms=5000, now=10.0)
+    clock = ServerClock(wall_ms=1000, progress=Progress(5000), span_ms=1000, now=10.0)
     assert clock.ms(10.0) == 5000
     assert clock.ms(11.5) == 6500
 

@@ -96,6 +96,7 @@ def contents(path: Path) -> Contents:
     failures: list[Exception] = []
     posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
     store = SqliteStore(path, EVERYTHING, posted.put, failures.append)
+    store.on_damage = lambda key, error: failures.append(error)
     found: Contents = {}
 
     def run(until: Callable[[], object]) -> None:

@@ -293,28 +293,46 @@ def test_failed_commit_is_reported_once_and_ends_the_store(tmp_path: Path) -> No
         assert len(driver.read(log)) == log.head
 
 
-def test_damage_is_reported_once_and_ends_the_store(tmp_path: Path) -> None:
+def test_damage_is_confined_to_its_room(tmp_path: Path) -> None:
     with opened(tmp_path) as driver:
-        driver.fill(driver.open("room"), 3, b"the payload")
+        for key in ("hall", "unread", "other"):
+            driver.fill(driver.open(key), 3, b"the payload" if key == "hall" else b"payload")
     data = (tmp_path / DATABASE).read_bytes()
     (tmp_path / DATABASE).write_bytes(data.replace(b"the payload", b"another one"))
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as connection:
+        connection.executescript("DELETE FROM ids WHERE room = 2 AND id > (SELECT min(id) FROM ids WHERE room = 2)")
+    with opened(tmp_path, Retention(messages=2)) as driver:
+        log, other = driver.open("hall"), driver.open("other")
+        assert driver.read(log) == []
+        unread: list[str] = []
+        driver.store.open("unread", "unread", lambda log, _: unread.append("log"), lambda: unread.append("damaged"))
+        driver.run(lambda: unread)
+        assert unread == ["damaged"]
+        driver.fill(other, 1)
+        assert [each.seq for each in driver.read(other)] == [1, 2, 3, 4]
+        driver.retain(log, T0, oldest=2)
+        driver.store.release(log)
+        driver.commit()
+        said = [(key, type(error), error.found) for key, error in driver.damage]  # type: ignore[attr-defined]
+        assert said == [("hall", StoreCorrupt, "another checksum"), ("unread", StoreCorrupt, "1")]
+
+
+def test_missing_rows_do_not_keep_others_from_being_trimmed(tmp_path: Path) -> None:
     with opened(tmp_path) as driver:
-        log, other = driver.open("room"), driver.open("other")
-        served: list[object] = []
-        log.read(0, 100, 1 << 20, served.append)
-        log.read(1, 100, 1 << 20, served.append)
-        with pytest.raises(AssertionError):
-            driver.run(lambda: driver.failures)
-        other.append(entry(1))
-        driver.store.commit(lambda: served.append("committed"))
-        driver.store.open("third", "third", lambda log, _: served.append(log))
-        driver.store.close()
-        with suppress(queue.Empty):
-            while True:
-                driver.posted.get_nowait()()
-    assert [type(each) for each in driver.failures] == [StoreCorrupt]
-    assert "message 1 of room 'room' as it was written" in str(driver.failures[0])
-    assert served == []
+        for key in ("hall", "other"):
+            driver.fill(driver.open(key), 9)
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as connection:
+        connection.executescript("DELETE FROM messages WHERE room = 1 AND seq IN (2, 3)")
+    with opened(tmp_path) as driver:
+        for key in ("hall", "other"):
+            driver.open(key).trim(6)
+        driver.commit()
+        driver.run(lambda: driver.damage)
+        assert [(key, str(error)) for key, error in driver.damage] == [
+            ("hall", f"{tmp_path / DATABASE}: expected 5 old messages of room 'hall', found 3")
+        ]
+    with opened(tmp_path) as driver:
+        assert [driver.open(key).oldest for key in ("hall", "other")] == [6, 6]
 
 
 def test_directory_without_permission_is_refused(tmp_path: Path) -> None:
@@ -331,6 +349,33 @@ def test_second_process_is_refused(tmp_path: Path) -> None:
         with pytest.raises(StoreLocked):
             Driver("sqlite", tmp_path, EVERYTHING)
     assert run_child("open", tmp_path) == "open\n"
+
+
+def test_earlier_owner_writes_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where file locks do not work: a second process opened the store, and the first one still runs."""
+    with opened(tmp_path) as first:
+        log = first.open("hall")
+        first.fill(log, 3)
+        monkeypatch.setattr("fcntl.flock", lambda descriptor, operation: None)
+        with opened(tmp_path) as second:
+            acknowledged: list[str] = []
+            log.append(entry(4))
+            first.store.commit(lambda: acknowledged.append("first"))
+            with pytest.raises(AssertionError):
+                first.run(lambda: False)
+            second.fill(second.open("hall"), 2)
+            assert [each.seq for each in second.read(second.open("hall"))] == [1, 2, 3, 4, 5]
+        assert acknowledged == []
+        assert [str(error).partition(": ")[2] for error in first.failures] == [
+            "expected to be the only user, found that another process has opened the store since"
+        ]
+
+
+def test_idle_owner_notices_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcntl.flock", lambda descriptor, operation: None)
+    with opened(tmp_path) as first, opened(tmp_path), pytest.raises(AssertionError):
+        first.run(lambda: False)
+    assert [type(error) for error in first.failures] == [StoreLocked]
 
 
 def children(command: str, path: Path) -> None:

@@ -56,11 +56,11 @@ def files(directory: Path) -> dict[str, bytes]:
 def with_new_checksum(directory: Path, key: str, **values: int) -> None:
     """Change a room's row, with a valid checksum."""
     with closing(sqlite3.connect(directory / DATABASE, isolation_level=None)) as connection:
-        names = "key, id, name, head, oldest, octets, ids, last_time_ms, unicode_version"
+        names = "key, id, name, head, oldest, octets, ids, last_time_ms, unicode_version, salt"
         row = connection.execute(f"SELECT {names} FROM rooms WHERE key = ?", (key,)).fetchone()
         columns = dict(zip(names.split(", "), row, strict=True)) | values
         room = Room(**columns)
-        connection.execute(f"INSERT OR REPLACE INTO rooms VALUES ({','.join('?' * 10)})", room.row())
+        connection.execute(f"INSERT OR REPLACE INTO rooms VALUES ({','.join('?' * 11)})", room.row())
 
 
 # --- verify

@@ -157,6 +157,9 @@ class _Host:
     def now(self) -> float:
         return self._network.time
 
+    def wall_ms(self) -> int:
+        return WALL_MS + int(self._network.time * 1000)
+
     def schedule_flush(self) -> None:
         self._network.schedule_flush()
 
@@ -211,8 +214,7 @@ class HubNetwork:
         self._store = self.mutant.store(self._store, retention)
         self.world["starts"] += 1
         SERVER.set(self)  # type: ignore[arg-type]
-        wall = WALL_MS + int(self.time * 1000)
-        self.hub = Hub(self.config, self._store, _Host(self), wall, lambda: self._random.getrandbits(64), "simulated")
+        self.hub = Hub(self.config, self._store, _Host(self), lambda: self._random.getrandbits(64), "simulated")
         if self.accounts:
             self.hub.use_accounts(_accounts(self.accounts))
 

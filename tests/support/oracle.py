@@ -48,6 +48,9 @@ def check_end(world: World) -> None:
         assert times == sorted(times), "RW-ACK-1"
         logs[key] = {record.payload: record.seq for record in log._records}
     trimmed = {key for key, log in world.store._logs.items() if log.oldest > 1}
+    for key in trimmed:
+        enough = world.store._logs[key].head > world.config.retention_messages
+        assert enough or world.now * 1000 > world.config.retention_ms, f"RW-LIMIT-4: {key} was trimmed by a wrong clock"
     for client in world.clients:
         _check_outcomes(client, logs, trimmed)
         assert client.session.pending == 0, f"{client.name}: publishes without an outcome"

@@ -43,7 +43,9 @@ class HeldStore(MemoryStore):
         self.hold_opens = False
         self.hold_commits = True
 
-    def open(self, key: str, name: str, done: Callable[[Log, bool], None]) -> None:
+    def open(
+        self, key: str, name: str, done: Callable[[Log, bool], None], damaged: Callable[[], None] = lambda: None
+    ) -> None:
         self.opening.append((key, name, done))
         if not self.hold_opens:
             self._post(self.end_opens)

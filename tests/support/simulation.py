@@ -21,6 +21,7 @@ from reference_server.core.peer import Peer
 from reference_server.store.base import Entry, Known, Log, Record, Retention, epoch_of
 from reference_server.store.id_index import IdIndex
 from reference_server.store.memory import MemoryLog, MemoryStore
+from reference_server.store.progress import Progress
 from tests.support.wiretap import WireTap
 
 HIGH_WATER = 8 * 1024
@@ -40,8 +41,10 @@ class Killed(BaseException):
 class SlowLog(MemoryLog):
     """A log whose reads complete later."""
 
-    __slots__ = ("world",)
+    __slots__ = ("durable_ms", "world")
     world: World
+    durable_ms: int
+    """The time of the message at its head."""
 
     def append(self, entry: Entry) -> Known:
         self.world.step()
@@ -53,6 +56,10 @@ class SlowLog(MemoryLog):
         read = super().read
         self.world.store.later(lambda: read(after, limit, octets, done))
 
+    def forget(self, before_ms: int) -> None:
+        forget = super().forget
+        self.world.store.write(lambda: forget(before_ms))
+
 
 class CrashingStore(MemoryStore):
     """A durable store whose commits take time, and which loses uncommitted messages in a crash."""
@@ -63,32 +70,48 @@ class CrashingStore(MemoryStore):
         super().__init__(retention, world.rng.randbytes)
         self._world = world
         self._incarnations = 0  # of the server process
+        self._noted: Progress | None = None
+
+    def note_clock(self, progress: Progress) -> None:
+        if self._unstable:
+            self._noted = progress  # with the next commit
+        else:
+            self.write(lambda: setattr(self, "progress", progress))
 
     def commit(self, done: Callable[[], None]) -> None:
         self._world.step()
-        heads = [(log, log.tail) for log in self._unstable]
+        heads = [(log, log.tail, log.last_time_ms) for log in self._unstable]
         self._unstable.clear()
-        process = self._incarnations
+        progress, self._noted = self._noted, None
 
         def become_durable() -> None:
-            if process == self._incarnations:
-                self._world.step()
-                for log, head in heads:
-                    log.head = max(log.head, head)
-                self._world.step()  # on disk, before the server knows
-                done()
-                self._world.step()
+            self._world.step()
+            for log, head, time_ms in heads:
+                log.head = max(log.head, head)
+                assert isinstance(log, SlowLog)
+                log.durable_ms = max(log.durable_ms, time_ms)
+            self.progress = progress or self.progress
+            self._world.step()  # on disk, before the server knows
+            done()
+            self._world.step()
 
-        # No commit overtakes an earlier one, so that a prefix becomes durable.
-        self._world.commit_at = max(self._world.commit_at, self._world.now + self._world.rng.choice(COMMIT_SECONDS))
-        self._world.at(self._world.commit_at, become_durable)
+        self.write(become_durable, self._world.rng.choice(COMMIT_SECONDS))
 
-    def open(self, key: str, name: str, done: Callable[[Log, bool], None]) -> None:
+    def write(self, become_durable: Callable[[], None], seconds: float = 0.0) -> None:
+        """Nothing overtakes what is written earlier, so that a prefix becomes durable."""
+        process = self._incarnations
+        self._world.commit_at = max(self._world.commit_at, self._world.now + seconds)
+        self._world.at(self._world.commit_at, lambda: become_durable() if process == self._incarnations else None)
+
+    def open(
+        self, key: str, name: str, done: Callable[[Log, bool], None], damaged: Callable[[], None] = lambda: None
+    ) -> None:
         def opened() -> None:
             created = key not in self._logs
             if created:
                 log = self._logs[key] = SlowLog(self, key, name, epoch_of(self._incarnation, key))
                 log.world = self._world
+                log.durable_ms = 0
             super(CrashingStore, self).open(key, name, lambda log, _created: done(log, created))
 
         self.later(opened)
@@ -103,12 +126,16 @@ class CrashingStore(MemoryStore):
         """Lose what was not durable, and close all logs."""
         self._incarnations += 1
         self._unstable.clear()
+        self._noted = None
         for key, log in list(self._logs.items()):
             log.users = 0
             del log._records[max(0, log.head + 1 - log.oldest) :]
+            assert isinstance(log, SlowLog)
+            log.last_time_ms = log.durable_ms
             keep_ids(log, log.head)
             if not log.tail:
                 del self._logs[key]
+        self.last_time_ms = max((log.last_time_ms for log in self._logs.values()), default=0)
 
 
 def keep_ids(log: MemoryLog, head: int) -> None:
@@ -341,6 +368,8 @@ class World:
         self.now = 0.0
         self.commit_at = 0.0
         self.messages = 0
+        self.wrong_ms = 0
+        """By how much the wall clock is ahead of the time."""
         self.fuse = 0
         """The number of steps of append, commit, acknowledge and deliver until the server is killed; 0 for never."""
         self.config = config
@@ -400,7 +429,7 @@ class World:
 
     def start_server(self) -> None:
         clock = _Clock(self)
-        self.hub = Hub(self.config, self.store, clock, WALL_MS + int(self.now * 1000), self._random, "simulated")
+        self.hub = Hub(self.config, self.store, clock, self._random, "simulated")
         self._sweep(self.hub)
 
     def _random(self) -> int:
@@ -457,6 +486,9 @@ class _Clock:
 
     def now(self) -> float:
         return self._world.now
+
+    def wall_ms(self) -> int:
+        return WALL_MS + int(self._world.now * 1000) + self._world.wrong_ms
 
     def schedule_flush(self) -> None:
         self._world.schedule_flush()

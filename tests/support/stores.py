@@ -21,11 +21,13 @@ class Driver:
     def __init__(self, kind: str, path: Path, retention: Retention) -> None:
         self.posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.failures: list[Exception] = []
+        self.damage: list[tuple[str, Exception]] = []
         self.store: Store
         if kind == "memory":
             self.store = MemoryStore(retention)
         else:
             self.store = SqliteStore(path, retention, self.posted.put, self.failures.append)
+        self.store.on_damage = lambda key, error: self.damage.append((key, error))
 
     def run(self, until: Callable[[], object]) -> None:
         """Run the callbacks that the store posts until `until()` is true."""

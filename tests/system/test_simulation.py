@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from reference_client import events
 from reference_server.config import Config
 from tests.support.oracle import check_end, check_views
-from tests.support.simulation import World
+from tests.support.simulation import WALL_MS, World
 
 ROOMS = ("red", "blue")
 CLIENTS = 3
 HEALING_SECONDS = 400.0
+HOUR_MS = 3_600_000
+YEAR_MS = 8_766 * HOUR_MS
 
 client = st.integers(0, CLIENTS - 1)
 room = st.sampled_from(ROOMS)
@@ -34,6 +36,9 @@ steps = st.one_of(
     st.tuples(st.just("crash")),
     st.tuples(st.just("fuse"), st.integers(1, 30)),
     st.tuples(st.just("drain")),
+    st.tuples(
+        st.just("clock"), st.sampled_from((-10 * YEAR_MS, -YEAR_MS, -HOUR_MS, 0, HOUR_MS, YEAR_MS, 10 * YEAR_MS))
+    ),
 )
 scripts = st.lists(steps, max_size=30)
 
@@ -80,6 +85,8 @@ def play(world: World, script: list[tuple[Any, ...]]) -> None:
                 world.fuse = count
             case ("drain",):
                 world.drain()
+            case ("clock", wrong_ms):
+                world.wrong_ms = wrong_ms
         world.run(0.001)
     check_views(world)
 
@@ -224,3 +231,122 @@ def test_empty_room_is_trimmed_by_age() -> None:
     log = world.log_of("red")
     assert log is not None
     assert (log.head, log.oldest, log.users) == (3, 4, 0)
+
+
+def restarted(world: World, wrong_ms: int, seconds: float = 20.0) -> None:
+    """Start the server again with a wall clock that is ahead by this, and let some time pass."""
+    world.wrong_ms = wrong_ms
+    world.crash()
+    world.run(seconds)
+
+
+def kept(world: World) -> int:
+    """How many messages are retained."""
+    log = world.log_of("red")
+    assert log is not None
+    return log.head + 1 - log.oldest
+
+
+def clock_error(world: World) -> int:
+    """By how many milliseconds the server's clock is ahead of the time."""
+    assert world.hub is not None
+    return world.hub.state.clock.ms(world.now) - WALL_MS - int(world.now * 1000)
+
+
+def test_clock_that_is_behind_at_the_start_deletes_nothing() -> None:
+    world = scenario()
+    restarted(world, -YEAR_MS)
+    world.clients[0].publish("red", 5)
+    world.run(1.0)
+    assert kept(world) == 5
+    restarted(world, 0)
+    world.clients[0].publish("red", 5)
+    heal(world)
+    check_end(world)
+    assert kept(world) == 10
+    assert abs(clock_error(world)) < 1000
+
+
+@pytest.mark.parametrize("ahead_ms", [730 * HOUR_MS, 10 * YEAR_MS])
+@pytest.mark.parametrize("spoken", [0, 1])
+def test_clock_that_is_ahead_for_one_start_deletes_nothing(ahead_ms: int, spoken: int) -> None:
+    """RW-LIMIT-4, RW-ID-4: if nobody spoke meanwhile, the server's clock is right again."""
+    world = scenario()
+    world.clients[0].publish("red", 5)
+    world.run(1.0)
+    restarted(world, ahead_ms, 7.0)
+    world.clients[0].publish("red", spoken)
+    world.run(1.0)
+    for _ in range(2):
+        restarted(world, 0)
+    log = world.log_of("red")
+    assert log is not None
+    assert log.known == 5 + spoken  # so that a publish without an answer may still be repeated
+    heal(world)
+    check_end(world)
+    assert kept(world) == 5 + spoken
+    assert abs(clock_error(world) - spoken * ahead_ms) < 30_000
+
+
+@pytest.mark.parametrize("wrong_ms", [-YEAR_MS, YEAR_MS])
+def test_messages_do_not_outlive_their_age_because_of_a_clock(wrong_ms: int) -> None:
+    world = scenario(Config(retention_ms=60_000))
+    world.clients[0].publish("red", 5)
+    world.run(1.0)
+    restarted(world, wrong_ms)
+    world.clients[0].publish("red", 5)
+    world.run(20.0)
+    assert kept(world) == 10
+    world.run(35.0)
+    assert kept(world) == 5
+    restarted(world, 0)
+    heal(world)
+    assert kept(world) == 0
+    check_end(world)
+
+
+def test_messages_do_not_outlive_their_age_because_of_a_clock_that_was_ahead() -> None:
+    world = scenario(Config(retention_ms=60_000))
+    world.clients[0].publish("red", 5)
+    world.run(1.0)
+    restarted(world, YEAR_MS)
+    restarted(world, 0)
+    assert kept(world) == 5
+    world.run(60.0)
+    assert kept(world) == 0
+
+
+def test_id_that_was_forgotten_under_a_wrong_clock_is_not_taken_again() -> None:
+    """RW-ID-4: a silent server with a clock that is ahead forgets ids; the next one, with a clock that is behind, must
+    still refuse them."""
+    world = scenario()
+    world.clients[0].publish("red", 1)
+    world.run(1.0)
+    log = world.log_of("red")
+    assert log is not None
+    id = log._records[0].id
+    restarted(world, YEAR_MS, 1_000.0)
+    assert log.lookup(id) is None
+    for wrong_ms in (-HOUR_MS, -YEAR_MS, 0):
+        restarted(world, wrong_ms)
+        assert world.hub is not None
+        age_ms = world.hub.state.clock.ms(world.now) - int.from_bytes(id[:6], "big")
+        assert age_ms > world.config.dedupe_ms
+
+
+def test_clock_that_is_set_is_read_again_without_clients(caplog: pytest.LogCaptureFixture) -> None:
+    world = scenario()
+    world.wrong_ms = YEAR_MS
+    world.run(5.0)
+    assert abs(clock_error(world)) < 1000
+    assert "keeps its own time" in caplog.text
+    world.crash()
+    world.wrong_ms = -YEAR_MS
+    world._restart()  # before any client is back
+    assert world.hub is not None
+    world.wrong_ms = 0
+    assert abs(clock_error(world)) > HOUR_MS
+    for _ in world.hub.sweep():
+        pass
+    assert abs(clock_error(world)) < 1000
+    assert "read again" in caplog.text

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from protocol.frames import History, HistoryEnd
 from protocol.registry import Code, Flag
 from reference_server.core.credit import MESSAGE_COST
+from reference_server.core.handlers.join import DAMAGED_RETRY_MS
 from reference_server.core.limits import TokenBucket
 from reference_server.core.messages import message_octets
 from reference_server.core.peer import Peer
@@ -42,6 +43,11 @@ def history(peer: Peer, frame: History, now: float) -> None:
 
     def start(done: Callable[[], None]) -> None:
         def collected(records: deque[Record]) -> None:
+            if log.key in peer.state.damaged_rooms:
+                if not peer.closing:
+                    peer.refuse(frame, Code.UNAVAILABLE, "the room's log is damaged", DAMAGED_RETRY_MS)
+                done()
+                return
             _Reply(peer, frame, log, records, (low, high), done).go_on()
 
         _Reading(log, end, config.history_octets, newest, collected).start(first)

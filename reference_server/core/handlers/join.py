@@ -14,6 +14,7 @@ from reference_server.core.room import Room
 from reference_server.store.base import Log
 
 FULL_RETRY_MS = 5_000
+DAMAGED_RETRY_MS = 60_000
 
 
 def join(peer: Peer, frame: Join, now: float) -> None:
@@ -28,7 +29,9 @@ def join(peer: Peer, frame: Join, now: float) -> None:
     if room is not None and peer in room.members:  # RW-JOIN-1
         peer.refuse(frame, Code.ALREADY_JOINED, "you are in that room already", room=room.ref)
     elif _has_place(peer, frame, room) and _within_rate(peer, frame, now):
-        if room is not None:
+        if room_key in peer.state.damaged_rooms:
+            _refuse_damaged(peer, frame)
+        elif room is not None:
             _enter(peer, frame, room)
         else:
             _open(peer, frame, room_key, name)
@@ -67,9 +70,18 @@ def _open(peer: Peer, frame: Join, room_key: str, name: str) -> None:
             _opened(peer, frame, log)
             done()
 
-        peer.state.store.open(room_key, name, opened)
+        def damaged() -> None:
+            if not peer.closing:
+                _refuse_damaged(peer, frame)
+            done()
+
+        peer.state.store.open(room_key, name, opened, damaged)
 
     peer.run(start)
+
+
+def _refuse_damaged(peer: Peer, frame: Join) -> None:
+    peer.refuse(frame, Code.UNAVAILABLE, "the room's log is damaged", DAMAGED_RETRY_MS)
 
 
 def _opened(peer: Peer, frame: Join, log: Log) -> None:

@@ -6,15 +6,13 @@ from protocol.codec import pack_message
 from protocol.connection import error_frame
 from protocol.frames import Error, Publish
 from protocol.registry import Code, ContentType, Flag, FrameType
+from reference_server.core.clock import AHEAD_MS
 from reference_server.core.credit import REPEAT_COST, REQUEST_COST
 from reference_server.core.limits import TokenBucket
 from reference_server.core.messages import content_digest, pack_fields
 from reference_server.core.peer import Peer, Pending
 from reference_server.core.room import Member
 from reference_server.store.base import Entry, Known
-
-AHEAD_MS = 60_000
-"""How far ahead of the server's clock an id may be (RW-ID-2)."""
 
 PRECEDED_RETRY_MS = 1
 FULL_RETRY_MS = 1_000
@@ -71,6 +69,8 @@ def _sequence(peer: Peer, member: Member, frame: Publish, now: float) -> Error |
         return _error(peer, frame, Code.RATE_LIMITED, "too many publishes at once", wait_ms)
     if log.known >= config.ids_per_room:  # RW-DEDUPE-6
         return _error(peer, frame, Code.RATE_LIMITED, "too many recent publishes to this room", FULL_RETRY_MS)
+    if state.store.busy:
+        return _error(peer, frame, Code.UNAVAILABLE, "the store cannot be written now", FULL_RETRY_MS)
     _append(peer, member, frame, fields, digest, now_ms)
     return None
 

@@ -41,7 +41,9 @@ class Ring(MemoryStore):
 class Forgetful(Ring):
     """Forgets each room when it is empty: then the room begins anew, with a new epoch."""
 
-    def open(self, key: str, name: str, done: Callable[[Log, bool], None]) -> None:
+    def open(
+        self, key: str, name: str, done: Callable[[Log, bool], None], damaged: Callable[[], None] = lambda: None
+    ) -> None:
         if key not in self._logs:
             self._incarnation = os.urandom(32)
         super().open(key, name, done)

@@ -1,0 +1,107 @@
+"""What machines and people do to the store of a real server: damage, locks, lost directories, wrong clocks."""
+
+import shutil
+import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from protocol.frames import Ack, Error, Evicted, Join, Message
+from protocol.registry import Code
+from tests.server.test_metrics import samples, watched
+from tests.server.test_process import Child, made, refused, running
+from tests.support.raw_client import RawClient
+
+
+def lines_until(child: Child, words: str) -> list[str]:
+    """The lines of the log up to one with these words."""
+    lines: list[str] = []
+    assert child.process.stderr is not None
+    while not lines or words not in lines[-1]:
+        lines.append(child.process.stderr.readline())
+        assert lines[-1], lines
+    return lines
+
+
+def ended_by(child: Child, number: signal.Signals) -> str:
+    """The rest of the log of a server that ends at a signal, as it should."""
+    child.signal(number)
+    code, _, errors = child.ended()
+    assert code == 0, errors
+    return errors
+
+
+def test_changed_message_closes_its_room_and_no_other(tmp_path: Path) -> None:
+    """Damage is not served, and the other rooms go on."""
+    with closing(sqlite3.connect(made(tmp_path))) as database:
+        database.executescript("UPDATE messages SET payload = CAST('lost' AS BLOB)")
+    arguments = ("--data", str(tmp_path), "--log-level", "error")
+    with watched(*arguments) as (child, address), RawClient(child.port) as ada:
+        other = ada.join("other")
+        joined = ada.join("hall", since=1)
+        evicted = ada.expect(Evicted)
+        assert (evicted.room, evicted.code, evicted.retry_ms > 0) == (joined.room, Code.ROOM_CLOSED, True)
+        for _ in range(2):  # as clients do that come back
+            ada.send(Join("hall", 0, 1, request=90))
+            error = ada.expect(Error)
+            assert (error.code, error.retry_ms > 0) == (Code.UNAVAILABLE, True)
+        ada.send(ada.publish(other.room))
+        assert ada.expect(Ack).seq == 1
+        assert not [frame for frame in ada.unread if isinstance(frame, Message) and frame.room == joined.room]
+        assert samples(address)["roomwire_rooms_damaged", ""] == 1
+        [line] = ended_by(child, signal.SIGTERM).splitlines()
+    assert "a room is damaged" in line
+    assert "message 1 of room 'hall' as it was written" in line
+
+
+def test_transaction_of_another_program_delays_and_loses_nothing(tmp_path: Path) -> None:
+    with running("--data", str(tmp_path), "--log-level", "warning") as child, RawClient(child.port) as ada:
+        ref = ada.join("hall").room
+        with closing(sqlite3.connect(tmp_path / "rooms.sqlite3", isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            first = ada.publish(ref)
+            ada.send(first)
+            lines_until(child, "another program has locked the store")
+            with RawClient(child.port, name="bob") as bob:
+                bob.send(bob.publish(bob.join("hall").room))
+                error = bob.expect(Error)
+                assert (error.code, error.retry_ms > 0) == (Code.UNAVAILABLE, True)
+            database.execute("ROLLBACK")
+        ack = ada.expect(Ack)
+        assert (ack.request, ack.seq) == (first.request, 1)
+        ada.send(ada.publish(ref))
+        assert ada.expect(Ack).seq == 2
+        assert "the store can be written again" in ended_by(child, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("what", ["directory deleted", "directory replaced", "database deleted", "log deleted"])
+def test_store_that_is_taken_away_ends_the_server(tmp_path: Path, what: str) -> None:
+    data = tmp_path / "data"
+    with running("--data", str(data), "--log-level", "error") as child, RawClient(child.port) as ada:
+        ada.send(ada.publish(ada.join("hall").room))
+        assert ada.expect(Ack).seq == 1
+        if what == "directory replaced":
+            shutil.copytree(data, tmp_path / "other")
+            data.rename(tmp_path / "old")
+            (tmp_path / "other").rename(data)
+        elif what == "directory deleted":
+            shutil.rmtree(data)
+        else:
+            (data / ("rooms.sqlite3" if what == "database deleted" else "rooms.sqlite3-wal")).unlink()
+        assert ada.goaway_code() == Code.INTERNAL
+        code, _, errors = child.ended()
+    assert code == 1
+    assert "expected the file or directory that this server opened, found" in errors
+    assert "Traceback" not in errors
+
+
+def test_second_server_is_refused_without_the_file_lock(tmp_path: Path) -> None:
+    with running("--data", str(tmp_path)) as child, RawClient(child.port) as ada:
+        ref = ada.join("hall").room
+        (tmp_path / "lock").unlink()
+        assert "expected to be the only user" in refused("--port", "0", "--data", str(tmp_path))
+        ada.send(ada.publish(ref))
+        assert ada.expect(Ack).seq == 1
+        ended_by(child, signal.SIGTERM)
