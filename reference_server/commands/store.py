@@ -1,16 +1,20 @@
-"""roomwire-server verify, backup and renew: commands on a store, which need no server and none of its settings."""
+"""roomwire-server verify, backup, trim, renew: commands on a store, which need no server and none of its settings."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from reference_server.config import ConfigError, default_data_directory
 from reference_server.store.backup import backup
 from reference_server.store.base import StoreError
+from reference_server.store.repair import repair
 from reference_server.store.sqlite_files import renew_incarnation
+from reference_server.store.upkeep import restamp, trim
 from reference_server.store.verify import Report, verify
 
 VERIFY = """\
@@ -18,12 +22,17 @@ Checks everything that is stored, and changes nothing: the database's own pages,
 each room's messages have no holes up to its head, and that remembered ids are those of their messages; and the
 accounts beside the rooms. A server may be running meanwhile. Each fault is one line on standard output.
 
+With --repair, and no server running, a damaged store is put right: of each room the longest run of sound messages is
+kept, and a room that loses something gets a new epoch, so clients know that messages may be missing. The files as they
+were stay in DIR, in a directory damaged-...; delete it when you have what you need of it.
+
 examples:
   roomwire-server verify                     the store in your data directory
   roomwire-server verify /var/lib/roomwire   another one
   roomwire-server verify backups/monday      a backup
+  roomwire-server verify --repair /var/lib/roomwire
 
-exit status: 0 sound, 1 something is wrong, 2 there is no store, it cannot be read, or it is of a newer version
+exit status: 0 sound, or repaired, 1 something is wrong, 2 no store, not readable, or of a newer version
 """
 
 BACKUP = """\
@@ -42,11 +51,32 @@ Gives every room of a store a new epoch. Use it once after you restored a data d
 `roomwire-server backup` did not make, for example a snapshot of the file system: messages may be missing since, and
 other messages may take their sequence numbers. No server may be running.
 
+With --restamp, messages whose time is in the future get the present time: after a server ran with a clock that was
+ahead. First see that the clock of this machine is right.
+
 examples:
   roomwire-server renew /var/lib/roomwire
+  roomwire-server renew --restamp /var/lib/roomwire
 
 exit status: 0 done, 1 not
 """
+
+
+TRIM = """\
+Gives the space of deleted messages back to the file system: a database keeps it, and uses it again. No server may be
+running, and there must be as much free space as the messages take that are left.
+
+A server deletes messages by their age, but counts only time in which it ran. With --older-than, messages are deleted
+by the clock of this machine; first see that it is right.
+
+examples:
+  roomwire-server trim /var/lib/roomwire
+  roomwire-server trim --older-than 7 /var/lib/roomwire     and delete messages that are older than 7 days
+
+exit status: 0 done, 1 not, 2 wrong usage
+"""
+
+_DAY_MS = 86_400_000
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -62,16 +92,24 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
     checked = add("verify", _verify, "check all that is stored", VERIFY)
     checked.add_argument("directory", metavar="DIR", type=Path, nargs="?", help=directory)
+    checked.add_argument("--repair", action="store_true", help="keep what is sound, and the damaged files beside it")
     copied = add("backup", _backup, "copy a store, also while it is in use", BACKUP)
     copied.add_argument("directory", metavar="DIR", type=Path, help=directory)
     copied.add_argument("target", metavar="TARGET", type=Path, help="directory to be made")
     renewed = add("renew", _renew, "give the rooms of a restored store new epochs", RENEW)
     renewed.add_argument("directory", metavar="DIR", type=Path, help=directory)
+    renewed.add_argument("--restamp", action="store_true", help="give messages of a future time the present one")
+    trimmed = add("trim", _trim, "give the space of deleted messages back", TRIM)
+    trimmed.add_argument("directory", metavar="DIR", type=Path, help=directory)
+    trimmed.add_argument("--older-than", metavar="DAYS", type=_days, help="first delete messages that are older")
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     try:
-        report = verify(arguments.directory or default_data_directory(), _progress)
+        directory = arguments.directory or default_data_directory()
+        report = verify(directory, _progress)
+        if report.wrong and arguments.repair:
+            return _repair(directory)
     except (StoreError, ConfigError) as error:
         return _fail(error, 2)
     for line in report.wrong:
@@ -79,6 +117,21 @@ def _verify(arguments: argparse.Namespace) -> int:
     for note in report.notes:
         print(f"note: {note}")
     print(f"{'WRONG' if report.wrong else 'sound'}: {_amount(report)}")
+    return int(bool(report.wrong))
+
+
+def _repair(directory: Path) -> int:
+    """Repair the store, and check it again; the exit status. Raises StoreError."""
+    done = repair(directory, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), _progress)
+    for line in done.lines:
+        print(line)
+    if done.all_new:
+        print("every room has a new epoch")
+    report = verify(directory, _progress)
+    for line in report.wrong:
+        print(line)
+    found = "STILL WRONG" if report.wrong else "repaired"
+    print(f"{found}: {_amount(report)}; the damaged files are in {done.kept}")
     return int(bool(report.wrong))
 
 
@@ -93,11 +146,37 @@ def _backup(arguments: argparse.Namespace) -> int:
 
 def _renew(arguments: argparse.Namespace) -> int:
     try:
-        renew_incarnation(arguments.directory)
+        if arguments.restamp:
+            print(f"{restamp(arguments.directory, _now_ms())} messages have the present time")
+        else:
+            renew_incarnation(arguments.directory)
     except StoreError as error:
         return _fail(error, 1)
     print("every room has a new epoch")
     return 0
+
+
+def _trim(arguments: argparse.Namespace) -> int:
+    days = arguments.older_than
+    before_ms = 0 if days is None else max(0, _now_ms() - int(days * _DAY_MS))
+    try:
+        done = trim(arguments.directory, before_ms, _progress)
+    except StoreError as error:
+        return _fail(error, 1)
+    _progress("")
+    print(f"{done.messages} messages were deleted; {done.before} octets are {done.after} now")
+    return 0
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not math.isfinite(days) or days < 0:
+        raise ValueError
+    return days
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _amount(report: Report) -> str:

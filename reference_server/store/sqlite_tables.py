@@ -244,6 +244,23 @@ class Writer:
             self.damaged.append((room.key, error))
 
 
+def insert_messages(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Write messages, of which only the checksum is missing."""
+    columns = [column for row in rows for column in (*row, _message_crc(row))]
+    _write(connection, "INSERT INTO messages", _MESSAGE_COLUMNS, columns)
+
+
+def insert_ids(connection: sqlite3.Connection, room: int, ids: Sequence[tuple[bytes, Known]]) -> None:
+    """Write the ids of a room."""
+    columns = [column for id, known in ids for column in (room, id, _stored(room, id, KNOWN.pack(*known)))]
+    _write(connection, "INSERT INTO ids", _ID_COLUMNS, columns)
+
+
+def insert_rooms(connection: sqlite3.Connection, rooms: Sequence[Room]) -> None:
+    """Write rooms."""
+    _write(connection, "INSERT INTO rooms", _ROOM_COLUMNS, [column for room in rooms for column in room.row()])
+
+
 def _write(connection: sqlite3.Connection, verb: str, width: int, columns: list[Any]) -> None:
     """Write rows of `width` columns, a power of two of them at a time, so that few statements suffice."""
     start, rows, size = 0, len(columns) // width, _ROWS_A_STEP
