@@ -36,7 +36,7 @@ async def damage(run: Run, outcome: Outcome) -> None:
         await server.kill()
     truth = read(original, ROOMS)
     kinds = ["database", "log", "tail"] * run.either(120, 1)
-    verdicts = {"refused": 0, "ended when it was read": 0, "cut": 0, "harmless": 0}
+    verdicts = {"refused": 0, "closed when it was read": 0, "cut": 0, "harmless": 0}
     for kind in kinds:
         copy = run.directory / "damaged"
         shutil.rmtree(copy, ignore_errors=True)
@@ -79,8 +79,8 @@ async def _judge(outcome: Outcome, copy: Path, truth: dict[str, Stored], what: s
             if numbers is None:
                 words = server.log()
                 if DATABASE not in words:
-                    outcome.breach("served", f"{what}: ended without saying why: {words[-200:]}")
-                return "ended when it was read"
+                    outcome.breach("served", f"{what}: a room was closed without saying why: {words[-200:]}")
+                return "closed when it was read"
             if numbers != truth[room].numbers[: len(numbers)]:
                 outcome.breach("served", f"{what}: {room} serves other messages than were written")
             shorter = shorter or len(numbers) < len(truth[room].numbers)
@@ -92,20 +92,21 @@ async def _judge(outcome: Outcome, copy: Path, truth: dict[str, Stored], what: s
 
 
 async def _served(server: Server, room: str) -> list[int] | None:
-    """All numbers that a new member receives of the whole log; None if the server ends before."""
+    """All numbers that a new member receives of the whole log; None if the room is closed, or the server ends."""
     member = Member("reader", 999, room, lambda: server.port, 1, 0)
     member.newest = 2**40
     member.start()
     try:
 
         def all_there() -> bool:
-            return not server.alive or (member.open.is_set() and member.cursor[1] >= member.head)
+            return not server.alive or member.closed or (member.open.is_set() and member.cursor[1] >= member.head)
 
         await wait_until(all_there)
         await asyncio.sleep(0)
         complete = member.open.is_set() and member.cursor[1] >= member.head
         if not complete:
-            await server.wait()
+            if not member.closed:
+                await server.wait()
             return None
         return list(member.segments[0].numbers) if member.segments else []
     finally:

@@ -76,6 +76,8 @@ class Member(asyncio.Protocol):
         self.connects = 0
         self.goaways: list[Code | int] = []
         self.open = asyncio.Event()  # set while the member is in the room
+        self.closed = False  # the server has closed the room
+        self.ordered = False  # it publishes with ORDERED, so that a refusal changes no order
         self.on_ack: Callable[[int], None] | None = None
         self.on_message: Callable[[int], None] | None = None
         self.cursor: tuple[int, int] = (0, 0)
@@ -85,6 +87,7 @@ class Member(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._stopped = False
         self._again: deque[int] = deque()
+        self._waiting: list[int] = []  # refused; to be repeated when the others are answered
         self._pending: deque[tuple[int, int]] = deque()  # request, number
         self._ids: dict[int, bytes] = {}
         self._rest = b""
@@ -142,7 +145,7 @@ class Member(asyncio.Protocol):
     @property
     def settled(self) -> bool:
         """Whether all wanted publishes are answered."""
-        return self.sent >= self.target and not self._pending and not self._again
+        return self.sent >= self.target and not self._pending and not self._again and not self._waiting
 
     def report(self, outcome: Outcome) -> None:
         """Report the breaches that the member saw itself, once each."""
@@ -171,7 +174,8 @@ class Member(asyncio.Protocol):
         self._ref = 0
         self.open.clear()
         # RW-ORDER-3: unanswered publishes are repeated first, in the order of their first sending.
-        again = [number for _, number in self._pending] + list(self._again)
+        again = [number for _, number in self._pending] + list(self._again) + self._waiting
+        self._waiting.clear()
         self._again = deque(sorted(again))
         self._pending.clear()
         if self._gone is not None and not self._gone.done():
@@ -247,7 +251,9 @@ class Member(asyncio.Protocol):
             case Evicted():
                 self._ref = 0
                 self.open.clear()
-                self._join()
+                self.closed = frame.code == Code.ROOM_CLOSED
+                if not self.closed:
+                    self._join()
             case Goaway():
                 self.goaways.append(frame.code)
                 if frame.code != Code.DRAINING and self._transport is not None:
@@ -276,6 +282,9 @@ class Member(asyncio.Protocol):
 
     def _refused(self, frame: Error) -> None:
         if not self._pending or self._pending[0][0] != frame.request:
+            if frame.code == Code.UNAVAILABLE and not self._ref:
+                self.closed = True
+                return
             self.refused.append(f"{self.name}: ERROR({frame.code}) to request {frame.request}: {frame.text}")
             return
         _, number = self._pending.popleft()
@@ -283,6 +292,12 @@ class Member(asyncio.Protocol):
             self.unknown.add(number)
         elif frame.code == Code.NOT_JOINED:
             self._again.appendleft(number)
+        elif self.ordered and frame.code in (Code.UNAVAILABLE, Code.PRECEDED):
+            self._waiting.append(number)
+            if not self._pending:  # all are answered: once more, in their order
+                self._again.extendleft(reversed(self._waiting))
+                self._waiting.clear()
+                asyncio.get_running_loop().call_later(0.1, self.pump)
         else:
             self.refused.append(f"{self.name}: ERROR({frame.code}) to a publish: {frame.text}")
 
@@ -298,7 +313,7 @@ class Member(asyncio.Protocol):
 
     def pump(self) -> None:
         """Send as many publishes as the window allows, repeats first."""
-        if not self._ref:
+        if not self._ref or self._waiting:
             return
         out = []
         room, pending, again, ids = self._ref, self._pending, self._again, self._ids
@@ -312,10 +327,13 @@ class Member(asyncio.Protocol):
             else:
                 break
             self._request += 1
+            flags = Flag.ORDERED if self.ordered and pending else 0
             pending.append((self._request, number))
             id = ids.get(number) or self._id(number)
             out.append(
-                _PUBLISH(21 + PAYLOAD, FrameType.PUBLISH, 0, self._request, room, id, 1, PAYLOAD, number, check(number))
+                _PUBLISH(
+                    21 + PAYLOAD, FrameType.PUBLISH, flags, self._request, room, id, 1, PAYLOAD, number, check(number)
+                )
             )
         if out:
             self._write(b"".join(out))
