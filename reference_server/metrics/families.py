@@ -70,6 +70,7 @@ def families(found: Survey) -> Iterator[Metric]:
     yield _gauge("connections_limit", "Connections that there may be", state.config.max_connections)
     yield _gauge("rooms", "Rooms that are loaded: those with members", len(state.rooms))
     yield _gauge("rooms_stored", "Rooms that were published to, loaded or not", state.store.rooms())
+    yield _gauge("store_busy", "1 while another program keeps the store from being written", int(state.store.busy))
     yield _gauge("rooms_damaged", "Rooms that are closed because of damage in the store", len(state.damaged_rooms))
     yield _gauge("members", "Memberships of connections in rooms", found.members)
     yield _gauge("members_behind", "Members that have not been handed all that is stable", found.behind)

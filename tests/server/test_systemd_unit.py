@@ -20,11 +20,15 @@ UNIT = ROOT / "examples" / "roomwire-server.service"
 needs_systemd = needs("systemd-analyze")
 
 
-def service() -> dict[str, str]:
+def section(name: str) -> dict[str, str]:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
     unit.read_string(UNIT.read_text())
-    return dict(unit["Service"])
+    return dict(unit[name])
+
+
+def service() -> dict[str, str]:
+    return section("Service")
 
 
 def test_command_line_of_the_unit_is_valid() -> None:
@@ -37,6 +41,13 @@ def test_command_line_of_the_unit_is_valid() -> None:
 def test_reload_signal_is_the_one_for_the_certificate() -> None:
     assert service()["ExecReload"] == "/bin/kill -HUP $MAINPID"
     assert "SIGHUP reloads the certificate" in parser().format_help()
+
+
+def test_unit_waits_for_the_time_and_never_gives_up() -> None:
+    assert "time-sync.target" in section("Unit")["After"].split()
+    assert "time-sync.target" in section("Unit")["Wants"].split()
+    assert section("Unit")["StartLimitIntervalSec"] == "0"
+    assert service()["Restart"] == "on-failure"
 
 
 def test_stop_time_and_descriptors_suffice() -> None:
