@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import traceback
 from typing import Protocol
 
 from reference_server.core.hub import Hub
@@ -147,7 +148,7 @@ class TlsGate(asyncio.Protocol):
         acceptor = self._acceptor
         times, context = acceptor.hub.state.times, acceptor.tls
         assert context is not None
-        protocol = TlsProtocol(acceptor)
+        protocol = TlsProtocol(acceptor, transport)
         try:
             tls = await asyncio.get_running_loop().start_tls(
                 transport, protocol, context, server_side=True,
@@ -156,6 +157,8 @@ class TlsGate(asyncio.Protocol):
         except OSError as error:  # includes ssl.SSLError and time-outs
             reason = getattr(error, "reason", None) or str(error) or type(error).__name__
             log.info("no TLS", extra={"peer": self._address, "reason": reason})
+            _forget(error)
+            asyncio.get_running_loop().call_soon(_untie, transport)  # it is closed by now
             return
         finally:
             self._opening = None
@@ -173,10 +176,11 @@ class TlsGate(asyncio.Protocol):
 class TlsProtocol(PeerProtocol):
     """A socket with TLS. Octets, and the end of the stream, may arrive before `begin`, which follows the handshake."""
 
-    __slots__ = ("_early",)
+    __slots__ = ("_early", "_raw")
 
-    def __init__(self, acceptor: Acceptor) -> None:
+    def __init__(self, acceptor: Acceptor, raw: asyncio.Transport) -> None:
         super().__init__(acceptor)
+        self._raw = raw  # the transport below TLS
         self._early: bytes | None = b""
 
     def begin(self, transport: asyncio.Transport, since: float) -> None:
@@ -195,11 +199,22 @@ class TlsProtocol(PeerProtocol):
             self._early += data
 
     def connection_lost(self, exc: Exception | None) -> None:
+        _untie(self._raw)
         if self._early is None:
             super().connection_lost(exc)
 
 
+def _forget(error: BaseException) -> None:
+    """Let what a failed handshake holds, some 25 KiB, be freed at once. The frames of its traceback refer to the error,
+    so all of it would stay until the garbage collector runs, which is seldom (`cli`)."""
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen.__traceback__, seen = None, seen.__context__
+
+
 def _untie(transport: asyncio.Transport) -> None:
-    """Let a closed transport be freed at once. CPython's refers to itself through the method that reads, so it would
-    stay until the garbage collector runs, which is seldom (`cli`), and thousands of closed connections would add up."""
-    getattr(transport, "__dict__", {}).pop("_read_ready_cb", None)
+    """Let a closed transport be freed at once. CPython's refers to itself through the methods that read and write, so
+    it would stay until the garbage collector runs, which is seldom (`cli`), and thousands of them would add up."""
+    for name in ("_read_ready_cb", "_write_ready"):
+        getattr(transport, "__dict__", {}).pop(name, None)

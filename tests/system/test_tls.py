@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime
+import gc
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import struct
 import subprocess
 import threading
 from codecs import BOM_UTF8
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,42 @@ def test_handshakes_are_limited_per_address(files: Path) -> None:
             for one in held:
                 one.close()
         server.until(lambda: not server.listener.open and not server.state.addresses._handshakes)
+
+
+@pytest.mark.parametrize("sent", ["part of hello", "hello", "rubbish", "rubbish after the handshake"])
+def test_cut_handshakes_leave_nothing(files: Path, sent: str) -> None:
+    """Check 19: no object, also none for the garbage collector, which runs seldom in a server."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context(files).wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
+    hello = outgoing.read()
+
+    def visit(port: int) -> None:
+        if sent.endswith("handshake"):
+            raw = socket.socket(fileno=tls_socket(port, context(files)).detach())
+        else:
+            raw = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        with raw:
+            raw.sendall({"part of hello": hello[:51], "hello": hello}.get(sent, b"GET / HTTP/1.1\r\n" * 10))
+
+    with serving(**settings(files)) as server:
+        visit(server.port)
+        server.until(lambda: not server.listener.open)
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for _ in range(10):
+                visit(server.port)
+            server.until(lambda: not server.listener.open and not server.state.addresses._handshakes)
+            server.run(lambda: None)
+            gc.collect()
+            left = Counter(type(each).__name__ for each in gc.garbage)
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert not {name for name in left if name in ("SSLProtocol", "MemoryBIO", "_SelectorSocketTransport")}, left
 
 
 def _serial(server: Server, files: Path) -> int:
