@@ -92,8 +92,7 @@ class Member(asyncio.Protocol):
         self._ids: dict[int, bytes] = {}
         self._rest = b""
         self._greeted = False
-        self._request = 0
-        self._ref = 0
+        self._request = self._ref = 0
         self._clock = (0, 0.0)
         self._task: asyncio.Task[None] | None = None
         self._gone: asyncio.Future[None] | None = None
