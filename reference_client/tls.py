@@ -1,5 +1,6 @@
 """TLS for the client (SPEC.md, section 14)."""
 
+import codecs
 import ssl
 from pathlib import Path
 
@@ -19,7 +20,12 @@ def client_context(ca: Path | None = None) -> ssl.SSLContext:
     Raises TlsError.
     """
     try:
-        context = ssl.create_default_context(cafile=str(ca) if ca else None)
+        text = ca.read_bytes() if ca else b""
+        if text.startswith(codecs.BOM_UTF8):  # which hides the first certificate from OpenSSL
+            plain = text.removeprefix(codecs.BOM_UTF8).decode("ascii", "replace").encode("ascii", "replace").decode()
+            context = ssl.create_default_context(cadata=plain)
+        else:
+            context = ssl.create_default_context(cafile=str(ca) if ca else None)
     except (OSError, ssl.SSLError) as error:
         reason = "no certificates in PEM" if isinstance(error, ssl.SSLError) else (error.strerror or str(error)).lower()
         raise TlsError(f"{ca}: expected certificates of authorities, found: {reason}") from None

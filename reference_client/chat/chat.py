@@ -8,6 +8,7 @@ from typing import Any
 from reference_client import events
 from reference_client.chat.render import harmless
 from reference_client.chat.show import Show, described
+from reference_client.chat.streams import InputError
 from reference_client.chat.terminal import Screen
 from reference_client.client import Client
 from reference_client.errors import ClientError, OutcomeUnknown
@@ -109,6 +110,13 @@ class Chat:
             self._make_current(next(iter(self._client.rooms.values())))
         elif self._screen.interactive:
             self._say("you are in no room: /join ROOM, /help for more")
+        try:
+            await self._take_lines()
+        except InputError as error:
+            self._complain(f"the standard input cannot be read: {error}")
+        await self._finish()
+
+    async def _take_lines(self) -> None:
         async for line in self._screen.lines():
             text = line.decode("utf-8", "surrogateescape")
             if text.strip() == "/quit":
@@ -117,7 +125,6 @@ class Chat:
                 await self._command(text)
             elif text.strip():
                 await self._publish(text.removeprefix("/") if text.startswith("//") else text)
-        await self._finish()
 
     async def _command(self, text: str) -> None:
         word, _, argument = text[1:].partition(" ")

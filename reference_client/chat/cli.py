@@ -19,7 +19,7 @@ import shtab
 from protocol.errors import RoomwireError
 from reference_client.chat.chat import Chat
 from reference_client.chat.credentials import Account, CredentialsError, credentials
-from reference_client.chat.render import harmless
+from reference_client.chat.render import harmless, place_of
 from reference_client.chat.send_tail import (
     FAILED,
     TIMED_OUT,
@@ -32,7 +32,9 @@ from reference_client.chat.send_tail import (
     warn,
 )
 from reference_client.chat.show import Show, wants_colour
+from reference_client.chat.streams import UNWRITTEN, drop_output, end_unread, fill_gaps
 from reference_client.chat.terminal import Plain, Terminal, can_edit
+from reference_client.chat.words import WordsError, parted, room_and_text, with_command
 from reference_client.client import DEFAULT_PORT, Client
 from reference_client.errors import ClientError, OutcomeUnknown, Unreachable
 from reference_client.tls import client_context
@@ -41,8 +43,6 @@ USAGE = 2
 UNREACHABLE = 3
 INTERRUPTED = 130
 
-_COMMANDS = ("chat", "send", "tail", "stop")
-_WITH_VALUE = ("--name", "--server", "--host", "--history", "--account", "--password-file", "--ca")
 _HISTORY = 10
 _MOST_HISTORY = 2**53 - 1
 
@@ -54,6 +54,7 @@ exit status:
   3    the server could not be reached
   4    outcome unknown: the reply was lost, and a message may have been published
   5    the time (-W) ended before there were enough messages, or before all were acknowledged
+  74   the output could not be written
   130  interrupted
 """
 
@@ -62,6 +63,7 @@ examples:
   roomwire-chat                                      talk at localhost:7117; /join ROOM, /help
   roomwire-chat --name ada chat.example:7117 lobby   join the room lobby as ada
   roomwire-chat send lobby "good morning"            publish one message
+  roomwire-chat send lobby -- "$TEXT"                publish a message that may look like an option
   make 2>&1 | roomwire-chat send builds -            publish each line as a message
   roomwire-chat tail lobby -n 1 -W 60 --json         wait a minute for the next message
   roomwire-chat --account ada roomwires://chat.example lobby
@@ -77,7 +79,10 @@ Control characters in the text of others never reach the terminal; they are show
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that reports wrong usage in one line."""
+    """A parser that reports wrong usage in one line, and takes no abbreviations of options."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         warn(f"{harmless(message)}; see {self.prog} --help")
@@ -209,7 +214,10 @@ def _add_chat(chat: argparse.ArgumentParser) -> None:
 def _add_send(send: argparse.ArgumentParser) -> None:
     send.add_argument("room", metavar="ROOM")
     send.add_argument(
-        "text", metavar="TEXT", nargs="?", help="the message; - or nothing sends each line of the standard input"
+        "text",
+        metavar="TEXT",
+        nargs="?",
+        help="the message, after -- whatever it looks like; - or nothing sends each line of the standard input",
     )
     send.add_argument("-W", dest="seconds", metavar="SECONDS", type=seconds, help="give up after this time")
     send.add_argument("--json", action="store_true", help="print a line of JSON for each message")
@@ -226,23 +234,11 @@ def _add_tail(tail: argparse.ArgumentParser) -> None:
     tail.add_argument("--json", action="store_true", help="print lines of JSON")
 
 
-def with_command(words: Sequence[str]) -> list[str]:
-    """The words with the command first. It may follow common options; without one, it is `chat`."""
-    rest = list(words)
-    if rest and rest[0] in ("-h", "--help", "--version", "--print-completion"):
-        return rest
-    index = 0
-    while index < len(rest) and rest[index].startswith("-") and rest[index] not in ("-", "--"):
-        index += 2 if rest[index] in _WITH_VALUE else 1
-    if index < len(rest) and rest[index] in _COMMANDS:
-        return [rest.pop(index), *rest]
-    return ["chat", *rest]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command, and return the exit status."""
+    fill_gaps()
     top = parser()
-    arguments = top.parse_args(with_command(sys.argv[1:] if argv is None else argv))
+    arguments = _parsed(top, with_command(sys.argv[1:] if argv is None else argv))
     address = arguments.server
     rooms: list[str] = []
     if arguments.command == "chat":
@@ -262,11 +258,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader has closed the pipe. Python would report that again when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        end_unread()
     except Unreachable as error:
-        warn(f"{harmless(address[0])}:{address[1]} cannot be reached: {harmless(str(error))}")
+        warn(f"{place_of(address.host, address.port)} cannot be reached: {harmless(str(error))}")
         return UNREACHABLE
     except OutcomeUnknown as error:
         what = "the server may be stopping" if arguments.command == "stop" else "the message may be published"
@@ -275,6 +269,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ClientError, RoomwireError) as error:
         warn(harmless(str(error)))
         return FAILED
+    except OSError as error:  # those of the connection are a ClientError
+        drop_output()
+        warn(f"the output cannot be written: {(error.strerror or str(error)).lower()}")
+        return UNWRITTEN
+
+
+def _parsed(top: Parser, words: list[str]) -> argparse.Namespace:
+    """Parse the words. argparse sees fillers for ROOM and TEXT of `send` and `tail`: it takes none for an option."""
+    command, rest = words[0], words[1:]
+    if command not in ("send", "tail"):
+        return top.parse_args(words)
+    found = parted(rest)
+    try:
+        room, text = room_and_text(command, found)
+    except WordsError as error:
+        top.error(str(error))
+    arguments = top.parse_args([command, *found.options, *("-" for _ in found.places)])
+    arguments.room, arguments.text = room, text
+    arguments.expected = len(found.places) == 1
+    return arguments
 
 
 def _server_or_exit(top: Parser, text: str) -> Address:
@@ -299,8 +313,9 @@ async def _run(
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGHUP):
-        # End as with Ctrl-C: say goodbye, and restore the terminal.
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        # End as with Ctrl-C: say goodbye, and restore the terminal. Under nohup, go on.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     limit = getattr(arguments, "seconds", None)
     deadline = None if limit is None else asyncio.get_running_loop().time() + limit
     try:
@@ -319,13 +334,13 @@ def _command(
     arguments: argparse.Namespace, client: Client, rooms: list[str], deadline: float | None
 ) -> Coroutine[Any, Any, int]:
     if arguments.command == "send":
-        text = None if arguments.text == "-" else arguments.text
-        return Sender(client, SendOptions(arguments.room, text, arguments.json, deadline)).run()
+        options = SendOptions(arguments.room, arguments.text, arguments.expected, arguments.json, deadline)
+        return Sender(client, options).run()
     if arguments.command == "tail":
-        options = TailOptions(
+        wanted = TailOptions(
             arguments.room, arguments.count, deadline, arguments.history, arguments.since, arguments.json
         )
-        return Tailer(client, options).run()
+        return Tailer(client, wanted).run()
     if arguments.command == "stop":
         return Stopper(client, deadline).run()
     return _chat(client, rooms, arguments.history)

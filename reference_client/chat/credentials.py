@@ -34,7 +34,7 @@ def credentials(account: str | None, name: str | None, file: Path | None, enviro
 def _password(account: str, file: Path | None, environ: Mapping[str, str]) -> str:
     if file:
         try:
-            return file.read_text(encoding="utf-8", errors="surrogateescape").partition("\n")[0].removesuffix("\r")
+            return file.read_text(encoding="utf-8-sig", errors="surrogateescape").partition("\n")[0].removesuffix("\r")
         except OSError as error:
             raise CredentialsError(f"{harmless(str(file))}: cannot be read: {(error.strerror or '').lower()}") from None
     if "ROOMWIRE_PASSWORD" in environ:

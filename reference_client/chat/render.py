@@ -36,6 +36,11 @@ def harmless(text: str, *, multiline: bool = False) -> str:
     return _harmless_line(text)
 
 
+def place_of(host: str, port: int) -> str:
+    """HOST:PORT, harmless; an IPv6 address is in brackets."""
+    return f"[{harmless(host)}]:{port}" if ":" in host else f"{harmless(host)}:{port}"
+
+
 def _harmless_line(line: str) -> str:
     return "".join(
         character if _is_visible(character) or _joins_emoji(line, index) else _escape(character)

@@ -1,6 +1,7 @@
 """roomwire-chat send, tail and stop, for scripts."""
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections import deque
@@ -8,9 +9,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from reference_client import events
-from reference_client.chat.render import harmless
+from reference_client.chat.render import harmless, place_of
 from reference_client.chat.show import Show, described, json_gap, json_line, json_message, missing, wants_colour
-from reference_client.chat.terminal import stdin_lines
+from reference_client.chat.streams import InputError, ending_unread, stdin_lines
 from reference_client.client import Client
 from reference_client.errors import ClientError, OutcomeUnknown, code_name
 from reference_client.room import Receipt
@@ -23,10 +24,14 @@ TIMED_OUT = 5
 
 @dataclass(frozen=True, slots=True)
 class SendOptions:
-    """Publish `text`, or each line of the standard input if it is None. `deadline` is in the loop's time."""
+    """Publish `text`, or each line of the standard input if it is None. `deadline` is in the loop's time.
+
+    With `expected`, a standard input without a line is an error.
+    """
 
     room: str
     text: str | None
+    expected: bool
     json: bool
     deadline: float | None
 
@@ -48,7 +53,8 @@ class TailOptions:
 
 def warn(text: str) -> None:
     """Print one line to the standard error; `text` must be harmless."""
-    print(f"roomwire-chat: {text}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        print(f"roomwire-chat: {text}", file=sys.stderr, flush=True)
 
 
 class Sender:
@@ -75,13 +81,22 @@ class Sender:
 
     async def _send(self) -> None:
         room = await self._client.join(self._options.room)
-        async for payload in self._payloads():
-            self._under_way.append(await room.submit(payload, ctype=0))
-            while self._under_way and self._under_way[0].done():
-                await self._account(1)
+        count = 0
+        try:
+            async for payload in self._payloads():
+                count += 1
+                self._under_way.append(await room.submit(payload, ctype=0))
+                while self._under_way and self._under_way[0].done():
+                    await self._account(1)
+        except InputError as error:
+            self._status = max(self._status, FAILED)
+            warn(f"the standard input cannot be read after {count} messages: {error}; the rest is not sent")
         while self._under_way:
             await asyncio.wait((self._under_way[0],))
             await self._account(1)
+        if not count and self._options.expected and self._status == OK:
+            self._status = FAILED
+            warn("nothing is sent: expected TEXT, or lines on the standard input, found neither")
 
     async def _payloads(self) -> AsyncIterator[bytes]:
         if self._options.text is not None:
@@ -138,8 +153,9 @@ class Tailer:
         """Print until there are enough messages or the time is over, and return the exit status."""
         options = self._options
         try:
-            async with asyncio.timeout_at(options.deadline):
-                return await self._tail()
+            with ending_unread(sys.stdout):
+                async with asyncio.timeout_at(options.deadline):
+                    return await self._tail()
         except TimeoutError:
             enough = self._printed >= (options.count or 1)
             return OK if enough else TIMED_OUT
@@ -205,7 +221,7 @@ class Stopper:
         except TimeoutError:
             warn("the time is over before the server answered")
             return TIMED_OUT
-        warn(f"{harmless(self._client.host)}:{self._client.port} is stopping")
+        warn(f"{place_of(self._client.host, self._client.port)} is stopping")
         return OK
 
 

@@ -7,15 +7,14 @@ import shutil
 import signal
 import sys
 import termios
-import threading
 import tty
 from collections.abc import AsyncIterator
 from typing import Protocol, TextIO
 
 from reference_client.chat.line_editor import Ended, LineEditor
+from reference_client.chat.streams import stdin_lines
 
 _STDIN = 0
-_MAX_LINE = 1 << 24
 _CHUNK = 1 << 16
 
 
@@ -120,7 +119,7 @@ class Terminal:
         self._write(f"\r\x1b[K{picture}\r" + (f"\x1b[{column}C" if column else ""))
 
     def _write(self, text: str) -> None:
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):  # a terminal that is gone ends the input too
             self._out.write(text)
             self._out.flush()
 
@@ -128,38 +127,3 @@ class Terminal:
 def can_edit() -> bool:
     """Whether input and output are a terminal that can redraw a line."""
     return os.isatty(_STDIN) and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-
-
-async def stdin_lines() -> AsyncIterator[bytes]:
-    """The lines of the standard input, without line ends, read no faster than they are taken.
-
-    A thread reads them, since asyncio cannot wait for every kind of input. It reads from the descriptor and not from
-    sys.stdin, whose lock it would still hold when the program ends.
-    """
-    loop = asyncio.get_running_loop()
-    chunks: asyncio.Queue[bytes] = asyncio.Queue(1)
-
-    def read() -> None:
-        while True:
-            try:
-                chunk = os.read(_STDIN, _CHUNK)
-            except OSError:
-                chunk = b""
-            try:
-                asyncio.run_coroutine_threadsafe(chunks.put(chunk), loop).result()
-            except Exception:
-                return  # the loop has ended
-            if not chunk:
-                return
-
-    threading.Thread(target=read, name="stdin", daemon=True).start()
-    rest = b""
-    while chunk := await chunks.get():
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            yield line.removesuffix(b"\r")
-        if len(rest) > _MAX_LINE:
-            yield rest  # too large for any server, which will refuse it
-            rest = b""
-    if rest:
-        yield rest

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from protocol import frames
+from reference_client.chat.cli import login_name
 from reference_client.client import Client
 from tests.support.places import ROOT
 from tests.support.tiny_server import Peer, TinyServer
@@ -370,15 +371,38 @@ def test_interrupted(server: Server) -> None:
         assert (tail.returncode, out, errors) == (130, b"", b"")
 
 
-def test_closed_output_pipe(server: Server) -> None:
+def test_output_that_is_closed_or_full(server: Server) -> None:
+    """A reader that is gone ends `tail` at once, by SIGPIPE; nothing leaves a traceback."""
     chat("send", "head", "-", text="a\nb\nc\n", ROOMWIRE_SERVER=server.address)
-    tail = f"{shlex.quote(sys.executable)} -m reference_client tail head --history 3 -n 3 --server {server.address}"
+    program = f"{shlex.quote(sys.executable)} -m reference_client"
+    script = f"""
+        {program} tail head --history 3 | grep -m1 '> a'; echo ${{PIPESTATUS[0]}}
+        {program} tail head --history 1 -n 1 > /dev/full; echo $?
+        {program} send head d >&- 2>&- <&-; echo $?
+        {program} tail head --history 1 -n 1 2> /dev/full; echo $?
+    """
     done = subprocess.run(
-        f"{tail} | head -n 1",
-        shell=True, cwd=ROOT, env=ENVIRONMENT, capture_output=True, timeout=LIMIT,
+        ["bash", "-c", script], cwd=ROOT, env=ENVIRONMENT | {"ROOMWIRE_SERVER": server.address},
+        capture_output=True, text=True, timeout=LIMIT,
     )  # fmt: skip
-    assert done.stdout.endswith(b"> a\n")
-    assert b"Traceback" not in done.stderr
+    assert [line[9:] if ":" in line else line for line in done.stdout.splitlines()] == [
+        f"<{login_name()}> a", "141", "74", "0", f"<{login_name()}> d", "0",
+    ]  # fmt: skip
+    assert "the output cannot be written: no space left on device" in done.stderr
+    assert all(line.startswith("roomwire-chat: ") for line in done.stderr.splitlines())
+
+
+def test_hangup_under_nohup(server: Server) -> None:
+    tail = subprocess.Popen(
+        ["nohup", sys.executable, "-m", "reference_client", "tail", "nohup", "-n", "1", "--server", server.address],
+        cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert tail.stderr is not None
+    assert b"in nohup" in tail.stderr.readline()
+    tail.send_signal(signal.SIGHUP)
+    chat("send", "nohup", "still here", ROOMWIRE_SERVER=server.address)
+    out, _ = tail.communicate(timeout=LIMIT)
+    assert (tail.returncode, out[9:]) == (0, f"<{login_name()}> still here\n".encode())
 
 
 @pytest.mark.parametrize(

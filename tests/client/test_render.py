@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.names import DEFAULT_IGNORABLE
-from reference_client.chat.render import harmless
+from reference_client.chat.render import harmless, place_of
 
 BAD = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 texts = st.text(
@@ -112,6 +112,12 @@ def test_multiline_keeps_only_line_ends(text: str) -> None:
 @given(texts)
 def test_harmless_text_is_unchanged(text: str) -> None:
     assert harmless(harmless(text)) == harmless(text)
+
+
+def test_ipv6_addresses_are_in_brackets() -> None:
+    assert [place_of(host, 7117) for host in ("::1", "chat.example", "\x1b")] == [
+        "[::1]:7117", "chat.example:7117", "\\x1b:7117",
+    ]  # fmt: skip
 
 
 def test_every_code_point() -> None:

@@ -301,7 +301,9 @@ def test_client_logs_in_over_tls(files: Path, tmp_path: Path) -> None:
     with serving(**settings(files), accounts=accounts) as server:
         tls = client_context(files / "ca.pem")
         assert asyncio.run(_connected(server.port, tls=tls, password=PASSWORDS["Ada"])) == "Ada"
-        assert asyncio.run(_connected(server.port, tls=tls)) == "~ada"
+        (tmp_path / "marked.pem").write_bytes(b"\xef\xbb\xbf# \xc3\xa4\n" + (files / "ca.pem").read_bytes())
+        marked = client_context(tmp_path / "marked.pem")  # a byte order mark, and a comment that is not ASCII
+        assert asyncio.run(_connected(server.port, tls=marked)) == "~ada"
         with pytest.raises(Refused, match="the name or the password is wrong") as error:
             asyncio.run(_connected(server.port, tls=tls, password="wrong"))
         assert error.value.code == Code.AUTH_FAILED
