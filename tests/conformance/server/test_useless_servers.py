@@ -5,12 +5,13 @@ import contextlib
 import json
 import random
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import Future
 
 import pytest
 
 from conformance.cli import main
+from conformance.commands.selftest_server import Handler, serving
 from conformance.harness.exit_status import FAILS, UNREACHABLE
 from conformance.harness.options import Options
 from conformance.harness.verdicts import Result, Verdict
@@ -26,7 +27,6 @@ WELCOME = bytes.fromhex(
     "00000026 0002 0000 00000001 00000000"
     "1122334455667788 03 616461 0000018BCFE56800 00010000 00007530 000927C0 0020 0100 0000"
 )
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def closes_at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -119,42 +119,16 @@ HANDLERS: tuple[Handler, ...] = (
 )
 
 
-@contextlib.asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[int]:
-    """Runs a handler for each connection to a local port, and yields the port."""
+def closing(handler: Handler) -> Handler:
+    """The handler, after which the connection is closed at once, also where the handler ends by an error."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                await handler(reader, writer)
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-        finally:
-            writer.transport.abort()
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await handler(reader, writer)
+        writer.close()
+        await writer.wait_closed()
 
-    tasks: set[asyncio.Task[None]] = set()
-    writers: list[asyncio.StreamWriter] = []
-
-    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        task = asyncio.get_running_loop().create_task(handle(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for _ in range(5):
-            await asyncio.sleep(0)  # connections that are being accepted reach their handler
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for writer in writers:
-            writer.transport.abort()  # a task that was cancelled before it started has closed nothing
-        await asyncio.sleep(0)  # the loop closes what was aborted
+    return handle
 
 
 _IMPATIENT = Options(timeout=0.2, patience=0.4, ready=0.4, jobs=40)
@@ -177,7 +151,7 @@ _HANDSHAKE_ONLY = {
 
 
 async def _run(handler: Handler) -> list[Result]:
-    async with serving(handler) as port:
+    async with serving(closing(handler)) as port:
         target = ServerTarget("127.0.0.1", port, 1.0)
         return await ServerRunner(target, load(), _IMPATIENT, lambda result: result).run(server_cases())
 
@@ -194,7 +168,7 @@ def test_cases_at_a_useless_server(handler: Handler) -> None:
 
 
 async def _close_twice() -> None:
-    async with serving(deaf) as port:
+    async with serving(closing(deaf)) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         peer = RawClient("twice", reader, writer, WireLog(), 1.0)
         peer.write(bytes(2**24))  # more than the server's buffers take, so that closing cannot end
@@ -213,7 +187,7 @@ def _status(handler: Handler, capsys: pytest.CaptureFixture[str], *arguments: st
 
     async def serve() -> None:
         loop, done = asyncio.get_running_loop(), asyncio.Event()
-        async with serving(handler) as port:
+        async with serving(closing(handler)) as port:
             started.set_result((port, lambda: loop.call_soon_threadsafe(done.set)))
             await done.wait()
 
