@@ -34,13 +34,14 @@ PROFILES = (
     Profile(restart=0.3, drain=0.3, time=0.3, operator=0.1, idle=0.5, lag=1.0, login=1.0),
     Profile(clients=5, rooms=4, restart=0.2, drain=0.1, time=0.2, operator=0.1, idle=0.3, lag=2.0),
 )
-SEEDS = 420
+SEEDS = (*range(70), 82, 93, 111, 118, 125, 325)
+"""The later ones reach rows that few scripts reach. When scripts change, look for others beyond those."""
 
 
 def reached() -> Stats:
     """Returns what scripts see at all these servers. No script may fail."""
     counted = Stats()
-    for seed in range(SEEDS):
+    for seed in SEEDS:
         steps = script(Random(seed), PROFILES[seed // len(MADE) % len(PROFILES)])
         failure = Player(MADE[seed % len(MADE)](seed), seed, counted, 5.0).play(steps)
         assert failure is None, (seed, str(failure))
