@@ -78,15 +78,16 @@ CHECKS = {
         assert isinstance(ended, ConnectionTerminated) and ended.code == Code.UNEXPECTED
     """,
     "is-drawn-by-the-fuzzer": """
-        from hypothesis import HealthCheck, find, given, settings
+        from hypothesis import HealthCheck, Phase, find, given, settings
         from conformance.fuzz.strategies import FRAMES, frames
 
         # The same on each machine, however busy.
         busy = settings(
-            deadline=None, derandomize=True, database=None, max_examples=1000, suppress_health_check=list(HealthCheck)
+            deadline=None, derandomize=True, database=None, max_examples=1000, suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate],
         )
 
-        @busy
+        @settings(busy, max_examples=100)
         @given(FRAMES[FrameType.TOPIC])
         def drawn(frame):
             raw = RawFrame(0x50, frame.flags, frame.request, frame.room, encode(frame)[16:])
@@ -153,7 +154,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(copy)}
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def test_two_places_are_named() -> None:

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import sys
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -64,8 +65,14 @@ def calm(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(backoff, "_LAST_BOUND", 0.05)
 
 
-def find(mutant: ClientMutant | None, seconds: float, seed: int = 1, shrinking: float = 3.0) -> Row | None:
-    """Fuzzes a mutant, or the client as it is; None if it found nothing in time."""
+def find(
+    mutant: ClientMutant | None,
+    seconds: float,
+    seed: int = 1,
+    shrinking: float = 3.0,
+    run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run,
+) -> Row | None:
+    """Fuzzes a mutant, or the client as it is, in an event loop of `run`; None if it found nothing in time."""
     slug = mutant.slug if mutant else "unchanged"
     with pytest.MonkeyPatch.context() as patch:
         calm(patch)
@@ -75,7 +82,7 @@ def find(mutant: ClientMutant | None, seconds: float, seed: int = 1, shrinking: 
         fuzz = ClientFuzz(launch, options)
         began = time.monotonic()
         try:
-            asyncio.run(run_to_the_end(fuzz.fuzz()))
+            run(run_to_the_end(fuzz.fuzz()))
         except Unreachable as error:
             return Row(slug, time.monotonic() - began, f"{error}"[:60], 0, True)
     if not fuzz.found:

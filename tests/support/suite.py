@@ -3,6 +3,7 @@
 import asyncio
 import shlex
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from conformance.commands.selftest_server import Quirk, SmallServer, serving
@@ -27,12 +28,12 @@ def select(*ids: str) -> list[Case]:
     return Selection(ids).of(server_cases(), load())
 
 
-def one_of_each_section(cases: Iterable[Case]) -> list[str]:
-    """The id of the first case of each section, for a run in which the process is the point."""
-    first: dict[str, str] = {}
+def of_each_section(cases: Iterable[Case], count: int = 1) -> list[str]:
+    """The ids of the first cases of each section, for a run in which the process is the point."""
+    taken = defaultdict[str, list[str]](list)
     for case in cases:
-        first.setdefault(case.section, case.id)
-    return list(first.values())
+        taken[case.section].append(case.id)
+    return [id for ids in taken.values() for id in ids[:count]]
 
 
 def run_at_small_server(quirk: Quirk, cases: Sequence[Case], options: Options = OPTIONS) -> list[Result]:

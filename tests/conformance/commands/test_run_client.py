@@ -10,12 +10,12 @@ from conformance.client.cases import client_cases
 from conformance.harness.exit_status import CONFORMS, FAILS, UNREACHABLE, USAGE
 from conformance.harness.selection import Selection
 from conformance.spec.tables import load
-from tests.support.suite import CLIENT, PYTHON, one_of_each_section
+from tests.support.suite import CLIENT, PYTHON, of_each_section
 
 
 def test_reference_client(capsys: pytest.CaptureFixture[str]) -> None:
     """A case of each section. tests/conformance/client/test_mutants.py tries every case, in this process."""
-    selected = one_of_each_section(Selection(words="not waits").of(client_cases(), load()))
+    selected = of_each_section(Selection(words="not waits").of(client_cases(), load()))
     status = main(["client", "--exec", CLIENT, "--format", "json", *selected])
     document = json.loads(capsys.readouterr().out)
     failures = {r["id"]: (r["expected"], r["got"], r["reason"]) for r in document["results"] if r["verdict"] != "PASS"}

@@ -14,7 +14,7 @@ from conformance.harness.selection import Selection
 from conformance.server.cases import server_cases
 from conformance.spec.tables import load
 from tests.support.accounts import ADMINS, PASSWORDS, accounts_file
-from tests.support.suite import SERVER, one_of_each_section
+from tests.support.suite import SERVER, of_each_section
 
 
 def _whole(tmp_path: Path) -> list[str]:
@@ -57,7 +57,7 @@ def test_durable_server_with_accounts_and_tls(tmp_path: Path, capsys: pytest.Cap
 
 def test_server_in_memory(capsys: pytest.CaptureFixture[str]) -> None:
     """A case of each section."""
-    selected = one_of_each_section(Selection(words="not waits and not process").of(server_cases(), load()))
+    selected = of_each_section(Selection(words="not waits and not process").of(server_cases(), load()))
     status = main(["server", "--exec", f"{SERVER} --memory", "--format", "json", *selected])
     assert len(selected) >= 35
     assert _passed(status, capsys) > 30

@@ -21,6 +21,7 @@ from conformance.harness import replay_file
 from protocol.registry import Code
 from tests.mutants.catalogue import CLIENTS
 from tests.mutants.fuzz_client_matrix import ONLY_AT_CLIENTS, calm, find
+from tests.support import virtual_time
 from tests.support.client_in_process import launch, run_to_the_end
 
 COMMAND = f"{shlex.quote(sys.executable)} -m reference_client.adapter {{host}} {{port}}"
@@ -73,7 +74,7 @@ def test_transitions_that_no_script_reaches() -> None:
         played = (player.play(steps) for player, steps in zip(players, scripts, strict=True))
         return await run_to_the_end(asyncio.gather(*played))
 
-    assert [failure for failure in asyncio.run(play()) if failure] == []
+    assert [failure for failure in virtual_time.run(play()) if failure] == []
     missed = {f"{row.state}, {row.event}" for row in stats.unvisited("client")}
     assert missed == set(reach.load()["never"]["client"])
     assert {Code(code).name for _, code in stats.codes} >= ONLY_AT_CLIENTS
@@ -81,7 +82,7 @@ def test_transitions_that_no_script_reaches() -> None:
 
 @pytest.mark.parametrize("slug", SAMPLE)
 def test_mutant(slug: str) -> None:
-    row = find(CLIENTS[slug], 60.0, shrinking=1.0)
+    row = find(CLIENTS[slug], 60.0, shrinking=1.0, run=virtual_time.run)
     assert row is not None, "not found"
 
 
@@ -91,6 +92,7 @@ def test_failure_written_and_replayed(tmp_path: Path, capsys: pytest.CaptureFixt
     with pytest.MonkeyPatch.context() as patch:
         CLIENTS["hole-ignored"].patch(patch)
         patch.setattr(fuzzer, "script", lambda random, losses: steps)
+        patch.setattr(asyncio, "run", virtual_time.run)
         fuzz = ClientFuzz(launch, Options(timeout=1.0, save=tmp_path, shrinking=20.0))
         assert fuzz.run() == 1
     [found] = fuzz.found
