@@ -3,16 +3,23 @@
 import shutil
 import signal
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from protocol.frames import Ack, Error, Evicted, Join, Message
+from benchmarks.faults.stage import library
+from protocol.frames import Ack, Error, Evicted, Join, Message, Ping
 from protocol.registry import Code
 from tests.server.test_metrics import samples, watched
-from tests.server.test_process import Child, made, refused, running
+from tests.server.test_process import Child, command, ended, made, refused, running
 from tests.support.raw_client import RawClient
+from tests.support.tools import needs
+
+DAY_MS = 86_400_000
+YEAR_MS = 365 * DAY_MS
+needs_compiler = needs("cc")
 
 
 def lines_until(child: Child, words: str) -> list[str]:
@@ -105,3 +112,59 @@ def test_second_server_is_refused_without_the_file_lock(tmp_path: Path) -> None:
         ada.send(ada.publish(ref))
         assert ada.expect(Ack).seq == 1
         ended_by(child, signal.SIGTERM)
+
+
+def seen_under(
+    directory: Path, wrong_ms: int, publish: int = 0, expect: tuple[str, ...] = ()
+) -> tuple[int, list[Message]]:
+    """Run a server with a clock that is ahead by `wrong_ms`, for long enough that it trims. The clock that it told, of
+    the right one, and the messages of the room "hall"; `expect` is in its log."""
+    setting = directory / "clock.ns"
+    setting.write_bytes((wrong_ms * 1_000_000).to_bytes(8, "little", signed=True))
+    environ = library.environment(directory, directory / "data", clock=setting) | {"ROOMWIRE_HEARTBEAT_MS": "1000"}
+    arguments = ("--data", str(directory / "data"), "--log-level", "warning")
+    with running(*arguments, environ=environ) as child, RawClient(child.port) as ada:
+        ahead_ms = ada.welcome.now_ms - time.time_ns() // 1_000_000
+        joined = ada.join("hall", since=100)
+        messages = ada.messages(joined.head + 1 - joined.start)
+        for _ in range(publish):
+            ada.send(ada.publish(joined.room))
+            ada.expect(Ack)
+        ada.expect(Ping)  # the same sweep trims
+        errors = ended_by(child, signal.SIGTERM)
+        assert all(words in errors for words in expect), errors
+    return ahead_ms, messages
+
+
+@needs_compiler
+def test_wrong_clock_deletes_nothing_and_can_be_corrected(tmp_path: Path) -> None:
+    """RW-LIMIT-4, RW-ID-4, with a real process whose wall clock is shifted."""
+    assert abs(seen_under(tmp_path, -YEAR_MS, 2)[0] + YEAR_MS) < DAY_MS  # a new store
+    ahead_ms, messages = seen_under(tmp_path, 0, 1, ("the clock is ahead of the store",))
+    assert (abs(ahead_ms) < DAY_MS, len(messages)) == (True, 2)
+    ahead_ms, messages = seen_under(tmp_path, 30 * DAY_MS)  # nobody speaks
+    assert (abs(ahead_ms - 30 * DAY_MS) < DAY_MS, len(messages)) == (True, 3)
+    ahead_ms, messages = seen_under(tmp_path, 0)
+    assert (abs(ahead_ms) < DAY_MS, len(messages)) == (True, 3)
+    assert len(seen_under(tmp_path, 10 * YEAR_MS, 1)[1]) == 3
+    ahead_ms, messages = seen_under(tmp_path, 0, 0, ("the clock is behind the store", "renew --restamp"))
+    assert (abs(ahead_ms - 10 * YEAR_MS) < DAY_MS, len(messages)) == (True, 4)
+    code, output, _ = ended(command("renew", "--restamp", str(tmp_path / "data")))
+    assert (code, output) == (0, "1 messages have the present time\nevery room has a new epoch\n")
+    ahead_ms, messages = seen_under(tmp_path, 0)
+    assert (abs(ahead_ms) < DAY_MS, len(messages)) == (True, 4)
+    assert messages[-1].time_ms < time.time_ns() // 1_000_000 + DAY_MS
+
+
+@needs_compiler
+def test_disk_that_is_full_at_the_start_is_one_line(tmp_path: Path) -> None:
+    data, old = tmp_path / "data", tmp_path / "old"
+    made(old)
+    for directory, space in ((data, 0), (data, 5_000), (data, 30_000), (old, 100)):
+        environ = library.environment(tmp_path, directory, space=space)
+        said = refused("--port", "0", "--data", str(directory), environ=environ)
+        assert "expected" in said
+        assert "full" in said or "no space left" in said
+    for directory, head in ((data, 0), (old, 1)):  # when there is space again
+        with running("--data", str(directory)) as child, RawClient(child.port) as ada:
+            assert ada.join("hall").head == head
