@@ -19,7 +19,7 @@ from benchmarks.faults.stage.scene import Missing
 from tests.support.tools import needs
 
 needs_compiler = needs("cc")
-NEEDS_LIBRARY = {"power", "full", "clock"}
+NEEDS_LIBRARY = {"power", "full", "clock", "years"}
 
 
 def lacking() -> str:
@@ -35,7 +35,9 @@ needs_lazyfs = pytest.mark.skipif(bool(lacking()), reason=lacking())
 
 
 @pytest.mark.parametrize(
-    "families", [("kill", "damage"), ("drain", "reset"), ("repeat", "slow"), ("floods", "storm")], ids=" ".join
+    "families",
+    [("kill", "damage"), ("rows", "locks", "taken"), ("drain", "reset"), ("repeat", "slow"), ("floods", "storm")],
+    ids=" ".join,
 )
 def test_short_runs_break_nothing(families: tuple[str, ...], tmp_path: Path) -> None:
     run(families, tmp_path)
@@ -43,7 +45,7 @@ def test_short_runs_break_nothing(families: tuple[str, ...], tmp_path: Path) -> 
 
 @needs_compiler
 def test_machine_faults_break_nothing(tmp_path: Path) -> None:
-    run(("power", "full", "clock"), tmp_path)
+    run(("power", "full", "clock", "years"), tmp_path)
 
 
 @needs_lazyfs
@@ -66,7 +68,21 @@ def run(families: tuple[str, ...], directory: Path) -> None:
 
 
 def test_every_family_is_tried() -> None:
-    tried = {"kill", "damage", "drain", "reset", "repeat", "slow", "floods", "storm", "lazyfs", *NEEDS_LIBRARY}
+    tried = {
+        "kill",
+        "damage",
+        "rows",
+        "locks",
+        "taken",
+        "drain",
+        "reset",
+        "repeat",
+        "slow",
+        "floods",
+        "storm",
+        "lazyfs",
+    }
+    tried |= NEEDS_LIBRARY
     assert tried == set(cli.FAMILIES)
     assert {name for family in cli.FAMILIES.values() for name in family.checked} == set(INVARIANTS)
 

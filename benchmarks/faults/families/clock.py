@@ -1,4 +1,4 @@
-"""The clock fails: it steps an hour forward or back, while the server runs and while it does not."""
+"""The clock fails: it steps by hours while the server runs and while it does not, or by years at any start."""
 
 from __future__ import annotations
 
@@ -41,10 +41,37 @@ async def clock(run: Run, outcome: Outcome) -> None:
         outcome.notes["outcome unknown (ID_EXPIRED after an hour's step across a restart)"] = unknown
 
 
+async def years(run: Run, outcome: Outcome) -> None:
+    """The server starts with a clock that is wrong by up to ten years: nothing is deleted, nothing is doubled."""
+    rng, starts = run.rng("years"), run.either(120, 3)
+    number = 0
+    while outcome.faults < starts:
+        number += 1
+        data, setting = run.directory / f"years-{number}", run.directory / f"years-{number}.ns"
+        _set(setting, 0)
+        server = Server(data, environment=library.environment(run.directory, data, clock=setting))
+        async with (scene := Scene(server, rng, window=128)):
+            for _ in range(min(6, starts - outcome.faults)):
+                if rng.random() < 0.7:
+                    scene.publish()
+                    await asyncio.sleep(rng.uniform(0.05, 0.6))
+                await scene.quiet(outcome)
+                await (server.kill() if rng.random() < 0.5 else server.end())
+                _set(setting, rng.choice((0, 0, 1, 24, 720, 8_766, 87_660)) * rng.choice((1, -1)) * HOUR_NS)
+                outcome.faults += 1
+                run.progress(f"years {outcome.faults} of {starts}")
+                scene.publish(1)
+                await scene.revive(outcome)
+            await scene.finish(outcome)
+
+
 def _set(setting: Path, nanoseconds: int) -> None:
     """Write in place: the server has mapped the file."""
     with setting.open("r+b" if setting.exists() else "wb") as file:
         file.write(nanoseconds.to_bytes(8, "little", signed=True))
 
 
-FAMILIES = (Family("clock", "the wall clock steps by an hour", (*STORE, "recovery"), clock),)
+FAMILIES = (
+    Family("clock", "the wall clock steps by an hour", (*STORE, "recovery"), clock),
+    Family("years", "a wall clock that is wrong by up to ten years at any start", (*STORE, "recovery"), years),
+)

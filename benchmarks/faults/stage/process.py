@@ -51,6 +51,10 @@ class Server:
         self.environment = environment or {}
         self._process: asyncio.subprocess.Process | None = None
 
+    def name_log(self, name: str) -> None:
+        """Keep the log of a second server on the same data directory apart."""
+        self._log = self.data.with_name(f"{self.data.name}-{name}.log")
+
     @property
     def pid(self) -> int:
         assert self._process is not None
