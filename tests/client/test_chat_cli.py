@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from protocol import frames
-from reference_client.chat.cli import login_name
+from reference_client.chat.cli import login_name, main
 from reference_client.client import Client
 from tests.support.places import ROOT
 from tests.support.tiny_server import Peer, TinyServer
@@ -421,21 +421,37 @@ def test_hangup_under_nohup(server: Server) -> None:
         ("--nonsense",),
     ],
 )
-def test_wrong_usage(words: tuple[str, ...]) -> None:
-    done = chat(*words)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith(b"roomwire-chat: ")
+def test_wrong_usage(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    out, errors = capsys.readouterr()
+    assert (ended.value.code, out, errors.count("\n")) == (2, "", 1)
+    assert errors.startswith("roomwire-chat: ")
 
 
-def test_help() -> None:
-    for words in (("--help",), ("send", "--help"), ("tail", "-h"), ("--name", "x", "--help")):
-        done = chat(*words)
-        assert done.returncode == 0
-        assert "exit status" in done.stdout.decode()
-    assert b"examples:" in chat("--help").stdout
-    assert b"Roomwire/1" in chat("--version").stdout
-    assert b"_shtab" in chat("--print-completion", "bash").stdout
+def test_status_of_wrong_usage() -> None:
+    done = chat("--nonsense")
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--help",), "examples:"),
+        (("--help",), "exit status"),
+        (("send", "--help"), "exit status"),
+        (("tail", "-h"), "exit status"),
+        (("--name", "x", "--help"), "exit status"),
+        (("--version",), "Roomwire/1"),
+        (("--print-completion", "bash"), "_shtab"),
+    ],
+)
+def test_help(words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    out, errors = capsys.readouterr()
+    assert (ended.value.code or 0, errors) == (0, "")
+    assert told in out
 
 
 def test_library_and_command_interoperate(server: Server) -> None:
