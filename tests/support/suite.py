@@ -1,6 +1,5 @@
 """The suite as tests run it: the commands of reference programs, and cases at the small server of `selftest`."""
 
-import asyncio
 import shlex
 import sys
 from collections import defaultdict
@@ -15,6 +14,7 @@ from conformance.server.cases import server_cases
 from conformance.server.runner import ServerRunner
 from conformance.server.target import ServerTarget
 from conformance.spec.tables import load
+from tests.support import virtual_time
 
 PYTHON = shlex.quote(sys.executable)
 SERVER = f"{PYTHON} -m reference_server.cli --port {{port}}"
@@ -37,11 +37,11 @@ def of_each_section(cases: Iterable[Case], count: int = 1) -> list[str]:
 
 
 def run_at_small_server(quirk: Quirk, cases: Sequence[Case], options: Options = OPTIONS) -> list[Result]:
-    """Runs cases at a small server that has a quirk."""
+    """Runs cases at a small server that has a quirk, in virtual time."""
 
     async def run() -> list[Result]:
         async with serving(SmallServer(quirk).connected) as port:
             target = ServerTarget("127.0.0.1", port, 5.0)
             return await ServerRunner(target, load(), options, lambda result: result).run(cases)
 
-    return asyncio.run(run())
+    return virtual_time.run(run())

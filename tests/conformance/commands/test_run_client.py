@@ -51,7 +51,7 @@ def test_client_that_hangs_at_quit(capsys: pytest.CaptureFixture[str]) -> None:
         "adapter.Adapter = Deaf\nasyncio.run(adapter._main(sys.argv[1], int(sys.argv[2])))"
     )
     command = f"{PYTHON} -c {shlex.quote(source)} {{host}} {{port}}"
-    status = main(["client", "--exec", command, "--timeout", "1", "--format", "json", "client/8.5/quit", "client/7.7"])
+    status = main(["client", "--exec", command, "--timeout", "4", "--format", "json", "client/8.5/quit", "client/7.7"])
     results = {r["id"]: r["verdict"] for r in json.loads(capsys.readouterr().out)["results"]}
     assert status == FAILS
     assert results == {"client/7.7/answered": "PASS", "client/7.7/unasked": "PASS", "client/8.5/quit": "FAIL"}

@@ -24,16 +24,16 @@ def test_standard_error_of_a_program() -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "import sys\nwhile True: sys.stdout.write('x' * 65536)",
-        "import os, time\nif os.fork() == 0: os.setsid(); time.sleep(8)\ntime.sleep(8)",
+        "import sys\nprint('ready', flush=True)\nwhile True: sys.stdout.write('x' * 65536)",
+        "import os, time\nif os.fork() == 0: os.setsid(); print('ready', flush=True)\ntime.sleep(60)",
     ],
     ids=["unread output", "child in a session of its own"],
 )
 def test_stop_of_a_program_whose_pipes_stay_open(source: str) -> None:
     async def run() -> str:
         program = await Program.start([sys.executable, "-c", source], {}, pipes=True)
-        await asyncio.sleep(0.5)
-        await asyncio.wait_for(program.stop(kill=True), 5)
+        assert await program.stdout.readline() == b"ready\n"
+        await asyncio.wait_for(program.stop(kill=True), 50)
         return program.died
 
     assert asyncio.run(run()) == "ended by SIGKILL"

@@ -18,7 +18,7 @@ def test_server_that_dies_in_a_case() -> None:
     """The process dies in the middle of a case: CRASH, and the next case finds it started again."""
     cases = [*select("server/7.15/echo"), *select("server/7.7/same-opaque")]
     killed = False
-    target = LaunchedServer(f"{SERVER} --memory", 15.0)
+    target = LaunchedServer(f"{SERVER} --memory", 60.0)
 
     async def murderous(context: object) -> None:
         nonlocal killed
@@ -29,7 +29,7 @@ def test_server_that_dies_in_a_case() -> None:
     async def run() -> list[Result]:
         try:
             await target.start()
-            runner = ServerRunner(target, load(), Options(timeout=1.0, patience=1.0, jobs=1), lambda result: result)
+            runner = ServerRunner(target, load(), Options(timeout=20.0, patience=1.0, jobs=1), lambda result: result)
             return await runner.run([replace(cases[0], run=murderous), cases[1]])
         finally:
             await target.stop()
@@ -51,7 +51,7 @@ class _Killing:
     """
 
     def __init__(self, times: int = 99) -> None:
-        self.target = LaunchedServer(f"{SERVER} --memory", 15.0)
+        self.target = LaunchedServer(f"{SERVER} --memory", 60.0)
         self.kills = 0
         self._times = times
         self._ready = 0
@@ -99,7 +99,7 @@ class _Killing:
 def test_neighbours_of_a_crash(tmp_path: Path) -> None:
     """They run again alone and pass, without a replay file; the killer is blamed when it kills again."""
     killing = _Killing()
-    options = Options(timeout=5.0, patience=1.0, jobs=4, replay_dir=tmp_path)
+    options = Options(timeout=20.0, patience=1.0, jobs=4, replay_dir=tmp_path)
     told, results = killing.run(options)
     verdicts = {id: result.verdict for id, result in results.items()}
     assert verdicts.pop(_KILLER) is Verdict.CRASH
@@ -111,7 +111,7 @@ def test_neighbours_of_a_crash(tmp_path: Path) -> None:
 
 def test_crash_that_no_case_repeats() -> None:
     """A death does not get lost: the case that ended first keeps it."""
-    _, results = _Killing(times=1).run(Options(timeout=5.0, patience=1.0, jobs=4))
+    _, results = _Killing(times=1).run(Options(timeout=20.0, patience=1.0, jobs=4))
     crashed = [result for result in results.values() if result.verdict is Verdict.CRASH]
     assert len(crashed) == 1
     assert crashed[0].reason.endswith("no case that ran then repeats it alone")
@@ -120,6 +120,6 @@ def test_crash_that_no_case_repeats() -> None:
 
 def test_crash_counts_before_its_case_is_known() -> None:
     """With --exitfirst a run ends at the first death, and says which case it was."""
-    _, results = _Killing().run(Options(timeout=5.0, patience=1.0, jobs=4, max_failures=1))
+    _, results = _Killing().run(Options(timeout=20.0, patience=1.0, jobs=4, max_failures=1))
     assert results[_KILLER].verdict is Verdict.CRASH
     assert [result.verdict for result in results.values()].count(Verdict.CRASH) == 1

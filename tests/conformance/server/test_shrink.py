@@ -1,6 +1,5 @@
 """Replay files that are shrunk."""
 
-import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from conformance.harness.verdicts import Verdict
 from conformance.server import replay
 from conformance.server.shrink import shrunk
 from conformance.server.target import ServerTarget
+from tests.support import virtual_time
 from tests.support.suite import OPTIONS, run_at_small_server, select
 
 
@@ -32,7 +32,7 @@ def test_shrunk_failure(quirk: Quirk, id: str, tmp_path: Path) -> None:
         async with serving(SmallServer(quirk).connected) as port:
             return await shrunk(script, ServerTarget("127.0.0.1", port, 5.0), quick)
 
-    shorter = asyncio.run(shrink())
+    shorter = virtual_time.run(shrink())
     assert len(shorter.steps) < len(script.steps)
     [again] = run_at_small_server(quirk, [shorter.case], quick)
     assert (again.verdict, again.requirement) == (Verdict.FAIL, failed.requirement)
