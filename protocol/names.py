@@ -38,6 +38,9 @@ DEFAULT_IGNORABLE = (
 )
 """The first and last code point of each range of characters that are invisible."""
 
+BLANK = "\u2800\U0001d159\U00013441\U00013442"
+"""Characters that are no spaces to Unicode, and are shown as nothing: of Braille, music and hieroglyphs."""
+
 _IGNORABLE = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in DEFAULT_IGNORABLE) + "]")
 _REFUSED = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"))
 
@@ -46,8 +49,8 @@ def normalise(text: str) -> str:
     """Return the name that `text` asks for: the text in form NFC, if it is allowed.
 
     Raises NameInvalid if it is empty or longer than MAX_OCTETS; if it has a control, format, surrogate, private or
-    unassigned character, a separator other than a single U+0020 between other characters, or a combining mark at its
-    start; or if no character of it is visible.
+    unassigned character, a blank one, a separator other than a single U+0020 between other characters, or a combining
+    mark at its start, also once invisible characters are removed; or if no character of it is visible.
     """
     # [RW-NAME-1]
     name = unicodedata.normalize("NFC", text)
@@ -55,17 +58,27 @@ def normalise(text: str) -> str:
     for character in name:
         if character != " " and unicodedata.category(character) in _REFUSED:
             raise _invalid("only visible characters and U+0020", _described(character))
+        # [RW-NAME-8]
+        if character in BLANK:
+            raise _invalid("only visible characters and U+0020", _described(character))
     # [RW-NAME-2]
     octets = len(name.encode())
     if not 1 <= octets <= MAX_OCTETS:
         raise _invalid(f"1 to {MAX_OCTETS} octets of UTF-8", str(octets))
-    if name.startswith(" ") or name.endswith(" ") or "  " in name:
-        raise _invalid("single spaces, and none at either end", "another space")
-    if unicodedata.category(name[0]).startswith("M"):
-        raise _invalid("no combining mark at the start", _described(name[0]))
+    _require_edges(name)
     # [RW-NAME-4]
     key(name)
+    # [RW-NAME-8]
+    _require_edges(_IGNORABLE.sub("", name))
     return name
+
+
+def _require_edges(text: str) -> None:
+    """Raise NameInvalid if a space or a combining mark stands where it would not be seen."""
+    if text.startswith(" ") or text.endswith(" ") or "  " in text:
+        raise _invalid("single spaces, and none at either end", "another space")
+    if unicodedata.category(text[0]).startswith("M"):
+        raise _invalid("no combining mark at the start", _described(text[0]))
 
 
 def key(text: str) -> str:

@@ -334,6 +334,12 @@ def test_ignorable_characters_are_those_of_the_code() -> None:
     assert found == list(names.DEFAULT_IGNORABLE)
 
 
+def test_blank_characters_are_those_of_the_code() -> None:
+    rule = SPEC.requirements["RW-NAME-8"]
+    found = re.findall(r"U\+(\w+)", rule.text.partition("strip")[0])
+    assert [chr(int(point, 16)) for point in found] == list(names.BLANK)
+
+
 def test_key_of_an_ascii_name() -> None:
     """An ASCII-only server needs no Unicode tables."""
     for character in map(chr, range(0x20, 0x7F)):

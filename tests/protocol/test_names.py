@@ -108,6 +108,13 @@ def test_allowed(text: str, expected: str) -> None:
         "\u0903a",
         "\u3164",
         "\u115f\u1160",
+        "\u2800",
+        "ada\u2800",
+        "\U0001d159",
+        "\U00013441",
+        "\u3164 \u3164",
+        "a \u3164",
+        "\u3164\u0301",
     ],
 )
 def test_refused(text: str) -> None:

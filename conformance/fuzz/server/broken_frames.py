@@ -30,6 +30,8 @@ NAMES = {
     "name-bidi": "a\u202eb".encode(),
     "name-private": "a\ue000".encode(),
     "name-unassigned": "a\u0378".encode(),
+    "name-blank": "\u2800".encode(),
+    "name-filler-last": "a \u3164".encode(),
     "name-separator": "a\u2028b".encode(),
     "name-no-break-space": "a\u00a0b".encode(),
     "name-space-first": b" a",
@@ -268,8 +270,9 @@ for _name, _octets in NAMES.items():
         _rule = "RW-NAME-2" if len(_octets) > 64 or not _octets else "RW-NAME-3"
     except UnicodeDecodeError:
         _rule = "RW-CHECK-6"
-    if _name == "name-invisible":
-        _rule = "RW-NAME-4"
+    _rule = {"name-invisible": "RW-NAME-4", "name-blank": "RW-NAME-8", "name-filler-last": "RW-NAME-8"}.get(
+        _name, _rule
+    )
     _breaks(
         _name, _rule, Code.NAME_INVALID, fatal=False,
         make=lambda b, name=_octets: frame(0x10, b.join(name), request=b.request),  # type: ignore[misc]

@@ -1,6 +1,8 @@
 """Server mutants about rooms, joining, presence, history and names (SPEC.md, 3, 7.9 to 7.12, 7.18, 7.19, 9, 12)."""
 
+import contextlib
 import itertools
+import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +25,7 @@ from protocol.frames import (
     Roster,
     Welcome,
 )
-from protocol.names import normalise
+from protocol.names import BLANK, normalise
 from protocol.registry import (
     Code,
     Flag,
@@ -142,6 +144,21 @@ def _invalid_names_accepted(name: str) -> str:
     except NameInvalid:
         return f"named {fresh_id().hex()}"
     return name if name != "\u115f\u115f" else f"named {fresh_id().hex()}"
+
+
+_FILLERS = "\u115f\u1160\u3164"  # of Hangul
+
+
+def _blank_names_accepted(name: str) -> str:
+    """A valid name in the place of one that looks empty, or ends in what does."""
+    try:
+        normalise(name)
+    except NameInvalid:
+        with contextlib.suppress(NameInvalid):
+            normalise(re.sub(f"[{BLANK}{_FILLERS}]", "x", name))  # it would be valid if one saw these
+            if name.strip(_FILLERS):
+                return f"named {fresh_id().hex()}"
+    return name
 
 
 def _non_ascii_names_refused(name: str) -> str:
@@ -475,8 +492,14 @@ MUTANTS: tuple[ServerMutant, ...] = (
     ServerMutant(
         "invalid-names-accepted",
         "Accepts names that earn NAME_INVALID.",
-        ("RW-NAME-2", "RW-NAME-3", "RW-NAME-4", "RW-HELLO-3"),
+        ("RW-NAME-2", "RW-NAME-3", "RW-NAME-4", "RW-NAME-8", "RW-HELLO-3"),
         receives=_renames(_invalid_names_accepted),
+    ),
+    ServerMutant(
+        "blank-names-accepted",
+        "Accepts names that look empty, or as if they ended elsewhere.",
+        ("RW-NAME-8",),
+        receives=_renames(_blank_names_accepted),
     ),
     ServerMutant(
         "non-ascii-names-refused",
