@@ -17,6 +17,7 @@ from an earlier use of the file. The checksum of each frame continues that of th
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,17 +27,20 @@ _HEADER = struct.Struct(">IIII8sII")
 _FRAME = struct.Struct(">II8sII")
 _MAGIC_LITTLE, _MAGIC_BIG = 0x377F0682, 0x377F0683  # the order in which checksums read the octets of words
 _SALT_DAMAGE_BITS = 4
+_INDEX_HEADER = struct.Struct("=IIIBBHII8s8s8s")  # of the WAL index, which has it twice
+_INDEX_VERSION = 3_007_000
 _PAGE_SIZES = {1 << bits for bits in range(9, 17)}
 
 
-def check_wal(path: Path) -> int:
+def check_wal(path: Path, recovered: Callable[[], int | None] = lambda: None) -> int:
     """Raise StoreCorrupt if a stable transaction in the write-ahead log `path` would be lost.
 
     Returns how many octets of an incomplete transaction are at its end, 0 if there are none. SQLite drops them
     silently: after a crash they are what was being written, and were not acknowledged.
 
     Call this before SQLite opens the database, and only if each earlier opening has emptied the log: otherwise
-    the remains of two crashes could be taken for one history.
+    the remains of two crashes could be taken for one history. `recovered` tells how many frames SQLite would use, if it
+    can: then they are not read here, which takes long for a large log.
     """
     try:
         file = path.open("rb")
@@ -54,7 +58,11 @@ def check_wal(path: Path) -> int:
             if file.read(1):
                 raise StoreCorrupt(path, "a write-ahead log with a sound header", "a damaged one")
             return len(raw)
-        valid, complete = _valid_frames(file, page_size, salt, little, (checksum[0], checksum[1]))
+        found = recovered()
+        if found is None:
+            valid, complete = _valid_frames(file, page_size, salt, little, (checksum[0], checksum[1]))
+        else:
+            valid = complete = found  # of valid frames behind these none ends a transaction
         file.seek(_HEADER.size + valid * (_FRAME.size + page_size))
         if _is_followed(file, page_size, salt):
             raise StoreCorrupt(
@@ -63,6 +71,19 @@ def check_wal(path: Path) -> int:
                 f"stable data behind a damaged frame {valid + 1}",
             )
         return _incomplete(file, _HEADER.size + complete * (_FRAME.size + page_size), page_size, salt)
+
+
+def recovered_frames(shared_memory: Path) -> int | None:
+    """How many frames SQLite uses, from the file that it shares between processes, while a connection is open; None if
+    that cannot be told."""
+    try:
+        header = shared_memory.read_bytes()[: 2 * _INDEX_HEADER.size]
+    except OSError:
+        return None
+    if len(header) < 2 * _INDEX_HEADER.size or header[: _INDEX_HEADER.size] != header[_INDEX_HEADER.size :]:
+        return None
+    version, _unused, _change, initialised, _order, _page_size, frames, *_rest = _INDEX_HEADER.unpack_from(header)
+    return int(frames) if version == _INDEX_VERSION and initialised else None
 
 
 def _valid_frames(

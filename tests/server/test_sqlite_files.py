@@ -12,7 +12,8 @@ import pytest
 
 from reference_server.store.base import Known, Log, Record, StoreCorrupt, StoreError, StoreTooNew, StoreUnavailable
 from reference_server.store.sqlite import SqliteStore
-from reference_server.store.sqlite_files import FORMAT
+from reference_server.store.sqlite_files import FORMAT, frames_used
+from reference_server.store.sqlite_wal import check_wal
 from tests.support.stores import DATABASE, EVERYTHING, Driver, entry, frame_size, frames, opened
 
 
@@ -245,3 +246,29 @@ def test_torn_tail_leaves_a_prefix(tmp_path: Path, caplog: pytest.LogCaptureFixt
         assert (first[1], second[1]) == [(60, 0), (80, 0), (80, 20), (100, 20)][complete]
         heads.append(first[1])
     assert heads == sorted(heads)
+
+
+def verdict(log: Path, frames_used: int | None) -> int | str:
+    try:
+        return check_wal(log, lambda: frames_used)
+    except StoreCorrupt as error:
+        return error.expected
+
+
+def test_log_is_judged_the_same_by_the_frames_that_sqlite_uses(tmp_path: Path) -> None:
+    copy = copy_of_a_store(tmp_path)
+    log = copy / f"{DATABASE}-wal"
+    sound = log.read_bytes()
+    chance, told, verdicts = random.Random(4), 0, set()
+    for number in range(80):
+        data = bytearray(sound[: chance.choice((len(sound), chance.randrange(len(sound))))])
+        for _ in range(chance.randrange(3)):
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        log.write_bytes(data)
+        used = frames_used(copy / DATABASE)
+        assert log.read_bytes() == data
+        told += used is not None
+        assert verdict(log, used) == verdict(log, None), number
+        verdicts.add(verdict(log, None))
+    assert told > 60
+    assert len(verdicts) > 5

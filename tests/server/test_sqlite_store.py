@@ -378,6 +378,22 @@ def test_idle_owner_notices_another_one(tmp_path: Path, monkeypatch: pytest.Monk
     assert [type(error) for error in first.failures] == [StoreLocked]
 
 
+def test_log_that_a_reader_keeps_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("reference_server.store.sqlite.LARGE_LOG", 1 << 18)
+    monkeypatch.setattr("reference_server.store.sqlite.WATCH_SECONDS", 0.0)
+    with opened(tmp_path) as driver, closing(sqlite3.connect(tmp_path / DATABASE, isolation_level=None)) as reader:
+        log = driver.open("hall")
+        driver.fill(log, 1)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM messages").fetchone()
+        while not any("some program reads" in record.getMessage() for record in caplog.records):
+            driver.fill(log, 50, bytes(1_000))
+        seqs = [each.seq for each in driver.read(log, limit=10_000)]
+        assert seqs == list(range(1, log.head + 1))
+
+
 def children(command: str, path: Path) -> None:
     """What the tests' processes do: `open`, `publish` until killed, or `fill` a file that must not grow."""
     if command == "open-unprivileged" and os.geteuid() == 0:
