@@ -21,7 +21,7 @@ from protocol.names import key as key_of
 from protocol.names import normalise
 from protocol.scram import KEY_SIZE, MAX_ITERATIONS, MIN_ITERATIONS, StoredKeys, stored_keys
 from reference_server.config import Config, data_directory
-from reference_server.files import make_directory, new_file, user_name, why_closed
+from reference_server.files import EXPECTED_SQLITE, make_directory, new_file, unfit_sqlite, user_name, why_closed
 
 ITERATIONS = 600_000
 """Iterations of PBKDF2-HMAC-SHA-256, unless the first account of a file is made with another number."""
@@ -300,6 +300,8 @@ class AccountsFile:
     @contextlib.contextmanager
     def _open(self, path: Path, *, write: bool = False, iterations: int = 0) -> Iterator[sqlite3.Connection]:
         """A transaction on the file at `path`, which commits at the end. With `iterations` the tables are made."""
+        if unfit := unfit_sqlite():
+            raise AccountsError(f"SQLite: expected {EXPECTED_SQLITE}, found {unfit}")
         try:
             # Also to read: SQLite may have to undo what a killed process left half written.
             uri = f"{path.absolute().as_uri()}?mode=rw"

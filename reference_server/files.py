@@ -1,4 +1,5 @@
-"""Files of the server: for its user alone, whatever their directory allows, and made whole or not at all.
+"""Files of the server: for its user alone, whatever their directory allows, and made whole or not at all; and the
+library that reads them.
 
 What root makes gets the owner of its directory: a server that runs as that user has to open it.
 """
@@ -8,15 +9,21 @@ from __future__ import annotations
 import os
 import pwd
 import shlex
+import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+
+OLDEST_SQLITE = (3, 34, 0)
+"""That of Debian 11 and RHEL 9. The tests passed with it."""
+
+EXPECTED_SQLITE = f"version {'.'.join(map(str, OLDEST_SQLITE[:2]))} or newer, with functions for JSON"
 
 PRIVATE = 0o600
 
-_OPEN_TO_OTHERS = stat.S_IWGRP | stat.S_IRWXO
+_OTHERS = stat.S_IRWXO
 """A file that its owner made readable for a group stays so: backups can be made by a user of that group."""
 
 
@@ -49,7 +56,7 @@ def make_private(path: Path) -> None:
 def close_to_others(path: Path) -> None:
     """Let only the owner read and write a file that others may read or write. It may be missing. Raises OSError."""
     with suppress(FileNotFoundError):
-        if stat.S_IMODE(path.stat().st_mode) & _OPEN_TO_OTHERS:
+        if stat.S_IMODE(path.stat().st_mode) & _OTHERS:
             path.chmod(PRIVATE)
 
 
@@ -100,8 +107,22 @@ def user_name(number: int) -> str:
 
 def why_closed(path: Path) -> str:
     """Why this process may not read and write a file, with the command that helps; "" if it may."""
-    if not path.exists() or os.access(path, os.R_OK | os.W_OK):
+    if not os.path.exists(path) or os.access(path, os.R_OK | os.W_OK):
         return ""
-    owner, found = user_name(path.stat().st_uid), user_name(os.geteuid())
-    help = f"as root: chown --reference={shlex.quote(str(path.parent))} {shlex.quote(str(path))}"
-    return f"it belongs to {owner}, and this is {found}; {help}"
+    owner, above = path.stat().st_uid, path.parent.stat().st_uid
+    why = f"it belongs to {user_name(owner)}, and this is {user_name(os.geteuid())}"
+    if owner == above:
+        return why
+    return f"{why}; as root: chown --reference={shlex.quote(str(path.parent))} {shlex.quote(str(path))}"
+
+
+def unfit_sqlite() -> str:
+    """What was found instead of EXPECTED_SQLITE, or ""."""
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        return sqlite3.sqlite_version
+    try:
+        with closing(sqlite3.connect(":memory:")) as connection:
+            connection.execute("SELECT json_group_array(1)")
+    except sqlite3.OperationalError as error:
+        return f"{sqlite3.sqlite_version}: {error}"
+    return ""

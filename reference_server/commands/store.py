@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from reference_server.accounts import AccountsError
+from reference_server.commands.ending import Ending
 from reference_server.config import ConfigError, default_data_directory
 from reference_server.store.backup import backup
 from reference_server.store.base import StoreError
@@ -32,18 +34,21 @@ examples:
   roomwire-server verify backups/monday      a backup
   roomwire-server verify --repair /var/lib/roomwire
 
-exit status: 0 sound, or repaired, 1 something is wrong, 2 no store, not readable, or of a newer version
+exit status: 0 sound, or repaired, 1 something is wrong, 2 no store, not readable, or of a newer version, 128 and the
+number of the signal that ended it
 """
 
 BACKUP = """\
 Copies a store to a new directory, as it is at one moment, also while a server runs; then checks the copy. Makes all
-of TARGET, or nothing. To restore, copy TARGET to the data directory of a server that is not running, and start the
-server: every room then has a new epoch, so clients know that messages may be missing, and take none for another.
+of TARGET, or nothing, also if a signal ends it. To restore, copy TARGET to the data directory of a server that is not
+running, and start the server: every room then has a new epoch, so clients know that messages may be missing, and take
+none for another.
 
 examples:
   roomwire-server backup /var/lib/roomwire /backups/$(date +%F)
 
-exit status: 0 copied and checked, 1 the store is damaged or the copy could not be written, 2 wrong usage
+exit status: 0 copied and checked, 1 the store is damaged or the copy could not be written, 2 wrong usage;
+128 and the number of the signal that ended it
 """
 
 RENEW = """\
@@ -105,17 +110,18 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    ending = Ending()
     try:
         directory = arguments.directory or default_data_directory()
-        report = verify(directory, _progress)
+        with ending:
+            report = verify(directory, _progress, ending.asked)
         if report.wrong and arguments.repair:
             return _repair(directory)
     except (StoreError, ConfigError) as error:
-        return _fail(error, 2)
+        return _fail(*ending.how_ended("not all was checked")) if ending.asked() else _fail(error, 2)
     for line in report.wrong:
         print(line)
-    for note in report.notes:
-        print(f"note: {note}")
+    _notes(report)
     print(f"{'WRONG' if report.wrong else 'sound'}: {_amount(report)}")
     return int(bool(report.wrong))
 
@@ -136,10 +142,13 @@ def _repair(directory: Path) -> int:
 
 
 def _backup(arguments: argparse.Namespace) -> int:
+    ending = Ending()
     try:
-        report = backup(arguments.directory, arguments.target, _progress)
-    except StoreError as error:
-        return _fail(error, 1)
+        with ending:
+            report = backup(arguments.directory, arguments.target, _progress, ending.asked)
+    except (StoreError, AccountsError) as error:
+        return _fail(*ending.how_ended("nothing was copied")) if ending.asked() else _fail(error, 1)
+    _notes(report)
     print(f"copied to {arguments.target} and checked: {_amount(report)}")
     return 0
 
@@ -179,12 +188,17 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _notes(report: Report) -> None:
+    for note in report.notes:
+        print(f"note: {note}")
+
+
 def _amount(report: Report) -> str:
     accounts = f", {report.accounts} accounts" if report.accounts else ""
     return f"{report.rooms} rooms, {report.messages} messages, {report.ids} ids{accounts}"
 
 
-def _fail(error: Exception, status: int) -> int:
+def _fail(error: Exception | str, status: int) -> int:
     _progress("")
     print(f"roomwire-server: {error}", file=sys.stderr)
     return status

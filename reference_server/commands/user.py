@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reference_server.accounts import ITERATIONS, AccountsError, AccountsFile, accounts_path
+from reference_server.commands.ending import Ended, ends, how_ended
 from reference_server.config import ConfigError, load
 
 FAILED = 1
@@ -75,13 +76,15 @@ def _run(run: Callable[[AccountsFile, argparse.Namespace], None], arguments: arg
         path = accounts_path(load(options, os.environ, getattr(arguments, "config", None)))
         if path is None:
             raise ConfigError("accounts: expected --accounts FILE, since --memory keeps nothing else, found none")
-        run(AccountsFile(path), arguments)
+        with ends():
+            run(AccountsFile(path), arguments)
     except (AccountsError, ConfigError) as error:
         print(f"roomwire-server: {error}", file=sys.stderr)
         return USAGE if isinstance(error, ConfigError) else FAILED
-    except KeyboardInterrupt:
-        print("roomwire-server: nothing was changed", file=sys.stderr)
-        return 130
+    except Ended as end:
+        line, status = how_ended(end.number, "nothing was changed")
+        print(f"roomwire-server: {line}", file=sys.stderr)
+        return status
     return 0
 
 

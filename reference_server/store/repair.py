@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reference_server.files import give_away
+from reference_server.files import give_away, sync_directory
 from reference_server.store.base import INCARNATION_SIZE, StoreError, StoreLocked, StoreUnavailable
 from reference_server.store.sqlite_files import (
     DATABASE,
@@ -24,7 +24,6 @@ from reference_server.store.sqlite_files import (
     check_format,
     connect,
     lock_if_free,
-    sync_directory,
 )
 from reference_server.store.sqlite_tables import (
     Meta,

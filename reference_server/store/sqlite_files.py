@@ -16,6 +16,15 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from reference_server.files import (
+    EXPECTED_SQLITE,
+    close_to_others,
+    make_directory,
+    make_private,
+    sync_directory,
+    unfit_sqlite,
+    why_closed,
+)
 from reference_server.store.base import (
     INCARNATION_SIZE,
     StoreCorrupt,
@@ -66,6 +75,7 @@ class DataDirectory:
 
     def __init__(self, directory: Path, random_bytes: Callable[[int], bytes]) -> None:
         self.path = directory / DATABASE
+        check_library()
         self._lock = _lock(directory)
         try:
             self._check_log()
@@ -93,6 +103,9 @@ class DataDirectory:
                 raise StoreUnavailable(path, "the file or directory that this server opened", what)
 
     def _open(self, random_bytes: Callable[[int], bytes]) -> sqlite3.Connection:
+        make_private(self.path)  # SQLite gives its files beside it the same mode and owner
+        for beside in ("-wal", "-shm"):
+            close_to_others(self.path.with_name(self.path.name + beside))
         connection = self.connect()
         try:
             if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
@@ -202,6 +215,12 @@ def connect(path: Path, mode: str = "rwc") -> sqlite3.Connection:
     return connection
 
 
+def check_library() -> None:
+    """Raise StoreUnavailable if the SQLite of this Python is too old."""
+    if unfit := unfit_sqlite():
+        raise StoreUnavailable("SQLite", EXPECTED_SQLITE, unfit)
+
+
 def check_format(connection: sqlite3.Connection, path: Path) -> None:
     """Raise StoreTooNew or StoreCorrupt unless this version of the server can read the database."""
     application, version = (
@@ -245,13 +264,19 @@ def as_store_error(error: Exception, path: Path) -> Exception:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return StoreLocked(path, "to be the only user", f"another one ({error})")
         if code in _STORAGE_ERRORS:
-            return StoreUnavailable(path, "storage that can be read and written", str(error))
+            return StoreUnavailable(path, "storage that can be read and written", _with_help(str(error), path))
         return StoreCorrupt(path, "a sound Roomwire store", str(error))
     if isinstance(error, UnicodeDecodeError):
         return StoreCorrupt(path, "names in UTF-8", "octets that are not")
     if isinstance(error, OSError):
-        return StoreUnavailable(error.filename or path, "storage that can be read and written", _reason(error))
+        place = Path(os.fsdecode(error.filename)) if error.filename else path
+        return StoreUnavailable(place, "storage that can be read and written", _with_help(_reason(error), place))
     return error
+
+
+def _with_help(reason: str, path: Path) -> str:
+    closed = why_closed(path)
+    return f"{reason}: {closed}" if closed else reason
 
 
 def _lock(directory: Path) -> int:
@@ -264,20 +289,22 @@ def _lock(directory: Path) -> int:
 
 def _try_lock(directory: Path) -> tuple[int, str]:
     """A descriptor that holds the lock, or -1 and who holds it."""
+    lock = directory / "lock"
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(directory)
         descriptor = _locked(directory)
         if descriptor == -1:
             return -1, _holder(directory)
         try:
-            with os.fdopen(os.open(directory / "lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb") as file:
-                file.truncate()
+            make_private(lock)
+            with lock.open("wb") as file:
                 file.write(f"{os.getpid()}\n".encode())
         except OSError:
             os.close(descriptor)
             raise
     except OSError as error:
-        raise StoreUnavailable(directory, "a directory that can be read and written", _reason(error)) from error
+        found = _with_help(_reason(error), lock)
+        raise StoreUnavailable(directory, "a directory that can be read and written", found) from error
     return descriptor, ""
 
 
@@ -334,15 +361,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _reason(error: OSError) -> str:

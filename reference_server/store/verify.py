@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from reference_server.accounts import ACCOUNTS, AccountsError, AccountsFile
-from reference_server.store.base import StoreCorrupt, StoreError, StoreTooNew, StoreUnavailable
-from reference_server.store.sqlite_files import DATABASE, as_store_error, check_format, connect, lock_if_free
+from reference_server.store.base import StoreCorrupt, StoreError, StoreLocked, StoreTooNew, StoreUnavailable
+from reference_server.store.snapshot import never, snapshot
+from reference_server.store.sqlite_files import DATABASE, as_store_error, check_format
 from reference_server.store.sqlite_tables import SCHEMA, Room, known_of, message_is_sound, read_meta, room_of
-from reference_server.store.sqlite_wal import check_wal
 
 LINES = 50
 """How many faults of one kind are reported; of the others only their number."""
@@ -37,32 +36,27 @@ class Report:
     accounts: int = 0
 
 
-def verify(directory: Path, progress: Callable[[str], None] = lambda doing: None) -> Report:
+def verify(
+    directory: Path, progress: Callable[[str], None] = lambda doing: None, stopped: Callable[[], bool] = never
+) -> Report:
     """Check the store in `directory`; while a server uses it, what was stable when the check began.
 
-    Raises StoreUnavailable if it is missing or cannot be read, and StoreTooNew.
+    Raises StoreUnavailable if it is missing or cannot be read, or once `stopped` is true, and StoreTooNew.
     """
     path = directory / DATABASE
-    if not path.is_file():
-        raise StoreUnavailable(directory, f"a store, with a file {DATABASE}", "none")
     report = Report()
-    log = path.with_name(f"{DATABASE}-wal")
-    with lock_if_free(directory) as holder:
-        # With immutable SQLite makes no files of its own. It is allowed while no process writes and the log is empty.
-        mode = "ro" if holder or (log.is_file() and log.stat().st_size) else "ro&immutable=1"
-        if holder:
-            report.notes.append(f"process {holder} uses the store: its write-ahead log was not checked")
-        else:
-            report.wrong += _refusals(check_wal, log)
-        try:
-            with closing(connect(path, mode)) as connection:
-                connection.execute("BEGIN")  # from here on, one state of the store
-                _examine(connection, path, report, progress)
-        except sqlite3.Error as error:
-            known = as_store_error(error, path)
-            if isinstance(known, StoreUnavailable):
-                raise known from error
-            report.wrong.append(str(known))
+    try:
+        with snapshot(directory, stopped) as reading:
+            if reading.holder:
+                report.notes.append(f"process {reading.holder} uses the store: its write-ahead log was not checked")
+            if reading.log is not None:
+                report.wrong.append(str(reading.log))
+            _examine(reading.connection, path, report, progress)
+    except (sqlite3.Error, OSError) as error:
+        known = as_store_error(error, path)
+        if isinstance(known, StoreUnavailable | StoreLocked):
+            raise known from error
+        report.wrong.append(str(known))
     try:
         report.accounts, wrong = AccountsFile(directory / ACCOUNTS).check()
         report.wrong += wrong
@@ -101,14 +95,6 @@ def _examine(connection: sqlite3.Connection, path: Path, report: Report, progres
     progress(f"reading the ids of {count} messages")
     report.ids = count = _count(connection, "ids")
     report.wrong += bounded(ids(connection, rooms), f"more of {count} ids")
-
-
-def _refusals(check: Callable[[Path], object], path: Path) -> list[str]:
-    try:
-        check(path)
-    except StoreError as error:
-        return [str(error)]
-    return []
 
 
 def _count(connection: sqlite3.Connection, table: str) -> int:

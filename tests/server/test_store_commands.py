@@ -14,7 +14,10 @@ import pytest
 from protocol.frames import Ack
 from protocol.registry import Flag
 from reference_server.accounts import ACCOUNTS, Account, AccountsFile
+from reference_server.cli import main
+from reference_server.commands import store as store_commands
 from reference_server.store import backup as backup_module
+from reference_server.store import snapshot
 from reference_server.store import verify as verify_module
 from reference_server.store.backup import backup
 from reference_server.store.base import StoreCorrupt, StoreTooNew, StoreUnavailable
@@ -357,6 +360,71 @@ def test_interrupted_backup_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         backup(filled(tmp_path / "store"), tmp_path / "copy", interrupt)
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+@pytest.mark.parametrize("stage", ["copied", "reading"])
+def test_signal_ends_a_command_in_one_line(
+    tmp_path: Path, stage: str, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While it copies, and while it checks the copy. A second signal changes nothing."""
+
+    def signalled(doing: str) -> None:
+        if doing.startswith(stage):
+            os.kill(os.getpid(), signal.Signals[name])
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    store = filled(tmp_path / "store")
+    monkeypatch.setattr(store_commands, "_progress", signalled)
+    monkeypatch.setattr(backup_module, "PAGES_AT_ONCE", 1)
+    monkeypatch.setattr(snapshot, "STEPS", 1)
+    status = 128 + signal.Signals[name]
+    assert main(["backup", str(store), str(tmp_path / "copy")]) == status
+    assert capsys.readouterr() == ("", f"roomwire-server: ended by {name}: nothing was copied\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    if stage == "reading":
+        assert main(["verify", str(store)]) == status
+        assert capsys.readouterr() == ("", f"roomwire-server: ended by {name}: not all was checked\n")
+
+
+def test_nohup_is_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_commands, "_progress", lambda doing: os.kill(os.getpid(), signal.SIGHUP))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert main(["backup", str(filled(tmp_path / "store")), str(tmp_path / "copy")]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_signal_ends_a_backup_of_a_process(tmp_path: Path, number: signal.Signals) -> None:
+    """The accounts are locked, so that the copy is not complete before the signal."""
+    store = filled(tmp_path / "store")
+    file = AccountsFile(store / ACCOUNTS)
+    file.add("Ada", "correct horse", created_ms=0, iterations=4096)
+    with closing(sqlite3.connect(file.path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        process = command("backup", str(store), str(tmp_path / "copy"))
+        while not list(tmp_path.glob(f".copy-*/{DATABASE}")):
+            assert process.poll() is None
+        process.send_signal(number)
+        said = f"roomwire-server: ended by {number.name}: nothing was copied\n"
+        assert ended(process) == (128 + number, "", said)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_accounts_that_are_empty_or_damaged_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = filled(tmp_path / "store")
+    accounts = store / ACCOUNTS
+    accounts.touch()
+    assert main(["backup", str(store), str(tmp_path / "one")]) == 0
+    assert capsys.readouterr().out.startswith(f"note: {accounts} is empty: the copy has no accounts\ncopied to ")
+    assert list(files(tmp_path / "one")) == [DATABASE]
+    assert "expected accounts (" in verify(store).wrong[0]
+    accounts.write_bytes(b"rubbish" * 999)
+    assert main(["backup", str(store), str(tmp_path / "two")]) == 1
+    assert capsys.readouterr().err == f"roomwire-server: {accounts}: cannot be used: file is not a database\n"
+    assert not (tmp_path / "two").exists()
 
 
 def test_backup_overwrites_nothing(tmp_path: Path) -> None:
