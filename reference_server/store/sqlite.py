@@ -42,6 +42,7 @@ from reference_server.store.sqlite_tables import (
     Meta,
     Room,
     Writer,
+    count_messages,
     first_retained,
     read_bounds,
     read_ids,
@@ -200,9 +201,25 @@ class SqliteLog:
         """Have some of what is before `oldest` deleted, or all. The store calls this again when that is done."""
         self._trimming = self._trimmed < self.oldest
         if self._trimming:
-            below = self.oldest if most is None else min(self.oldest, self._trimmed + most)
+            room, below = self.room, self.oldest if most is None else min(self.oldest, self._trimmed + most)
+            if most is None:
+                self._delete(below)
+            else:
+                self._store.ask(
+                    lambda reader: count_messages(reader, room, below),
+                    lambda _: self._delete(below),
+                    self.key,
+                    self._not_trimmed,
+                )
+
+    def _delete(self, below: int) -> None:
+        if below > self._trimmed:  # else the store is being closed, and has done so
             room, self._trimmed = self.room, below
             self._store.changed(self, lambda writer: writer.trim(room, below), trims=True)
+
+    def _not_trimmed(self) -> None:
+        self._trimming, self._trimmed = False, self.oldest  # what is damaged stays
+        self._store.drop_unused(self)
 
     def retain(self, now_ms: int) -> None:
         limits, head = self._store.retention, self.head
@@ -250,7 +267,7 @@ class SqliteLog:
 
     @property
     def in_use(self) -> bool:
-        return bool(self.users or self.unwritten or self._cutting)  # what is being trimmed is unwritten
+        return bool(self.users or self.unwritten or self._cutting or self._trimming)
 
 
 class SqliteStore:

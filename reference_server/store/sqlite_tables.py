@@ -344,6 +344,13 @@ def read_bounds(connection: sqlite3.Connection, path: Path, room: Room) -> tuple
     return row[0], row[1]
 
 
+def count_messages(connection: sqlite3.Connection, room: Room, below: int) -> int:
+    """How many messages there are before `below`. A damaged page among them is found here, and not by the writer, whose
+    transaction could not be completed any more."""
+    sql = "SELECT count(*) FROM messages WHERE room = ? AND seq < ? AND length(payload) >= 0"
+    return int(connection.execute(sql, (room.id, below)).fetchone()[0])
+
+
 def first_retained(
     connection: sqlite3.Connection, room: Room, oldest: int, head: int, since_ms: int, offset: int
 ) -> tuple[int, int, int] | None:

@@ -16,7 +16,15 @@ from reference_server.accounts import ACCOUNTS, AccountsError, AccountsFile
 from reference_server.store.base import StoreCorrupt, StoreError, StoreLocked, StoreTooNew, StoreUnavailable
 from reference_server.store.snapshot import never, snapshot
 from reference_server.store.sqlite_files import DATABASE, as_store_error, check_format
-from reference_server.store.sqlite_tables import SCHEMA, Room, known_of, message_is_sound, read_meta, room_of
+from reference_server.store.sqlite_tables import (
+    SCHEMA,
+    Room,
+    known_of,
+    message_is_sound,
+    read_meta,
+    read_server,
+    room_of,
+)
 
 LINES = 50
 """How many faults of one kind are reported; of the others only their number."""
@@ -81,6 +89,10 @@ def _examine(connection: sqlite3.Connection, path: Path, report: Report, progres
     report.wrong += schema(connection)
     if report.wrong:
         return  # the tables cannot be trusted
+    try:
+        read_server(connection, path)
+    except StoreCorrupt as error:
+        report.wrong.append(str(error))
     rooms = {}
     for room, problem in read_all_rooms(connection, path):
         if room is not None:

@@ -335,6 +335,26 @@ def test_missing_rows_do_not_keep_others_from_being_trimmed(tmp_path: Path) -> N
         assert [driver.open(key).oldest for key in ("hall", "other")] == [6, 6]
 
 
+def test_damaged_page_does_not_keep_others_from_being_written(tmp_path: Path) -> None:
+    with opened(tmp_path) as driver:
+        for key in ("hall", "other"):
+            driver.fill(driver.open(key), 60, f"payload of {key}".encode() * 20)
+    data = bytearray((tmp_path / DATABASE).read_bytes())
+    at = [offset // 4096 for offset in range(len(data)) if data.startswith(b"payload of hall", offset)]
+    page = at[len(at) // 2] * 4096
+    data[page : page + 4096] = bytes(4096)
+    (tmp_path / DATABASE).write_bytes(data)
+    with opened(tmp_path) as driver:
+        hall, other = driver.open("hall"), driver.open("other")
+        driver.fill(other, 1)
+        hall.trim(60)
+        driver.fill(other, 1)
+        driver.run(lambda: driver.damage)
+        assert {(key, type(error)) for key, error in driver.damage} == {("hall", StoreCorrupt)}
+    with opened(tmp_path) as driver:
+        assert [each.seq for each in driver.read(driver.open("other"))] == list(range(1, 63))
+
+
 def test_directory_without_permission_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir(mode=0o000)
     output = run_child("open-unprivileged", tmp_path / "data")

@@ -88,6 +88,18 @@ def test_room_without_its_entry_is_taken_out(tmp_path: Path) -> None:
         assert not {hall.epoch, other.epoch} & set(epochs.values())
 
 
+def test_damaged_entry_of_the_server_is_repaired(tmp_path: Path) -> None:
+    epochs = filled(tmp_path)
+    change(tmp_path, "UPDATE server SET clock = 'x'")
+    assert [line.partition("expected ")[2] for line in verify(tmp_path).wrong] == [
+        "the server's entry as it was written, found another checksum or none"
+    ]
+    repair(tmp_path, "now")
+    assert verify(tmp_path).wrong == []
+    with opened(tmp_path) as driver:
+        assert {key: driver.open(key).epoch for key in epochs} == epochs
+
+
 def test_damaged_log_leaves_what_stands_before(tmp_path: Path) -> None:
     with opened(tmp_path / "open") as driver:
         for _ in range(3):
