@@ -2,7 +2,6 @@
 
 import errno
 import resource
-import socket
 
 RESERVED_DESCRIPTORS = 128
 """Descriptors that are kept for the store, the listener, and connections that are accepted only to be refused."""
@@ -32,15 +31,3 @@ def reason_not_to_listen(error: Exception) -> str:
     if isinstance(error, OSError):
         return "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
     return str(error)
-
-
-def port_is_free(host: str, port: int) -> str:
-    """ "" if the port can be listened on, else the reason why not."""
-    try:
-        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, number) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        return error.strerror or str(error)
-    return ""

@@ -68,6 +68,9 @@ def snapshot(directory: Path, stopped: Callable[[], bool] = never, scratch: Path
 
 
 def _reading(path: Path, log: Path, holder: str, stack: ExitStack, scratch: Path | None) -> sqlite3.Connection:
+    index = path.with_name(f"{path.name}-shm")
+    if not holder and not index.exists():
+        stack.callback(index.unlink, missing_ok=True)  # SQLite makes it, and nobody else uses it
     try:
         connection = stack.enter_context(closing(connect(path, "ro")))
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()

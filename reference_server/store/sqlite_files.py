@@ -135,8 +135,7 @@ class DataDirectory:
                 "an incomplete transaction at the end of the write-ahead log is dropped: the last complete one counts",
                 extra={"path": str(log), "octets": dropped},
             )
-        if _size(log) and not _size(self.path):  # SQLite would delete the log
-            raise StoreCorrupt(self.path, "a database beside its write-ahead log", "none")
+        check_log_has_database(self.path)
 
     def log_octets(self) -> int:
         """The size of the write-ahead log."""
@@ -213,6 +212,12 @@ def connect(path: Path, mode: str = "rwc") -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def check_log_has_database(path: Path) -> None:
+    """Raise StoreCorrupt if there is a log without its database, which SQLite would delete."""
+    if _size(path.with_name(f"{path.name}-wal")) and not _size(path):
+        raise StoreCorrupt(path, "a database beside its write-ahead log", "none")
 
 
 def check_library() -> None:

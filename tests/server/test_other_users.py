@@ -12,9 +12,10 @@ import pytest
 from protocol.frames import Ack
 from reference_server.accounts import AccountsError, AccountsFile
 from reference_server.cli import main
+from reference_server.files import user_name
 from reference_server.store.base import StoreUnavailable
 from reference_server.store.verify import verify
-from tests.server.test_process import running
+from tests.server.test_process import running, tree
 from tests.server.test_store_commands import filled
 from tests.support.accounts import make_accounts
 from tests.support.other_user import OTHER, as_other, needs_root, shared
@@ -105,6 +106,31 @@ def test_user_is_not_made_by_another_than_the_owner_of_the_rooms(shared: Path) -
 
 
 @needs_root
+def test_doctor_makes_nothing_for_root(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither in an empty directory of another user, nor where a server was killed."""
+    store = shared / "store"
+    store.mkdir()
+    os.chown(store, OTHER, OTHER)
+    doctor = ["doctor", "--port", "0", "--data", str(store)]
+    assert main(doctor) == 0
+    assert "for a server of theirs, run this command with: runuser -u " in capsys.readouterr().out
+    assert list(store.iterdir()) == []
+    with opened(shared / "used") as driver:
+        driver.fill(driver.open("hall"), 20)
+        for name in (DATABASE, f"{DATABASE}-wal"):
+            shutil.copyfile(shared / "used" / name, store / name)
+    assert main(doctor) == 1
+    help = f"belongs to root, and the directory to {user_name(OTHER)}: chown --reference={store} {store}/{DATABASE}\n"
+    assert help in capsys.readouterr().out
+    for path in store.iterdir():
+        os.chown(path, OTHER, OTHER)
+    before = tree(store)
+    assert main(doctor) == 0
+    assert f"1 in {store}" in capsys.readouterr().out
+    assert tree(store) == before
+
+
+@needs_root
 def test_file_of_root_in_the_directory_of_another_is_named(shared: Path) -> None:
     filled(shared)
     os.chown(shared, OTHER, OTHER)
@@ -184,6 +210,7 @@ def test_account_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     code = """if True:
         import resource, sys
         from reference_server.cli import main
+from reference_server.files import user_name
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         sys.exit(main(["user", "add", "ada", "--data", sys.argv[1]]))
     """
@@ -209,6 +236,8 @@ def test_old_sqlite_is_named_and_nothing_is_made(
         AccountsFile(tmp_path / "accounts.sqlite3").add("ada", "correct horse", created_ms=0)
     assert str(unusable.value) == expected
     (tmp_path / DATABASE).touch()
+    assert main(["doctor", "--port", "0", "--data", data]) == 1
+    assert expected.replace("SQLite: ", "FAIL  SQLite       ") in capsys.readouterr().out
     assert main(["backup", str(tmp_path), str(tmp_path / "copy")]) == 1
     assert capsys.readouterr().err == f"roomwire-server: {expected}\n"
     assert [path.name for path in tmp_path.iterdir()] == [DATABASE]

@@ -301,12 +301,52 @@ def test_user_without_a_home(tmp_path: Path, arguments: list[str], says: str) ->
 # --- doctor
 
 
-def test_doctor_without_findings(tmp_path: Path) -> None:
-    made(tmp_path)
-    code, output, errors = ended(command("doctor", "--port", "0", "--data", str(tmp_path)))
-    assert (code, errors) == (0, "")
-    assert f"1 in {tmp_path}" in output
-    assert "FAIL" not in output
+def tree(directory: Path) -> dict[Path, tuple[int, int, bytes]]:
+    """All files below a directory: owner, mode and content."""
+    found = {}
+    for path in (directory, *directory.rglob("*")):
+        about = path.stat()
+        found[path] = (about.st_uid, about.st_mode, path.read_bytes() if path.is_file() else b"")
+    return found
+
+
+def test_doctor_without_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(tmp_path / "used")
+    assert main(["backup", str(tmp_path / "used"), str(tmp_path / "copy")]) == 0
+    (tmp_path / "empty").mkdir()
+    before = tree(tmp_path)
+    for name, found in (("used", "1 in "), ("copy", "1 in "), ("empty", "0 in "), ("none", "would be made in ")):
+        capsys.readouterr()
+        assert main(["doctor", "--port", "0", "--metrics-port", "0", "--data", str(tmp_path / name)]) == 0
+        output = capsys.readouterr().out
+        assert f"rooms        {found}" in output or found in output
+        assert "FAIL" not in output
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("wrong", ["host", "certificate", "metrics", "accounts", "no accounts", "rooms"])
+def test_doctor_finds_what_run_finds(tmp_path: Path, wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ("--port", "0", "--data", str(tmp_path))
+    (tmp_path / "corrupt").write_bytes(b"certainly not a database" * 1000)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        if wrong == "rooms":
+            (tmp_path / "corrupt").rename(tmp_path / "rooms.sqlite3")
+        arguments, what, status = {
+            "host": (("--host", "0.0.0.0"), "secrecy", 2),
+            "certificate": (("--tls-cert", str(tmp_path / "none.pem")), "TLS", 1),
+            "metrics": (("--metrics-port", str(taken.getsockname()[1])), "metrics", 1),
+            "accounts": (("--accounts", str(tmp_path / "corrupt")), "accounts", 1),
+            "no accounts": (("--accounts", str(tmp_path / "none")), "accounts", 1),
+            "rooms": ((), "rooms", 1),
+        }[wrong]
+        before = tree(tmp_path)
+        assert main(["doctor", *data, *arguments]) == 1
+        failed = [line.split(None, 2)[1:] for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
+        assert tree(tmp_path) == before
+        said = refused(*data, *arguments, status=status).removeprefix("roomwire-server: ").rstrip()
+        assert failed == [[what, said]]
 
 
 def test_doctor_with_findings(tmp_path: Path) -> None:
