@@ -210,7 +210,6 @@ def test_account_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     code = """if True:
         import resource, sys
         from reference_server.cli import main
-from reference_server.files import user_name
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         sys.exit(main(["user", "add", "ada", "--data", sys.argv[1]]))
     """
