@@ -90,9 +90,15 @@ class RawServer(RawConnection):
             return
         frame = sent.frame
         self._said_goaway = self._said_goaway or (isinstance(frame, Goaway) and frame.code != Code.DRAINING)
+        opening = self.invariants.welcome is None
         self.invariants.sent(frame)
         if isinstance(frame, Ping):
             self._pings.add(frame.opaque)
+        if opening and self.invariants.welcome:
+            self._keep_alive(self.invariants.welcome.heartbeat_ms)
+
+    def _may_beat(self) -> bool:
+        return not (self.invariants.goaway or self._said_goaway or self._half_sent)
 
     # Receiving.
 
@@ -168,6 +174,7 @@ class RawServer(RawConnection):
 
     async def close(self, *, abort: bool = False) -> None:
         """Ends the connection; with `abort` by a reset of the transport."""
+        self._no_longer_alive()
         if abort:
             reset(self._writer.transport)
         else:

@@ -91,6 +91,8 @@ def _run(args: argparse.Namespace) -> int:
             await server.stop()
 
     run = arguments.run_of(args, "server", arguments.selection(args), args.connect or args.exec)
+    if not args.quiet:
+        server.rates.tell(lambda text: print(f"roomwire-check: {text}", file=sys.stderr))
     if args.connect and not args.quiet:
         rooms = f"rooms whose names begin with {args.room_prefix}, about {_ROOMS} if all cases run (see --room-prefix)"
         print(f"roomwire-check: this leaves behind {rooms}", file=sys.stderr)

@@ -28,6 +28,7 @@ from protocol.registry import HELLO_MAX_BODY, Code, Sender
 T = TypeVar("T")
 F = TypeVar("F", bound=Frame)
 
+_ALIVE = encode(Pong(b"I live.."))
 _BROKEN_BY = {Code.MALFORMED: "RW-FRAME-7", Code.BAD_HEADER: "RW-FRAME-6", Code.UNKNOWN_FIELD: "RW-EXT-1"}
 
 
@@ -93,6 +94,8 @@ class RawConnection(ABC):
         self._buffer = bytearray()
         self._first = 0  # of `received` that is not taken
         self._half_sent = False
+        self._written_at = clock.now()
+        self._beat: asyncio.TimerHandle | None = None
         self.news = asyncio.Event()
         self.tls: ssl.SSLObject | None = writer.get_extra_info("ssl_object")  # now, since a closed transport has none
         self._reading = asyncio.create_task(self._read())
@@ -157,6 +160,7 @@ class RawConnection(ABC):
 
     def write(self, octets: bytes) -> None:
         """Writes octets without checks and without the log: parts of frames that were declared before."""
+        self._written_at = clock.now()
         if not self.ended and not self._writer.is_closing():
             self._writer.write(octets)
 
@@ -164,6 +168,33 @@ class RawConnection(ABC):
     def _declared(breaks: str) -> None:
         if breaks and breaks not in load().requirements:
             raise HarnessFault(f"breaks {breaks}, which SPEC.md does not have")
+
+    @property
+    def unsent(self) -> int:
+        """The number of octets that wait because the other end does not read."""
+        return self._writer.transport.get_write_buffer_size()
+
+    def _keep_alive(self, heartbeat_ms: int) -> None:
+        """Sends an octet in every H from now on (RW-HEARTBEAT-1), whatever the case does meanwhile.
+
+        A connection that ends, does not answer PINGs, has sent half a frame, or has octets that wait, sends none.
+        """
+        period = heartbeat_ms / 3000
+        left = self._written_at + period - clock.now()
+        if left <= 0:
+            if self.answers_pings and self._may_beat() and not self.unsent:
+                RawConnection.write(self, _ALIVE)  # not a step of the case, so no log and no recording has it
+            left = period
+        if not (self.ended or self._writer.is_closing()):
+            self._beat = asyncio.get_running_loop().call_later(left, self._keep_alive, heartbeat_ms)
+
+    def _no_longer_alive(self) -> None:
+        if self._beat:
+            self._beat.cancel()
+
+    @abstractmethod
+    def _may_beat(self) -> bool:
+        """Whether a PONG that nobody asked for is valid now."""
 
     # Receiving.
 
@@ -282,6 +313,10 @@ class RawConnection(ABC):
     def arrivals(self, *kinds: type[F]) -> list[float]:
         """When the frames of these kinds that were not taken came, by the suite's clock."""
         return [item.at for item in self.received if not item.taken and isinstance(item.frame, kinds)]
+
+    def seen(self, *kinds: type[F]) -> list[F]:
+        """The frames of these kinds that have come, taken or not."""
+        return [item.frame for item in self.received if isinstance(item.frame, kinds)]
 
     def left_over(self, *kinds: type[F]) -> list[F]:
         """The frames of these kinds that were not taken."""

@@ -121,10 +121,21 @@ def explained(result: Result, step: Verdict | None) -> Result:
     return replace(result, reason=f"{result.reason}; {why}")
 
 
-async def ended(steps: Awaitable[None], within: float | None = None) -> Exception | None:
-    """Takes the steps of a case and returns how it ended, None for success; `within` is in seconds."""
+def _unmoved(bound: asyncio.Timeout) -> None:
+    """Leaves the bound where it is."""
+
+
+async def ended(
+    steps: Awaitable[None], within: float | None = None, bounded: Callable[[asyncio.Timeout], None] = _unmoved
+) -> Exception | None:
+    """Takes the steps of a case and returns how it ended, None for success; `within` is in seconds.
+
+    `bounded` is given what ends the case then, so that the case can move it.
+    """
     try:
-        await asyncio.wait_for(steps, within)
+        async with asyncio.timeout(within) as bound:
+            bounded(bound)
+            await steps
     except TimeoutError:
         return Inconclusive(f"the case did not end within {within:g} s" if within else "the case ran out of time")
     except Exception as exception:

@@ -9,7 +9,8 @@ import os
 import random
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from conformance.harness.options import Options
 from conformance.harness.process import Unreachable, Unstartable
@@ -23,22 +24,25 @@ from conformance.harness.verdicts import (
     require,
     usual,
 )
+from conformance.server.rates import Rate, TooLong
 from conformance.server.raw_client import HELLO_CASE, PREFACE_CASE, RawClient
 from conformance.server.recording import Recording, RecordingClient
 from conformance.server.target import LaunchedServer, ServerTarget
+from conformance.wire import clock
 from conformance.wire.log import WireLog
 from conformance.wire.text import frame_line
 from protocol.fields import extension, extensions
 from protocol.frames import Ack, Error, Field, Frame, History, Join, Joined, Message, Publish, Welcome
 from protocol.registry import LIMITS, Code, Flag
 
+T = TypeVar("T")
+
 _JOIN_CASE = "server/7.9/fresh"
 _PUBLISH_CASE = "server/7.15/echo"
 """The cases that try for themselves what many cases need: JOINED for JOIN, ACK for PUBLISH."""
 
-
-class TooLong(Inconclusive):
-    """The server limits a rate so strictly that the run's patience is over."""
+_ROOM_RATE_MS = 1_000
+"""A retry_ms above this is not of `join_rate`, which is 1 a second at least, but of `room_rate`."""
 
 
 class Context:
@@ -52,16 +56,46 @@ class Context:
         self.random = random.Random(options.seed)
         self.fresh = os.urandom(5).hex()
         self.recording = Recording(self.fresh) if options.replay_dir else None
+        self.bound: asyncio.Timeout | None = None  # of the whole case, without the time in which it waits for its turn
         self._count = 0
         self._waited = 0.0
         self._own: LaunchedServer | None = None
+        self._rates = target.rates  # of the server that all cases share
+        self._fresh_rooms: set[str] = set()
+        self._lasting: list[str] = []  # rooms for other cases: they have messages, so the server keeps them
 
-    # Fresh names.
+    def bounded_by(self, bound: asyncio.Timeout) -> None:
+        """Says what ends the case if it takes too long."""
+        self.bound = bound
+
+    # Names.
 
     def room(self) -> str:
         """A name of a room that no other case and no other run uses."""
         self._count += 1
-        return f"{self.options.room_prefix}{self.fresh}-{self._count}"
+        name = f"{self.options.room_prefix}{self.fresh}-{self._count}"
+        self._fresh_rooms.add(name)
+        return name
+
+    async def any_room(self) -> str:
+        """A name of a room that no other case uses now, and that may have messages from before.
+
+        It is fresh unless the server limits how many rooms may be made.
+        """
+        rates = self.target.rates
+        if not rates.rooms.scarce:
+            return self.room()
+        if not rates.used:
+            client, joined = await self.member()
+            await self.publish(client, joined.room)  # a room with a message lasts
+            await client.close()
+            return joined.name
+        self._lasting.append(rates.used.pop())
+        return self._lasting[-1]
+
+    def leave_rooms(self) -> None:
+        """Lets other cases have the rooms of this one, once it has passed and its connections are closed."""
+        self._rates.used += dict.fromkeys(self._lasting)
 
     def name(self) -> str:
         """A name of a person that no other case and no other run uses."""
@@ -155,15 +189,20 @@ class Context:
         self,
         room: str = "",
         *,
+        fresh: bool = True,
         epoch: int = 0,
         since: int = 0,
         flags: int = 0,
         extension_names: Sequence[str] = (),
         receive_buffer: int = 0,
     ) -> tuple[RawClient, Joined]:
-        """A fresh connection that is in a room, which is fresh as well unless it is named."""
+        """A fresh connection that is in a room, which is fresh as well unless it is named.
+
+        Without `fresh` it is `any_room`, which may have messages.
+        """
+        room = room or (self.room() if fresh else await self.any_room())
         client = await self.open(extension_names=extension_names, receive_buffer=receive_buffer)
-        return client, await self.join(client, room or self.room(), epoch=epoch, since=since, flags=flags)
+        return client, await self.join(client, room, epoch=epoch, since=since, flags=flags)
 
     async def publish(
         self,
@@ -183,7 +222,14 @@ class Context:
             )
             if not isinstance(frame, Ack):
                 raise Failed("ACK", frame_line(frame))
+        self._lasts(client.invariants.refs.get(room, ""))
         return frame
+
+    def _lasts(self, name: str) -> None:
+        """Notes that a room has a message, so that the server keeps it without a member."""
+        if name in self._fresh_rooms and self.target.rates is self._rates:
+            self._fresh_rooms.discard(name)
+            self._lasting.append(name)
 
     async def marker(self, publisher: RawClient, *readers: RawClient, room: int) -> list[list[Message]]:
         """Publishes a message and waits for it at all readers; the streams that they saw, which end with it."""
@@ -194,11 +240,38 @@ class Context:
 
     async def patiently(self, client: RawClient, frame: History | Join | Publish) -> Frame:
         """The reply to a request, which is repeated while the server limits the rate."""
-        while True:
-            reply = await client.reply(client.ask(frame))
-            if not isinstance(reply, Error) or reply.code != Code.RATE_LIMITED:
-                return reply
-            await self.wait_ms(reply.retry_ms)
+
+        async def ask() -> Frame:
+            return await client.reply(client.ask(frame))
+
+        return await self.until_allowed(ask)
+
+    async def until_allowed(self, ask: Callable[[], Awaitable[Frame]]) -> Frame:
+        """What `ask` returns: the reply to a request that it sends, again while the server limits the rate.
+
+        Raises TooLong.
+        """
+
+        async def again() -> tuple[Frame, int]:
+            reply = await ask()
+            return reply, _limited(reply)
+
+        while (answer := await again())[1]:
+            if answer[1] > _ROOM_RATE_MS:
+                return await self.in_turn(self.target.rates.rooms, again, answer[1])
+            await self.wait_ms(answer[1])
+        return answer[0]
+
+    async def in_turn(self, rate: Rate, ask: Callable[[], Awaitable[tuple[T, int]]], retry_ms: int) -> T:
+        """As `Rate.until`, within the run's patience; the case has so much more time. Raises TooLong."""
+        began, end = clock.now(), self.bound.when() if self.bound else None
+        if self.bound:
+            self.bound.reschedule(None)
+        try:
+            return await rate.until(ask, retry_ms, self.options.patience)
+        finally:
+            if self.bound and end is not None:
+                self.bound.reschedule(end + clock.now() - began)
 
     async def wait_ms(self, duration: int) -> None:
         """Waits as retry_ms of the server demands. Raises TooLong beyond the run's patience, over the whole case."""
@@ -320,6 +393,11 @@ class Context:
         await asyncio.gather(*(client.close() for client in self.clients))
         if self._own:
             await self._own.stop()
+
+
+def _limited(reply: Frame) -> int:
+    """The retry_ms of a reply that is RATE_LIMITED, at least 1; otherwise 0."""
+    return max(reply.retry_ms, 1) if isinstance(reply, Error) and reply.code == Code.RATE_LIMITED else 0
 
 
 async def _connect(

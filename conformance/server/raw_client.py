@@ -17,7 +17,7 @@ from conformance.harness.verdicts import Failed, HarnessFault, Undeclared, usual
 from conformance.server.invariants import Invariants
 from conformance.wire import clock
 from conformance.wire.log import WireLog
-from conformance.wire.octets import CLIENT_PREFACE, HEADER, Header, encode
+from conformance.wire.octets import CLIENT_PREFACE, HEADER, Header
 from conformance.wire.text import frame_line
 from protocol.errors import NameInvalid, RemoteProtocolError
 from protocol.frames import (
@@ -43,7 +43,6 @@ PREFACE_CASE = "server/5.1/answered"
 PING_CASE = "server/7.7/same-opaque"
 """The cases that try for themselves what many cases need: WELCOME for HELLO, the server's preface, PONG for PING."""
 
-_ALIVE = encode(Pong(b"I live.."))
 _UNREAD = 32 * 2**20  # octets of frames that were not taken, beyond which a client stops reading
 
 
@@ -71,7 +70,7 @@ class RawClient(RawConnection):
         self._unread = 0
         self._request = 0
         self._beyond_ascii: set[int] = set()  # requests with a valid name that is not ASCII
-        self._opened = self._last_written = clock.now()
+        self._opened = clock.now()
 
     @property
     def observer(self) -> Invariants:
@@ -126,11 +125,6 @@ class RawClient(RawConnection):
         except OSError:
             self.ended = self.ended or "reset"
 
-    @property
-    def unsent(self) -> int:
-        """The number of octets that wait because the server does not read."""
-        return self._writer.transport.get_write_buffer_size()
-
     # Receiving.
 
     async def _hold(self) -> None:
@@ -159,20 +153,13 @@ class RawClient(RawConnection):
 
     def _frame(self, header: Header, body: bytes) -> None:
         self._unread += HEADER.size + len(body)
+        opening = self.invariants.welcome is None
         super()._frame(header, body)
-        self._keep_alive()
+        if opening and self.invariants.welcome:
+            self._keep_alive(self.invariants.welcome.heartbeat_ms)
 
-    def _keep_alive(self) -> None:
-        """Sends an octet in every H (RW-HEARTBEAT-1), also to a server that sends so much that it need not PING."""
-        welcome = self.invariants.welcome
-        silent = welcome is not None and clock.now() - self._last_written > welcome.heartbeat_ms / 2000
-        if silent and self.answers_pings and not (self.invariants.goaway or self.said_goaway or self._half_sent):
-            self._last_written = clock.now()
-            super().write(_ALIVE)  # not a step of the case, so no recording has it
-
-    def write(self, octets: bytes) -> None:
-        self._last_written = clock.now()
-        super().write(octets)
+    def _may_beat(self) -> bool:
+        return not (self.invariants.goaway or self.said_goaway or self._half_sent)
 
     def _broken_by(self, error: RemoteProtocolError, header: Header) -> str:
         in_stream = header.room in self.invariants.rooms and not header.request
@@ -342,6 +329,7 @@ class RawClient(RawConnection):
 
     async def close(self, *, abort: bool = False) -> None:
         """Ends the connection without a GOAWAY; with `abort` by a reset of the transport."""
+        self._no_longer_alive()
         self._reading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._reading

@@ -148,9 +148,11 @@ class ServerRunner:
         context = Context(self._target, self._options)
         began, generation = clock.now(), self._restarts
         try:
-            end = await ended(self._steps(case, context, began), self._bound)
+            end = await ended(self._steps(case, context, began), self._bound, context.bounded_by)
         finally:
             await context.close()
+        if end is None:
+            context.leave_rooms()
         died = ""
         if isinstance(end, (Failed, Inconclusive, Crashed)) and "process" not in case.tags:
             died = await self._revive(generation)

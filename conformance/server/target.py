@@ -13,6 +13,7 @@ from types import MappingProxyType
 from conformance.harness.process import Program, Unreachable, arguments, placeholders
 from conformance.harness.tls import Trust, authority
 from conformance.harness.verdicts import CaseEnd, Informative
+from conformance.server.rates import Rates
 from conformance.server.raw_client import RawClient
 from conformance.wire import clock
 from conformance.wire.log import WireLog
@@ -56,6 +57,7 @@ class ServerTarget:
         self.host = host
         self.port = port
         self.ready = ready
+        self.rates = Rates()
 
     @property
     def address(self) -> str:

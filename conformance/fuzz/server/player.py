@@ -236,6 +236,8 @@ class Player:
         for client in clients if now - before > 1.0 else ():
             if client.welcome and now - before > client.welcome.heartbeat_ms / 2000:
                 client.slow = True  # the suite stood still, not the server
+        for client in self.clients.values():
+            client.keep_alive(now)
         for client in clients:
             if data := client.wire.read():
                 client.inbox += data

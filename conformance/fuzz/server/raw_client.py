@@ -61,6 +61,7 @@ class RawClient:
         self.log = log
         self.opened = now
         self.welcomed = now
+        self.beat = now  # when it last sent something only to be alive
         self.preface = b""
         self.welcome: Welcome | None = None
         self.goaway: Goaway | None = None
@@ -167,6 +168,12 @@ class RawClient:
         size = max(1, -(-len(octets) // max(1, cut)))
         for at in range(0, len(octets), size):
             self.wire.write(octets[at : at + size])
+
+    def keep_alive(self, now: float) -> None:
+        """Sends an octet in every H (RW-HEARTBEAT-1), also while the script reads nothing or only waits."""
+        if self.open and not self.aside and self.welcome and now - self.beat > self.welcome.heartbeat_ms / 3000:
+            self.beat = now
+            self.write(self.note(Pong(b"I live..")))
 
     def ask(self, request: int, judge: Callable[[Frame], None], lost: Callable[[], None] = lambda: None) -> None:
         """Has the final reply to a request judged when it comes; `lost` is called if it never will."""

@@ -1,5 +1,6 @@
 """Sections 7.3 and 13: accounts and SCRAM-SHA-256, tried with the accounts that the run declares."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from conformance.wire.octets import b16, frame
 from conformance.wire.scram import Challenge
 from conformance.wire.text import frame_line
 from protocol.fields import extension
-from protocol.frames import Auth, Error, Frame, Hello, Welcome
+from protocol.frames import Auth, Error, Frame, Goaway, Hello, Welcome
 from protocol.registry import Code, Flag, FrameType
 
 _STEPS = 4  # RW-AUTH-3
@@ -64,10 +65,32 @@ def _nonce() -> bytes:
 
 
 async def _sent_hello(t: Context, name: str, first: bytes, *names: str) -> tuple[RawClient, int]:
-    """A connection that has sent HELLO with this first message, and the number of that request."""
-    client = await t.greet()
+    """A connection that has sent HELLO with this first message and got its answer, and the number of that request.
+
+    Where the server limits logins that fail, the message is sent again on other connections. Raises TooLong.
+    """
     fields = tuple(map(extension, names))
-    return client, client.ask(Hello(name, scram.MECHANISM, first, fields=fields))
+    said: list[tuple[RawClient, int]] = []
+
+    async def ask() -> tuple[Frame | None, int]:
+        client = await t.greet()
+        said.append((client, client.ask(Hello(name, scram.MECHANISM, first, fields=fields))))
+        return None, await _refused_for(client)
+
+    if retry_ms := (await ask())[1]:
+        await t.in_turn(t.target.rates.logins, ask, retry_ms)
+    return said[-1]
+
+
+async def _refused_for(client: RawClient) -> int:
+    """The retry_ms of a login that the server refuses because too many have failed, and otherwise 0."""
+    with contextlib.suppress(Failed):
+        await client.wait(lambda: bool(client.seen(Auth, Error, Welcome, Goaway)) or None, "an answer to HELLO")
+    refusals = [frame for frame in client.seen(Error) if frame.code == Code.RATE_LIMITED]
+    if not refusals:
+        return 0
+    await client.expect_closed("RW-HELLO-3")
+    return max(refusals[0].retry_ms, 1)
 
 
 async def _challenged(

@@ -252,7 +252,7 @@ async def history_range(t: Context) -> None:
 @case("6.2/range-since-then-joined", "RW-CHECK-4", "RW-CHECK-2")
 async def range_since_then_joined(t: Context) -> None:
     """The server sends RANGE_INVALID for JOIN with since 2^63 - 1; the room can then be joined as before."""
-    member, there = await t.member()
+    member, there = await t.member(fresh=False)
     client = await t.open()
     for since in (2**63 - 1, MAX_SAFE + 1):
         client.send_octets(join(there.name.encode(), there.epoch, since))
@@ -266,7 +266,7 @@ async def range_since_then_joined(t: Context) -> None:
 @case("6.2/join-range-before-joined", "RW-CHECK-1")
 async def join_range_before_joined(t: Context) -> None:
     """The server answers JOIN with RANGE_INVALID or NAME_INVALID rather than ALREADY_JOINED."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     request = client.ask(Join(joined.name, 0, 0))
     await client.expect_error(request, Code.ALREADY_JOINED, "RW-JOIN-1")
     name = joined.name.encode()
@@ -279,7 +279,7 @@ async def join_range_before_joined(t: Context) -> None:
 @case("6.2/publish-payload-before-repeat", "RW-CHECK-1", "RW-PUBLISH-2")
 async def payload_before_repeat(t: Context) -> None:
     """The server answers PUBLISH with PAYLOAD_INVALID before it looks for a repeat of a known id."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     t.needs(client, dedupe=True)
     id = t.id(client)
     await t.publish(client, joined.room, id=id)
@@ -329,7 +329,7 @@ async def state_before_type(t: Context) -> None:
 @case("6.2/state-before-header", "RW-CHECK-1", "RW-HELLO-6")
 async def state_before_header(t: Context) -> None:
     """The server answers a second HELLO with UNEXPECTED, even if it has request 0 and no body."""
-    client, _ = await joined_client(t, t.room(), publish)
+    client, _ = await joined_client(t, await t.any_room(), publish)
     await expect_accepted(t, client, ping())
     client.send_octets(frame(FrameType.HELLO), breaks="RW-HELLO-1")
     await client.expect_goaway(Code.UNEXPECTED, "RW-CHECK-1")
@@ -339,7 +339,7 @@ async def state_before_header(t: Context) -> None:
 @case("6.2/refusal-is-not-fatal", "RW-CHECK-2")
 async def refusal_is_not_fatal(t: Context) -> None:
     """The server serves a connection as before after many requests that it refused."""
-    client, place = await joined_client(t, t.room(), publish)
+    client, place = await joined_client(t, await t.any_room(), publish)
     for octets, code in (
         (join(b"\x00"), Code.NAME_INVALID),
         (publish(place, b"\xff"), Code.PAYLOAD_INVALID),

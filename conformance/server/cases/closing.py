@@ -11,7 +11,7 @@ from protocol.registry import Code, Flag, FrameType
 @case("8.5/goaway-answered", "RW-CLOSE-3")
 async def goaway_answered(t: Context) -> None:
     """The server answers GOAWAY(NONE) with GOAWAY(NONE), and closes the connection."""
-    client, _ = await t.member()
+    client, _ = await t.member(fresh=False)
     client.send(Goaway(Code.NONE, text="bye"))
     await client.expect_goaway(Code.NONE, "RW-CLOSE-3")
 
@@ -29,7 +29,7 @@ async def goaway_any_code(t: Context) -> None:
 @case("8.5/replies-first", "RW-CLOSE-3", "RW-REQUEST-2")
 async def replies_first(t: Context) -> None:
     """The server answers the requests in front of a GOAWAY in the same segment before it sends its own GOAWAY."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     keeper, _ = await t.member(joined.name)
     count = min(client.welcome.window, 16)
     ids = [t.id(client) for _ in range(count)]
@@ -48,7 +48,7 @@ async def replies_first(t: Context) -> None:
 @case("8.5/nothing-after-goaway", "RW-CLOSE-1")
 async def nothing_after_goaway(t: Context) -> None:
     """The server does nothing with what a client sends after its GOAWAY."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     keeper, _ = await t.member(joined.name)
     late = t.id(client)
     octets = encode(Goaway(Code.NONE)) + encode(Publish(late, 0, b"late", request=9, room=joined.room))
@@ -124,7 +124,7 @@ async def others_unaffected(t: Context) -> None:
 @case("8.5/half-close", "RW-CLOSE-6", "RW-REQUEST-2")
 async def half_close(t: Context) -> None:
     """The server ends the connection and its memberships when the client's stream ends."""
-    keeper, joined = await t.member()
+    keeper, joined = await t.member(fresh=False)
     client, there = await t.member(joined.name)
     t.not_quiet(there)
     if client.tls:

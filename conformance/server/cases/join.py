@@ -4,7 +4,8 @@ import asyncio
 
 from conformance.harness.verdicts import Informative, Unsupported
 from conformance.server.cases.steps import SERVER, case
-from conformance.server.context import Context, TooLong
+from conformance.server.context import Context
+from conformance.server.rates import TooLong
 from conformance.server.raw_client import RawClient
 from conformance.wire.octets import encode
 from protocol.frames import Ack, Error, Frame, Join, Joined, Leave, Message, Ok, Publish
@@ -56,6 +57,7 @@ async def too_many_rooms(t: Context) -> None:
 async def _join_and_one_more(t: Context, client: RawClient, wanted: int) -> None:
     joined = await t.join(client, t.room())
     for _ in range(wanted - 1):
+        t.observe(not t.target.rates.rooms.scarce, f"not tried: max_rooms is {wanted}, and new rooms are limited")
         reply = await t.patiently(client, Join(t.room(), 0, 0))
         if isinstance(reply, Error) and reply.code in (Code.SERVER_FULL, Code.FORBIDDEN):
             raise Informative("not tried: the server allows fewer rooms")

@@ -69,7 +69,8 @@ async def history_rate(t: Context) -> None:
 @case("15/rates-outlive-connections", "RW-LIMIT-3", tags=["process"])
 async def rates_outlive_connections(t: Context) -> None:
     """The server does not renew the rate of joins for a new connection from the same address."""
-    await t.with_limits(local_limits=1, address_connections=3, join_rate=1, join_burst=12, room_rate=4)
+    # Other cases at the same server would have a part in what an address may do.
+    await t.own_server(local_limits=1, address_connections=3, join_rate=1, join_burst=12, room_rate=4)
     keeper, *clients = [await t.open() for _ in range(3)]
     room = (await t.join(keeper, t.room())).name
     beyond = await t.greet()
@@ -210,13 +211,15 @@ async def small_bodies(t: Context) -> None:
 async def small_bodies_roster(t: Context) -> None:
     """The server sends a roster that is longer than the smallest max_body in several frames, each member once."""
     await t.with_limits(max_body=4096)
-    room = t.room()
-    clients = [await t.open(f"{t.name()}-{'n' * 40}") for _ in range(60)]
+    first, there = await t.member()
+    room, limit = there.name, first.welcome.max_body
+    t.observe(limit == 4096, f"not tried: max_body is {limit}, so one frame holds the roster of 61 members")
+    clients = [await t.open(f"{t.name()}-{'n' * 40}") for _ in range(59)]
     for client in clients:
         joined = await t.join(client, room)
     last, there = await t.member(room, flags=Flag.ROSTER)
     t.observe(not there.flags & Flag.QUIET, "the room is quiet already with 61 members")
-    wanted = {client.welcome.member for client in (*clients, last)}
+    wanted = {client.welcome.member for client in (first, *clients, last)}
     found: set[int] = set()
     more = True
     while more:

@@ -56,7 +56,7 @@ _CONTENTS: list[tuple[str, str, int, bytes, str]] = [
 
 def _define_content(path: str, what: str, ctype: int, payload: bytes, requirement: str) -> None:
     async def run(t: Context) -> None:
-        client, joined = await t.member()
+        client, joined = await t.member(fresh=False)
         id = t.id(client)
         reply = await t.patiently(client, Publish(id, ctype, payload, room=joined.room))
         t.require(isinstance(reply, Ack), "ACK", reply, requirement)
@@ -102,7 +102,7 @@ for _invalid in _INVALID:
 @case("7.15/largest", "RW-PUBLISH-1", "RW-FRAME-3", tags=["slow"])
 async def largest(t: Context) -> None:
     """The server accepts a payload of max_body - 256 octets, and answers a longer one with PAYLOAD_TOO_LARGE."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     most = client.welcome.max_body - CONTENT_RESERVE
     id = t.id(client)
     reply = await t.patiently(client, Publish(id, 1, bytes(most), room=joined.room))
@@ -117,7 +117,7 @@ async def largest(t: Context) -> None:
 @case("7.15/largest-with-fields", "RW-PUBLISH-1")
 async def largest_with_fields(t: Context) -> None:
     """The server counts relayed fields with 4 octets more each, and other fields not at all."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     most = client.welcome.max_body - CONTENT_RESERVE
     relayed = (Field(0xC000, bytes(100)), Field(0xC001, b""))
     payload = bytes(most - 108)
@@ -132,7 +132,7 @@ async def largest_with_fields(t: Context) -> None:
 @case("7.15/too-large-before-invalid", "RW-CHECK-1", "RW-PUBLISH-1")
 async def too_large_before_invalid(t: Context) -> None:
     """The server answers PUBLISH with PAYLOAD_TOO_LARGE rather than PAYLOAD_INVALID, and NOT_JOINED first."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     payload = b"\xff" * (client.welcome.max_body - CONTENT_RESERVE + 1)
     request = client.ask(Publish(t.id(client), 0, payload, room=joined.room))
     await client.expect_error(request, Code.PAYLOAD_TOO_LARGE)
@@ -143,7 +143,7 @@ async def too_large_before_invalid(t: Context) -> None:
 @case("7.15/refused-appends-nothing", "RW-PROMISE-4", "RW-MODEL-1")
 async def refused_appends_nothing(t: Context) -> None:
     """The server leaves no hole and no message for publishes that it refused."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     before = await t.publish(client, joined.room)
     refused = []
     for payload, code in (
@@ -161,7 +161,7 @@ async def refused_appends_nothing(t: Context) -> None:
 @case("7.15/refused-id-is-free", "RW-PROMISE-4", "RW-DEDUPE-1")
 async def refused_id_is_free(t: Context) -> None:
     """The server takes the id of a refused publish as a new one."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     id = t.id(client)
     request = client.ask(Publish(id, 0, b"\xff", room=joined.room))
     await client.expect_error(request, Code.PAYLOAD_INVALID)
@@ -172,7 +172,7 @@ async def refused_id_is_free(t: Context) -> None:
 @case("7.16/time", "RW-ACK-1", "RW-ACK-2")
 async def time(t: Context) -> None:
     """The server gives messages times that do not decrease, and the same times in their ACKs."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     acks = [await t.publish(client, joined.room) for _ in range(8)]
     [seen] = await t.marker(client, room=joined.room)
     times = [message.time_ms for message in seen]
@@ -184,7 +184,7 @@ async def time(t: Context) -> None:
 @case("7.17/all-members", "RW-MODEL-2", "RW-MESSAGE-1", "RW-MODEL-1")
 async def all_members(t: Context) -> None:
     """The server sends publishes of three members to all of them in one order, with the same content."""
-    clients = [await t.member(name) for name in [t.room()] * 3]
+    clients = [await t.member(name) for name in [await t.any_room()] * 3]
     ref = clients[0][1].room
     requests = []
     for number in range(5):
@@ -208,7 +208,7 @@ async def all_members(t: Context) -> None:
 @case("7.17/order-of-one-connection", "RW-PROMISE-8", "RW-PROMISE-11")
 async def order_of_one(t: Context) -> None:
     """The server numbers publishes in one segment in their order, and sends each ACK before its MESSAGE."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     count = min(client.welcome.window, 20)
     ids = [t.id(client) for _ in range(count)]
     frames = [Publish(id, 0, b"x", request=300 + n, room=joined.room) for n, id in enumerate(ids)]
@@ -226,8 +226,8 @@ async def order_of_one(t: Context) -> None:
 @case("7.17/bystander", "RW-MODEL-2")
 async def bystander(t: Context) -> None:
     """The server does not send messages of a room to a connection that is not in it."""
-    stranger, _ = await t.member()
-    client, joined = await t.member()
+    stranger, _ = await t.member(fresh=False)
+    client, joined = await t.member(fresh=False)
     await t.marker(client, room=joined.room)
     await stranger.fence()
     t.require(not stranger.left_over(Message), "no MESSAGE", stranger.left_over(Message))

@@ -15,7 +15,7 @@ async def first_publish(
     t: Context, *, fields: tuple[Field, ...] = (), ctype: int = 0
 ) -> tuple[RawClient, Joined, Publish, Ack]:
     """A message that was accepted, on a server that remembers ids."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     t.needs(client, dedupe=True)
     frame = Publish(t.id(client), ctype, b"once", fields=fields, room=joined.room)
     ack = await t.publish(client, joined.room, frame.payload, id=frame.id, ctype=ctype, fields=fields)
@@ -67,7 +67,7 @@ async def repeat_after_rejoin(t: Context) -> None:
 @case("10.2/repeat-in-one-segment", "RW-DEDUPE-4", "RW-DEDUPE-5")
 async def repeat_in_one_segment(t: Context) -> None:
     """The server knows a repeat right after the first copy, which may not be durable yet."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     t.needs(client, window=3, dedupe=True)
     await t.publish(client, joined.room)
     id = t.id(client)
@@ -142,7 +142,7 @@ async def another_room(t: Context) -> None:
 @case("10.1/expired", "RW-ID-2")
 async def expired(t: Context) -> None:
     """The server answers an unknown id that is older than dedupe_ms with ID_EXPIRED, and accepts one of now."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     t.needs(client, dedupe=True)
     await t.publish(client, joined.room)
     age = client.welcome.dedupe_ms + 5_000
@@ -156,7 +156,7 @@ async def expired(t: Context) -> None:
 @case("10.1/ahead", "RW-ID-2")
 async def ahead(t: Context) -> None:
     """The server answers an unknown id more than 60 s ahead with ID_EXPIRED, and accepts one 50 s ahead."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     t.needs(client, dedupe=True)
     await t.publish(client, joined.room, id=t.id(client, 50_000))
     for id in (t.id(client, 70_000), b"\xff" * 16):
@@ -167,7 +167,7 @@ async def ahead(t: Context) -> None:
 @case("10.1/recent", "RW-ID-2")
 async def recent(t: Context) -> None:
     """The server accepts an unknown id that is not as old as dedupe_ms."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     t.needs(client, dedupe=True)
     age = client.welcome.dedupe_ms - 5_000
     if not 0 < age < client.now_ms():

@@ -25,7 +25,7 @@ from protocol.registry import Code
 @case("6/replies-in-order", "RW-REQUEST-3", "RW-REQUEST-2")
 async def replies_in_order(t: Context) -> None:
     """The server answers quick and slow requests in one segment in their order, each once."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     t.needs(client, window=5)
     ref = joined.room
     frames: list[Frame] = [
@@ -48,7 +48,7 @@ async def replies_in_order(t: Context) -> None:
 @case("6/request-numbers", "RW-REQUEST-2")
 async def request_numbers(t: Context) -> None:
     """The server takes any request number but 0: the greatest, a lower one after it, and one used before."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     for request in (0xFFFFFFFF, 1, 0x80000000, 1, 0xFFFFFFFF):
         client.send(Leave(request=request, room=joined.room + 77), breaks="RW-MODEL-8")
         await client.expect_error(request, Code.NOT_JOINED)
@@ -57,7 +57,7 @@ async def request_numbers(t: Context) -> None:
 @case("6/more-than-window", "RW-REQUEST-6")
 async def more_than_window(t: Context) -> None:
     """The server answers more requests than the window without an error, in their order."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     await t.publish(client, joined.room)
     count = min(3 * client.welcome.window + 1, 5000)
     first = 1000
@@ -72,7 +72,7 @@ async def more_than_window(t: Context) -> None:
 @case("6/publishes-beyond-window", "RW-REQUEST-6", "RW-REQUEST-2")
 async def publishes_beyond_window(t: Context) -> None:
     """The server answers each of more publishes than the window with ACK or RATE_LIMITED."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     count = min(client.welcome.window + 10, 1000)
     ids = [t.id(client) for _ in range(count)]
     octets = b"".join(encode(Publish(id, 0, b"x", request=1000 + n, room=joined.room)) for n, id in enumerate(ids))
@@ -90,7 +90,7 @@ async def publishes_beyond_window(t: Context) -> None:
 @case("6/error-echoes-room", "RW-ERROR-4")
 async def error_echoes_room(t: Context) -> None:
     """The server puts the room of the request into ERROR and OK, whatever it is."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     for room in (joined.room + 5, 0xFFFFFFFF):
         request = client.ask(Publish(t.id(client), 0, b"x", room=room), breaks="RW-MODEL-8")
         await client.expect_error(request, Code.NOT_JOINED, room=room)
@@ -124,7 +124,7 @@ async def reply_not_interleaved(t: Context) -> None:
 @case("6/pong-after-replies", "RW-PING-2")
 async def pong_after_replies(t: Context) -> None:
     """The server sends a PONG after the replies to all requests that came before its PING."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     count = min(client.welcome.window, 10)
     octets = b"".join(encode(Publish(t.id(client), 0, b"x", request=200 + n, room=joined.room)) for n in range(count))
     client.send_octets(octets + encode(Ping(b"fence me")))
@@ -137,7 +137,7 @@ async def pong_after_replies(t: Context) -> None:
 @case("6/reply-after-eviction-of-membership", "RW-REQUEST-2", "RW-LEAVE-1")
 async def replies_after_leave(t: Context) -> None:
     """The server answers requests about a room that follow LEAVE in the same segment with NOT_JOINED."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     t.needs(client, window=3)
     frames: list[Frame] = [
         Leave(request=61, room=joined.room),
@@ -153,7 +153,7 @@ async def replies_after_leave(t: Context) -> None:
 @case("6/reply-does-not-wait-for-stream", "RW-PROMISE-12")
 async def reply_does_not_wait(t: Context) -> None:
     """The server answers a request without sending a room's stream first."""
-    writer, joined = await t.member()
+    writer, joined = await t.member(fresh=False)
     for _ in range(20):
         await t.publish(writer, joined.room, bytes(1000), ctype=1)
     reader = await t.open()

@@ -17,7 +17,7 @@ _REQUESTS: list[tuple[str, str, int]] = [
 
 def _define_request(path: str, what: str, kind: int) -> None:
     async def run(t: Context) -> None:
-        client, joined = await t.member()
+        client, joined = await t.member(fresh=False)
         await expect_accepted(t, client, ping())
         for room, body in ((0, b""), (joined.room, b"\x01\x02\x03"), (joined.room + 9, bytes(100))):
             request = client.next_request()
@@ -65,7 +65,7 @@ async def servers_types(t: Context) -> None:
 @case("6.1/request-of-extensions", "RW-TYPE-1", "RW-EXT-1")
 async def extensions_types(t: Context) -> None:
     """The server answers HISTORY and STOP without their extensions with ERROR(UNKNOWN_REQUEST)."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     for kind, room, body in ((FrameType.HISTORY, joined.room, bytes(18)), (FrameType.STOP, 0, b"")):
         request = client.next_request()
         client.send_octets(frame(kind, body, request=request, room=room), breaks="RW-EXT-1")
@@ -77,7 +77,7 @@ async def extensions_types(t: Context) -> None:
 @case("6.1/ignored", "RW-TYPE-2")
 async def ignored(t: Context) -> None:
     """The server ignores ignorable unknown frames with request 0, whatever their body, flags and room are."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     for kind in (IGNORABLE, 0xFFFF, 0xF000, 0x8001):
         for room, flags, body in (
             (0, 0, b""),
@@ -92,7 +92,7 @@ async def ignored(t: Context) -> None:
 @case("6.1/ignored-with-seq", "RW-TYPE-2")
 async def ignored_with_seq(t: Context) -> None:
     """The server ignores ignorable unknown frames with the flag SEQ like any others."""
-    client, joined = await t.member()
+    client, joined = await t.member(fresh=False)
     octets = frame(0x8009, bytes(8), flags=Flag.SEQ, room=joined.room) + frame(0xF001, b"", flags=Flag.SEQ)
     client.send_octets(octets, breaks="RW-EXT-1")
     await client.fence("RW-TYPE-2")

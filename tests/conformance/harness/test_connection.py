@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,13 +13,17 @@ from conformance.client.raw_server import RawServer
 from conformance.harness import connection
 from conformance.harness.verdicts import HarnessFault
 from conformance.server.raw_client import RawClient
+from conformance.wire import clock
 from conformance.wire.log import WireLog
-from conformance.wire.octets import encode, frame
-from protocol.frames import Ack, Goaway, Hello, Join, Message, Ping, Pong, Publish, Unknown
+from conformance.wire.octets import HEADER, encode, frame, read_header
+from protocol.frames import Ack, Goaway, Hello, Join, Message, Ping, Pong, Publish, Unknown, Welcome
 from protocol.registry import HELLO_MAX_BODY, Code, FrameType
+from tests.support import virtual_time
 
 End = RawClient | RawServer
 PING = Ping(b"12345678")
+HELLO = Hello("ada", "ANONYMOUS", b"", request=1)
+WELCOME = Welcome(1, "ada", 0, 65536, 5_000, 0, 32, 8, b"", request=1)
 MESSAGE = Message(1, 2, 3, bytes(16), 1, "bob", b"x", room=5)
 
 
@@ -156,3 +161,50 @@ def test_server_remembers_what_it_says() -> None:
         assert end.invariants.outstanding == {}
 
     _with("server", act)
+
+
+def _alive(role: str, act: Callable[[End], Any]) -> list[float]:
+    """The seconds after WELCOME at which octets come within four heartbeats, after an act."""
+
+    async def run() -> list[float]:
+        async with _connected(role) as (end, _, other):
+            if isinstance(end, RawServer):
+                end.send(WELCOME)
+            else:
+                end.send(HELLO)
+                end._frame(read_header(encode(WELCOME)), encode(WELCOME)[HEADER.size :])
+            act(end)
+            began, times = clock.now(), list[float]()
+            while (left := began + 4 * WELCOME.heartbeat_ms / 1000 - clock.now()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(other.read(4096), left)
+                    times.append(clock.now() - began)
+            return times
+
+    return virtual_time.run(run())
+
+
+def _quiet(end: End) -> None:
+    end.answers_pings = False
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+def test_own_end_keeps_the_heartbeat(role: str) -> None:
+    """It sends something in every H, though nothing comes, also where the case has it read nothing."""
+    for act in (lambda end: None, lambda end: end.pause()):
+        times = _alive(role, act)
+        assert all(after - before < WELCOME.heartbeat_ms / 2000 for before, after in pairwise([*times, 20.0])), times
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+@pytest.mark.parametrize(
+    "act",
+    [
+        _quiet,
+        lambda end: end.send(Goaway(Code.NONE)),
+        lambda end: end.send_octets(encode(PING)[:9], breaks="RW-FRAME-5"),
+    ],
+    ids=["silent", "goaway", "half"],
+)
+def test_own_end_sends_nothing_where_it_must_not(role: str, act: Callable[[End], Any]) -> None:
+    assert len(_alive(role, act)) <= 1
