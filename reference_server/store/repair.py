@@ -79,6 +79,7 @@ def repair(
             _copy_files(path, done.kept)
             done.all_new = _log_is_damaged(path)
             begun = Path(tempfile.mkdtemp(prefix=".repair-", dir=directory))
+            give_away(begun)
             try:
                 _salvage(path, begun, done, progress, random_bytes)
                 _replace(begun / DATABASE, path)

@@ -1,5 +1,6 @@
 """Repairing a damaged store, giving space back, and correcting times."""
 
+import os
 import random
 import shutil
 import sqlite3
@@ -147,6 +148,21 @@ def test_repair_while_the_store_is_in_use_is_refused(tmp_path: Path) -> None:
     with opened(tmp_path), pytest.raises(StoreLocked):
         repair(tmp_path, "now")
     assert not (tmp_path / "damaged-now").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_repaired_files_belong_to_the_owner_of_their_directory(tmp_path: Path) -> None:
+    """Root repairs, trims and renews; the server is another user."""
+    filled(tmp_path)
+    change(tmp_path, "DELETE FROM messages WHERE room = 1 AND seq = 10")
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(path, 65534, 65534)
+    repair(tmp_path, "now")
+    trim(tmp_path, 0)
+    restamp(tmp_path, T0)
+    found = {str(path.relative_to(tmp_path)): path.stat().st_uid for path in tmp_path.rglob("*")}
+    assert found == dict.fromkeys((DATABASE, "lock", "damaged-now", f"damaged-now/{DATABASE}"), 65534)
+    assert (tmp_path / DATABASE).stat().st_mode & 0o777 == 0o600
 
 
 def test_repair_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
