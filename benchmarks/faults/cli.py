@@ -16,12 +16,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.faults.families import clock, crash, damage, disk, lazyfs, load, network, people, storm
+from benchmarks.faults.families import clock, crash, damage, disk, lazyfs, load, network, people, storm, stuck
 from benchmarks.faults.soak import CHECKED, Sample, plot, soak
 from benchmarks.faults.stage.results import INVARIANTS, Outcome
 from benchmarks.faults.stage.scene import Family, Missing, Run
 
-_MODULES = (crash, disk, lazyfs, damage, people, network, clock, load, storm)
+_MODULES = (crash, disk, lazyfs, damage, people, network, clock, load, storm, stuck)
 FAMILIES: dict[str, Family] = {family.name: family for module in _MODULES for family in module.FAMILIES}
 
 EXAMPLES = """\
@@ -41,7 +41,7 @@ columns of the table:
 
 A cell counts how often the invariant was broken; it is empty if the family does not check the invariant.
 
-Without a C compiler, the families power, full, clock and years do not run; without LazyFS, the family lazyfs does not.
+Without a C compiler, the families power, full, clock, years and hung do not run; without LazyFS, lazyfs does not.
 
 exit status: 0 no invariant was broken, 1 one was, or a family failed, 2 wrong usage, 130 Ctrl-C (the table shows the
 counts until then)

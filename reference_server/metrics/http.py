@@ -38,7 +38,8 @@ REQUEST_SECONDS = 5.0
 REQUEST_OCTETS = 8192
 
 AT_ONCE = 16
-"""Connections that may be open: each holds a descriptor, and clients need those. One more ends the oldest."""
+"""Connections whose request is not complete, and connections that are answered: each holds a descriptor, and clients
+need those. One more ends the oldest of its kind, so a request that is complete at once hardly meets those that drip."""
 
 
 class MetricsServer(Collector):
@@ -55,7 +56,8 @@ class MetricsServer(Collector):
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
-        self._open: dict[asyncio.Task[Any], None] = {}  # connections, the oldest first
+        self._asking: dict[asyncio.Task[Any], None] = {}  # the oldest first
+        self._answered: dict[asyncio.Task[Any], None] = {}
         self._socket = _listening(host, port)
         self.address = address_text(*self._socket.getsockname()[:2])
         self._closing = asyncio.Event()
@@ -86,19 +88,21 @@ class MetricsServer(Collector):
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._open[task] = None
-        if len(self._open) > AT_ONCE:
-            next(iter(self._open)).cancel()
+        _enter(self._asking, task)
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                writer.write(await self._reply(await _head(reader)))
+                head = await _head(reader)
+                self._asking.pop(task, None)
+                _enter(self._answered, task)
+                writer.write(await self._reply(head))
                 writer.close()
                 await writer.wait_closed()
         except (OSError, TimeoutError, asyncio.CancelledError):
             pass  # the client has gone, or takes its time
         finally:
             writer.transport.abort()
-            del self._open[task]
+            self._asking.pop(task, None)
+            self._answered.pop(task, None)
 
     async def _reply(self, head: list[bytes]) -> bytes:
         method, target, *_ = *head, b"", b""
@@ -159,6 +163,15 @@ class _Question(Generic[T]):
         asked = self._asked
         await asyncio.wait((asked,), timeout=max(0.0, self._since + PATIENCE_SECONDS - now))
         return asked.result() if asked.done() else None
+
+
+def _enter(tasks: dict[asyncio.Task[Any], None], task: asyncio.Task[Any]) -> None:
+    """Add a connection to those of its kind, and end the oldest one if there are too many."""
+    tasks[task] = None
+    if len(tasks) > AT_ONCE:
+        oldest = next(iter(tasks))
+        del tasks[oldest]
+        oldest.cancel()
 
 
 def _listening(host: str, port: int) -> socket.socket:

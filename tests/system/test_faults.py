@@ -19,7 +19,7 @@ from benchmarks.faults.stage.scene import Missing
 from tests.support.tools import needs
 
 needs_compiler = needs("cc")
-NEEDS_LIBRARY = {"power", "full", "clock", "years"}
+NEEDS_LIBRARY = {"power", "full", "clock", "years", "hung"}
 
 
 def lacking() -> str:
@@ -36,7 +36,14 @@ needs_lazyfs = pytest.mark.skipif(bool(lacking()), reason=lacking())
 
 @pytest.mark.parametrize(
     "families",
-    [("kill", "damage"), ("rows", "locks", "taken"), ("drain", "reset"), ("repeat", "slow"), ("floods", "storm")],
+    [
+        ("kill", "damage"),
+        ("rows", "locks", "taken"),
+        ("drain", "reset"),
+        ("repeat", "slow"),
+        ("floods", "storm"),
+        ("unread", "cut", "drip"),
+    ],
     ids=" ".join,
 )
 def test_short_runs_break_nothing(families: tuple[str, ...], tmp_path: Path) -> None:
@@ -45,7 +52,7 @@ def test_short_runs_break_nothing(families: tuple[str, ...], tmp_path: Path) -> 
 
 @needs_compiler
 def test_machine_faults_break_nothing(tmp_path: Path) -> None:
-    run(("power", "full", "clock", "years"), tmp_path)
+    run(("power", "full", "clock", "years", "hung"), tmp_path)
 
 
 @needs_lazyfs
@@ -80,6 +87,9 @@ def test_every_family_is_tried() -> None:
         "slow",
         "floods",
         "storm",
+        "unread",
+        "cut",
+        "drip",
         "lazyfs",
     }
     tried |= NEEDS_LIBRARY

@@ -7,6 +7,7 @@
  *   FAULTS_SYNCS    syncs that succeed; then the disk fails (EIO)
  *   FAULTS_SYNC_US  how long a sync takes if there is a journal, in microseconds
  *   FAULTS_LIE      syncs do nothing, and report success
+ *   FAULTS_HANG     a path: while there is such a file, syncs do not return
  *   FAULTS_CLOCK    a file with one native int64: nanoseconds to add to CLOCK_REALTIME; changes take effect at once
  */
 #define _GNU_SOURCE
@@ -46,6 +47,7 @@ static int64_t space = INT64_MAX;
 static int64_t syncs = INT64_MAX;
 static int64_t sync_us;
 static int lie;
+static const char *hang;
 static const volatile int64_t *shift;
 
 __attribute__((constructor)) static void begin(void) {
@@ -57,6 +59,7 @@ __attribute__((constructor)) static void begin(void) {
     if ((value = getenv("FAULTS_SYNCS"))) syncs = atoll(value);
     if ((value = getenv("FAULTS_SYNC_US"))) sync_us = atoll(value);
     lie = getenv("FAULTS_LIE") != NULL;
+    hang = getenv("FAULTS_HANG");
     if ((value = getenv("FAULTS_CLOCK"))) {
         int file = (int)syscall(SYS_openat, AT_FDCWD, value, O_RDONLY | O_CLOEXEC, 0);
         void *map = mmap(NULL, sizeof *shift, PROT_READ, MAP_SHARED, file, 0);
@@ -178,6 +181,7 @@ static int synced(int file, int number) {
         errno = EIO;
         return -1;
     }
+    while (hang && syscall(SYS_faccessat, AT_FDCWD, hang, F_OK, 0) == 0) usleep(1000);
     if (lie) return 0;
     /* A simulated loss of power does not need the disk: the journal says what is durable. */
     if (journal >= 0 && sync_us) usleep((useconds_t)sync_us);

@@ -49,6 +49,8 @@ class Server:
         self._log = data.with_name(data.name + ".log")
         self._log_start = 0
         self.environment = environment or {}
+        self.errors: int | None = None  # descriptor for standard error, in the place of the log
+        self.level = "warning"
         self._process: asyncio.subprocess.Process | None = None
 
     def name_log(self, name: str) -> None:
@@ -68,7 +70,7 @@ class Server:
         """Start the server, on its earlier port if it had one. Raises Refused."""
         environment = {f"ROOMWIRE_{name.upper()}": str(value) for name, value in self._settings.items()}
         command = [sys.executable, "-m", "reference_server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--data", str(self.data), "--log-level", "warning"]
+        command += ["--data", str(self.data), "--log-level", self.level]
         with self._log.open("a", encoding="utf-8") as log:
             self._log_start = log.tell()
             self._process = await asyncio.create_subprocess_exec(
@@ -77,7 +79,7 @@ class Server:
                 env=os.environ | environment | self.environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
-                stderr=log,
+                stderr=log if self.errors is None else self.errors,
                 start_new_session=True,  # Ctrl-C ends this program, which ends the server
             )
         assert self._process.stdout is not None
@@ -89,6 +91,13 @@ class Server:
                 raise Refused((said + self.log()).strip())
             said += line.decode()
         self.port = int(found[1])
+
+    async def metrics_port(self) -> int:
+        """The port of the metrics of a server that was just started with the setting `metrics_port`."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        line = await asyncio.wait_for(self._process.stdout.readline(), START_SECONDS)
+        return int(line.decode().rpartition(":")[2].partition("/")[0])
 
     def log(self) -> str:
         """The server's log since its last start."""

@@ -12,6 +12,7 @@ INVARIANTS = {
     "doubled": "messages that are in a log twice",
     "gap": "messages that a member neither got nor was told to miss, or a gap without need",
     "served": "damaged data that the server served, or damage that it did not report",
+    "told": "trouble that /healthz or the metrics did not tell in time, or told without need",
     "memory": "the server's memory grew beyond the bound",
     "recovery": "not all clients were served again within 10 s",
     "p99": "others waited more than twice as long (99th percentile)",
