@@ -153,6 +153,7 @@ class MemberLeft:
     member: int
     name: str
     lost: bool
+    verified: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from reference_client import events
-from reference_client.chat.render import harmless
+from reference_client.chat.render import harmless, plain
+from reference_client.chat.rows import again
 from reference_client.chat.show import Show, described
 from reference_client.chat.streams import InputError
 from reference_client.chat.terminal import Screen
@@ -92,7 +93,7 @@ class Chat:
 
     def _make_current(self, room: Room | None) -> None:
         self._current = room
-        self._screen.prompt(f"{harmless(room.title)}> " if room else "> ")
+        self._screen.prompt(f"{plain(room.title)}> " if room else "> ")
 
     def _say(self, text: str) -> None:
         self._screen.show(self._show.note(text))
@@ -204,11 +205,13 @@ class Chat:
 
     async def _room(self, name: str) -> None:
         if not name:
-            names = (f"{harmless(room.title)}{' (current)' if room is self._current else ''}" for room in self._rooms())
+            names = (
+                f"{plain(room.title, ',()')}{' (current)' if room is self._current else ''}" for room in self._rooms()
+            )
             self._say(f"your rooms: {', '.join(names) or 'none'}")
         elif (room := self._named(name)) is not None:
             self._make_current(room)
-            self._say(f"you speak in {harmless(room.title)} now")
+            self._say(f"you speak in {plain(room.title)} now")
 
     async def _who(self, name: str) -> None:
         if (room := self._named(name)) is not None:
@@ -224,9 +227,9 @@ class Chat:
             except ClientError as error:
                 self._complain(f"no history: {described(error.code, error.text)}")
                 return
-            self._say(f"the newest {len(messages)} messages of {harmless(room.title)}:")
+            self._say(f"the newest {len(messages)} messages of {plain(room.title)}:")
             for message in messages:
-                self._screen.show("  " + self._show.message(message, room=None))
+                self._screen.show(again(self._show.message(message, room=None)))
             self._say("end of history")
 
     async def _help(self, _: str) -> None:

@@ -9,6 +9,8 @@ from reference_client.chat.render import harmless
 _MAX_HISTORY = 500
 _MAX_LINE = 1 << 16
 _ESCAPE = "\x1b"
+_NEWLINE = "\n"
+_PASTE_BEGINS, _PASTE_ENDS = "200~", "\x1b[201~"
 
 _KEYS = {
     "\x01": "home", "\x02": "left", "\x05": "end", "\x06": "right", "\x08": "rubout", "\x7f": "rubout",
@@ -42,7 +44,8 @@ def cells(character: str) -> int:
 class LineEditor:
     """A line editor with the usual keys of a shell.
 
-    `text` is the line so far, `cursor` a position in it.
+    `text` is the line so far, `cursor` a position in it. Several lines that are pasted become one text, after a
+    question: it is entered as a whole, or not at all.
     """
 
     def __init__(self) -> None:
@@ -52,14 +55,21 @@ class LineEditor:
         self._recalled = 0  # index into the history; its length stands for the new line
         self._draft = ""
         self._escape = ""  # an incomplete escape sequence
+        self._paste: list[str] | None = None  # what has arrived of a paste
+        self._tail = ""  # its last characters
+        self._question: str | None = None  # the text that is entered if the user says yes
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, octets: bytes) -> list[Entered | Ended]:
         """Take typed octets; returns what they completed."""
         done: list[Entered | Ended] = []
         for character in self._decoder.decode(octets):
-            if self._escape:
+            if self._paste is not None:
+                self._pasted(character, self._paste)
+            elif self._escape:
                 self._in_sequence(character)
+            elif self._question is not None and character != _ESCAPE:
+                done.extend(self._decided(character, self._question))
             elif character == _ESCAPE:
                 self._escape = character
             elif character in "\r\n":
@@ -86,8 +96,38 @@ class LineEditor:
         if introduced and character in "0123456789;<=>?" and len(self._escape) < 16:
             return
         sequence, self._escape = self._escape[2:], ""
-        if introduced and sequence in _SEQUENCES:
+        if introduced and sequence == _PASTE_BEGINS:
+            self._paste, self._tail, self._question = [], "", None
+        elif introduced and sequence in _SEQUENCES and self._question is None:
             self._do(_SEQUENCES[sequence])
+
+    def _pasted(self, character: str, paste: list[str]) -> None:
+        """Take a character of a paste; at its end, put the text into the line, or ask."""
+        self._tail = (self._tail + character)[-len(_PASTE_ENDS) :]
+        if self._tail != _PASTE_ENDS:
+            if len(paste) < _MAX_LINE:
+                paste.append(character)
+            return
+        self._paste = None
+        whole = "".join(paste).removesuffix(_PASTE_ENDS[:-1]).replace("\r\n", "\n").replace("\r", "\n").strip("\n")
+        text = "".join(each for each in whole if each >= " " or each in "\n\t")
+        if "\n" in text:
+            self._question = self.text[: self.cursor] + text + self.text[self.cursor :]
+        else:
+            text = text.replace("\t", "    ")
+            self.text = self.text[: self.cursor] + text + self.text[self.cursor :]
+            self.cursor += len(text)
+
+    def _decided(self, character: str, text: str) -> list[Entered | Ended]:
+        """Take the answer to the question: y, or one of the keys that mean no."""
+        if character not in "yYnN\x03\x04\x15":
+            return []
+        self._question = None
+        if character not in "yY":
+            return []
+        # It is a message whatever it begins with: a second / makes it no command.
+        self.text = f"/{text}" if text.startswith("/") else text
+        return [self._enter()]
 
     def _enter(self) -> Entered:
         text, self.text, self.cursor = self.text, "", 0
@@ -140,6 +180,9 @@ class LineEditor:
     def picture(self, prompt: str, columns: int) -> tuple[str, int]:
         """The text to show in one row of `columns`, and the column of the cursor."""
         room = max(columns - 1, 1)
+        if self._question is not None:
+            asked = _clip(f"send {self._question.count(_NEWLINE) + 1} lines as one message? y/n ", room)
+            return asked, len(asked)
         shown = [harmless(character) for character in self.text]
         widths = [sum(map(cells, piece)) for piece in shown]
         start = _clip(prompt, room // 2)

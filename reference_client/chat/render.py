@@ -7,7 +7,7 @@ window's title or forge other people's lines; a bidirectional or invisible chara
 import re
 import unicodedata
 
-from protocol.names import DEFAULT_IGNORABLE
+from protocol.names import BLANK, DEFAULT_IGNORABLE
 
 _ZWJ = "\u200d"
 _UNSAFE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
@@ -34,6 +34,24 @@ def harmless(text: str, *, multiline: bool = False) -> str:
         lines = text.replace("\r\n", "\n").replace("\t", "    ").split("\n")
         return "\n".join(_harmless_line(line) for line in lines)
     return _harmless_line(text)
+
+
+def plain(name: str, more: str = "") -> str:
+    """A name, harmless and without what gives a line its form: brackets, the characters of `more`, odd spaces.
+
+    A server should refuse names that look empty, but a client must not rely on it (RW-NAME-9).
+    """
+    shown = "".join(_escape(each) if _has_form(each) or each in more else each for each in harmless(name))
+    return _escape(shown[0]) + shown[1:] if shown and unicodedata.category(shown[0]).startswith("M") else shown
+
+
+def named(name: str, verified: bool) -> str:
+    """The name of a person: in square brackets if it is an account's, otherwise in angle brackets."""
+    return f"[{plain(name)}]" if verified else f"<{plain(name)}>"
+
+
+def _has_form(character: str) -> bool:
+    return character in "<>[]" or character in BLANK or (character != " " and unicodedata.category(character) == "Zs")
 
 
 def place_of(host: str, port: int) -> str:

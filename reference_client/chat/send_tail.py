@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from reference_client import events
-from reference_client.chat.render import harmless, place_of
+from reference_client.chat.render import harmless, place_of, plain
+from reference_client.chat.rows import write_line
 from reference_client.chat.show import Show, described, json_gap, json_line, json_message, missing, wants_colour
 from reference_client.chat.streams import InputError, ending_unread, stdin_lines
 from reference_client.client import Client
@@ -54,7 +55,7 @@ class TailOptions:
 def warn(text: str) -> None:
     """Print one line to the standard error; `text` must be harmless."""
     with contextlib.suppress(OSError):
-        print(f"roomwire-chat: {text}", file=sys.stderr, flush=True)
+        write_line(sys.stderr, f"roomwire-chat: {text}")
 
 
 class Sender:
@@ -167,7 +168,7 @@ class Tailer:
         cursor = (epoch, seq) if epoch else None
         room = await self._client.join(options.room, history=0 if options.since else options.history, cursor=cursor)
         assert room.joined is not None
-        warn(f"in {harmless(room.title)}, which has {room.joined.head} messages")
+        warn(f"in {plain(room.title)}, which has {room.joined.head} messages")
         if options.since and not epoch and seq < room.joined.head:
             async for message in room.history(seq + 1, room.joined.head + 1):
                 if message.seq > seq + 1:
@@ -186,12 +187,15 @@ class Tailer:
                 if event.retry_in is None:
                     break
             elif isinstance(event, events.Joined) and event.again:
-                warn(f"back in {harmless(room.title)}")
+                warn(f"back in {plain(room.title)}")
         return FAILED
 
     def _message(self, message: events.MessageReceived) -> bool:
         """Print a message. Returns whether it was the last one wanted."""
-        print(json_message(message) if self._options.json else self._show.message(message, room=None), flush=True)
+        if self._options.json:
+            print(json_message(message), flush=True)
+        else:
+            write_line(sys.stdout, self._show.message(message, room=None))
         self._printed += 1
         return self._printed == self._options.count
 

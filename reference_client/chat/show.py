@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import TextIO
 
 from reference_client import events
-from reference_client.chat.render import harmless
+from reference_client.chat.render import harmless, named, plain
+from reference_client.chat.rows import INDENT
 from reference_client.errors import code_name
 from reference_client.session.membership import Member
 
@@ -32,11 +33,10 @@ class Show:
 
     def message(self, message: events.MessageReceived, *, room: str | None) -> str:
         """A message's line. `room` is given if several are shown; a verified name is in square brackets."""
-        opening, closing = "[]" if message.verified else "<>"
-        name = self._painted(opening + harmless(message.name) + closing, self._colour_of(message.name))
-        label = f"{harmless(room)} " if room is not None else ""
+        name = self._painted(named(message.name, message.verified), self._colour_of(message.name))
+        label = f"{plain(room)} " if room is not None else ""
         if message.ctype == 0:
-            text = harmless(message.text, multiline=True).replace("\n", "\n    ")
+            text = harmless(message.text, multiline=True).replace("\n", f"\n{INDENT}")
         else:
             text = f"({len(message.payload)} octets of type {message.ctype})"
         return f"{self._time(message.time_ms)} {label}{name} {text}"
@@ -53,42 +53,42 @@ class Show:
         """An event's line, or None if it is not shown."""
         match event:
             case events.Joined(again=True):
-                return self.note(f"back in {harmless(event.name)}")
+                return self.note(f"back in {plain(event.name)}")
             case events.Joined():
-                return self.note(f"you are in {harmless(event.name)}, {event.members} here")
+                return self.note(f"you are in {plain(event.name)}, {event.members} here")
             case events.Left():
-                return self.note(f"you left {harmless(event.room)}")
+                return self.note(f"you left {plain(event.room)}")
             case events.MemberJoined():
-                return self.note(f"{harmless(event.name)} joined {harmless(event.room)}")
+                return self.note(f"{named(event.name, event.verified)} joined {plain(event.room)}")
             case events.MemberLeft():
                 how = "was lost from" if event.lost else "left"
-                return self.note(f"{harmless(event.name)} {how} {harmless(event.room)}")
+                return self.note(f"{named(event.name, event.verified)} {how} {plain(event.room)}")
             case events.RoomQuiet():
-                return self.note(f"{harmless(event.room)} is too full to show who comes and goes")
+                return self.note(f"{plain(event.room)} is too full to show who comes and goes")
             case events.Gap():
-                return self.problem(f"{harmless(event.room)}: {missing(event)}")
+                return self.problem(f"{plain(event.room)}: {missing(event)}")
             case events.Disconnected():
                 why = described(event.code, event.text)
                 again = "" if event.retry_in is None else f"; trying again in {event.retry_in:.1f} s"
                 return self.problem(f"not connected: {why}{again}")
             case events.Connected(again=True):
-                return self.note(f"connected again, as {harmless(event.name)}")
+                return self.note(f"connected again, as {plain(event.name)}")
             case events.Connected():
-                return self.note(f"connected, as {harmless(event.name)}")
+                return self.note(f"connected, as {plain(event.name)}")
             case events.Draining():
                 return self.note(f"the server is about to end: {harmless(event.text)}")
             case events.Evicted() | events.JoinFailed():
                 what = "you were put out of" if isinstance(event, events.Evicted) else "not in"
                 again = "" if event.retry_in is None else f"; trying again in {event.retry_in:.1f} s"
-                return self.problem(f"{what} {harmless(event.room)}: {described(event.code, event.text)}{again}")
+                return self.problem(f"{what} {plain(event.room)}: {described(event.code, event.text)}{again}")
         return None
 
     def roster(self, room: str, roster: Iterable[Member], members: int) -> str:
         """The line with a room's members: their names, or their number if no name is known."""
-        names = sorted((f"[{who.name}]" if who.verified else who.name for who in roster), key=str.casefold)
+        names = [named(who.name, who.verified) for who in sorted(roster, key=lambda who: who.name.casefold())]
         if not names:
-            return self.note(f"{harmless(room)}: {members} here, names unknown")
-        return self.note(f"{harmless(room)}: {', '.join(map(harmless, names))}")
+            return self.note(f"{plain(room)}: {members} here, names unknown")
+        return self.note(f"{plain(room)}: {', '.join(names)}")
 
     def _time(self, time_ms: int) -> str:
         try:

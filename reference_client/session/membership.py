@@ -197,8 +197,9 @@ class RoomState:
             return None if known else MemberJoined(self.name, frame.member, frame.name, member.verified)
         if frame.kind in (PresenceKind.LEFT, PresenceKind.LOST):
             known = frame.member in self.roster or not self._known
-            self.roster.pop(frame.member, None)
+            gone = self.roster.pop(frame.member, None)
+            verified = gone.verified if gone else bool(frame.flags & Flag.VERIFIED)
             self.members = max(self.members - known, 0)
             lost = frame.kind == PresenceKind.LOST
-            return MemberLeft(self.name, frame.member, frame.name, lost) if known else None
+            return MemberLeft(self.name, frame.member, frame.name, lost, verified) if known else None
         return None  # RW-PRESENCE-1

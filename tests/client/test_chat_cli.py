@@ -140,20 +140,20 @@ def test_two_people_talk(server: Server, terminals: Terminals) -> None:
     ada.expect("two people> ")
     bob = terminals("--name", "bob", server.address, "two people", NO_COLOR="1")
     bob.expect("you are in two people, 2 here\r\n")
-    ada.expect(r"bob joined two people")
+    ada.expect(r"<bob> joined two people")
     ada.type("good morning\r")
     assert "\x1b[3" not in bob.expect(r"\d\d:\d\d:\d\d <ada> good morning\r\n")
     ada.expect("\x1b\\[\\d+m<ada>\x1b\\[0m good morning\r\n")
     bob.type("/who\r")
-    bob.expect(r"\* two people: ada, bob\r\n")
+    bob.expect(r"\* two people: <ada>, <bob>\r\n")
     bob.type("hallo\r")
     ada.expect("hallo\r\n")
     bob.expect("<bob> hallo\r\n")
     bob.type("/who\r")
-    assert "<bob> hallo" not in bob.expect(r"\* two people: ada, bob\r\n")  # it was shown once
+    assert "<bob> hallo" not in bob.expect(r"\* two people: <ada>, <bob>\r\n")  # it was shown once
     bob.type("/quit\r")
     assert bob.end() == 0
-    ada.expect("bob left two people")
+    ada.expect("<bob> left two people")
     ada.type("\x04")
     assert ada.end() == 0
 
@@ -194,7 +194,7 @@ def test_several_rooms(server: Server, terminals: Terminals) -> None:
     ada.type("/nonsense\r/help\r/history 5\r")
     ada.expect("there is no command /nonsense")
     ada.expect("/quit ")
-    ada.expect("  .*<ada> first")
+    ada.expect(r"\| \d\d:\d\d:\d\d <ada> first")
     ada.process.send_signal(signal.SIGTERM)
     assert ada.end() == 130
 

@@ -72,6 +72,47 @@ def test_picture(keys: str, columns: int, picture: str, cursor: int) -> None:
     assert typed(keys).picture("> ", columns) == (picture, cursor)
 
 
+def paste(text: str) -> bytes:
+    return f"\x1b[200~{text}\x1b[201~".encode()
+
+
+def test_pasted_lines_are_one_message_after_a_question() -> None:
+    editor = LineEditor()
+    editor.feed(b"ab\x02")
+    assert editor.feed(paste("one\r/two\r\n\tthree\n\n") + b"\r\x7f\x1b[A") == []  # nothing but an answer counts
+    assert editor.picture("> ", 80) == ("send 3 lines as one message? y/n ", 33)
+    assert editor.feed(b"y") == [Entered("aone\n/two\n\tthreeb")]
+    assert (editor.text, editor.picture("> ", 80)) == ("", ("> ", 2))
+    assert editor.feed(paste("/quit\nnow") + b"y") == [Entered("//quit\nnow")]  # a text, and no command
+
+
+@pytest.mark.parametrize("no", ["n", "\x03", "\x04", "\x15"])
+def test_pasted_lines_are_dropped_unless_wanted(no: str) -> None:
+    editor = typed("draft")
+    assert editor.feed(paste("one\ntwo") + no.encode()) == []
+    assert (editor.text, editor.cursor) == ("draft", 5)
+    assert editor.feed(b"!\r") == [Entered("draft!")]
+
+
+def test_pasted_line_is_typed() -> None:
+    editor = typed(b"a" + paste("/b\tc\x07\r\n") + b"d")
+    assert editor.text == "a/b    cd"
+
+
+@given(st.text(st.sampled_from("ab\n\r\t/\x1b[201~"), max_size=30), st.lists(st.integers(1, 9), max_size=9))
+def test_paste_enters_nothing_by_itself(text: str, sizes: list[int]) -> None:
+    """Wherever the octets are cut, and whatever was pasted."""
+    editor, octets = LineEditor(), paste(text.replace("\x1b[201~", ""))
+    for size in sizes:
+        assert editor.feed(octets[:size]) == []
+        octets = octets[size:]
+    assert editor.feed(octets) == []
+    answered = editor.feed(b"y")
+    assert len(answered) <= 1
+    lines = text.replace("\x1b[201~", "").replace("\r\n", "\n").replace("\r", "\n").strip("\n").count("\n")
+    assert bool(answered) == bool(lines)
+
+
 @given(st.binary(max_size=60), st.text(max_size=20), st.integers(0, 40))
 def test_picture_fits(keys: bytes, prompt: str, columns: int) -> None:
     picture, cursor = typed(keys).picture(prompt, columns)

@@ -109,7 +109,7 @@ def test_roster_and_presence(bench: Bench) -> None:
     ]
     bench.send(frames.Presence(PresenceKind.LOST, 12, "bob", room=REF))
     bench.send(frames.Presence(PresenceKind.LEFT, 99, "nobody", room=REF))
-    assert bench.saw(events.MemberLeft) == events.MemberLeft("lobby", 12, "bob", True)
+    assert bench.saw(events.MemberLeft) == events.MemberLeft("lobby", 12, "bob", True, True)
     assert bench.session.members("lobby") == 2
     bench.send(frames.Presence(PresenceKind.QUIET, 0, "", room=REF))
     assert bench.saw(events.RoomQuiet) == events.RoomQuiet("lobby")

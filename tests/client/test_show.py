@@ -54,7 +54,7 @@ def test_peer_text_is_escaped() -> None:
         events.Left(EVIL),
         events.Gap(EVIL, 1, 2, 1, 5),
         events.MemberJoined(EVIL, 1, EVIL, False),
-        events.MemberLeft(EVIL, 1, EVIL, True),
+        events.MemberLeft(EVIL, 1, EVIL, True, False),
         events.RoomQuiet(EVIL),
     ):
         line = PLAIN.event(event)
