@@ -165,18 +165,14 @@ def test_order_of_preference(checkout: Path, bare_path: Path) -> None:
     assert process.stderr.splitlines()[-1] == "roomwire: making .venv failed: python3.13 tried"
 
 
-def test_failing_installation(checkout: Path) -> None:
-    """The last line says why, and no stamp is left."""
-    (checkout / "backend.py").write_text(BACKEND.replace("Provides-Extra: dev", "Requires-Dist: nobody-has-it"))
-    process = run(checkout / "start.sh")
-    assert process.returncode == 1
-    last = process.stderr.splitlines()[-1]
-    assert last.startswith("roomwire: installation failed: ERROR: ")
-    assert "nobody-has-it" in last
-    assert not (checkout / ".venv" / "roomwire-stamp").exists()
+def test_one_environment_after_another(checkout: Path) -> None:
+    """Making an environment is slow, so one serves start.sh and test.sh, and another the installation that fails."""
+    first_and_later_starts(checkout)
+    checks_and_tests(checkout)
+    failing_installation(checkout)
 
 
-def test_start(checkout: Path) -> None:
+def first_and_later_starts(checkout: Path) -> None:
     """The first run sets up, the second only starts. The port and further arguments reach the server."""
     first = run(checkout / "start.sh", "7200", "--store", "a b")
     assert (first.returncode, first.stderr.count("\n")) == (0, 3), first.stderr
@@ -189,15 +185,12 @@ def test_start(checkout: Path) -> None:
     third = run(checkout / "start.sh", "--help")
     assert json.loads(third.stdout) == ["server", "--port", "7117", "--help"]
 
-    with (checkout / "pyproject.toml").open("a") as pyproject:
-        pyproject.write("# changed\n")
-    assert "installing" in run(checkout / "start.sh").stderr
 
-
-def test_test(checkout: Path) -> None:
+def checks_and_tests(checkout: Path) -> None:
     """All checks run even if one fails, pytest last. With arguments only pytest runs, and gets them."""
     passed = run(checkout / "test.sh")
     assert passed.returncode == 0, passed.stderr
+    assert passed.stderr.count("\n") == 1, "what start.sh made is completed, not made again"
     calls = [json.loads(line) for line in passed.stdout.splitlines() if line.startswith("[")]
     assert [call[0] for call in calls] == ["ruff", "ruff", "mypy", "pytest"]
     assert passed.stdout.splitlines()[-1] == '["pytest", "-n", "2", "--dist", "worksteal"]'
@@ -213,6 +206,20 @@ def test_test(checkout: Path) -> None:
 
     started = run(checkout / "start.sh")
     assert started.stderr == "roomwire: starting the server on port 7117\n", "an environment of dev is also one of run"
+
+
+def failing_installation(checkout: Path) -> None:
+    """A changed pyproject.toml makes another environment. The last line says why that failed, and no stamp is left."""
+    with (checkout / "pyproject.toml").open("a") as pyproject:
+        pyproject.write("# changed\n")
+    (checkout / "backend.py").write_text(BACKEND.replace("Provides-Extra: dev", "Requires-Dist: nobody-has-it"))
+    process = run(checkout / "start.sh")
+    assert process.returncode == 1
+    assert "installing" in process.stderr
+    last = process.stderr.splitlines()[-1]
+    assert last.startswith("roomwire: installation failed: ERROR: ")
+    assert "nobody-has-it" in last
+    assert not (checkout / ".venv" / "roomwire-stamp").exists()
 
 
 def test_ci(checkout: Path) -> None:
