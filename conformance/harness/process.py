@@ -2,20 +2,23 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import shlex
 import signal
 from collections.abc import Mapping
 from string import Formatter
 
+from conformance.harness import watchdog
 from conformance.harness.exit_status import UsageError
 from conformance.harness.verdicts import Crashed
+from conformance.wire import clock
 
 _STDERR_KEPT = 16384  # octets of standard error that are remembered
 _OF_TLS = {"cert", "key"}  # placeholders
 _KILL_AFTER = 5.0  # seconds that a program has to end after SIGTERM
 _LAST_WORDS = 0.5  # seconds that the rest of standard error has to arrive after SIGKILL
-_TICK = 0.01  # seconds between looks at whether a killed program has ended
+_TICK = 0.01  # seconds between looks at whether a program has ended
 
 
 class Unstartable(Exception):
@@ -63,7 +66,9 @@ class Program:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        watchdog.watch(process.pid)
         self._stderr = bytearray()
+        self._stopped = False
         self._keeping = asyncio.create_task(self._keep_stderr())
 
     @classmethod
@@ -127,10 +132,11 @@ class Program:
 
     async def wait(self, seconds: float) -> bool:
         """Waits for the end of the program; False if it still runs after so many seconds."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), seconds)
-            return True
-        return False
+        # Not `wait` of the process: it does not return while output is unread or another process holds a pipe.
+        until = clock.now() + seconds
+        while self._process.returncode is None and clock.now() < until:
+            await asyncio.sleep(_TICK)
+        return self._process.returncode is not None
 
     def send_signal(self, number: signal.Signals) -> None:
         """Sends a signal to the program. Raises Crashed if it has ended."""
@@ -140,7 +146,10 @@ class Program:
             raise Crashed(f"the program {self.died or 'has ended'}") from None
 
     async def stop(self, *, kill: bool = False) -> None:
-        """Ends the program and its children, with SIGTERM first unless `kill`."""
+        """Ends the program and its children, with SIGTERM first unless `kill`. A second call does nothing."""
+        if self._stopped:
+            return
+        self._stopped = True
         if self._process.returncode is None and not kill:
             self._signal_group(signal.SIGTERM)
             await self.wait(_KILL_AFTER)
@@ -149,9 +158,8 @@ class Program:
         self._keeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._keeping
-        # Not `wait`: it does not return while output is unread or another process holds a pipe.
-        while self._process.returncode is None:
-            await asyncio.sleep(_TICK)
+        await self.wait(math.inf)
+        watchdog.forget(self._process.pid)
         # asyncio has no public way to close the pipes of a process, and warns if they stay open.
         transport: asyncio.SubprocessTransport = self._process._transport  # type: ignore[attr-defined]
         transport.close()

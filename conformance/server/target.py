@@ -162,7 +162,12 @@ class LaunchedServer(ServerTarget):
         return self._program
 
     async def start(self) -> None:
-        """Starts the program and waits for its first WELCOME. Raises Unreachable, Unstartable or CommandError."""
+        """Starts the program and waits for its first WELCOME. Raises Unreachable, Unstartable or CommandError.
+
+        What is left of an earlier start, such as helpers of a program that has died, is ended first.
+        """
+        if self._program:
+            await self._program.stop(kill=True)
         if self._directory is None:
             self._directory = tempfile.TemporaryDirectory(prefix="roomwire-check-", ignore_cleanup_errors=True)
         self.port = _free_port()

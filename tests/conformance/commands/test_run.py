@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -60,18 +61,22 @@ def test_seed_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert "seed 12" in capsys.readouterr().out
 
 
-_TELLS_ITS_PID = """
-import os, sys
+_WITH_A_HELPER = """
+import subprocess, sys
 from reference_server.cli import main
-print(os.getpid(), file=open(sys.argv[1], "a"))
+alive = open(sys.argv[1], "w")
+subprocess.Popen(["sleep", "600"], pass_fds=[alive.fileno()])
 sys.exit(main(["--memory", "--port", sys.argv[2]]))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_run_that_is_interrupted(number: signal.Signals, tmp_path: Path) -> None:
-    pids = tmp_path / "pids"
-    target = [sys.executable, "-c", _TELLS_ITS_PID, str(pids), "{port}"]
+    """No target is left behind, nor what it has started, which hold the other end of a FIFO."""
+    alive = tmp_path / "alive"
+    os.mkfifo(alive)
+    held = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)
+    target = [sys.executable, "-c", _WITH_A_HELPER, str(alive), "{port}"]
     command = [sys.executable, "-m", "conformance.cli", "server", "--exec", shlex.join(target)]
     arguments = ["--report", str(tmp_path / "report"), "--jobs", "1", "--format", "ndjson"]
     with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as run:
@@ -80,9 +85,12 @@ def test_run_that_is_interrupted(number: signal.Signals, tmp_path: Path) -> None
             pass
         run.send_signal(number)
         run.stdout.read()
-        assert run.wait(60) == INTERRUPTED
-    results = json.loads((tmp_path / "report" / "results.json").read_text("utf-8"))["results"]
-    assert 0 < len(results) < len(server_cases())
-    for pid in pids.read_text("ascii").split():
-        with pytest.raises(ProcessLookupError):
-            os.kill(int(pid), 0)
+        assert run.wait(60) == (-signal.SIGKILL if number == signal.SIGKILL else INTERRUPTED)
+    os.set_blocking(held, True)
+    readable, _, _ = select.select([held], [], [], 60)
+    assert readable, "a target or its helper still runs"
+    assert os.read(held, 1) == b""
+    os.close(held)
+    if number != signal.SIGKILL:
+        results = json.loads((tmp_path / "report" / "results.json").read_text("utf-8"))["results"]
+        assert 0 < len(results) < len(server_cases())
