@@ -247,7 +247,8 @@ class _World:
         for room, (head, id) in enumerate(heads):
             connection, joined = await self.t.member(self.names[room], epoch=self.epochs[room])
             self.t.require(joined.head == head, f"head {head}", joined.head, "RW-PROMISE-9")
-            await connection.until(joined.room, id, "RW-CURSOR-2")
+            if joined.oldest <= joined.head:  # otherwise nothing is retained
+                await connection.until(joined.room, id, "RW-CURSOR-2")
             firsts.append(joined.start)
             self.presence[room, connection.welcome.member] = [PresenceKind.JOINED]
         for connection in self.t.clients:

@@ -3,7 +3,7 @@
 import asyncio
 
 from conformance.harness.verdicts import Informative, Unsupported
-from conformance.server.cases.steps import SERVER, case
+from conformance.server.cases.steps import SERVER, case, content
 from conformance.server.context import Context
 from conformance.server.rates import TooLong
 from conformance.server.raw_client import RawClient
@@ -167,7 +167,7 @@ def _define_cursor(path: str, what: str, own: bool | None, since: int) -> None:
         )
         t.require(bool(joined.flags & Flag.GAP) == gap, f"GAP {gap:d}", joined.flags)
         [seen] = await t.marker(publisher, reader, room=first.room)
-        replayed = [m for m in messages if m.seq >= start]
+        seen, replayed = list(map(content, seen)), [content(m) for m in messages if m.seq >= start]
         t.require(
             seen[:-1] == replayed,
             f"{len(replayed)} messages replayed, as first sent",
@@ -202,6 +202,7 @@ async def retained(t: Context) -> None:
 async def race(t: Context) -> None:
     """The server sends publishes that race a JOIN exactly once: those up to head by replay, the others live."""
     publisher, first = await t.member()
+    clients = [await t.open() for _ in range(4)]
     stop = False
 
     async def publishing() -> None:
@@ -211,8 +212,8 @@ async def race(t: Context) -> None:
     task = asyncio.create_task(publishing())
     try:
         readers = []
-        for since in (0, 5, 0, 5):
-            readers.append(await t.member(first.name, since=since))
+        for client, since in zip(clients, (0, 5, 0, 5), strict=True):
+            readers.append((client, await t.join(client, first.name, since=since)))
     finally:
         stop = True
         await task

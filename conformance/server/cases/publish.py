@@ -1,6 +1,6 @@
 """Sections 7.15, 7.16 and 7.17: publishing, acknowledging, delivering."""
 
-from conformance.server.cases.steps import IGNORABLE, SERVER, case, expect_refusal, publish
+from conformance.server.cases.steps import IGNORABLE, SERVER, case, content, expect_refusal, publish
 from conformance.server.context import Context
 from conformance.wire.octets import encode
 from protocol.frames import Ack, Error, Field, Message, Publish
@@ -197,6 +197,7 @@ async def all_members(t: Context) -> None:
         limited = isinstance(reply, Error) and reply.code == Code.RATE_LIMITED
         t.require(isinstance(reply, Ack) or limited, "ACK", reply)
     streams = await t.marker(clients[0][0], *(client for client, _ in clients), room=ref)
+    streams = [list(map(content, stream)) for stream in streams]
     common = {message.seq: message for message in streams[0]}
     for stream in streams:
         numbers = [message.seq for message in stream]

@@ -1,6 +1,7 @@
 """The register of server cases, and the steps that cases share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 from conformance.harness.case import CaseRegistry
@@ -9,8 +10,8 @@ from conformance.server.context import Context
 from conformance.server.raw_client import RawClient
 from conformance.wire.octets import b8, b16, b32, frame, read_header, u64
 from conformance.wire.text import frame_line, type_name
-from protocol.frames import Ack, Error, Frame, Leave, Ok
-from protocol.registry import Code, FrameType
+from protocol.frames import Ack, Error, Field, Frame, Leave, Message, Ok
+from protocol.registry import GREASE, Code, FrameType
 
 SERVER = CaseRegistry("server")
 case = SERVER.case
@@ -20,6 +21,16 @@ CRITICAL = 0x0003
 
 IGNORABLE = 0x8021
 """A reserved type of frames and fields, which a receiver ignores."""
+
+
+def unreserved(fields: Iterable[Field]) -> tuple[Field, ...]:
+    """The extension fields without those of reserved type, which a server may add to any frame (section 17.4)."""
+    return tuple(field for field in fields if field.type not in GREASE)
+
+
+def content(message: Message) -> Message:
+    """The message as every member is sent it: without reserved fields."""
+    return replace(message, fields=unreserved(message.fields))
 
 
 class Place(NamedTuple):

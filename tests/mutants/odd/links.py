@@ -1,4 +1,4 @@
-"""Odd servers whose octets come late or in small pieces."""
+"""Odd servers whose octets come late, in small pieces, or unasked."""
 
 import asyncio
 import random
@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
+from protocol.codec import encode
+from protocol.frames import Ping, Pong
 from reference_server.net.transport import PeerProtocol
 from tests.mutants.odd.servers import OddServer
 
@@ -16,6 +18,8 @@ Pace = Callable[[int, bytes], Iterator[tuple[float, bytes]]]
 
 _random = random.Random(7)
 _CUT = 400  # octets of a write that are cut into small pieces: more would only take time
+_HELLO_SECONDS = 1.5
+_PING_SECONDS = 0.05
 
 
 class _Piece(NamedTuple):
@@ -96,7 +100,38 @@ def _late(number: int, octets: bytes) -> Iterator[tuple[float, bytes]]:
     yield _random.uniform(0.3, 0.45), octets
 
 
+def _hello_late(number: int, octets: bytes) -> Iterator[tuple[float, bytes]]:
+    """The first write is the preface, unless HELLO came with that of the client."""
+    if not number:
+        yield 0.0, octets[:8]
+        octets = octets[8:]
+    if octets:
+        yield _HELLO_SECONDS if number < 2 else 0.0, octets
+
+
+def _pings_and_pongs(patch: pytest.MonkeyPatch) -> None:
+    made = PeerProtocol.connection_made
+
+    def connection_made(protocol: PeerProtocol, transport: asyncio.BaseTransport) -> None:
+        made(protocol, transport)
+        loop = asyncio.get_running_loop()
+
+        def tick() -> None:
+            peer = protocol._peer
+            if peer is None or peer.gone:
+                return
+            if peer.conn.state in ("OPEN", "DRAINING") and peer.writable:
+                protocol.write(encode(Ping(b"and you?")) + encode(Pong(b"unasked!")))
+            loop.call_later(_PING_SECONDS, tick)
+
+        loop.call_later(_PING_SECONDS, tick)
+
+    patch.setattr(PeerProtocol, "connection_made", connection_made)
+
+
 ODD: tuple[OddServer, ...] = (
     OddServer("small-segments", "Writes in segments of 1 to 7 octets.", patch=_paced(_in_small_pieces)),
     OddServer("everything-late", "Writes everything 300 to 450 ms late.", patch=_paced(_late)),
+    OddServer("hello-late", "Answers HELLO after 1.5 s.", patch=_paced(_hello_late)),
+    OddServer("pings-and-pongs", "Sends a PING and an unasked PONG every 50 ms.", patch=_pings_and_pongs),
 )

@@ -97,5 +97,8 @@ ODD: tuple[OddServer, ...] = (
         accounts=False,
     ),
     OddServer("retains-3", "Retains three messages of each room.", store=_anew(Ring), config={"retention_messages": 3}),
+    OddServer(
+        "retains-none", "Retains no message, and remembers ids.", store=_anew(Ring), config={"retention_messages": 0}
+    ),
     OddServer("slow-disk", "Makes messages durable half a second after they came.", store=_slow_disk),
 )
