@@ -128,16 +128,16 @@ async def rows(run: Run, outcome: Outcome) -> None:
             await scene.server.end()
         count(outcome, scene.members)
         truth = read(data, ROOMS)
-        what = _spoil(rng, data)
+        what = _spoil(rng, data, truth[ROOMS[0]].head)
         outcome.faults += 1
         run.progress(f"rows {outcome.faults} of {cycles}")
         await _others_are_served(outcome, data, what)
         await _repaired(outcome, data, truth, what)
 
 
-def _spoil(rng: random.Random, data: Path) -> str:
+def _spoil(rng: random.Random, data: Path, head: int) -> str:
     """Damage a row of the first room."""
-    seq = rng.randrange(1, 2 * PAYLOADS_A_BATCH + 1)
+    seq = rng.randrange(1, head + 1)
     where = f"room = (SELECT id FROM rooms WHERE key = '{ROOMS[0]}')"
     row = f"{where} AND seq = {seq}"
     sql = rng.choice(
