@@ -16,12 +16,25 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.faults.families import clock, crash, damage, disk, lazyfs, load, network, people, storm, stuck
+from benchmarks.faults.families import (
+    accounts,
+    clock,
+    crash,
+    damage,
+    disk,
+    lazyfs,
+    load,
+    network,
+    people,
+    storm,
+    stuck,
+    tools,
+)
 from benchmarks.faults.soak import CHECKED, Sample, plot, soak
 from benchmarks.faults.stage.results import INVARIANTS, Outcome
 from benchmarks.faults.stage.scene import Family, Missing, Run
 
-_MODULES = (crash, disk, lazyfs, damage, people, network, clock, load, storm, stuck)
+_MODULES = (crash, disk, lazyfs, damage, people, accounts, tools, network, clock, load, storm, stuck)
 FAMILIES: dict[str, Family] = {family.name: family for module in _MODULES for family in module.FAMILIES}
 
 EXAMPLES = """\

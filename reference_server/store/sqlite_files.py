@@ -13,9 +13,10 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from reference_server.accounts import ACCOUNTS
 from reference_server.files import (
     EXPECTED_SQLITE,
     close_to_others,
@@ -106,6 +107,8 @@ class DataDirectory:
         make_private(self.path)  # SQLite gives its files beside it the same mode and owner
         for beside in ("-wal", "-shm"):
             close_to_others(self.path.with_name(self.path.name + beside))
+        with suppress(PermissionError):  # it may belong to another user, who lets this one read it
+            close_to_others(self.path.with_name(ACCOUNTS))
         connection = self.connect()
         try:
             if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:

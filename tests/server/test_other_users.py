@@ -53,8 +53,9 @@ def test_files_are_private_in_an_open_directory(tmp_path: Path) -> None:
         assert {*modes(store)} == {"lock", DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"}
         assert {*modes(store).values()} == {0o600}
         shutil.copytree(store, tmp_path / "older")
+    make_accounts(tmp_path / "older" / "accounts.sqlite3")
     for path in (tmp_path / "older").iterdir():
-        path.chmod(0o644)  # as versions before this one made them
+        path.chmod(0o644)  # as versions before this one made them, or a copy
     with opened(tmp_path / "older"):
         assert {*modes(tmp_path / "older").values()} == {0o600}
     make_accounts(store / "accounts.sqlite3")

@@ -39,6 +39,7 @@ needs_lazyfs = pytest.mark.skipif(bool(lacking()), reason=lacking())
     [
         ("kill", "damage"),
         ("rows", "locks", "taken"),
+        ("accounts", "rights", "checks"),
         ("drain", "reset"),
         ("repeat", "slow"),
         ("floods", "storm"),
@@ -81,6 +82,9 @@ def test_every_family_is_tried() -> None:
         "rows",
         "locks",
         "taken",
+        "accounts",
+        "rights",
+        "checks",
         "drain",
         "reset",
         "repeat",
