@@ -5,6 +5,7 @@ The end of a loop closes all of its sockets.
 
 import asyncio.runners
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -25,6 +26,13 @@ atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 # A shell starts background jobs with SIGINT ignored, which programs that tests start and interrupt would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Tells the garbage collector that what was imported stays. Tests that call it need not wait for that each time."""
+    gc.collect()
+    gc.freeze()
+
 
 _cancel_all_tasks = asyncio.runners._cancel_all_tasks  # type: ignore[attr-defined]
 
