@@ -43,7 +43,7 @@ async def clock(run: Run, outcome: Outcome) -> None:
 
 async def years(run: Run, outcome: Outcome) -> None:
     """The server starts with a clock that is wrong by up to ten years: nothing is deleted, nothing is doubled."""
-    rng, starts = run.rng("years"), run.either(120, 3)
+    rng, starts = run.rng("years"), run.either(120, 2)
     number = 0
     while outcome.faults < starts:
         number += 1
