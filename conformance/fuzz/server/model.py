@@ -485,7 +485,8 @@ class Model:
         if got and not (low <= end.start and end.end <= high):
             fail("RW-HISTORY-6", f"messages of [{low}, {high})", line)
         whole = (end.start, end.end) == (low, high)
-        if bool(end.flags & Flag.MORE) == whole and not (trimmed and newest):
+        left_out = trimmed and newest and end.start > first  # lo is from `first` to `start`: MORE may be either
+        if bool(end.flags & Flag.MORE) == whole and not left_out:
             fail("RW-HISTORY-5", f"MORE {'clear' if whole else 'set'} for a part of [{low}, {high})", line)
 
     def restarts(self) -> None:

@@ -149,7 +149,7 @@ def _joined_with(change: Callable[[Joined], Joined], *steps: Step) -> str:
     return failure.requirement if failure else ""
 
 
-def _history(end: HistoryEnd, *, newest: bool = False) -> str:
+def _history(end: HistoryEnd, *, newest: bool = False, start: int = 0) -> str:
     """Returns the requirement that a HISTORY of a room breaks that had oldest 1 and has head 8."""
     model = Model()
     room = model.room(0)
@@ -160,7 +160,7 @@ def _history(end: HistoryEnd, *, newest: bool = False) -> str:
         room.fates[message.id] = Fate(Content.of(message), seq, 1, acked=True)
         got += [message] if end.start <= seq < end.end else []
     try:
-        model.history(room, (0, 0, 3, newest), end, got)
+        model.history(room, (start, 0, 3, newest), end, got)
     except Failed as failed:
         return failed.requirement
     return ""
@@ -171,6 +171,9 @@ def test_history_trimmed_while_it_is_sent() -> None:
     assert _history(HistoryEnd(1, 4, 3, flags=Flag.MORE)) == ""
     assert _history(HistoryEnd(3, 6, 3, flags=Flag.MORE)) == ""
     assert _history(HistoryEnd(6, 9, 7, flags=Flag.MORE), newest=True) == ""
+    assert _history(HistoryEnd(6, 9, 7), newest=True) == ""
+    assert _history(HistoryEnd(6, 9, 7), newest=True, start=6) == ""
+    assert _history(HistoryEnd(6, 9, 7, flags=Flag.MORE), newest=True, start=6) == "RW-HISTORY-5"
     assert _history(HistoryEnd(1, 4, 3)) == "RW-HISTORY-5"
     assert _history(HistoryEnd(4, 7, 3, flags=Flag.MORE)) == "RW-HISTORY-6"
     assert _history(HistoryEnd(2, 5, 1, flags=Flag.MORE)) == "RW-HISTORY-6"
