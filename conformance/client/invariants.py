@@ -4,11 +4,10 @@
 know just enough to say when a frame of the client breaks a requirement.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
 
-from conformance.wire.text import code_name, frame_line
+from conformance.harness.flags import Breach, judge_code, judge_flags
+from conformance.wire.text import frame_line
 from protocol.fields import extensions
 from protocol.frames import (
     FINAL_REPLIES,
@@ -23,7 +22,7 @@ from protocol.frames import (
     Unknown,
     Welcome,
 )
-from protocol.registry import CODES, GREASE, Code, Flag, is_ignorable
+from protocol.registry import is_ignorable
 
 
 @dataclass
@@ -37,7 +36,7 @@ class CaseInvariants:
 class Invariants:
     """Judges what a client sends on one connection, and calls `breach(requirement, expected, got)` for each breach."""
 
-    breach: Callable[[str, str, str], None]
+    breach: Breach
     case: CaseInvariants
     prefaced: bool = False
     hello: Hello | None = None
@@ -67,14 +66,10 @@ class Invariants:
             self.breach("RW-CLOSE-1", "nothing after GOAWAY", line)
         if self.hello is None and not isinstance(frame, Hello | Goaway):
             self.breach("RW-HELLO-1", "HELLO as the first frame", line)
-        if frame.flags & Flag.SEQ and frame.flags & Flag.EPHEMERAL:
-            self.breach("RW-FLAG-2", "SEQ or EPHEMERAL, not both", line)
+        judge_flags(frame, self.breach)
         if isinstance(frame, Unknown):
             self._unknown(frame, line)
             return
-        rule = RULES[frame.TYPE]
-        if frame.flags & ~(rule.flags | (Flag.SEQ if rule.seq else 0)):
-            self.breach("RW-FLAG-1", "0 in flags that the frame does not define", line)
         match frame:
             case Hello():
                 if self.hello is not None:
@@ -83,7 +78,7 @@ class Invariants:
                 self._request(frame, line)
             case Goaway():
                 self.goaway = frame
-                self._code(frame, line)
+                judge_code(frame, self.breach)
             case Auth():
                 pass
             case _:
@@ -97,8 +92,6 @@ class Invariants:
                     self._publish(frame, line)
 
     def _unknown(self, frame: Unknown, line: str) -> None:
-        if frame.type in GREASE and frame.flags & Flag.SEQ:
-            self.breach("RW-GREASE-1", "no SEQ in a frame of reserved type", line)
         if not is_ignorable(frame.type) or frame.request:
             self.breach("RW-EXT-1", "no critical frame of an extension not negotiated", line)
 
@@ -120,12 +113,3 @@ class Invariants:
         known = self.case.contents.setdefault(frame.id, content)
         if known != content:
             self.breach("RW-PROMISE-5", "the same content with the same id", line)
-
-    def _code(self, frame: Goaway, line: str) -> None:
-        if frame.code not in CODES:
-            return
-        rule = CODES[cast(Code, frame.code)]
-        if "G" not in rule.carriers:
-            self.breach("RW-CODE-1", f"{code_name(frame.code)} in its carriers ({rule.carriers})", line)
-        if bool(frame.flags & Flag.RETRY) != rule.retry:
-            self.breach("RW-ERROR-1", f"RETRY {'set' if rule.retry else 'clear'}", line)

@@ -4,10 +4,9 @@
 received frame breaks a requirement, so each case tests all of these as well.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
 
+from conformance.harness.flags import Breach, judge_code, judge_flags
 from conformance.wire.text import code_name, frame_line, type_name
 from protocol.errors import NameInvalid
 from protocol.fields import extensions
@@ -32,7 +31,7 @@ from protocol.frames import (
     Welcome,
 )
 from protocol.names import key
-from protocol.registry import CODES, GREASE, LIMITS, Code, Flag, FrameType, PresenceKind, is_ignorable
+from protocol.registry import LIMITS, Code, Flag, FrameType, PresenceKind, is_ignorable
 
 
 @dataclass
@@ -50,9 +49,9 @@ class Membership:
 class Invariants:
     """Judges what a server sends on one connection, and calls `breach(requirement, expected, got)` for each breach."""
 
-    breach: Callable[[str, str, str], None]
+    breach: Breach
     welcome: Welcome | None = None
-    outstanding: list[tuple[int, int]] = field(default_factory=list)
+    outstanding: dict[int, int] = field(default_factory=dict)  # types of unanswered requests, in their order
     rooms: dict[int, Membership] = field(default_factory=dict)
     refs: dict[int, str] = field(default_factory=dict)
     offered: set[str] = field(default_factory=set)
@@ -70,22 +69,18 @@ class Invariants:
             self.offered |= extensions(frame).keys()
         kind = frame.type if isinstance(frame, Unknown) else frame.TYPE
         if frame.request and kind != FrameType.AUTH:
-            self.outstanding.append((frame.request, kind))
+            self.outstanding[frame.request] = kind
 
     def received(self, frame: Frame | Unknown) -> None:
         """Judges a frame of the server."""
         if self.goaway and self.goaway.code != Code.DRAINING:
             self.breach("RW-CLOSE-1", "nothing after GOAWAY", frame_line(frame))
-        if frame.flags & Flag.SEQ and frame.flags & Flag.EPHEMERAL:
-            self.breach("RW-FLAG-2", "SEQ or EPHEMERAL, not both", frame_line(frame))
+        judge_flags(frame, self.breach)
         if isinstance(frame, Unknown):
             self._unknown(frame)
             return
         if self.welcome is None and not isinstance(frame, (Auth, Error, Goaway, Welcome)):
             self.breach("RW-HELLO-2", "WELCOME, AUTH or ERROR first", frame_line(frame))
-        undefined = frame.flags & ~(RULES[frame.TYPE].flags | (Flag.SEQ if RULES[frame.TYPE].seq else 0))
-        if undefined:
-            self.breach("RW-FLAG-1", "0 in flags that the frame does not define", frame_line(frame))
         if frame.request:
             self._reply(frame)
         match frame:
@@ -105,8 +100,6 @@ class Invariants:
                 pass
 
     def _unknown(self, frame: Unknown) -> None:
-        if frame.type in GREASE and frame.flags & Flag.SEQ:
-            self.breach("RW-GREASE-1", "no SEQ in a frame of reserved type", frame_line(frame))
         if not is_ignorable(frame.type) and frame.room in self.rooms and not frame.request:
             self.breach("RW-EXT-2", "only ignorable frames of extensions in a room's stream", frame_line(frame))
         elif not is_ignorable(frame.type):
@@ -115,20 +108,20 @@ class Invariants:
             self._move(self.rooms[frame.room], frame.seq, frame)
 
     def _reply(self, frame: Frame) -> None:
-        awaited = [number for number, _ in self.outstanding]
-        if frame.request not in awaited:
+        kind = self.outstanding.get(frame.request)
+        if kind is None:
             self.breach("RW-REQUEST-2", "one final reply to each request", frame_line(frame))
             return
-        if frame.request != awaited[0]:
-            wanted = f"the reply to request {awaited[0]} ({type_name(self.outstanding[0][1])}) first"
+        first = next(iter(self.outstanding))
+        if frame.request != first:
+            wanted = f"the reply to request {first} ({type_name(self.outstanding[first])}) first"
             self.breach("RW-REQUEST-3", wanted, frame_line(frame))
-        kind = dict(self.outstanding)[frame.request]
         rule = RULES.get(kind)
         if rule is not None and frame.TYPE is rule.part:
             return
         if frame.TYPE not in REPLIES.get(kind, {FrameType.ERROR}):
             self.breach("RW-REQUEST-2", f"a reply that answers {type_name(kind)}", frame_line(frame))
-        self.outstanding = [item for item in self.outstanding if item[0] != frame.request]
+        del self.outstanding[frame.request]
         id = self.asked_ids.pop(frame.request, b"")
         if isinstance(frame, Ack):
             self.acked.add(id)
@@ -136,21 +129,13 @@ class Invariants:
             self.rooms.pop(frame.room, None)
 
     def _code(self, frame: Error | Goaway | Evicted) -> None:
-        name = code_name(frame.code)
-        retry = bool(frame.flags & Flag.RETRY)
+        judge_code(frame, self.breach)
         if isinstance(frame, Goaway):
             self.goaway = frame
         if isinstance(frame, Evicted):
             self.rooms.pop(frame.room, None)
-        if frame.code in CODES:
-            rule = CODES[cast(Code, frame.code)]
-            carrier = {Error: "E", Evicted: "V", Goaway: "G"}[type(frame)]
-            if carrier not in rule.carriers:
-                self.breach("RW-CODE-1", f"{name} in its carriers ({rule.carriers})", frame_line(frame))
-            if retry != rule.retry:
-                self.breach("RW-ERROR-1", f"RETRY {'set' if rule.retry else 'clear'} for {name}", frame_line(frame))
-        if isinstance(frame, Error) and retry and not frame.retry_ms:
-            self.breach("RW-LIMIT-1", f"retry_ms above 0 with {name}", "0")
+        if isinstance(frame, Error) and frame.flags & Flag.RETRY and not frame.retry_ms:
+            self.breach("RW-LIMIT-1", f"retry_ms above 0 with {code_name(frame.code)}", "0")
 
     def _welcome(self, frame: Welcome) -> None:
         self.welcome = frame

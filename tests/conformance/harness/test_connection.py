@@ -143,7 +143,7 @@ def test_client_remembers_what_it_asks() -> None:
         assert isinstance(end, RawClient)
         end.send(Hello("ada", "ANONYMOUS", b"", request=1))
         end.send_octets(frame(FrameType.JOIN, b"\xff", request=2), breaks="RW-FRAME-7")
-        assert end.invariants.outstanding == [(1, FrameType.HELLO), (2, FrameType.JOIN)]
+        assert end.invariants.outstanding == {1: FrameType.HELLO, 2: FrameType.JOIN}
         assert not end.said_goaway
         end.send(Goaway(Code.NONE))
         assert end.said_goaway
