@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import sys
 import threading
 import warnings
@@ -30,6 +31,7 @@ from reference_server.core.messages import content_digest, message_octets, pack_
 from reference_server.store.base import Record
 from reference_server.store.progress import Progress
 from tests.support.hub_network import HubNetwork
+from tests.support.places import ROOT
 
 seqs = st.integers(0, 30)
 
@@ -232,6 +234,11 @@ def test_ports_of_a_service_are_ignored() -> None:
     environ = {"ROOMWIRE_PORT": "tcp://10.96.12.7:7117", "ROOMWIRE_METRICS_PORT": "udp://[fd00::7]:9117"}
     assert load({}, environ | {"ROOMWIRE_PORT_7117_TCP": "tcp://10.96.12.7:7117"}, None) == Config()
     assert load({"port": 7200}, environ, None).port == 7200
+
+
+def test_settings_of_the_container() -> None:
+    found = re.findall(r"(ROOMWIRE_\w+)=(\S+)", (ROOT / "examples" / "Containerfile").read_text())
+    assert load({}, dict(found), None) == Config(host="0.0.0.0", data="/rooms")
 
 
 def test_settings_after_a_byte_order_mark(tmp_path: Path) -> None:
