@@ -110,6 +110,8 @@ def why_closed(path: Path) -> str:
     if not os.path.exists(path) or os.access(path, os.R_OK | os.W_OK):
         return ""
     owner, above = path.stat().st_uid, path.parent.stat().st_uid
+    if owner == os.geteuid() or not os.geteuid():
+        return "its mode, or its file system, does not allow it"
     why = f"it belongs to {user_name(owner)}, and this is {user_name(os.geteuid())}"
     if owner == above:
         return why

@@ -53,7 +53,8 @@ def backup(
             begun.rename(target)  # also replaces an empty directory
             sync_directory(target.absolute().parent)
     except (sqlite3.Error, OSError) as error:
-        raise as_store_error(error, source) from error
+        full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+        raise as_store_error(error, target if full else source) from error
     return report
 
 

@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def snapshot(directory: Path, stopped: Callable[[], bool] = never, scratch: Path
 def _reading(path: Path, log: Path, holder: str, stack: ExitStack, scratch: Path | None) -> sqlite3.Connection:
     index = path.with_name(f"{path.name}-shm")
     if not holder and not index.exists():
-        stack.callback(index.unlink, missing_ok=True)  # SQLite makes it, and nobody else uses it
+        stack.callback(_remove, index)  # SQLite makes it, and nobody else uses it
     try:
         connection = stack.enter_context(closing(connect(path, "ro")))
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -82,3 +82,8 @@ def _reading(path: Path, log: Path, holder: str, stack: ExitStack, scratch: Path
     for file in (path, log):
         shutil.copyfile(file, copy / file.name)
     return stack.enter_context(closing(connect(copy / path.name)))
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # there is none, or the place is read-only
+        path.unlink()

@@ -19,6 +19,7 @@ from tests.server.test_process import running, tree
 from tests.server.test_store_commands import filled
 from tests.support.accounts import make_accounts
 from tests.support.other_user import OTHER, as_other, needs_root, shared
+from tests.support.places import ROOT
 from tests.support.raw_client import RawClient
 from tests.support.stores import DATABASE, EVERYTHING, Driver, opened
 
@@ -176,6 +177,31 @@ def test_user_who_may_only_read_makes_backups(shared: Path, left: str) -> None:
     assert verified == (0, f"sound: {amount}\n", "")
     assert {path: path.read_bytes() for path in store.iterdir()} == before
     assert [path.name for path in (shared / "backups").iterdir()] == ["one"]
+
+
+@needs_root
+@pytest.mark.skipif(
+    not shutil.which("unshare"), reason="unshare not installed (Debian, Ubuntu: apt-get install util-linux)"
+)
+def test_backup_from_a_file_system_that_is_read_only(shared: Path) -> None:
+    """Of a store whose server was killed, by root."""
+    with opened(shared / "used") as driver:
+        driver.store.raise_max_body(65536)
+        driver.fill(driver.open("hall"), 20)
+        shutil.copytree(shared / "used", shared / "store")
+    (shared / "store" / f"{DATABASE}-shm").unlink()
+    bind = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" || exit 99'
+    commands = '"$0" -m reference_server verify "$1" && "$0" -m reference_server backup "$1" "$1/../copy"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"{bind}; {commands}", sys.executable, str(shared / "store")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    if done.returncode == 99 or "unshare failed" in done.stderr:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("sound: 1 rooms, 20 messages, 20 ids\ncopied to ")
 
 
 @needs_root

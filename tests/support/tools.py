@@ -16,6 +16,7 @@ PACKAGES = {
     "shellcheck": "shellcheck",
     "spin": "spin",
     "systemd-analyze": "systemd",
+    "unshare": "util-linux",
 }
 """The package of Debian and Ubuntu that has each program. `.ci/run` installs all of them."""
 
