@@ -111,17 +111,14 @@ class RoomState:
         there = self.state in ("IN", "LEAVING") and self.membership is not None
         return there and self.membership is not None and max(self.membership.cursor, 0) >= self.head
 
-    def hold(self) -> None:
-        """Stop showing the stream; the next membership goes on from here."""
-        self.held = self.held or self.cursor
+    def hold(self, cursor: tuple[int, int] | None = None) -> None:
+        """Stop showing the stream; the next membership goes on from here, or from `cursor`."""
+        self.held = self.held or cursor or self.cursor
 
-    def joined(self, frame: Joined, membership: Membership, *, holding: bool = False) -> Gap | None:
-        """The membership begins. Returns a Gap if messages were missed (RW-PROMISE-10).
-
-        While the session is `holding`, the stream is not shown, and so its gaps are not.
-        """
+    def joined(self, frame: Joined, membership: Membership) -> Gap | None:
+        """The membership begins. Returns a Gap if messages were missed (RW-PROMISE-10)."""
         old_epoch, after = self.cursor
-        self.held = ((old_epoch, after) if old_epoch else (frame.epoch, frame.start - 1)) if holding else None
+        self.held = None
         self.state = "IN"
         self.ref = frame.room
         self.title = frame.name
@@ -129,8 +126,6 @@ class RoomState:
         self.head = frame.head
         self.members = frame.members
         self._clear_roster(bool(frame.flags & Flag.QUIET))
-        if holding:
-            return None
         announced = bool(frame.flags & Flag.GAP)
         if announced and old_epoch == frame.epoch and frame.start <= after:
             self._shown[frame.epoch] = frame.start - 1  # other messages have taken those places (section 9.1)

@@ -267,7 +267,11 @@ class Requests:
         self._joins.accepted()
         again = room.entered
         self._behind.pop(room.name, None)
-        gap = room.joined(reply, self._connection.memberships[reply.room], holding=self.holding)
+        before = room.cursor
+        gap = room.joined(reply, self._connection.memberships[reply.room])
+        if self.holding:  # the gap is told of when the stream is shown again
+            room.hold(before if before[0] else (reply.epoch, reply.start - 1))
+            gap = None
         self._by_ref[room.ref] = room
         self._busy[room.name] = room
         self._emit(
