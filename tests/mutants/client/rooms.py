@@ -32,8 +32,8 @@ from tests.mutants.clients import ClientMutant, Patch
 def _gap_only_by_flag(patch: Patch) -> None:
     plain = RoomState.joined
 
-    def joined(self: RoomState, frame: Joined, membership: Any, *, holding: bool = False) -> Any:
-        gap = plain(self, frame, membership, holding=holding)
+    def joined(self: RoomState, frame: Joined, membership: Any) -> Any:
+        gap = plain(self, frame, membership)
         return gap if frame.flags & Flag.GAP else None
 
     patch.setattr(RoomState, "joined", joined)
@@ -103,8 +103,8 @@ def _evicted_twice_same_cursor(patch: Patch) -> None:
 def _gap_always_reported(patch: Patch) -> None:
     plain = RoomState.joined
 
-    def joined(self: RoomState, frame: Joined, membership: Any, *, holding: bool = False) -> Any:
-        return plain(self, frame, membership, holding=holding) or Gap(self.name, 0, 0, frame.epoch, frame.start)
+    def joined(self: RoomState, frame: Joined, membership: Any) -> Any:
+        return plain(self, frame, membership) or Gap(self.name, 0, 0, frame.epoch, frame.start)
 
     patch.setattr(RoomState, "joined", joined)
 
