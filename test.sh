@@ -29,5 +29,6 @@ if [ $# -eq 0 ]; then
     check ruff format --check
     check mypy --strict
 fi
-.venv/bin/python -m pytest -n 2 --dist worksteal "$@" || failed=1
+# Three workers for two cores, because tests of real processes also wait.
+.venv/bin/python -m pytest -n 3 --dist worksteal "$@" || failed=1
 exit "$failed"

@@ -193,16 +193,16 @@ def checks_and_tests(checkout: Path) -> None:
     assert passed.stderr.count("\n") == 1, "what start.sh made is completed, not made again"
     calls = [json.loads(line) for line in passed.stdout.splitlines() if line.startswith("[")]
     assert [call[0] for call in calls] == ["ruff", "ruff", "mypy", "pytest"]
-    assert passed.stdout.splitlines()[-1] == '["pytest", "-n", "2", "--dist", "worksteal"]'
+    assert passed.stdout.splitlines()[-1] == '["pytest", "-n", "3", "--dist", "worksteal"]'
 
     for tool in ("ruff", "mypy", "pytest"):
         failed = run(checkout / "test.sh", FAIL=tool)
         assert failed.returncode == 1
         assert failed.stderr == ""
-        assert failed.stdout.splitlines()[-1] == '["pytest", "-n", "2", "--dist", "worksteal"]'
+        assert failed.stdout.splitlines()[-1] == '["pytest", "-n", "3", "--dist", "worksteal"]'
 
     chosen = run(checkout / "test.sh", "-k", "one or two")
-    assert chosen.stdout == '["pytest", "-n", "2", "--dist", "worksteal", "-k", "one or two"]\n'
+    assert chosen.stdout == '["pytest", "-n", "3", "--dist", "worksteal", "-k", "one or two"]\n'
 
     started = run(checkout / "start.sh")
     assert started.stderr == "roomwire: starting the server on port 7117\n", "an environment of dev is also one of run"

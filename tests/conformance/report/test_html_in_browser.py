@@ -1,6 +1,5 @@
 """The page of a report in use: in a real Chromium, which is driven by chromedriver."""
 
-import copy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,8 +192,8 @@ def test_page_of_many_cases(window: Browser, tmp_path: Path) -> None:
     """A page of 1,500 cases works: all their text is in it, and only unfolded traces are drawn."""
     found = document([Verdict.PASS, Verdict.FAIL, Verdict.WARN], frames=20)
     some = found["results"]
-    found["results"] = [copy.deepcopy(some[at % 3]) | {"id": f"server/3/case-{at}"} for at in range(1500)]
-    assert mismatches(found, SCHEMA) == []
+    found["results"] = [some[at % 3] | {"id": f"server/3/case-{at}"} for at in range(1500)]
+    assert mismatches(found | {"results": found["results"][:3]}, SCHEMA) == []
     path = tmp_path / "index.html"
     path.write_text(html.render([found]), encoding="utf-8")
     window.open(path)
