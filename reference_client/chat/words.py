@@ -15,7 +15,7 @@ _WITH_VALUE = (
     "--name", "--server", "--host", "--history", "--account", "--password-file", "--ca", "--since", "-W", "-n",
 )  # fmt: skip
 _HELP = ("-h", "--help")
-_SERVER = re.compile(r"\w+://.*|localhost|localhost:\d+|[\w.-]+\.[\w-]+:\d+|[\w.-]+:\d{2,5}|\[[0-9A-Fa-f:.]+\](:\d+)?")
+_SERVER = re.compile(r"\w+://.*|localhost|localhost:\d+|[\w.-]+\.[\w-]+:\d+|[\w.-]+:7117|\[[0-9A-Fa-f:.]+\](:\d+)?")
 
 
 class WordsError(Exception):

@@ -375,7 +375,7 @@ def test_interrupted(server: Server) -> None:
         assert (tail.returncode, out, errors) == (130, b"", b"")
 
 
-def test_output_that_is_closed_or_full(server: Server) -> None:
+def test_streams_that_are_closed_or_full(server: Server, tmp_path: Path) -> None:
     """A reader that is gone ends `tail` at once, by SIGPIPE; nothing leaves a traceback."""
     chat("send", "head", "-", text="a\nb\nc\n", ROOMWIRE_SERVER=server.address)
     program = f"{shlex.quote(sys.executable)} -m reference_client"
@@ -384,13 +384,15 @@ def test_output_that_is_closed_or_full(server: Server) -> None:
         {program} tail head --history 1 -n 1 > /dev/full; echo $?
         {program} send head d >&- 2>&- <&-; echo $?
         {program} tail head --history 1 -n 1 2> /dev/full; echo $?
+        {program} $ROOMWIRE_SERVER <&- > {tmp_path}/out; echo $?; tail -n 1 {tmp_path}/out
     """
     done = subprocess.run(
         ["bash", "-c", script], cwd=ROOT, env=ENVIRONMENT | {"ROOMWIRE_SERVER": server.address},
         capture_output=True, text=True, timeout=LIMIT,
     )  # fmt: skip
-    assert [line[9:] if ":" in line else line for line in done.stdout.splitlines()] == [
-        f"<{login_name()}> a", "141", "74", "0", f"<{login_name()}> d", "0",
+    assert [line[9:] if "<" in line else line for line in done.stdout.splitlines()] == [
+        f"<{login_name()}> a", "141", "74", "0", f"<{login_name()}> d", "0", "1",
+        "! the standard input cannot be read: bad file descriptor",
     ]  # fmt: skip
     assert "the output cannot be written: no space left on device" in done.stderr
     assert all(line.startswith("roomwire-chat: ") for line in done.stderr.splitlines())

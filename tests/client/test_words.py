@@ -121,4 +121,5 @@ def test_usual_lines() -> None:
         "", "- item", "-5",
     )  # fmt: skip
     assert parse("send", "--", "localhost", "hi").room == "localhost"
+    assert parse("send", "issue:4711", "hi").room == "issue:4711"
     assert parse("localhost", "lobby").words == ["localhost", "lobby"]
