@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import hmac
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,7 +177,7 @@ class AccountsFile:
         """Copy the accounts to the new file `target`; False if there is no file. Raises AccountsError."""
         if self.version() is None:
             return False
-        with self._open(self.path) as connection, new_file(target) as begun:
+        with self._settled() as path, self._open(path) as connection, new_file(target) as begun:
             try:
                 with contextlib.closing(sqlite3.connect(begun)) as writer:
                     connection.backup(writer)
@@ -187,7 +189,7 @@ class AccountsFile:
         """The number of accounts, and a line for each fault of the file. Raises AccountsError."""
         if self.version() is None:
             return 0, []
-        with self._open(self.path) as connection:
+        with self._settled() as path, self._open(path) as connection:
             lines = [line for (line,) in connection.execute("PRAGMA integrity_check(10)") if line != "ok"]
             wrong = [f"{self.path}: {' '.join(str(line).split())}" for line in lines]
             accounts = self._read(connection).all()
@@ -289,6 +291,18 @@ class AccountsFile:
         return account
 
     # --- the database
+
+    @contextlib.contextmanager
+    def _settled(self) -> Iterator[Path]:
+        """The file, or a copy of it if a killed process left it half written where SQLite cannot undo that."""
+        journal = self.path.with_name(f"{self.path.name}-journal")
+        if not journal.exists() or os.access(self.path.parent, os.W_OK):
+            yield self.path
+            return
+        with tempfile.TemporaryDirectory(prefix="roomwire-") as name:
+            for file in (self.path, journal):
+                shutil.copyfile(file, Path(name) / file.name)
+            yield Path(name) / self.path.name
 
     @contextlib.contextmanager
     def _open_existing(self, name: str) -> Iterator[sqlite3.Connection]:

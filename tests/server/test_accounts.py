@@ -6,6 +6,7 @@ import os
 import sqlite3
 import stat
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from reference_server.cli import main
 from reference_server.net.accounts_watch import AGAIN, AccountsWatch
 from tests.server.test_process import refused, running
 from tests.support.accounts import ADMINS, PASSWORDS, Login, make_accounts
-from tests.support.raw_client import PREFACE, RawClient
+from tests.support.raw_client import PATIENCE, PREFACE, RawClient
 from tests.support.server_in_process import Server, serving
 
 
@@ -393,7 +394,9 @@ def test_rooms_go_on_while_the_accounts_are_locked(file: AccountsFile, caplog: p
         with contextlib.closing(sqlite3.connect(file.path, isolation_level=None)) as other:
             other.execute("PRAGMA locking_mode = EXCLUSIVE")  # from the next change on, until it is closed
             assert other.execute("DELETE FROM accounts WHERE name = 'Ada'").rowcount == 1
+            deadline = time.monotonic() + 3 * PATIENCE
             while server.run(lambda: server.state.accounts_current):
+                assert time.monotonic() < deadline
                 bob.send(bob.publish(ref))  # each of these waited for 10 s
                 bob.expect(Ack)
             (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]

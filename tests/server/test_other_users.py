@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -149,6 +151,21 @@ def test_file_of_root_in_the_directory_of_another_is_named(shared: Path) -> None
 # --- who may only read
 
 
+def leave_half_written(file: Path) -> None:
+    """As `user` leaves the file when it is killed while it writes."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("PRAGMA cache_size = 10")
+        connection.execute("BEGIN")
+        connection.execute(
+            "INSERT INTO accounts WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)"
+            " SELECT i, i, x'00', x'00', x'00', 0, 0 FROM n"
+        )
+        for name in (file.name, f"{file.name}-journal"):
+            shutil.copyfile(file.with_name(name), file.with_name(f"{name}.killed"))
+    for name in (file.name, f"{file.name}-journal"):
+        file.with_name(f"{name}.killed").rename(file.with_name(name))
+
+
 @needs_root
 @pytest.mark.parametrize("left", ["clean", "killed", "killed, without its index"])
 def test_user_who_may_only_read_makes_backups(shared: Path, left: str) -> None:
@@ -165,11 +182,13 @@ def test_user_who_may_only_read_makes_backups(shared: Path, left: str) -> None:
         assert (store / f"{DATABASE}-wal").stat().st_size
     if "index" in left:
         (store / f"{DATABASE}-shm").unlink()
+        leave_half_written(store / "accounts.sqlite3")
     for path in (store, *store.iterdir()):
         os.chown(path, 0, OTHER)
         path.chmod(0o750 if path is store else 0o640)
     (shared / "backups").mkdir()
     os.chown(shared / "backups", OTHER, OTHER)
+    assert (store / "accounts.sqlite3-journal").exists() == ("index" in left)
     before = {path: path.read_bytes() for path in store.iterdir()}
     copied, verified = as_other(("backup", store, shared / "backups" / "one"), ("verify", store))
     amount = "1 rooms, 20 messages, 20 ids, 4 accounts"
