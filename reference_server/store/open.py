@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from reference_server.config import Config, data_directory
-from reference_server.store.base import Retention, Store
+from reference_server.store.base import Retention, Store, StoreCorrupt
 from reference_server.store.memory import MemoryStore
 from reference_server.store.sqlite import SqliteStore
 
@@ -22,4 +22,9 @@ def open_store(config: Config, post: Callable[..., None], failed: Callable[[Exce
     """
     if config.memory:
         return MemoryStore(retention(config))
-    return SqliteStore(data_directory(config), retention(config), post, failed)
+    directory = data_directory(config)
+    try:
+        return SqliteStore(directory, retention(config), post, failed)
+    except StoreCorrupt as error:
+        found = f"{error.found}; roomwire-server verify {directory} says more, and --repair keeps what is sound"
+        raise StoreCorrupt(error.path, error.expected, found) from error

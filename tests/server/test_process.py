@@ -187,7 +187,9 @@ def test_database_with_a_changed_room(tmp_path: Path) -> None:
     with sqlite3.connect(made(tmp_path)) as database:
         database.execute("UPDATE rooms SET head = head + 1")
     database.close()
-    assert "'hall' as it was written" in refused("--port", "0", "--data", str(tmp_path))
+    said = refused("--port", "0", "--data", str(tmp_path))
+    assert "'hall' as it was written" in said
+    assert f"roomwire-server verify {tmp_path} says more" in said
 
 
 def test_database_of_a_newer_version(tmp_path: Path) -> None:
