@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parsed(sys.argv[1:] if argv is None else argv)
     options.argv = sys.argv[1:] if argv is None else list(argv)
     if argv is None:  # a cancelled CI job ends as with Ctrl-C, and leaves no target behind
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         status: int = options.run(options)
     except UsageError as error:
@@ -48,6 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return status
+
+
+def _interrupt(*_: object) -> None:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job of a shell
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.raise_signal(signal.SIGINT)
 
 
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:

@@ -70,14 +70,21 @@ sys.exit(main(["--memory", "--port", sys.argv[2]]))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_run_that_is_interrupted(number: signal.Signals, tmp_path: Path) -> None:
+_IN_BACKGROUND = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]  # as `command &` in a script: Ctrl-C is ignored
+
+
+@pytest.mark.parametrize(
+    ("start", "number"),
+    [([], signal.SIGINT), (_IN_BACKGROUND, signal.SIGTERM), ([], signal.SIGKILL)],
+    ids=["SIGINT", "SIGTERM-in-background", "SIGKILL"],
+)
+def test_run_that_is_interrupted(start: list[str], number: signal.Signals, tmp_path: Path) -> None:
     """No target is left behind, nor what it has started, which hold the other end of a FIFO."""
     alive = tmp_path / "alive"
     os.mkfifo(alive)
     held = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)
     target = [sys.executable, "-c", _WITH_A_HELPER, str(alive), "{port}"]
-    command = [sys.executable, "-m", "conformance.cli", "server", "--exec", shlex.join(target)]
+    command = [*start, sys.executable, "-m", "conformance.cli", "server", "--exec", shlex.join(target)]
     arguments = ["--report", str(tmp_path / "report"), "--jobs", "1", "--format", "ndjson"]
     with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
