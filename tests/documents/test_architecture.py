@@ -7,6 +7,7 @@ import sys
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,13 @@ FILES = tracked()
 MODULES = [name for name in FILES if name.suffix == ".py"]
 
 
-def imports(source: str, module: Path) -> Iterator[str]:
+@cache
+def imports(source: str, module: Path) -> tuple[str, ...]:
+    """What `imported` yields, found once for all tests."""
+    return tuple(imported(source, module))
+
+
+def imported(source: str, module: Path) -> Iterator[str]:
     """Dotted names that a module imports, relative ones made absolute, `from a import b` as a.b."""
     package = module.parent.parts
     for node in ast.walk(ast.parse(source)):
@@ -110,8 +117,8 @@ def imports(source: str, module: Path) -> Iterator[str]:
             origin = ".".join([*base, *(node.module or "").split(".")]).strip(".")
             yield from (f"{origin}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            if called.split(".")[-1] in ("import_module", "__import__") and node.args:
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in ("import_module", "__import__") and node.args:
                 yield ast.literal_eval(node.args[0]) if isinstance(node.args[0], ast.Constant) else "?"
 
 
