@@ -8,6 +8,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
@@ -255,9 +256,15 @@ class Hosted:
 
     def __init__(self, target: ServerTarget) -> None:
         self.target = target
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="target")
+        self._stopped = asyncio.Event()
+        hosting = Future[asyncio.AbstractEventLoop]()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._host(hosting)), daemon=True, name="target")
         self._thread.start()
+        self._loop = hosting.result()
+
+    async def _host(self, hosting: Future[asyncio.AbstractEventLoop]) -> None:
+        hosting.set_result(asyncio.get_running_loop())
+        await self._stopped.wait()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine in the target's loop and returns its result."""
@@ -272,10 +279,8 @@ class Hosted:
         try:
             self.run(self.target.stop())
         finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop.call_soon_threadsafe(self._stopped.set)
             self._thread.join(5)
-            if not self._loop.is_running():
-                self._loop.close()
 
     def restart(self) -> bool:
         """Kills the target and starts it again, if this program started it. Raises Crashed."""
