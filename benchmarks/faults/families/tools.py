@@ -8,15 +8,16 @@ import shutil
 import stat
 from pathlib import Path
 
-from benchmarks.faults.stage.command import command
+from benchmarks.faults.stage.command import command, commands
 from benchmarks.faults.stage.process import Server
 from benchmarks.faults.stage.results import Outcome
 from benchmarks.faults.stage.scene import STORE, Family, Run, Scene
 
 OTHER = 65534
-RUNS_A_STORE = 50
-A_RUN = 20
-"""How many messages each publisher sends beside a check."""
+A_ROUND = 10
+"""How many checks one process makes."""
+
+ROUNDS_A_STORE = 10
 
 
 async def rights(run: Run, outcome: Outcome) -> None:
@@ -70,27 +71,30 @@ async def checks(run: Run, outcome: Outcome) -> None:
     rng, runs = run.rng("checks"), run.either(1_000, 2)
     while outcome.faults < runs:
         server = Server(run.directory / f"checks-{outcome.faults}")
-        async with (scene := Scene(server, rng, publishers=1, readers=0, window=16)):
-            for _ in range(min(RUNS_A_STORE, runs - outcome.faults)):
-                await _checked(scene, outcome, rng)
-                outcome.faults += 1
+        async with (scene := Scene(server, rng, publishers=1, readers=0, window=1)):
+            for _ in range(ROUNDS_A_STORE):
+                checked = min(A_ROUND, runs - outcome.faults)
+                await _checked(scene, outcome, rng, checked)
+                outcome.faults += checked
                 run.progress(f"checks {outcome.faults} of {runs}")
+                if outcome.faults == runs:
+                    break
             await scene.finish(outcome)
 
 
-async def _checked(scene: Scene, outcome: Outcome, rng: random.Random) -> None:
+async def _checked(scene: Scene, outcome: Outcome, rng: random.Random, runs: int) -> None:
     data = scene.server.data
-    if rng.random() < 0.1:
+    if rng.random() < 0.2:
         (data / "lock").unlink(missing_ok=True)
-    dead = rng.random() < 0.1
-    scene.publish(A_RUN)
+    dead = rng.random() < 0.2
+    scene.publish()
     if dead:
         await scene.server.kill()
     copy = data.with_name("copy")
-    arguments = ("backup", str(data), str(copy)) if rng.random() < 0.2 else ("verify", str(data))
-    status, words = await command(*arguments)
+    each = [["verify", str(data)]] * (runs - 1) + [["backup", str(data), str(copy)]]
+    status, words = await commands(*each)
     if status:
-        outcome.breach("alarm", f"{arguments[0]}: exit status {status}: {words[-200:]}")
+        outcome.breach("alarm", f"exit status {status}: {words[-200:]}")
     shutil.rmtree(copy, ignore_errors=True)
     if dead:
         await scene.server.start()
