@@ -26,7 +26,7 @@ from reference_server.net.sockets import ListenError, address_text, allow_connec
 from reference_server.net.tls import TlsError, require_secrecy
 from reference_server.store.base import StoreError, StoreLocked, StoreUnavailable
 from reference_server.store.memory import MemoryStore
-from reference_server.store.open import retention
+from reference_server.store.open import advised, retention
 from reference_server.store.snapshot import snapshot
 from reference_server.store.sqlite_files import (
     DATABASE,
@@ -123,7 +123,7 @@ def _directory(path: Path) -> Iterator[Finding]:
     try:
         yield Finding("rooms", f"{_rooms(path)} in {path}")
     except (StoreError, sqlite3.Error, OSError) as error:
-        yield Finding("rooms", str(as_store_error(error, path / DATABASE)), True)
+        yield Finding("rooms", str(advised(as_store_error(error, path / DATABASE), path)), True)
     yield from _owner(path)
 
 

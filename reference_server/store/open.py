@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from reference_server.config import Config, data_directory
 from reference_server.store.base import Retention, Store, StoreCorrupt
@@ -26,5 +27,12 @@ def open_store(config: Config, post: Callable[..., None], failed: Callable[[Exce
     try:
         return SqliteStore(directory, retention(config), post, failed)
     except StoreCorrupt as error:
-        found = f"{error.found}; roomwire-server verify {directory} says more, and --repair keeps what is sound"
-        raise StoreCorrupt(error.path, error.expected, found) from error
+        raise advised(error, directory) from error
+
+
+def advised(error: Exception, directory: Path) -> Exception:
+    """The error, with what to do about it if the store in this directory is damaged."""
+    if not isinstance(error, StoreCorrupt):
+        return error
+    found = f"{error.found}; roomwire-server verify {directory} says more, and --repair keeps what is sound"
+    return StoreCorrupt(error.path, error.expected, found)
