@@ -6,12 +6,11 @@ invariants see every frame. `server.raw_client.RawClient` and `client.raw_server
 
 import asyncio
 import contextlib
-import itertools
 import socket
 import ssl
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -299,13 +298,19 @@ class RawConnection(ABC):
 
     def find(self, kind: type[F], test: Callable[[F], bool] = lambda frame: True) -> F | None:
         """Takes the first frame of a kind that passes the test and was not taken; None if there is none yet."""
-        while self._first < len(self.received) and self.received[self._first].taken:
-            self._first += 1
-        for item in itertools.islice(self.received, self._first, None):
-            if not item.taken and isinstance(item.frame, kind) and test(item.frame):
+        for item in self._untaken():
+            if isinstance(item.frame, kind) and test(item.frame):
                 self._take(item)
                 return item.frame
         return None
+
+    def _untaken(self) -> Iterator[Received]:
+        """The frames that were not taken, without a look at those before the first of them."""
+        while self._first < len(self.received) and self.received[self._first].taken:
+            self._first += 1
+        for at in range(self._first, len(self.received)):
+            if not self.received[at].taken:
+                yield self.received[at]
 
     def _take(self, item: Received) -> None:
         item.taken = True

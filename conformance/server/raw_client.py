@@ -7,7 +7,6 @@ The invariants see every frame all the same.
 
 import asyncio
 import contextlib
-import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
@@ -202,11 +201,9 @@ class RawClient(RawConnection):
         """
 
         def find() -> Frame | None:
-            for item in itertools.islice(self.received, self._first, None):
+            for item in self._untaken():
                 frame = item.frame
-                if item.taken or not isinstance(frame, Frame):
-                    continue
-                if frame.request == request and frame.TYPE in FINAL_REPLIES:
+                if isinstance(frame, Frame) and frame.request == request and frame.TYPE in FINAL_REPLIES:
                     self._take(item)
                     return frame
             return None
