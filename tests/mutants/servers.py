@@ -54,6 +54,8 @@ FAST: dict[str, Any] = {
 }
 """Settings with short time-outs and without rate limits."""
 
+_WALL_MS = int((time.time() - time.monotonic()) * 1000)  # by which wall clocks are ahead of virtual ones
+
 OPTIONS = Options(timeout=0.8, patience=6.5, ready=5.0, limits={"stall_ms": 1_000})
 
 
@@ -76,9 +78,12 @@ MakeStore = Callable[[MemoryStore | None, Retention], MemoryStore]
 class MutantConnection:
     """What a mutant changes on one connection. `notes` belong to the connection, `world` to the whole server.
 
+    The server reads octets as they come, if it `lends`; otherwise a frame when it is whole.
     `more` says how many frames follow this one in the same segment. Frames put into `extra` are sent with the next
     write.
     """
+
+    lends = True
 
     def __init__(self, mutant: "ServerMutant", world: dict[str, Any], conn: ServerConnection) -> None:
         self.mutant = mutant
@@ -89,9 +94,10 @@ class MutantConnection:
         self.extra: list[Sent] = []
         self._preface_received = self._preface_sent = False
         self._unread = b""
+        self._lent = 0  # octets of an unfinished frame that the server has: it checks the header, and its time
 
     def receive(self, data: bytes) -> bytes:
-        """What the server reads in place of the octets that the client sent."""
+        """What the server reads in place of the octets that the client sent: each frame as the mutant changes it."""
         if self.mutant.receives is None:
             return data
         self._unread += data
@@ -105,10 +111,22 @@ class MutantConnection:
             received, self._unread = self._unread[:PREFACE_SIZE], self._unread[PREFACE_SIZE:]
             self._preface_received = True
         frames, self._unread = split_frames(self._unread)
+        if frames:
+            self._withdraw()
         for at, octets in enumerate(frames):
             self.more = len(frames) - at - 1
             received += _octets(self.mutant.receives(self, _read(octets)))
+        if self.lends:
+            lent, self._lent = self._lent, len(self._unread)
+            received += self._unread[lent:]
         return received
+
+    def _withdraw(self) -> None:
+        """Takes back what the server has of a frame that is whole now: the mutant says what it reads instead."""
+        reader, lent, self._lent = self.conn._reader, self._lent, 0
+        if lent and reader.buffered >= lent:
+            reader._buffer = bytes(reader._buffer[reader._start : len(reader._buffer) - lent])
+            reader._start, reader._needed = 0, HEADER.size
 
     def send(self, data: bytes) -> bytes:
         """What the client reads in place of the octets that the server wrote."""
@@ -278,6 +296,7 @@ def mutated(mutant: ServerMutant) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("reference_server.core.retention.INTERVAL_SECONDS", 0.1)
+        patch.setattr(Listener, "wall_ms", lambda listener: _WALL_MS + int(listener.now() * 1000))
         changes_frames = mutant.sends or mutant.receives or mutant.writes or mutant.preface
         if changes_frames or mutant.connection is not MutantConnection:
             patch.setattr(ServerConnection, "receive_data", receive_data)

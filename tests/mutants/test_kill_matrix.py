@@ -18,6 +18,7 @@ from conformance.server.cases import server_cases
 from conformance.spec.tables import load
 from tests.mutants.catalogue import CLIENT_MODULES, CODEC_MODULES, MUTANTS, SERVER_MODULES
 from tests.mutants.kill_matrix import cases_for, run, unchanged
+from tests.mutants.servers import ServerMutant, trial
 from tests.support.places import ROOT
 
 MATRIX_ROWS = {row.name: row for row in matrix()}
@@ -65,6 +66,15 @@ def test_unchanged_servers_pass_every_case() -> None:
     fine = ("pass", "unsupported")
     assert {id: end for id, end in ends.items() if not all(text.startswith(fine) for text in end)} == {}
     assert [id for id, end in ends.items() if "pass" not in end] == []
+
+
+def test_server_that_changes_no_frame_judges_unfinished_ones() -> None:
+    """A mutant that reads whole frames leaves the checks of a header, and its time, to the server."""
+    through = ServerMutant("through", "Passes each frame on.", receives=lambda connection, frame: [frame])
+    cases = [case for id, case in CASES.items() if id.startswith("server/5.2/")]
+    ends, errors = trial(through, cases)
+    assert {id: end for id, end in ends.items() if end != "pass"} == {}
+    assert errors == []
 
 
 @pytest.mark.parametrize("role", ROLES)

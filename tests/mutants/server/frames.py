@@ -72,7 +72,13 @@ class PrefaceZeroChecked(MutantConnection):
         return super().receive(data)
 
 
+class WholeFrames(MutantConnection):
+    lends = False
+
+
 class PartialFrameDropped(MutantConnection):
+    lends = False
+
     def receive(self, data: bytes) -> bytes:
         received = super().receive(data)
         self._unread = b""
@@ -205,6 +211,7 @@ MUTANTS: tuple[ServerMutant, ...] = (
         "body-length-checked-late",
         "Waits for the whole body before it checks its length.",
         ("RW-FRAME-1", "RW-CHECK-1"),
+        connection=WholeFrames,
         receives=unchanged,
     ),
     ServerMutant(
