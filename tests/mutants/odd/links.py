@@ -17,7 +17,7 @@ Pace = Callable[[int, bytes], Iterator[tuple[float, bytes]]]
 """The pieces of the n-th write on a connection, each with the seconds by which it is late."""
 
 _random = random.Random(7)
-_CUT = 400  # octets of a write that are cut into small pieces: more would only take time
+_CUT = 160  # octets of a write that are cut into small pieces: more would only take time
 _HELLO_SECONDS = 1.5
 _PING_SECONDS = 0.05
 
