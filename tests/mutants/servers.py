@@ -140,7 +140,9 @@ class MutantConnection:
         pieces: list[Sent] = []
         for octets in frames:
             frame = decode(read_header(octets), octets[HEADER.size :], "S")
-            pieces += self.mutant.sends(self, frame) if self.mutant.sends else [frame]
+            changed = self.mutant.sends(self, frame) if self.mutant.sends else [frame]
+            # What stays as it is need not be encoded again, unless `writes` looks at it.
+            pieces += changed if self.mutant.writes else [octets if piece is frame else piece for piece in changed]
         if self.mutant.writes:
             pieces = self.mutant.writes(self, pieces)
         extra, self.extra = self.extra, []

@@ -11,7 +11,7 @@ from conformance.wire.octets import read_header
 from protocol.codec import encode
 from protocol.errors import NameInvalid, RemoteProtocolError, Unexpected, UnknownType
 from protocol.events import ConnectionTerminated, ServerEvent
-from protocol.frames import RULES, Error, Field, Frame, Goaway, Message, Roster, RosterEntry, Unknown
+from protocol.frames import RULES, Error, Field, Frame, Goaway, Message, Pong, Roster, RosterEntry, Unknown
 from protocol.framing import RawFrame, check_header, frame_name
 from protocol.names import normalise
 from protocol.registry import GREASE, HEADER_SIZE, Flag, is_ignorable
@@ -24,6 +24,7 @@ from tests.mutants.odd.servers import OddServer
 from tests.mutants.servers import MutantConnection, Sent
 
 _random = random.Random(7)
+_FLOOD = 500  # PONGs of a connection, beyond which one in eight has reserved fields: more would only take time
 
 
 def _only_ascii(patch: pytest.MonkeyPatch) -> None:
@@ -47,6 +48,9 @@ def _reserved_frame(room: int = 0) -> Unknown:
 def _greased(c: MutantConnection, sent: Sent) -> list[Sent]:
     """Adds reserved fields to each frame, and a frame of reserved type before it: a MESSAGE has it in its room."""
     assert isinstance(sent, Frame)
+    c.notes["pongs"] = c.notes.get("pongs", 0) + isinstance(sent, Pong)
+    if isinstance(sent, Pong) and c.notes["pongs"] > _FLOOD and c.notes["pongs"] % 8:
+        return [sent]
     fields = [_reserved_field()]
     for field in sent.fields:
         fields += [field, _reserved_field()]
