@@ -1,6 +1,8 @@
 """The command `roomwire-check`: assembles its subcommands. `harness/exit_status.py` has its exit statuses."""
 
 import argparse
+import contextlib
+import os
 import re
 import signal
 import sys
@@ -21,7 +23,7 @@ from conformance.commands import (
 from conformance.commands.arguments import EXAMPLES, Subparsers, address, count, seconds
 from conformance.commands.completion import PrintCompletion
 from conformance.fuzz import cli as fuzz
-from conformance.harness.exit_status import FAILS, FAULT, INTERRUPTED, USAGE, UsageError
+from conformance.harness.exit_status import FAULT, INTERRUPTED, READER_GONE, USAGE, UsageError
 from conformance.harness.selection import suggestion
 from conformance.harness.verdicts import HarnessFault
 from conformance.report.results import suite_version
@@ -36,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, _interrupt)
     try:
         status: int = options.run(options)
+        if sys.stdout:  # None if it was closed
+            sys.stdout.flush()
     except UsageError as error:
         print(f"roomwire-check: {error}", file=sys.stderr)
         return USAGE
@@ -43,8 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"roomwire-check: a fault of the suite: {error}", file=sys.stderr)
         return FAULT
     except BrokenPipeError:
-        sys.stderr.close()  # the reader has closed the pipe, which is not an error to report
-        return FAILS
+        _give_up_output()
+        return READER_GONE
+    except OSError as error:
+        print(f"roomwire-check: {error.filename or 'the output'}: {error.strerror or error}", file=sys.stderr)
+        _give_up_output()
+        return USAGE
     except KeyboardInterrupt:
         return INTERRUPTED
     return status
@@ -54,6 +62,14 @@ def _interrupt(*_: object) -> None:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a background job of a shell
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)
+
+
+def _give_up_output() -> None:
+    """Throws away what standard output still holds, which could only fail again at the end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    with contextlib.suppress(OSError, ValueError):  # a test may have replaced it
+        os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:

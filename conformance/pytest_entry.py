@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from conformance.files import obstacle
+
 _TARGETS = ("--roomwire-server", "--roomwire-exec", "--roomwire-client", "--roomwire-codec")
 
 _SUITE = Path(__file__).resolve().with_name("pytest_plugin.py")
@@ -34,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if len(given) > 1:
         raise pytest.UsageError(f"give one of {', '.join(option for option, _ in given)}")
     if given:
+        if found := obstacle():
+            raise pytest.UsageError(f"roomwire: {found}")
         from conformance import pytest_plugin
 
         config.pluginmanager.register(pytest_plugin.make(config, *given[0]), "roomwire-suite")

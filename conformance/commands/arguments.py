@@ -76,9 +76,11 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         "--repeat", type=count, default=1, metavar="N", help="run each case N times; FLAKY if verdicts differ"
     )
     parser.add_argument("--max-time", type=seconds, default=0.0, metavar="S", help="start no case after this time")
-    parser.add_argument("--replay-dir", type=Path, metavar="DIR", help="write a file for each failure (see replay)")
+    parser.add_argument("--replay-dir", type=folder, metavar="DIR", help="write a file for each failure (see replay)")
     parser.add_argument("--baseline", type=Path, metavar="FILE", help="TOML: cases that are expected to fail")
-    parser.add_argument("--report", type=Path, metavar="DIR", help="write a page, results.json, junit.xml, badge.json")
+    parser.add_argument(
+        "--report", type=folder, metavar="DIR", help="write a page, results.json, junit.xml, badge.json"
+    )
     parser.add_argument("--name", default="", metavar="TEXT", help="name of the target in the report")
     told = parser.add_mutually_exclusive_group()
     told.add_argument("-v", "--verbose", action="store_true", help="list the cases that passed, too")
@@ -90,6 +92,14 @@ def add_last_failed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--last-failed", action="store_true", help="only cases that failed when this target last ran in this folder"
     )
+
+
+def folder(text: str) -> Path:
+    """A folder to write into, which may not exist yet. Raises ArgumentTypeError for something else."""
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a folder, found a file: {text}")
+    return path
 
 
 def seconds(text: str) -> float:

@@ -5,7 +5,7 @@ Each skeleton runs at once and gets a verdict. Existing files are not overwritte
 
 from pathlib import Path
 
-from conformance.commands.arguments import Subparsers
+from conformance.commands.arguments import Subparsers, folder
 from conformance.files import SKELETONS
 from conformance.harness.exit_status import CONFORMS, UsageError
 
@@ -21,7 +21,9 @@ def add_to(subparsers: Subparsers) -> None:
     """Adds the command to a parser's subparsers."""
     parser = subparsers.add_parser("init", help="write a skeleton that runs at once")
     parser.add_argument("role", choices=tuple(_ROLES), metavar="ROLE", help=" or ".join(_ROLES))
-    parser.add_argument("--output", type=Path, default=Path("."), metavar="DIR", help="default: the current directory")
+    parser.add_argument(
+        "--output", type=folder, default=Path("."), metavar="DIR", help="default: the current directory"
+    )
     parser.set_defaults(run=lambda args: _run(args.role, args.output))
 
 

@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
+from conformance.harness import input_file
 from conformance.harness.verdicts import ACCEPTED, Result
 
 
 def read(role: str, target: str) -> frozenset[str]:
     """The ids of the cases that failed when they last ran; empty if none did or nothing is known."""
     try:
-        found = json.loads(_path(role, target).read_text(encoding="utf-8"))
+        found = input_file.from_json(input_file.text(_path(role, target)))
     except (OSError, ValueError, RuntimeError):
         return frozenset()
     return frozenset(item for item in found if isinstance(item, str)) if isinstance(found, list) else frozenset()

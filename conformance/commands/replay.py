@@ -35,7 +35,7 @@ def add_to(subparsers: arguments.Subparsers) -> None:
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.add_argument(
         "--shrink",
-        type=Path,
+        type=arguments.folder,
         metavar="DIR",
         help="drop the steps that the failure does not need, and write the rest as a file",
     )

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from conformance.commands.arguments import Subparsers
+from conformance.commands.arguments import Subparsers, folder
 from conformance.harness.exit_status import UsageError
 from conformance.report import files, results
 from conformance.report.compare import CHANGES, WORSE, Difference, compare
@@ -32,7 +32,7 @@ def add_to(subparsers: Subparsers) -> None:
     parser.set_defaults(run=_compare)
     parser = subparsers.add_parser("report", help="write one page of several runs side by side")
     parser.add_argument("results", metavar="RESULTS", type=Path, nargs="+", help="results.json, or a report's folder")
-    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="where index.html is written")
+    parser.add_argument("--output", metavar="DIR", type=folder, required=True, help="where index.html is written")
     parser.set_defaults(run=_report)
 
 

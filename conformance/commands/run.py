@@ -9,7 +9,7 @@ from pathlib import Path
 from conformance.commands import last_failed
 from conformance.harness import baseline
 from conformance.harness.case import Case, check
-from conformance.harness.exit_status import CONFORMS, FAILS, FAULT, INTERRUPTED, NOTHING, UNREACHABLE
+from conformance.harness.exit_status import CONFORMS, FAILS, FAULT, INTERRUPTED, NOTHING, UNREACHABLE, USAGE, UsageError
 from conformance.harness.judge import OnResult
 from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.selection import Selection, SelectionError
@@ -77,8 +77,16 @@ class Run:
         if self.only_failed is not None:
             last_failed.note(self.role, self.target, results)
         reporter.end(summary)
-        if self.report_dir:
-            files.write(summary, self.about, self.report_dir)
+        return self._reported(summary)
+
+    def _reported(self, summary: Summary) -> int:
+        """Writes the report, if there is to be one, and returns the exit status: never 0 without the report."""
+        try:
+            if self.report_dir:
+                files.write(summary, self.about, self.report_dir)
+        except UsageError as error:
+            print(f"roomwire-check: no report: {error}", file=sys.stderr)
+            return summary.status or USAGE
         return summary.status
 
     def _selected(self, known: Sequence[Case]) -> list[Case]:

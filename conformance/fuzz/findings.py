@@ -54,7 +54,10 @@ def conclude(role: str, found: Sequence[Found], ended: str, progress: Progress, 
     for one in found:
         say_failure(one, say)
         if options.save:
-            say(f"  again: roomwire-check replay {_write(role, one, options.save)} {target}")
+            try:
+                say(f"  again: roomwire-check replay {_write(role, one, options.save)} {target}")
+            except OSError as error:
+                say(f"  no replay file in {options.save}: {error.strerror or error}")
     outcome = f"{len(found)} failure{'s' if len(found) > 1 else ''} found" if found else "nothing found"
     progress.notes.append(f"seed {options.seed}: --seed {options.seed} repeats this run")
     progress.summary(outcome + (f" before {ended}" if ended else ""), options.format)

@@ -59,8 +59,24 @@ def parse(file: ReplayFile) -> ScriptFile:
     header = file.header
     try:
         kind = _STEPS[header["fuzz"]]
-        steps = [kind.from_json(line) for line in file.lines if "wire" not in line]
+        steps = [_typed(kind.from_json(line), kind) for line in file.lines if "wire" not in line]
         texts = {name: str(header[name]) for name in ("requirement", "expected", "got", "verdict")}
-        return ScriptFile(header["fuzz"], int(header["seed"]), steps, limits=dict(header.get("limits", {})), **texts)
-    except (ValueError, LookupError, TypeError) as error:
-        raise ReplayError(f"{file.path}: {error!r}") from None
+        limits = {str(name): int(value) for name, value in dict(header.get("limits", {})).items()}
+        return ScriptFile(header["fuzz"], int(header["seed"]), steps, limits=limits, **texts)
+    except KeyError as error:
+        raise ReplayError(f"{file.path}: {error} is missing or unknown") from None
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ReplayError(f"{file.path}: {error}") from None
+
+
+def _typed(step: Any, kind: type[Step] | type[ClientStep]) -> Any:
+    """The step, whose members have the types of their defaults. Raises TypeError or ValueError."""
+    for name, default in vars(kind(step.do)).items():
+        value = getattr(step, name)
+        items = value if isinstance(value, tuple) else ()
+        if type(value) is not type(default) or not all(isinstance(item, str) for item in items):
+            raise TypeError(f"{step.do}: {name}: expected {type(default).__name__}, found {value!r}")
+        if type(value) is int and not 0 <= value < 2**32:
+            raise ValueError(f"{step.do}: {name}: expected 0 to 4294967295, found {value}")
+    bytes.fromhex(getattr(step, "octets", ""))
+    return step

@@ -6,11 +6,11 @@ The implementer keeps it in a file of TOML:
     "server/7.9/already-joined" = "ticket 12: names are compared octet by octet"
 """
 
-import tomllib
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
+from conformance.harness import input_file
 from conformance.harness.exit_status import UsageError
 from conformance.harness.verdicts import Result, Verdict
 
@@ -25,8 +25,8 @@ class BaselineError(UsageError):
 def read(path: Path) -> dict[str, str]:
     """Reasons by id of a case. Raises BaselineError."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        document = input_file.from_toml(input_file.text(path))
+    except ValueError as error:
         raise BaselineError(f"{path}: {error}") from None
     entries = document.pop(_TABLE, {})
     if document or not isinstance(entries, dict):

@@ -3,12 +3,12 @@
 The implementer keeps it in a file of TOML, whose form CONTRACT.md shows. Every table is optional.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from conformance.harness import input_file
 from conformance.harness.exit_status import UsageError
 from conformance.harness.options import DECLARATIONS
 from protocol.registry import LIMITS
@@ -35,8 +35,8 @@ class Config:
     def read(cls, path: Path) -> "Config":
         """Reads a file. Raises ConfigError."""
         try:
-            document = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            document = input_file.from_toml(input_file.text(path))
+        except ValueError as error:
             raise ConfigError(f"{path}: {error}") from None
         features = _table(path, document, "features", bool, DECLARATIONS)
         limits = _table(path, document, "limits", int, LIMITS)

@@ -1,7 +1,8 @@
 """What the contracts of clients and codecs have in common, which the suite drives by lines of JSON (CONTRACT.md)."""
 
-import json
 from typing import Any
+
+from conformance.harness import input_file
 
 CONTRACT = 1
 """The version of the contract."""
@@ -11,10 +12,7 @@ _SHOWN = 300  # characters of a line that a report shows
 
 def parse(line: str | bytes) -> Any:
     """The JSON value of a line. Raises ValueError, also for a value that is nested too deeply."""
-    try:
-        return json.loads(line)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    return input_file.from_json(line)
 
 
 def greeting(line: str | bytes) -> dict[str, Any]:

@@ -11,6 +11,8 @@ FAULT = 4
 NOTHING = 5
 """No case was selected, or none of those selected applies to the target."""
 INTERRUPTED = 130
+READER_GONE = 141
+"""Nobody reads standard output any more: as with SIGPIPE."""
 
 
 class UsageError(ValueError):

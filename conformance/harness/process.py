@@ -1,15 +1,18 @@
 """A program under test as a child process, which is started without a shell and whose standard error is kept."""
 
 import asyncio
+import atexit
 import contextlib
 import math
 import os
 import shlex
 import signal
+import subprocess
+import sys
 from collections.abc import Mapping
+from functools import cache
 from string import Formatter
 
-from conformance.harness import watchdog
 from conformance.harness.exit_status import UsageError
 from conformance.harness.verdicts import Crashed
 from conformance.wire import clock
@@ -66,7 +69,7 @@ class Program:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        watchdog.watch(process.pid)
+        _watch(process.pid)
         self._stderr = bytearray()
         self._stopped = False
         self._keeping = asyncio.create_task(self._keep_stderr())
@@ -159,7 +162,7 @@ class Program:
         with contextlib.suppress(asyncio.CancelledError):
             await self._keeping
         await self.wait(math.inf)
-        watchdog.forget(self._process.pid)
+        _forget(self._process.pid)
         # asyncio has no public way to close the pipes of a process, and warns if they stay open.
         transport: asyncio.SubprocessTransport = self._process._transport  # type: ignore[attr-defined]
         transport.close()
@@ -169,3 +172,58 @@ class Program:
         # The program has a session of its own, so the group holds its children alone.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
+
+
+_WATCHDOG = """
+import os, signal, sys
+groups = set()
+for line in sys.stdin.buffer:
+    (groups.add if line.startswith(b"+") else groups.discard)(int(line[1:]))
+for group in groups:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except OSError:
+        pass
+"""
+
+
+def _watch(group: int) -> None:
+    """Has a process group killed when the suite ends, until `_forget`."""
+    _tell(b"+%d\n" % group)
+
+
+def _forget(group: int) -> None:
+    """No longer has a process group killed."""
+    _tell(b"-%d\n" % group)
+
+
+def _tell(line: bytes) -> None:
+    watchdog = _started()
+    if watchdog and watchdog.stdin:
+        with contextlib.suppress(OSError):
+            watchdog.stdin.write(line)
+
+
+@cache
+def _started() -> "subprocess.Popen[bytes] | None":
+    """The watchdog, which starts with the first program; None where it cannot be started.
+
+    It holds the other end of a pipe, which ends with the suite, however that ends: by a second Ctrl-C, by SIGKILL, or
+    by a fault. Then it kills the groups that are still there.
+    """
+    command = [sys.executable, "-I", "-S", "-c", _WATCHDOG]
+    null = subprocess.DEVNULL
+    try:
+        watchdog = subprocess.Popen(
+            command, bufsize=0, stdin=subprocess.PIPE, stdout=null, stderr=null, start_new_session=True
+        )
+    except OSError:
+        return None
+    atexit.register(_end, watchdog)
+    return watchdog
+
+
+def _end(watchdog: "subprocess.Popen[bytes]") -> None:
+    if watchdog.stdin:
+        watchdog.stdin.close()
+    watchdog.wait()

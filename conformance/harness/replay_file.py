@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conformance.harness import input_file
 from conformance.harness.exit_status import UsageError
 
 FORMAT = 1
@@ -40,12 +41,17 @@ class ReplayFile:
 def read(path: Path) -> ReplayFile:
     """Reads a file. Raises ReplayError."""
     try:
-        header, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        if header["roomwire_replay"] != FORMAT or not all(isinstance(line, dict) for line in lines):
-            raise ReplayError(f"{path}: not a replay file of format {FORMAT}")
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise error if isinstance(error, ReplayError) else ReplayError(f"{path}: {error!r}") from None
-    return ReplayFile(path, header, lines)
+        lines = [input_file.from_json(line) for line in input_file.text(path).splitlines() if line.strip()]
+    except ValueError as error:
+        raise ReplayError(f"{path}: not a replay file: {error}") from None
+    if not lines or not all(isinstance(line, dict) for line in lines) or "roomwire_replay" not in lines[0]:
+        raise ReplayError(
+            f'{path}: not a replay file: expected JSON objects, one a line, the first with "roomwire_replay"'
+        )
+    if lines[0]["roomwire_replay"] != FORMAT:
+        found = lines[0]["roomwire_replay"]
+        raise ReplayError(f"{path}: expected a replay file of format {FORMAT}, found format {found!r}")
+    return ReplayFile(path, lines[0], lines[1:])
 
 
 def write(path: Path, header: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> None:

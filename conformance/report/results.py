@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from conformance.files import DATA, document
+from conformance.harness import input_file
 from conformance.harness.exit_status import UsageError
 from conformance.harness.verdicts import Result
 from conformance.report import gaps, trace
@@ -202,8 +203,8 @@ def read(path: Path) -> dict[str, Any]:
     """Reads a results.json, given as a file or by its folder. Raises ResultsError."""
     path = path / "results.json" if path.is_dir() else path
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        document = input_file.from_json(input_file.text(path))
+    except ValueError as error:
         raise ResultsError(f"{path}: {error}") from None
     if not isinstance(document, dict) or "format" not in document:
         raise ResultsError(f"{path}: not results of roomwire-check")

@@ -7,6 +7,7 @@ comparing what had come, it is FAIL if the same comes again, else INCONCLUSIVE, 
 """
 
 import contextlib
+import re
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ from conformance.harness.replay_file import ReplayError, ReplayFile
 from conformance.harness.verdicts import Failed, Inconclusive
 from conformance.server.context import Context
 from conformance.server.raw_client import RawClient
+from conformance.server.replay_steps import wrong
+from conformance.spec.tables import load
 from conformance.wire import clock
 from conformance.wire.octets import CLIENT_PREFACE, HEADER, decode, frame, read_header, split_frames
 from conformance.wire.text import frame_line
@@ -57,15 +60,25 @@ def read(path: Path) -> Script:
 
 def parse(file: ReplayFile) -> Script:
     """Returns the script in a replay file. Raises ReplayError."""
-    script = Script(file.header, file.lines)
-    try:
-        if not all(isinstance(step["do"], str) for step in file.lines):
-            raise ReplayError(f"{file.path}: a step without a name")
-        if script.case.role != "server" or not file.lines:
-            raise ReplayError(f"{file.path}: not about a server")
-    except (LookupError, TypeError) as error:
-        raise ReplayError(f"{file.path}: {error!r}") from None
-    return script
+    if fault := _wrong_header(file.header) or wrong(file.lines):
+        raise ReplayError(f"{file.path}: {fault}")
+    if not file.lines:
+        raise ReplayError(f"{file.path}: it has no steps")
+    return Script(file.header, file.lines)
+
+
+def _wrong_header(header: dict[str, Any]) -> str:
+    """What is wrong with a header; "" if nothing is."""
+    missing = [name for name in ("case", "requirement", "expected", "got", "names") if name not in header]
+    if missing:
+        return f"its header has no {missing[0]!r}"
+    if not re.fullmatch(r"server/[^/]+/[^/]+", str(header["case"])):
+        return f"expected a case of a server in its header, found {header['case']!r}"
+    if str(header["requirement"]) not in load().requirements:
+        return f"its header names {header['requirement']!r}, which SPEC.md does not have"
+    if not re.fullmatch(r"[0-9a-f]+", str(header["names"])):
+        return f'expected hexadecimal digits as the "names" of its header, found {header["names"]!r}'
+    return ""
 
 
 @dataclass

@@ -12,6 +12,7 @@ from conformance.harness.options import Options
 from conformance.harness.process import Unreachable, Unstartable
 from conformance.harness.verdicts import Crashed, Failed, Inconclusive, Result, Verdict
 from conformance.server.context import Context
+from conformance.server.recording import Recording
 from conformance.server.target import LaunchedServer, ServerTarget
 from conformance.spec.tables import Spec
 from conformance.wire import clock
@@ -161,8 +162,7 @@ class ServerRunner:
         result = judge(case, self._spec, end, clock.now() - began, context.log, self._options)
         directory = self._options.replay_dir
         if context.recording and directory and result.verdict in RECORDED:
-            path = context.recording.write(directory, result, self._options.seed)
-            result = replace(result, replay=str(path) if path else "")
+            result = _recorded(context.recording, directory, result, self._options.seed)
         return replace(result, stderr=self._last_stderr) if died else result
 
     async def _steps(self, case: Case, context: Context, began: float) -> None:
@@ -191,6 +191,16 @@ class ServerRunner:
                 with contextlib.suppress(Unreachable, Unstartable):
                     await target.start()
             return f"the program {died}"
+
+
+def _recorded(recording: Recording, directory: Path, result: Result, seed: int) -> Result:
+    """The result with its replay file, or with the reason why that could not be written."""
+    try:
+        path = recording.write(directory, result, seed)
+    except OSError as error:
+        reason = f"no replay file in {directory}: {error.strerror or error}"
+        return replace(result, reason=f"{result.reason}; {reason}" if result.reason else reason)
+    return replace(result, replay=str(path) if path else "")
 
 
 def _crashed(tries: Sequence[Result]) -> bool:
