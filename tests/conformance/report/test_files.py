@@ -46,5 +46,11 @@ def test_target_that_does_not_start(tmp_path: Path) -> None:
 
 def test_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
-    assert main(["codec", "--exec", CODEC, PING, "--report", str(tmp_path / "file")]) == USAGE
-    assert "PASS" not in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        main(["codec", "--exec", CODEC, PING, "--report", str(tmp_path / "file")])
+    assert caught.value.code == USAGE
+    assert main(["codec", "--exec", CODEC, PING, "--report", str(tmp_path / "file" / "below")]) == USAGE
+    out, err = capsys.readouterr()
+    assert "PASS" not in out
+    assert "expected a folder, found a file" in err
+    assert "Not a directory" in err
