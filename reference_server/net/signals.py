@@ -23,6 +23,8 @@ class EndSignals:
 
     def __init__(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        for number in ENDING:  # a shell starts what it puts into the background with SIGINT ignored
+            signal.signal(number, signal.SIG_DFL)
         self._signalled: Callable[[str], bool] | None = None
         Thread(target=self._wait, name="signals", daemon=True).start()
 

@@ -287,6 +287,13 @@ def test_signal_before_the_server_serves_ends_it(tmp_path: Path) -> None:
     process.communicate()
 
 
+def test_sigint_drains_a_server_that_a_shell_started_in_the_background() -> None:
+    """Such a shell starts it with SIGINT ignored."""
+    with running("--memory", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) as child:
+        child.signal(signal.SIGINT)
+        assert child.process.wait(PATIENCE) == 0
+
+
 def test_disk_watch_on_commits_and_questions(caplog: pytest.LogCaptureFixture) -> None:
     store = Silent()
     watch = DiskWatch(store)
