@@ -20,7 +20,7 @@ from conformance.wire import clock
 _STDERR_KEPT = 16384  # octets of standard error that are remembered
 _OF_TLS = {"cert", "key"}  # placeholders
 _KILL_AFTER = 5.0  # seconds that a program has to end after SIGTERM
-_LAST_WORDS = 0.5  # seconds that the rest of standard error has to arrive after SIGKILL
+_LAST_WORDS = 2.0  # seconds that the rest of standard error has to arrive after the end of the program
 _TICK = 0.01  # seconds between looks at whether a program has ended
 
 
@@ -139,7 +139,10 @@ class Program:
         until = clock.now() + seconds
         while self._process.returncode is None and clock.now() < until:
             await asyncio.sleep(_TICK)
-        return self._process.returncode is not None
+        if self._process.returncode is None:
+            return False
+        await asyncio.wait([self._keeping], timeout=_LAST_WORDS)
+        return True
 
     def send_signal(self, number: signal.Signals) -> None:
         """Sends a signal to the program. Raises Crashed if it has ended."""
@@ -157,11 +160,10 @@ class Program:
             self._signal_group(signal.SIGTERM)
             await self.wait(_KILL_AFTER)
         self._signal_group(signal.SIGKILL)
-        await asyncio.wait([self._keeping], timeout=_LAST_WORDS)
+        await self.wait(math.inf)
         self._keeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._keeping
-        await self.wait(math.inf)
         _forget(self._process.pid)
         # asyncio has no public way to close the pipes of a process, and warns if they stay open.
         transport: asyncio.SubprocessTransport = self._process._transport  # type: ignore[attr-defined]

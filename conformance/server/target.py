@@ -182,8 +182,10 @@ class LaunchedServer(ServerTarget):
         self._program = await Program.start(arguments(self.command, values), environment)
         try:
             await self._until_ready(retrying=True)
-        except BaseException:
+        except BaseException as error:
             await self._program.stop(kill=True)
+            if isinstance(error, Unreachable):
+                error.stderr = self.stderr  # all of it has arrived now
             raise
 
     def _greeted(self, welcome: Welcome) -> None:
