@@ -4,6 +4,7 @@ The end of a loop closes all of its sockets.
 """
 
 import asyncio.runners
+import asyncio.selector_events
 import atexit
 import gc
 import os
@@ -61,3 +62,18 @@ def _iterate(loop: asyncio.AbstractEventLoop) -> None:
 
 
 asyncio.runners._cancel_all_tasks = _end_of_loop  # type: ignore[attr-defined]
+
+_close = asyncio.selector_events.BaseSelectorEventLoop.close
+
+
+def _close_with_sockets(loop: asyncio.selector_events.BaseSelectorEventLoop) -> None:
+    """Closes what was opened after the end of the tasks, or in a loop that has no runner."""
+    for transport in () if loop.is_running() else list(getattr(loop, "_transports", {}).values()):
+        transport._closing = True
+        if transport._sock is not None:
+            transport._sock.close()
+            transport._sock = None
+    _close(loop)
+
+
+asyncio.selector_events.BaseSelectorEventLoop.close = _close_with_sockets  # type: ignore[assignment,method-assign]

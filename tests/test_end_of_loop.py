@@ -56,3 +56,15 @@ def test_loop_ends_after_threads_and_processes(run: Run) -> None:
 
     run(main())
     assert ended == [-signal.SIGKILL]
+
+
+def test_loop_without_a_runner_leaves_no_connection() -> None:
+    """Also a connection that was made after the end of all tasks is closed with its loop."""
+    loop = asyncio.new_event_loop()
+    with socket.create_server(("127.0.0.1", 0)) as server, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loop.run_until_complete(loop.create_connection(asyncio.Protocol, *server.getsockname()))
+        loop.close()
+        del loop
+        gc.collect()
+    assert [str(each.message) for each in caught] == []
