@@ -10,6 +10,7 @@ import gc
 import os
 import shutil
 import signal
+import socket
 import tempfile
 from typing import Any
 
@@ -77,3 +78,21 @@ def _close_with_sockets(loop: asyncio.selector_events.BaseSelectorEventLoop) -> 
 
 
 asyncio.selector_events.BaseSelectorEventLoop.close = _close_with_sockets  # type: ignore[assignment,method-assign]
+
+_accept: Any = asyncio.selector_events.BaseSelectorEventLoop._accept_connection2  # type: ignore[attr-defined]
+
+
+async def _accept_unless_closed(
+    loop: Any, factory: Any, sock: socket.socket, extra: Any, tls: Any, server: Any, *rest: Any
+) -> None:
+    """Closes what was accepted in the iteration before the one in which the server closed.
+
+    asyncio leaves it open, and forgets it: only the garbage collector closes it.
+    """
+    if server.sockets:
+        await _accept(loop, factory, sock, extra, tls, server, *rest)
+    else:
+        sock.close()
+
+
+asyncio.selector_events.BaseSelectorEventLoop._accept_connection2 = _accept_unless_closed  # type: ignore[attr-defined]

@@ -33,6 +33,26 @@ def test_late_connection_leaves_no_socket(run: Run, iterations: int) -> None:
     assert [str(each.message) for each in caught if "raddr" in str(each.message)] == []
 
 
+@pytest.mark.parametrize("iterations", range(6))
+def test_connection_to_a_server_that_closes_leaves_no_socket(iterations: int) -> None:
+    """asyncio accepts a connection in one iteration, and gives it to the server in the next, even if that is closed."""
+    with socket.socket() as client, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+
+        async def close_the_server() -> None:
+            server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1")
+            client.connect(server.sockets[0].getsockname())
+            for _ in range(iterations):
+                await asyncio.sleep(0)
+            server.close()
+            for _ in range(6):
+                await asyncio.sleep(0)
+
+        asyncio.run(close_the_server())
+        gc.collect()
+    assert [str(each.message) for each in caught] == []
+
+
 @pytest.mark.parametrize("run", [asyncio.run, virtual_time.run])
 def test_loop_ends_after_threads_and_processes(run: Run) -> None:
     """The end of the loop still hears of threads that end, and of programs that a cancelled task ends."""

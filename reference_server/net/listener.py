@@ -193,7 +193,10 @@ class Listener:
     def drain(self) -> None:
         """Begin to drain (section 8.6); `run` returns when the drain is over."""
         if self._server is not None:
-            self._server.close()  # RW-DRAIN-6
+            for listening in self._server.sockets:  # RW-DRAIN-6
+                self._loop.remove_reader(listening.fileno())
+            # asyncio would forget, and leave open, what it accepted in this iteration.
+            self._loop.call_soon(self._server.close)
         self.hub.drain()
         deadline = self._loop.time() + self._config.drain_ms / 1000
         self._watch_drain(deadline, deadline + self._config.linger_ms / 1000 + 1)

@@ -5,6 +5,7 @@ import select
 import socket
 import threading
 import time
+from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,37 @@ def test_connection_accepted_just_before_the_drain_is_refused() -> None:
             assert len(late.octets(8)) == 8
             assert late.expect(Error).code == Code.SERVER_FULL
             assert late.goaway().code == Code.SERVER_FULL
+
+
+@pytest.mark.parametrize("iterations", range(4))
+def test_drain_loses_no_connection_that_was_accepted(iterations: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio gives a connection to the server one iteration after it accepted it, and forgets it if that is closed."""
+    open_when_given: list[bool] = []
+    give = BaseSelectorEventLoop._accept_connection2  # type: ignore[attr-defined]
+
+    async def spy(loop: Any, factory: Any, sock: Any, extra: Any, tls: Any, listening: Any, *rest: Any) -> None:
+        open_when_given.append(bool(listening.sockets))
+        await give(loop, factory, sock, extra, tls, listening, *rest)
+
+    monkeypatch.setattr(BaseSelectorEventLoop, "_accept_connection2", spy)
+    with serving() as server, RawClient(server.port), socket.socket() as client:
+
+        def drain_after(left: int) -> None:
+            if left:
+                server.loop.call_soon(drain_after, left - 1)
+            else:
+                server.listener.drain()
+
+        def connect() -> None:
+            client.connect(("127.0.0.1", server.port))
+            drain_after(iterations)
+
+        open_when_given.clear()
+        server.run(connect)
+        with contextlib.suppress(ConnectionResetError):  # not accepted
+            client.sendall(PREFACE + encode(Hello("ada", "ANONYMOUS", b"", request=1)))
+            assert client.recv(1)
+        assert all(open_when_given)
 
 
 def test_sweeps_go_on_after_a_fault() -> None:
