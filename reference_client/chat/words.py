@@ -4,6 +4,7 @@ argparse would take a message that looks like an option for one, and so it would
 refused with the way to send it. After `--` no word is an option.
 """
 
+import ipaddress
 import re
 import shlex
 from collections.abc import Sequence
@@ -81,7 +82,7 @@ def room_and_text(command: str, words: Words) -> tuple[str | None, str | None]:
             f"expected a message after ROOM, found the option {found}: to send it as a message, write {name} {room} -- "
             f"{found}; to send the lines of the standard input, give - as the message"
         )
-    if words.unprotected and _SERVER.fullmatch(places[0]):
+    if words.unprotected and _is_server(places[0]):
         rest = shlex.join(places[1:]) or ("ROOM TEXT" if command == "send" else "ROOM")
         server = shlex.quote(places[0])
         raise WordsError(
@@ -92,10 +93,21 @@ def room_and_text(command: str, words: Words) -> tuple[str | None, str | None]:
     return (places[0] if places else None), (None if text == "-" and words.unprotected > 1 else text)
 
 
+def _is_server(word: str) -> bool:
+    """Whether a word can hardly be a room: it has a scheme or a port, or is the address of a machine."""
+    if _SERVER.fullmatch(word):
+        return True
+    try:
+        ipaddress.ip_address(word)
+    except ValueError:
+        return False
+    return True
+
+
 def _too_many(command: str, name: str, places: list[str], most: int) -> str:
     takes = "ROOM and TEXT" if most == 2 else "ROOM"
     server = f"{name} --server {shlex.join(places[: most + 1])}"
-    if len(places) == most + 1 and (_SERVER.fullmatch(places[0]) or "." in places[0] or command == "tail"):
+    if len(places) == most + 1 and (_is_server(places[0]) or "." in places[0] or command == "tail"):
         advice = f"the server is an option: {server}"
     else:
         text = shlex.join([places[0], " ".join(places[1:])])

@@ -103,6 +103,13 @@ def test_no_message_vanishes(text: str) -> None:
             "tail localhost r",
             "found 2 words: the server is an option: roomwire-chat tail --server localhost r",
         ),
+        (
+            "tail 127.0.0.1",
+            "roomwire-chat tail --server 127.0.0.1 ROOM; if it is a room, write roomwire-chat tail -- 127",
+        ),
+        ("send 192.0.2.7 hi", "roomwire-chat send --server 192.0.2.7 hi; if it is a room, write"),
+        ("send ::1 r hi", "found 3 words: the server is an option: roomwire-chat send --server ::1 r hi"),
+        ("tail ::1", "roomwire-chat tail --server ::1 ROOM;"),
         ("tail [::1]:7117", "roomwire-chat tail --server '[::1]:7117' ROOM"),
         ("send", "required: ROOM"),
         ("send r --js hi", "unrecognized arguments: --js"),
@@ -121,5 +128,7 @@ def test_usual_lines() -> None:
         "", "- item", "-5",
     )  # fmt: skip
     assert parse("send", "--", "localhost", "hi").room == "localhost"
-    assert parse("send", "issue:4711", "hi").room == "issue:4711"
+    assert parse("tail", "--", "127.0.0.1").room == "127.0.0.1"
+    for room in ("issue:4711", "1.2.3", "10.0.0.0.1", "1.2.3.256", "chat.example"):
+        assert parse("send", room, "hi").room == room
     assert parse("localhost", "lobby").words == ["localhost", "lobby"]
