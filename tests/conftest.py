@@ -1,4 +1,4 @@
-"""Shared by all tests: the profile of hypothesis, a cache that is theirs, SIGINT, and the end of an event loop.
+"""Shared by all tests: the profile of hypothesis, a cache that is theirs, signals, and the end of an event loop.
 
 The end of a loop closes all of its sockets.
 """
@@ -25,9 +25,11 @@ if not os.environ.get("CI"):
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="roomwire-cache-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
-# A shell starts background jobs with SIGINT ignored, which programs that tests start and interrupt would inherit.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts background jobs with SIGINT ignored, and nohup with SIGHUP: programs that tests start and send a signal
+# would inherit that.
+for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, _handler)
 
 
 def pytest_collection_finish() -> None:

@@ -79,7 +79,7 @@ def quantities(load: Load) -> dict[Quantity, float]:
     cpu = load.server_cpu
     return {
         figures.DELIVERIES: load.deliveries / load.seconds,
-        figures.PER_CORE: load.deliveries / cpu,
+        figures.PER_CORE: load.deliveries / cpu if cpu else 0.0,  # a server that got no time delivered nothing
         figures.CPU: cpu / max(load.deliveries, 1) * 1e6,
         figures.ACKED: load.publishes / load.seconds,
         figures.BUSY: cpu / load.seconds,
