@@ -142,14 +142,19 @@ def accounts_path(config: Config) -> Path | None:
 
 class AccountsFile:
     """The accounts in a file, which need not exist. Each method opens the file, and waits for up to `busy_seconds`
-    while another program locks it; then it raises AccountsLocked."""
+    while another program locks it; then it raises AccountsLocked. `committing` is called before a change is made."""
 
     def __init__(
-        self, path: Path, random_bytes: Callable[[int], bytes] = os.urandom, busy_seconds: float = _BUSY_SECONDS
+        self,
+        path: Path,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        busy_seconds: float = _BUSY_SECONDS,
+        committing: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
         self._random_bytes = random_bytes
         self._busy_seconds = busy_seconds
+        self._committing = committing
 
     def version(self) -> tuple[int, bytes] | None:
         """A value that differs after each change; None if the file is missing. Raises AccountsError."""
@@ -328,6 +333,8 @@ class AccountsFile:
                 self._create(connection, iterations)
             self._check(connection)
             yield connection
+            if write:
+                self._committing()
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._unusable(error) from None

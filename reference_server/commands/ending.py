@@ -33,16 +33,20 @@ def _handled(handler: Callable[[int, object], Any]) -> Iterator[None]:
 
 
 @contextmanager
-def ends() -> Iterator[None]:
-    """A signal raises Ended in the block; further ones are ignored."""
+def ends() -> Iterator[Callable[[], None]]:
+    """A signal raises Ended in the block; further ones are ignored. Yields a function after whose call all are ignored:
+    what is then committed is also told."""
 
-    def end(number: int, frame: object) -> None:
+    def ignore() -> None:
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_IGN)
+
+    def end(number: int, frame: object) -> None:
+        ignore()
         raise Ended(number)
 
     with _handled(end):
-        yield
+        yield ignore
 
 
 class Ending:

@@ -76,8 +76,8 @@ def _run(run: Callable[[AccountsFile, argparse.Namespace], None], arguments: arg
         path = accounts_path(load(options, os.environ, getattr(arguments, "config", None)))
         if path is None:
             raise ConfigError("accounts: expected --accounts FILE, since --memory keeps nothing else, found none")
-        with ends():
-            run(AccountsFile(path), arguments)
+        with ends() as hold:
+            run(AccountsFile(path, committing=hold), arguments)
     except (AccountsError, ConfigError) as error:
         print(f"roomwire-server: {error}", file=sys.stderr)
         return USAGE if isinstance(error, ConfigError) else FAILED

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import signal
 import sqlite3
 import stat
 import sys
@@ -553,6 +554,47 @@ def test_user_commands_that_fail_say_why(
     assert (found, out) == (code, "")
     assert error in errors
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "says"),
+    [
+        ("add", ("add", "eve"), "made the account eve"),
+        ("set_password", ("passwd", "ada"), "Ada has another password"),
+        ("remove", ("remove", "ada"), "removed the account Ada"),
+    ],
+)
+def test_signal_before_a_change_undoes_it_and_after_it_is_ignored(
+    user: Commands,
+    file: AccountsFile,
+    method: str,
+    arguments: tuple[str, ...],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The command says what became of the change, and does not let a signal come between the two."""
+    change, before = getattr(AccountsFile, method), file.version()
+    where = (*arguments, "--accounts", str(file.path))
+
+    def signalled(late: bool) -> Callable[..., Account]:
+        def changed(self: AccountsFile, *values: Any, **options: Any) -> Account:
+            if not late:
+                os.kill(os.getpid(), signal.SIGTERM)
+            account: Account = change(self, *values, **options)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return account
+
+        return changed
+
+    monkeypatch.setattr(AccountsFile, method, signalled(late=False))
+    ended = "roomwire-server: ended by SIGTERM: nothing was changed\n"
+    assert user(*where, said="another one") == (128 + signal.SIGTERM, "", ended)
+    assert file.version() == before
+    monkeypatch.setattr(AccountsFile, method, signalled(late=True))
+    status, out, errors = user(*where, said="another one")
+    assert (status, errors) == (0, "")
+    assert out.startswith(says)
+    assert file.version() != before
 
 
 def test_user_without_a_file_of_accounts(user: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
