@@ -23,7 +23,15 @@ from protocol.names import key as key_of
 from protocol.names import normalise
 from protocol.scram import KEY_SIZE, MAX_ITERATIONS, MIN_ITERATIONS, StoredKeys, stored_keys
 from reference_server.config import Config, data_directory
-from reference_server.files import EXPECTED_SQLITE, make_directory, new_file, unfit_sqlite, user_name, why_closed
+from reference_server.files import (
+    EXPECTED_SQLITE,
+    make_directory,
+    new_file,
+    remove_unfinished,
+    unfit_sqlite,
+    user_name,
+    why_closed,
+)
 
 ITERATIONS = 600_000
 """Iterations of PBKDF2-HMAC-SHA-256, unless the first account of a file is made with another number."""
@@ -216,6 +224,7 @@ class AccountsFile:
         """Make an account, and the file if it is missing. Raises AccountsError if the key has an account already."""
         checked_name(name)
         check_password(password)
+        remove_unfinished(self.path)
         if self.version() is None:
             with contextlib.suppress(FileExistsError):  # another command has made it meanwhile
                 return self._make(name, password, admin, created_ms, iterations or ITERATIONS)

@@ -6,14 +6,16 @@ What root makes gets the owner of its directory: a server that runs as that user
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import shlex
+import shutil
 import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 OLDEST_SQLITE = (3, 34, 0)
@@ -71,21 +73,54 @@ def give_away(path: Path) -> None:
 def new_file(path: Path) -> Iterator[Path]:
     """A private file, which is named `path` at the end of the block; if the block raises, nothing stays.
 
-    Raises FileExistsError if there is a file of this name by then, and other OSErrors.
+    Raises FileExistsError if there is a file of this name by then, and other OSErrors. What a killed process leaves is
+    for `remove_unfinished`.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    begun = Path(name)
-    try:
-        os.close(descriptor)
-        give_away(begun)
+    with _locked_directory(path) as directory:
+        begun = directory / path.name
+        os.close(open_private(begun))
         yield begun
         with begun.open("rb") as file:
             os.fsync(file.fileno())
         os.link(begun, path)
         sync_directory(path.parent)
+
+
+@contextmanager
+def _locked_directory(path: Path) -> Iterator[Path]:
+    """A directory for the making of `path`, which is removed at the end, and locked until then."""
+    directory = Path(tempfile.mkdtemp(prefix=_unfinished(path), dir=path.parent))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        give_away(directory)
+        with suppress(OSError):  # a file system without locks, where `remove_unfinished` removes nothing
+            stack.enter_context(_lock(directory))
+        yield directory
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed processes left of `new_file(path)`: what is not empty, for then it would be locked."""
+    with suppress(OSError):
+        for each in path.parent.iterdir():
+            with suppress(OSError):
+                if each.name.startswith(_unfinished(path)) and any(each.iterdir()):
+                    with _lock(each):
+                        shutil.rmtree(each)
+
+
+def _unfinished(path: Path) -> str:
+    return f".{path.name}-unfinished-"
+
+
+@contextmanager
+def _lock(directory: Path) -> Iterator[None]:
+    """Lock a directory. Raises OSError, also if another process has locked it."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     finally:
-        for left in ("", "-journal"):  # of SQLite
-            begun.with_name(begun.name + left).unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def sync_directory(directory: Path) -> None:

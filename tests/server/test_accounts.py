@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from reference_server.cli import main
 from reference_server.net.accounts_watch import AGAIN, AccountsWatch
 from tests.server.test_process import refused, running
 from tests.support.accounts import ADMINS, PASSWORDS, Login, make_accounts
+from tests.support.places import ROOT
 from tests.support.raw_client import PATIENCE, PREFACE, RawClient
 from tests.support.server_in_process import Server, serving
 
@@ -75,6 +77,30 @@ def test_account_that_is_not_made_leaves_no_file(
             file.add("eve", "long enough", created_ms=0, iterations=MIN_ITERATIONS)
     assert list(tmp_path.iterdir()) == []
     file.add("eve", "long enough", created_ms=0, iterations=MIN_ITERATIONS)
+    assert list(tmp_path.iterdir()) == [file.path]
+
+
+def test_what_a_killed_command_left_is_removed(tmp_path: Path) -> None:
+    """By the next one; what a command makes that still runs is not."""
+    file = AccountsFile(tmp_path / "accounts.sqlite3")
+    source = f"""if True:
+        import os, pathlib, sys
+        from reference_server.accounts import AccountsFile
+        def unfinished():
+            print("begun", flush=True)
+            sys.stdin.read()
+        file = AccountsFile(pathlib.Path({str(file.path)!r}), committing=unfinished)
+        file.add("Ada", "long enough", created_ms=0, iterations=4096)
+    """
+    python = [sys.executable, "-c", source]
+    with subprocess.Popen(python, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == b"begun\n"
+        [left] = tmp_path.iterdir()
+        file.add("eve", "long enough", created_ms=0, iterations=MIN_ITERATIONS)
+        assert sorted(tmp_path.iterdir()) == sorted((left, file.path))
+        first.kill()
+    file.add("bob", "long enough", created_ms=0)
     assert list(tmp_path.iterdir()) == [file.path]
 
 
