@@ -5,9 +5,12 @@ A signal that was ignored when the command began (nohup) stays so.
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from threading import Thread
 from typing import Any, Self
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
@@ -69,8 +72,37 @@ class Ending:
     def asked(self) -> bool:
         return self._number != 0
 
+    def check(self) -> None:
+        """Raises Ended if a signal has asked: for what stops by an exception, where it leaves nothing half made."""
+        if self._number:
+            raise Ended(self._number)
+
     def how_ended(self, what: str) -> tuple[str, int]:
         return how_ended(self._number, what)
+
+
+@contextmanager
+def ends_at_once(fail: Callable[[str, int], int], what: str) -> Iterator[None]:
+    """A signal ends the process in the block, also within a long call of SQLite, for what leaves a whole store whenever
+    it is killed. Calls `fail` on another thread with the line and the exit status."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+
+    def watch() -> None:
+        while number := ours.recv(1)[0]:
+            if number in _SIGNALS:
+                os._exit(fail(*how_ended(number, what)))
+
+    watching = Thread(target=watch, daemon=True)
+    with ours, theirs, _handled(lambda number, frame: None):
+        before = signal.set_wakeup_fd(theirs.fileno())
+        watching.start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            theirs.send(b"\0")
+            watching.join()
 
 
 def how_ended(number: int, what: str) -> tuple[str, int]:

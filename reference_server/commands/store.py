@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from reference_server.accounts import AccountsError
-from reference_server.commands.ending import Ending
+from reference_server.commands.ending import Ended, Ending, ends_at_once
 from reference_server.config import ConfigError, default_data_directory
 from reference_server.store.backup import backup
 from reference_server.store.base import StoreError
 from reference_server.store.repair import repair
-from reference_server.store.sqlite_files import renew_incarnation
+from reference_server.store.sqlite_files import DATABASE, lock_if_free, renew_incarnation
 from reference_server.store.upkeep import restamp, trim
 from reference_server.store.verify import Report, verify
 
@@ -33,6 +34,8 @@ examples:
   roomwire-server verify /var/lib/roomwire   another one
   roomwire-server verify backups/monday      a backup
   roomwire-server verify --repair /var/lib/roomwire
+
+A signal that ends a repair leaves the store as it was.
 
 exit status: 0 sound, or repaired, 1 something is wrong, 2 no store, not readable, or of a newer version, 128 and the
 number of the signal that ended it
@@ -78,7 +81,7 @@ examples:
   roomwire-server trim /var/lib/roomwire
   roomwire-server trim --older-than 7 /var/lib/roomwire     and delete messages that are older than 7 days
 
-exit status: 0 done, 1 not, 2 wrong usage
+exit status: 0 done, 1 not, 2 wrong usage; 128 and the number of the signal that ended it
 """
 
 _DAY_MS = 86_400_000
@@ -115,8 +118,8 @@ def _verify(arguments: argparse.Namespace) -> int:
         directory = arguments.directory or default_data_directory()
         with ending:
             report = verify(directory, _progress, ending.asked)
-        if report.wrong and arguments.repair:
-            return _repair(directory)
+            if report.wrong and arguments.repair:
+                return _repair(directory, ending)
     except (StoreError, ConfigError) as error:
         return _fail(*ending.how_ended("not all was checked")) if ending.asked() else _fail(error, 2)
     for line in report.wrong:
@@ -126,19 +129,50 @@ def _verify(arguments: argparse.Namespace) -> int:
     return int(bool(report.wrong))
 
 
-def _repair(directory: Path) -> int:
+def _repair(directory: Path, ending: Ending) -> int:
     """Repair the store, and check it again; the exit status. Raises StoreError."""
-    done = repair(directory, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), _progress)
+
+    def progress(doing: str) -> None:
+        ending.check()
+        _progress(doing)
+
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    _remove_unfinished_repairs(directory)
+    try:
+        done = repair(directory, stamp, progress)
+    except Ended:
+        shutil.rmtree(directory / f"damaged-{stamp}", ignore_errors=True)  # a copy of what is still there
+        return _fail(*ending.how_ended("nothing was changed"))
     for line in done.lines:
         print(line)
     if done.all_new:
         print("every room has a new epoch")
-    report = verify(directory, _progress)
+    try:
+        report = verify(directory, _progress, ending.asked)
+    except StoreError:
+        if not ending.asked():
+            raise
+        return _fail(*ending.how_ended(f"repaired, but not checked again; the damaged files are in {done.kept}"))
     for line in report.wrong:
         print(line)
     found = "STILL WRONG" if report.wrong else "repaired"
     print(f"{found}: {_amount(report)}; the damaged files are in {done.kept}")
     return int(bool(report.wrong))
+
+
+def _remove_unfinished_repairs(directory: Path) -> None:
+    """Remove what killed repairs left: whoever has the lock knows that none runs. Raises StoreError."""
+    with lock_if_free(directory) as holder:
+        if not holder:
+            for left in directory.glob(".repair-????????"):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _unfinished_backups(target: Path) -> list[Path]:
+    """What backups to `target` have begun: of a killed one, or of one that still runs."""
+    above = target.absolute().parent
+    names = [each for each in above.iterdir() if each.name.startswith(f".{target.name}-")] if above.is_dir() else []
+    return sorted(each for each in names if (each / DATABASE).is_file())
 
 
 def _backup(arguments: argparse.Namespace) -> int:
@@ -149,6 +183,8 @@ def _backup(arguments: argparse.Namespace) -> int:
     except (StoreError, AccountsError) as error:
         return _fail(*ending.how_ended("nothing was copied")) if ending.asked() else _fail(error, 1)
     _notes(report)
+    for left in _unfinished_backups(arguments.target):
+        print(f"note: {left} is of another backup, which runs, or was killed; then delete it")
     print(f"copied to {arguments.target} and checked: {_amount(report)}")
     return 0
 
@@ -169,7 +205,8 @@ def _trim(arguments: argparse.Namespace) -> int:
     days = arguments.older_than
     before_ms = 0 if days is None else max(0, _now_ms() - int(days * _DAY_MS))
     try:
-        done = trim(arguments.directory, before_ms, _progress)
+        with ends_at_once(_fail, "the store is whole; what was deleted stays so, and trim can be run again"):
+            done = trim(arguments.directory, before_ms, _progress)
     except StoreError as error:
         return _fail(error, 1)
     _progress("")

@@ -413,6 +413,17 @@ def test_signal_ends_a_backup_of_a_process(tmp_path: Path, number: signal.Signal
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
+def test_backup_names_what_a_killed_one_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, left, other = filled(tmp_path / "store"), tmp_path / ".copy-abcdefgh", tmp_path / ".copy-of-mine"
+    for each in (left, other):
+        each.mkdir()
+    (left / DATABASE).touch()
+    assert main(["backup", str(store), str(tmp_path / "copy")]) == 0
+    note = f"note: {left} is of another backup, which runs, or was killed; then delete it\ncopied to "
+    assert capsys.readouterr().out.startswith(note)
+    assert left.exists()
+
+
 def test_accounts_that_are_empty_or_damaged_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = filled(tmp_path / "store")
     accounts = store / ACCOUNTS

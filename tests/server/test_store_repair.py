@@ -3,17 +3,28 @@
 import os
 import random
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reference_server.cli import main
+from reference_server.commands import store as store_commands
+from reference_server.store import repair as repair_module
+from reference_server.store import snapshot
+from reference_server.store import verify as verify_module
 from reference_server.store.base import Record, Retention, StoreLocked
 from reference_server.store.repair import repair
+from reference_server.store.sqlite_files import lock_if_free
 from reference_server.store.upkeep import restamp, trim
 from reference_server.store.verify import verify
+from tests.server.test_process import ended
+from tests.support.places import ROOT
 from tests.support.stores import DATABASE, EVERYTHING, T0, Driver, entry, frame_size, frames, opened
 
 Epochs = dict[str, int]
@@ -178,6 +189,84 @@ def test_repair_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.M
         repair(tmp_path, "now")
     assert (tmp_path / DATABASE).read_bytes() == before
     assert sorted(each.name for each in tmp_path.iterdir() if each.is_dir()) == ["damaged-now"]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_signal_ends_a_repair_in_one_line(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It changes nothing; while the repaired store is checked, the line says that it is repaired."""
+    filled(tmp_path)
+    change(tmp_path, "DELETE FROM messages WHERE room = 1 AND seq = 10")
+    before, status = (tmp_path / DATABASE).read_bytes(), 128 + signal.Signals[name]
+    salvage, check = repair_module._Salvage.run, verify_module.verify
+    monkeypatch.setattr(snapshot, "STEPS", 1)
+
+    def signalled_while_copying(self: Any, *arguments: Any) -> int:
+        os.kill(os.getpid(), signal.Signals[name])
+        return salvage(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(repair_module._Salvage, "run", signalled_while_copying)
+        assert main(["verify", "--repair", str(tmp_path)]) == status
+    assert capsys.readouterr() == ("", f"roomwire-server: ended by {name}: nothing was changed\n")
+    assert (tmp_path / DATABASE).read_bytes() == before
+    assert not [each for each in tmp_path.iterdir() if each.is_dir()]
+
+    def signalled_after_the_repair(*arguments: Any) -> Any:
+        if [*tmp_path.glob("damaged-*")]:
+            os.kill(os.getpid(), signal.Signals[name])
+        return check(*arguments)
+
+    monkeypatch.setattr(store_commands, "verify", signalled_after_the_repair)
+    assert main(["verify", "--repair", str(tmp_path)]) == status
+    [kept] = tmp_path.glob("damaged-*")
+    said = f"repaired, but not checked again; the damaged files are in {kept}"
+    assert capsys.readouterr().err == f"roomwire-server: ended by {name}: {said}\n"
+    assert check(tmp_path).wrong == []
+
+
+def test_repair_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    filled(tmp_path)
+    change(tmp_path, "DELETE FROM messages WHERE room = 1 AND seq = 10")
+    left = tmp_path / ".repair-abcdefgh"
+    left.mkdir()
+    (left / DATABASE).write_bytes(b"unfinished")
+    with lock_if_free(tmp_path):  # it still runs
+        assert main(["verify", "--repair", str(tmp_path)]) == 2
+    assert left.exists()
+    assert main(["verify", "--repair", str(tmp_path)]) == 0
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_a_trim_within_a_call_of_sqlite(tmp_path: Path, number: signal.Signals) -> None:
+    """Another program has locked the store, so that the call lasts until the signal."""
+    filled(tmp_path)
+    before = (tmp_path / DATABASE).read_bytes()
+    source = f"""if True:
+        import sqlite3
+        from reference_server.cli import main
+        from reference_server.commands import store
+        def locked(*arguments):
+            print("begun", flush=True)
+            with sqlite3.connect({str(tmp_path / DATABASE)!r}, timeout=99) as connection:
+                connection.execute("VACUUM")
+        store.trim = locked
+        main(["trim", {str(tmp_path)!r}])
+    """
+    with closing(sqlite3.connect(tmp_path / DATABASE, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        process = subprocess.Popen(
+            [sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(number)
+        status, _, errors = ended(process)
+    said = "the store is whole; what was deleted stays so, and trim can be run again"
+    assert (status, errors) == (128 + number, f"roomwire-server: ended by {number.name}: {said}\n")
+    assert (tmp_path / DATABASE).read_bytes() == before
 
 
 def test_space_of_deleted_messages_is_given_back(tmp_path: Path) -> None:
