@@ -40,6 +40,17 @@ exit status: 0 conforms, 1 does not or stale baseline, 2 usage, 3 not reachable 
 4 a fault of the suite, 5 nothing selected"""
 
 
+class Once(argparse.Action):
+    """Stores the only value of an option. A second one would take its place, and what is not run would not show."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: object, option: str | None = None
+    ) -> None:
+        if getattr(namespace, self.dest) not in (None, value):
+            raise argparse.ArgumentError(self, "given twice, and a run takes one")
+        setattr(namespace, self.dest, value)
+
+
 def add_selection(parser: argparse.ArgumentParser, cases: What = "cases") -> None:
     """Adds the arguments that select cases; `selection` reads them. `cases` says what completes their ids."""
     ids = parser.add_argument(
@@ -70,16 +81,20 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-j", "--jobs", type=count, default=8, metavar="N", help="cases at the same time (default 8)")
     parser.add_argument("--timeout", type=seconds, default=5.0, metavar="S", help="for each answer (default 5)")
     parser.add_argument("--format", choices=FORMATS, default="human")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML: features, limits and accounts of the target")
+    parser.add_argument(
+        "--config", action=Once, type=Path, metavar="FILE", help="TOML: features, limits and accounts of the target"
+    )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="for random inputs (default 1)")
     parser.add_argument(
         "--repeat", type=count, default=1, metavar="N", help="run each case N times; FLAKY if verdicts differ"
     )
     parser.add_argument("--max-time", type=seconds, default=0.0, metavar="S", help="start no case after this time")
     parser.add_argument("--replay-dir", type=folder, metavar="DIR", help="write a file for each failure (see replay)")
-    parser.add_argument("--baseline", type=Path, metavar="FILE", help="TOML: cases that are expected to fail")
     parser.add_argument(
-        "--report", type=folder, metavar="DIR", help="write a page, results.json, junit.xml, badge.json"
+        "--baseline", action=Once, type=Path, metavar="FILE", help="TOML: cases that are expected to fail"
+    )
+    parser.add_argument(
+        "--report", action=Once, type=folder, metavar="DIR", help="write a page, results.json, junit.xml, badge.json"
     )
     parser.add_argument("--name", default="", metavar="TEXT", help="name of the target in the report")
     told = parser.add_mutually_exclusive_group()
@@ -106,7 +121,7 @@ def seconds(text: str) -> float:
     """A time in seconds, above 0. Raises ArgumentTypeError, or ValueError for text that is not a number."""
     value = float(text)
     if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError("must be above 0")
+        raise argparse.ArgumentTypeError("must be above 0, and below 1000000")
     return value
 
 

@@ -16,7 +16,13 @@ from conformance.spec.tables import load
 def add_to(subparsers: arguments.Subparsers) -> None:
     """Adds the command to a parser's subparsers."""
     parser = subparsers.add_parser("client", help="check a client, which the suite drives (see CONTRACT.md)")
-    parser.add_argument("--exec", metavar="COMMAND", required=True, help="start it: {host} and {port} are filled in")
+    parser.add_argument(
+        "--exec",
+        action=arguments.Once,
+        metavar="COMMAND",
+        required=True,
+        help="start it: {host} and {port} are filled in",
+    )
     parser.add_argument("--tls", action="store_true", help="over TLS, in all cases")
     arguments.add_selection(parser, "client_cases")
     arguments.add_last_failed(parser)

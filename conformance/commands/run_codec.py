@@ -15,7 +15,9 @@ from conformance.spec.tables import load
 def add_to(subparsers: arguments.Subparsers) -> None:
     """Adds the command to a parser's subparsers."""
     parser = subparsers.add_parser("codec", help="check an encoder and decoder")
-    parser.add_argument("--exec", metavar="COMMAND", required=True, help="a program that answers JSON lines")
+    parser.add_argument(
+        "--exec", action=arguments.Once, metavar="COMMAND", required=True, help="a program that answers JSON lines"
+    )
     arguments.add_selection(parser, "codec_cases")
     arguments.add_last_failed(parser)
     arguments.add_run(parser)

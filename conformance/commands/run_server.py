@@ -40,8 +40,10 @@ def add_to(subparsers: arguments.Subparsers) -> None:
 def add_target(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that name the server; `target` reads them."""
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--connect", metavar="HOST:PORT", help="a running server")
-    where.add_argument("--exec", metavar="COMMAND", help="start it: {port}, {host} and {dir} are filled in")
+    where.add_argument("--connect", action=arguments.Once, metavar="HOST:PORT", help="a running server")
+    where.add_argument(
+        "--exec", action=arguments.Once, metavar="COMMAND", help="start it: {port}, {host} and {dir} are filled in"
+    )
     parser.add_argument("--tls", action="store_true", help="speak TLS; with --exec {cert} and {key} are filled in")
     trusted = parser.add_mutually_exclusive_group()
     trusted.add_argument(

@@ -5,7 +5,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import conformance
 from conformance.codec.cases import codec_cases
 from conformance.codec.runner import CodecRunner
 from conformance.commands.arguments import Subparsers
@@ -84,13 +86,19 @@ async def _run() -> int:
         wrong += bool(complaint)
         _say(expected.title, results, complaint)
     codec = Selection([_CODEC]).of(codec_cases(), load())
-    command = f"{shlex.quote(sys.executable)} -m conformance.codec.reference"
-    results = await CodecRunner(command, load(), _OPTIONS, lambda result: result).run(codec)
+    results = await CodecRunner(_codec(), load(), _OPTIONS, lambda result: result).run(codec)
     complaint = judge(Expectation("", "", _HOLDS), results, len(codec))
     wrong += bool(complaint)
     _say("a codec in a process of its own", results, complaint)
     print("the suite works on this machine" if not wrong else "the suite does not work on this machine")
     return CONFORMS if not wrong else FAULT
+
+
+def _codec() -> str:
+    """The command of the codec, which finds this suite, also if the working directory has a module of its name."""
+    home = str(Path(conformance.__file__).resolve().parent.parent)
+    run = f"import sys; sys.path.append({home!r}); from conformance.codec.reference import main; main()"
+    return shlex.join([sys.executable, "-P", "-c", run]).replace("{", "{{").replace("}", "}}")
 
 
 async def _server(quirk: Quirk, cases: Sequence[Case]) -> list[Result]:

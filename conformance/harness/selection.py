@@ -12,6 +12,7 @@ from conformance.harness.case import Case
 from conformance.harness.exit_status import UsageError
 from conformance.spec.tables import Spec
 
+_MOST_WORDS = 100  # parentheses and operators included
 _TOKEN = re.compile(r"\s*(\(|\)|[^\s()]+)")
 
 
@@ -134,6 +135,8 @@ def _within(section: str, wanted: str) -> bool:
 def parse_words(text: str) -> Callable[[str], bool]:
     """A test of texts by words joined with and, or, not and parentheses. Raises SelectionError."""
     tokens = [match[1].lower() for match in _TOKEN.finditer(text)]
+    if len(tokens) > _MOST_WORDS:
+        raise SelectionError(f"-k: expected at most {_MOST_WORDS} words, found {len(tokens)}")
     test, rest = _either(tokens)
     if rest:
         raise SelectionError(f"-k: {rest[0]!r} is in the wrong place in {text!r}")

@@ -31,6 +31,14 @@ def test_module_of_the_same_name_beside_it(tmp_path: Path) -> None:
     assert "rename that file" in run.stderr
 
 
+def test_selftest_beside_a_module_of_the_suites_name(tmp_path: Path) -> None:
+    """`roomwire-check` as it is installed: its own folder is before the working directory, or that is not there."""
+    (tmp_path / "conformance.py").write_text("print('the module of somebody else')")
+    code = "import sys; sys.path.remove(''); from conformance.cli import main; sys.exit(main(['selftest']))"
+    run = _run([sys.executable, "-c", code], tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 def test_interpreter_without_docstrings(tmp_path: Path) -> None:
     run = _run(_ROLE, tmp_path, PYTHONOPTIMIZE="2")
     assert run.returncode == 2

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from conformance import cli
 from conformance.commands import arguments
 from conformance.harness.options import Options
@@ -30,3 +32,14 @@ def test_given_options_are_repeated(tmp_path: Path) -> None:
     given = _options(*_PLAIN, *_GIVEN, "--config", str(config))
     assert _options(*given.command[1:]) == given
     assert (given.timeout, given.patience, given.seed, given.limits) == (0.25, 9, 12, {"max_rooms": 4})
+
+
+@pytest.mark.parametrize("name", ["--connect", "--config", "--baseline", "--report"])
+def test_options_that_a_run_takes_once(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second of two servers, baselines or reports would silently take the place of the first."""
+    one, two = ("localhost:1", "localhost:2") if name == "--connect" else (str(tmp_path), str(tmp_path / "two"))
+    target = () if name == "--connect" else ("--connect", "localhost:1")
+    cli._parsed(("server", *target, name, one, name, one))
+    with pytest.raises(SystemExit):
+        cli._parsed(("server", *target, name, one, name, two))
+    assert f"argument {name}: given twice, and a run takes one" in capsys.readouterr().err

@@ -44,7 +44,7 @@ def test_selection_by_words() -> None:
     assert _ids(patterns=["server/7.9"], words="spelling or fresh") != []
 
 
-@pytest.mark.parametrize("words", ["and", "a and", "(a", "a)", "not", "a b", "or b"])
+@pytest.mark.parametrize("words", ["and", "a and", "(a", "a)", "not", "a b", "or b", "not " * 9_999 + "a", "(" * 9_999])
 def test_words_that_are_not_an_expression(words: str) -> None:
     with pytest.raises(SelectionError):
         Selection(words=words).of(_ALL, load())
