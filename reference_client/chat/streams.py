@@ -123,4 +123,4 @@ async def stdin_lines() -> AsyncIterator[bytes]:
             yield rest  # too large for any server, which will refuse it
             rest = b""
     if rest:
-        yield rest
+        yield rest.removesuffix(b"\r")

@@ -38,6 +38,7 @@ def message(name: str, text: str, verified: bool) -> events.MessageReceived:
 @given(names, texts, st.booleans(), st.none() | names, st.integers(1, 90), st.booleans())
 @example("mal", "x" * 64 + "12:00:07 [root] your password, please", False, None, 80, False)
 @example("mal", "hi\n12:00:07 [root] x", False, None, 80, True)
+@example("0", "|\n\t", False, None, 1, False)
 def test_only_the_first_row_of_a_message_begins_at_the_edge(
     name: str, text: str, verified: bool, room: str | None, columns: int, shown_again: bool
 ) -> None:
@@ -47,9 +48,9 @@ def test_only_the_first_row_of_a_message_begins_at_the_edge(
     assert all(row.startswith(margin + INDENT) for row in found[1:])
     assert found[0].startswith(margin)
     assert all(width_of(row) < max(columns, 16) for row in found)
-    # Nothing was lost or added but the breaks.
+    # Nothing was lost or added but the breaks and the margins.
     kept = "".join(row.removeprefix(margin + INDENT) if place else row for place, row in enumerate(found))
-    assert re.sub(r"[\n ]|\| ", "", kept) == re.sub(r"[\n ]|\| ", "", again(line) if shown_again else line)
+    assert re.sub(r"[\n |]", "", kept) == re.sub(r"[\n |]", "", line)
 
 
 @given(names, texts, st.booleans(), st.none() | names)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reference_client.chat import streams
@@ -46,6 +46,7 @@ def test_error_is_not_the_end() -> None:
 
 
 @given(st.binary(max_size=20), st.lists(st.integers(1, 5), max_size=8), st.booleans())
+@example(b"\r", [], False)
 def test_byte_order_mark_is_no_part_of_the_first_line(text: bytes, sizes: list[int], marked: bool) -> None:
     """However the input is cut into pieces."""
     whole, pieces = (MARK if marked else b"") + text, []

@@ -69,11 +69,11 @@ def test_every_member_of_a_peer_gets_every_message(program: Generator, settings:
 
 @needs_compiler
 def test_latency_is_measured_at_a_fixed_rate(program: Generator, settings: Settings) -> None:
-    with serve(MEMORY, settings) as server:
-        for measure_ms in (100, 1_000, 10_000):  # a busy machine needs longer
+    for measure_ms in (100, 1_000, 10_000):  # a busy machine needs longer
+        with serve(MEMORY, settings) as server:  # the rooms of a load are new
             load = program.load(server, SHAPE.options() | {"rate": 500, "warmup_ms": 10, "measure_ms": measure_ms})
-            if load.all_publishes >= 50:
-                break
+        if load.all_publishes >= 50:
+            break
     assert load.all_publishes >= 50
     assert 0 < load.p50_us <= load.p99_us <= load.p999_us <= load.most_us
 
