@@ -68,6 +68,7 @@ class ClientRunner:
         except CaseEnd as end:
             if isinstance(end, Failed) and end.passive:
                 return
+            await context.close()  # then all of its standard error has arrived
             raise Unreachable(f"the client does not connect: {end}", context.stderr) from None
         finally:
             await context.close()

@@ -112,6 +112,7 @@ class ClientTarget:
         try:
             self.greeting = greeting(await self._first_line(ready))
         except ValueError as error:
+            await self.stop()  # then all of its standard error has arrived
             raise Unreachable(f"the client did not get ready: {error}", self.program.stderr) from None
         features = self.greeting.get("features")
         named = features if isinstance(features, list) else []

@@ -4,8 +4,12 @@ import asyncio
 
 import pytest
 
+from conformance.client.runner import ClientRunner
 from conformance.client.target import ClientTarget
+from conformance.harness.options import Options
+from conformance.harness.process import Unreachable
 from conformance.harness.verdicts import ContractBroken
+from conformance.spec.tables import load
 from conformance.wire.log import WireLog
 from tests.support import virtual_time
 
@@ -32,13 +36,14 @@ class _Pipe:
 
 
 class _Program:
-    """A program that reads its standard input slowly."""
+    """A program that reads its standard input slowly, and whose last words arrive as it is stopped."""
 
     died = stderr = ""
 
-    def __init__(self, pieces: int) -> None:
+    def __init__(self, pieces: int, said: bytes = b"") -> None:
         self.stdin = _Pipe(pieces)
         self.stdout = asyncio.StreamReader()
+        self.stdout.feed_data(said)
 
     @property
     def unread(self) -> int:
@@ -48,7 +53,8 @@ class _Program:
         return False
 
     async def stop(self, *, kill: bool = False) -> None:
-        """Has nothing to end."""
+        """Reads the rest of the standard error."""
+        self.stderr = "last words"
 
 
 async def _flush(pieces: int) -> int:
@@ -66,3 +72,18 @@ def test_client_that_reads_commands_slowly() -> None:
 def test_client_that_stops_reading_commands(pieces: int) -> None:
     with pytest.raises(ContractBroken, match="nothing read for 5 s"):
         virtual_time.run(_flush(pieces))
+
+
+@pytest.mark.parametrize("said", [b"", b"no greeting\n", b'{"ready": true, "contract": 1, "features": []}\n'])
+def test_last_words_of_a_client_that_does_not_get_ready(said: bytes) -> None:
+    """All of its standard error is told, also what arrives a moment after its end."""
+
+    async def probe() -> None:
+        async def launch(host: str, port: int) -> _Program:
+            return _Program(0, said)
+
+        await ClientRunner(launch, load(), Options(timeout=1.0, ready=1.0), lambda result: result).run([])
+
+    with pytest.raises(Unreachable) as reason:
+        virtual_time.run(probe())
+    assert reason.value.stderr == "last words"
