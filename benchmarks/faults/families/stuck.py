@@ -112,7 +112,7 @@ async def hung(run: Run, outcome: Outcome) -> None:
         data = run.directory / f"hung-{round_}"
         hang = data.with_suffix(".hang")
         server = Server(data, {"metrics_port": 0})
-        server.environment = library.environment(run.directory, data, hang=hang)
+        server.environment, server.level = library.environment(run.directory, data, hang=hang), "info"
         async with (scene := Scene(server, rng, window=rng.choice((16, 128)))):
             metrics = await server.metrics_port()
             scene.publish()
@@ -157,7 +157,8 @@ async def _told_by(outcome: Outcome, metrics: int, path: str, word: str) -> None
 async def _ended(outcome: Outcome, server: Server) -> None:
     """SIGTERM twice: the server ends although its disk hangs."""
     await server.signal(signal.SIGTERM)
-    await asyncio.sleep(0.2)
+    if not await wait_until(lambda: "draining" in server.log()):  # else the system might make one of the two
+        outcome.breach("told", "the log does not tell of the first SIGTERM")
     await server.signal(signal.SIGTERM)
     try:
         async with asyncio.timeout(ENDS_SECONDS):
@@ -203,7 +204,7 @@ async def cut(run: Run, outcome: Outcome) -> None:
     async with _relay(server, context) as port, (scene := Scene(server, rng, window=16, port=lambda: port)):
         scene.publish(200)
         await scene.quiet(outcome)
-        memory = server.resident_octets()
+        memory, descriptors = server.resident_octets(), server.descriptors()
         for _ in range(wanted):
             _cut(server.port, _hello(context), rng)
             outcome.faults += 1
@@ -211,13 +212,20 @@ async def cut(run: Run, outcome: Outcome) -> None:
                 run.progress(f"cut {outcome.faults} of {wanted}")
                 scene.publish(5)
                 await asyncio.sleep(0)
-        await asyncio.sleep(0.1)  # the last ones are taken up
+        await _taken_up(server, context, descriptors)
         await scene.quiet(outcome)
         grown = (server.resident_octets() - memory) / 2**20
         outcome.notes["growth, MiB"] = round(grown, 1)
         if grown > MEMORY_MIB:
             outcome.breach("memory", f"{grown:.0f} MiB more")
         await scene.finish(outcome)
+
+
+async def _taken_up(server: Server, context: ssl.SSLContext, descriptors: int) -> None:
+    """Wait until the server has accepted all connections so far, which it does in their order, and closed them."""
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context, server_hostname="localhost")
+    writer.transport.abort()
+    await wait_until(lambda: server.descriptors() <= descriptors)
 
 
 def _hello(context: ssl.SSLContext) -> bytes:
