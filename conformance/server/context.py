@@ -388,6 +388,11 @@ class Context:
         for client in self.clients:
             check(client)
 
+    @property
+    def lost(self) -> bool:
+        """Whether the server ended a connection, or there is none."""
+        return not self.clients or any(client.ended for client in self.clients)
+
     async def close(self) -> None:
         """Ends all connections and the case's own server."""
         await asyncio.gather(*(client.close() for client in self.clients))

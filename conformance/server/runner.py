@@ -20,6 +20,7 @@ from conformance.wire import clock
 _RESTARTS = 10  # of a server that dies again and again
 _ALONE = 10  # cases that crash the server alone, after which no more are run again
 _DEATH_NOTICED = 0.2  # seconds that a dying process has to be seen as dead after a case failed
+_DYING = 5.0  # seconds that it has if it closed a connection, and answers no other: a busy machine ends it slowly
 
 
 @dataclass
@@ -151,12 +152,13 @@ class ServerRunner:
         try:
             end = await ended(self._steps(case, context, began), self._bound, context.bounded_by)
         finally:
+            lost = context.lost
             await context.close()
         if end is None:
             context.leave_rooms()
         died = ""
         if isinstance(end, (Failed, Inconclusive, Crashed)) and "process" not in case.tags:
-            died = await self._revive(generation)
+            died = await self._revive(generation, lost)
         if died:
             end = Crashed(died)
         result = judge(case, self._spec, end, clock.now() - began, context.log, self._options)
@@ -174,12 +176,16 @@ class ServerRunner:
     def _bound(self) -> float:
         return 20 * self._options.timeout + 3 * self._options.patience
 
-    async def _revive(self, generation: int) -> str:
-        """How the target died while the case ran, or "". A target that the suite starts is started again."""
+    async def _revive(self, generation: int, lost: bool) -> str:
+        """How the target died while the case ran, or "". A target that the suite starts is started again.
+
+        `lost` says whether a connection of the case had ended, as those of a dying process do.
+        """
         target = self._target
         if not isinstance(target, LaunchedServer):
             return ""
-        await target.program.wait(_DEATH_NOTICED)
+        if not await target.program.wait(_DEATH_NOTICED) and lost and not await target.answers(_DYING):
+            await target.program.wait(_DYING)
         async with self._restarting:
             if generation != self._restarts:
                 return "the program ended while this case ran beside others"

@@ -105,6 +105,10 @@ class ServerTarget:
             reason = f"the program {self.died}"
         raise Unreachable(f"no WELCOME from {self.address}: {reason}", self.stderr)
 
+    async def answers(self, seconds: float) -> bool:
+        """Whether the server answers a new connection with WELCOME within so many seconds."""
+        return not await self._probe(seconds)
+
     async def _probe(self, seconds: float) -> str:
         """Connects and says HELLO; returns what went wrong, or ""."""
         try:

@@ -1,16 +1,22 @@
 """Running cases against a server that dies."""
 
 import asyncio
+import math
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from conformance.harness.options import Options
-from conformance.harness.verdicts import Result, Verdict
+from conformance.harness.verdicts import Failed, Result, Verdict
 from conformance.server.context import Context
 from conformance.server.runner import ServerRunner
 from conformance.server.target import LaunchedServer
 from conformance.spec.tables import load
+from conformance.wire import clock
+from tests.support import virtual_time
 from tests.support.suite import SERVER, select
 
 
@@ -39,6 +45,49 @@ def test_server_that_dies_in_a_case() -> None:
     assert crashed.verdict is Verdict.CRASH
     assert "SIGKILL" in crashed.reason
     assert after.verdict is Verdict.PASS
+
+
+class _Dying(LaunchedServer):
+    """A server that has closed its connections, and whose end the suite sees a second later."""
+
+    def __init__(self) -> None:
+        super().__init__("dying", 1.0)
+        self.ends = math.inf
+
+    @property
+    def program(self) -> Any:
+        return self
+
+    @property
+    def died(self) -> str:
+        return "ended by SIGSEGV" if clock.now() >= self.ends else ""
+
+    async def start(self) -> None:
+        self.ends = math.inf
+
+    async def answers(self, seconds: float) -> bool:
+        return self.ends == math.inf
+
+    async def wait(self, seconds: float) -> bool:
+        await asyncio.sleep(max(0.0, min(seconds, self.ends - clock.now())))
+        return bool(self.died)
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_death_that_is_seen_late(dies: bool) -> None:
+    """On a busy machine. The case that the server died in is to blame, and not the next one."""
+    target = _Dying()
+
+    async def run() -> list[Result]:
+        async def closed(context: object) -> None:
+            target.ends = clock.now() + 1.0 if dies else math.inf
+            raise Failed("an answer", "the connection closed", "RW-PING-1")
+
+        case = replace(select("server/7.7/same-opaque")[0], run=closed)
+        return await ServerRunner(target, load(), Options(jobs=1), lambda result: result).run([case])
+
+    [result] = virtual_time.run(run())
+    assert result.verdict is (Verdict.CRASH if dies else Verdict.FAIL)
 
 
 _KILLER = "server/7.15/echo"
