@@ -13,12 +13,11 @@ from protocol import frames
 from reference_client import events
 from reference_client.client import Client
 from reference_client.errors import ClientError, JoinError
+from reference_client.room import Room
 from reference_server.config import Config
-from reference_server.net.listener import Listener
-from reference_server.store.base import Retention
-from reference_server.store.memory import MemoryStore
 from tests.client.test_client import Impatient, client_of, first
 from tests.support import virtual_time
+from tests.support.server_in_process import in_this_loop
 from tests.support.tiny_server import Peer, TinyServer
 
 LIMIT = 600  # seconds of virtual time, which only a hanging test meets
@@ -34,20 +33,9 @@ def run(test: Coroutine[Any, Any, None]) -> None:
     virtual_time.run(limited())
 
 
-@contextlib.asynccontextmanager
-async def in_virtual_time() -> AsyncIterator[int]:
+def in_virtual_time() -> contextlib.AbstractAsyncContextManager[int]:
     """The port of a reference server in this loop."""
-    known = {name: value for name, value in UNLIMITED.items() if name in Config.__dataclass_fields__}
-    config = Config(port=0, memory=True, drain_ms=0, linger_ms=100, **known)  # type: ignore[arg-type]
-    retention = Retention(config.retention_messages, config.retention_octets, config.retention_ms, True)
-    listener = Listener(config, lambda post, failed: MemoryStore(retention))
-    _, port = await listener.start()
-    running = asyncio.create_task(listener.run())
-    try:
-        yield port
-    finally:
-        listener.drain()
-        await running
+    return in_this_loop(**{name: value for name, value in UNLIMITED.items() if name in Config.__dataclass_fields__})
 
 
 def holding(server: TinyServer, *kinds: type[frames.Frame]) -> "asyncio.Queue[frames.Frame]":
@@ -144,20 +132,25 @@ def test_leave_and_join_at_the_same_time(spelling: str, unanswered: bool) -> Non
     run(test())
 
 
+@contextlib.asynccontextmanager
+async def half_left(server: TinyServer) -> AsyncIterator[tuple[Client, Room, "asyncio.Task[None]", frames.Frame]]:
+    """A client, with a room that it leaves, its call, and its LEAVE, which waits for the reply of the test."""
+    asked = holding(server, frames.Leave)
+    async with client_of(server) as client:
+        room = await client.join("lobby")
+        leaving = asyncio.create_task(room.leave())
+        yield client, room, leaving, await asked.get()
+
+
 def test_leave_given_up_is_a_leave() -> None:
     async def test() -> None:
-        async with TinyServer() as server:
-            asked = holding(server, frames.Leave)
-            async with client_of(server) as client:
-                room = await client.join("lobby")
-                leaving = asyncio.create_task(room.leave())
-                leave = await asked.get()
-                await given_up(leaving)
-                both = asyncio.gather(client.join("lobby"), client.join("lobby"))
-                answer(server, leave)
-                one, other = await both
-                assert one is other is not room
-                assert (await one.publish("hi"))[0] == 1
+        async with TinyServer() as server, half_left(server) as (client, room, leaving, leave):
+            await given_up(leaving)
+            both = asyncio.gather(client.join("lobby"), client.join("lobby"))
+            answer(server, leave)
+            one, other = await both
+            assert one is other is not room
+            assert (await one.publish("hi"))[0] == 1
 
     run(test())
 
@@ -167,11 +160,7 @@ def test_join_during_the_end() -> None:
 
     async def test() -> None:
         async with TinyServer() as server:
-            asked = holding(server, frames.Leave)
-            async with client_of(server) as client:
-                room = await client.join("lobby")
-                leaving = asyncio.create_task(room.leave())
-                await asked.get()
+            async with half_left(server) as (client, _, leaving, _):
                 joining = asyncio.create_task(client.join("lobby"))
                 await asyncio.sleep(1)
             await leaving

@@ -1,11 +1,10 @@
 """reference_client.client over real sockets, against a small scripted server and against the reference server."""
 
 import asyncio
-import contextlib
 import random
 import socket
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import pytest
@@ -16,10 +15,7 @@ from reference_client import events
 from reference_client.client import Client
 from reference_client.errors import HistoryError, JoinError, OutcomeUnknown, PublishError, Refused, Unreachable
 from reference_client.room import Receipt
-from reference_server.config import Config
-from reference_server.net.listener import Listener
-from reference_server.store.base import Retention
-from reference_server.store.memory import MemoryStore
+from tests.support.server_in_process import in_this_loop
 from tests.support.tiny_server import EPOCH, NOW_MS, Peer, TinyServer
 
 T = TypeVar("T")
@@ -50,21 +46,6 @@ async def first(client: Client, kind: type[T]) -> T:
         if isinstance(event, kind):
             return event
     raise AssertionError(f"no {kind}")
-
-
-@contextlib.asynccontextmanager
-async def reference_server(**settings: Any) -> AsyncIterator[int]:
-    """The port of a running reference server."""
-    config = Config(port=0, memory=True, drain_ms=0, linger_ms=100, **settings)
-    retention = Retention(config.retention_messages, config.retention_octets, config.retention_ms, True)
-    listener = Listener(config, lambda post, failed: MemoryStore(retention))
-    _, port = await listener.start()
-    running = asyncio.create_task(listener.run())
-    try:
-        yield port
-    finally:
-        listener.drain()
-        await running
 
 
 # --- normal use
@@ -372,7 +353,7 @@ def test_close_with_silent_server() -> None:
 def test_two_clients_at_reference_server() -> None:
     async def test() -> None:
         async with (
-            reference_server() as port,
+            in_this_loop() as port,
             Client("127.0.0.1", port, name="ada") as ada,
             Client("127.0.0.1", port, name="bob") as bob,
         ):
@@ -412,7 +393,7 @@ def test_two_clients_at_reference_server() -> None:
 def test_rate_limited_requests_are_retried() -> None:
     async def test() -> None:
         async with (
-            reference_server(publish_rate=200, publish_burst=5, join_rate=50, join_burst=2, room_rate=60000) as port,
+            in_this_loop(publish_rate=200, publish_burst=5, join_rate=50, join_burst=2, room_rate=60000) as port,
             Client("127.0.0.1", port, name="ada") as client,
         ):
             rooms = await asyncio.gather(*(client.join(f"room {number}") for number in range(6)))

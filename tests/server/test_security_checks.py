@@ -23,6 +23,7 @@ from reference_server import logs
 from reference_server.accounts import AccountsFile
 from reference_server.core.hub import Hub
 from tests.support.accounts import Login
+from tests.support.garbage import garbage
 from tests.support.raw_client import PREFACE, RawClient
 from tests.support.server_in_process import KIB, UNLIMITED, HeldStore, serving
 
@@ -152,24 +153,13 @@ def test_closed_connections_leave_nothing() -> None:
         for _ in range(5):
             visit(server.port)
         server.until(lambda: not server.listener.open)
-        gc.collect()
-        gc.disable()
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        try:
+        with garbage() as found:
             before = _counted()
             for _ in range(30):
                 visit(server.port)
             server.until(lambda: not server.listener.open)
-            gc.collect()
-            left = Counter(type(each).__name__ for each in gc.garbage)
-            gc.set_debug(0)
-            gc.garbage.clear()
-            gc.collect()
+            left = found()
             more = _counted() - before
-        finally:
-            gc.set_debug(0)
-            gc.garbage.clear()
-            gc.enable()
         assert server.run(lambda: (server.state.rooms, server.hub.peers, server.state.unsettled)) == ({}, set(), set())
     assert not {name for name in left if "ransport" in name or name in ("Peer", "ServerConnection")}, left
     assert not {name: count for name, count in more.items() if count >= 30}, more

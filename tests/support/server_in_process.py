@@ -3,8 +3,8 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -167,3 +167,17 @@ def block(server: Server, raw: RawClient, publisher: RawClient, ref: int) -> Non
         publisher.send(publisher.publish(ref, bytes(32 * KIB)))
         publisher.expect(Ack)
         publisher.messages(1)
+
+
+@asynccontextmanager
+async def in_this_loop(**settings: Any) -> AsyncIterator[int]:
+    """The port of a reference server in the event loop that runs."""
+    config = Config(port=0, memory=True, drain_ms=0, linger_ms=100, **settings)
+    listener = Listener(config, lambda post, failed: MemoryStore(retention(config)))
+    _, port = await listener.start()
+    running = asyncio.create_task(listener.run())
+    try:
+        yield port
+    finally:
+        listener.drain()
+        await running

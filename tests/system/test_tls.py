@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import datetime
-import gc
 import os
 import signal
 import socket
@@ -13,7 +12,6 @@ import struct
 import subprocess
 import threading
 from codecs import BOM_UTF8
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from reference_server.net.tls import TlsError as ServerTlsError
 from reference_server.net.tls import require_secrecy, server_context
 from tests.server.test_process import refused, running
 from tests.support.accounts import ADMINS, PASSWORDS, make_accounts
+from tests.support.garbage import garbage
 from tests.support.raw_client import PATIENCE, PREFACE, RawClient
 from tests.support.server_in_process import Server, serving
 
@@ -164,20 +163,12 @@ def test_cut_handshakes_leave_nothing(files: Path, sent: str) -> None:
     with serving(**settings(files)) as server:
         visit(server.port)
         server.until(lambda: not server.listener.open)
-        gc.collect()
-        gc.disable()
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        try:
+        with garbage() as found:
             for _ in range(10):
                 visit(server.port)
             server.until(lambda: not server.listener.open and not server.state.addresses._handshakes)
             server.run(lambda: None)
-            gc.collect()
-            left = Counter(type(each).__name__ for each in gc.garbage)
-        finally:
-            gc.set_debug(0)
-            gc.garbage.clear()
-            gc.enable()
+            left = found()
     assert not {name for name in left if name in ("SSLProtocol", "MemoryBIO", "_SelectorSocketTransport")}, left
 
 
