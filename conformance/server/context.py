@@ -53,6 +53,8 @@ class Context:
         self.options = options
         self.log = WireLog()
         self.clients: list[RawClient] = []
+        self.timeout = options.timeout
+        """Seconds for each answer, of connections from now on."""
         self.random = random.Random(options.seed)
         self.fresh = os.urandom(5).hex()
         self.recording = Recording(self.fresh) if options.replay_dir else None
@@ -131,7 +133,7 @@ class Context:
         reader, writer = await asyncio.wait_for(connecting, max(self.options.timeout, self.options.ready))
         label = chr(ord("A") + len(self.clients)) if len(self.clients) < 26 else f"P{len(self.clients)}"
         kind = RecordingClient if self.recording else RawClient
-        client = kind(label, reader, writer, self.log, self.options.timeout)
+        client = kind(label, reader, writer, self.log, self.timeout)
         if isinstance(client, RecordingClient) and self.recording:
             client.recording = self.recording
             self.recording.add("connect", peer=label, buffer=receive_buffer)
