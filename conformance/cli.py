@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from conformance.commands import (
     coverage,
@@ -72,6 +73,13 @@ def _give_up_output() -> None:
     os.close(null)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that takes no abbreviations: `fuzz --time` would be --timeout, and not --max-time."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments. A command or an option that does not exist is answered with those that resemble it."""
     parser, commands = _parser()
@@ -86,7 +94,7 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _parser() -> tuple[argparse.ArgumentParser, Subparsers]:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="roomwire-check",
         description="Checks programs that speak Roomwire/1 against SPEC.md.",
         epilog=EXAMPLES,

@@ -43,3 +43,10 @@ def test_options_that_a_run_takes_once(name: str, tmp_path: Path, capsys: pytest
     with pytest.raises(SystemExit):
         cli._parsed(("server", *target, name, one, name, two))
     assert f"argument {name}: given twice, and a run takes one" in capsys.readouterr().err
+
+
+def test_abbreviations_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """--time would be taken for --timeout, where --max-time is meant."""
+    with pytest.raises(SystemExit):
+        cli._parsed(("fuzz", "codec", "--time", "60"))
+    assert "unrecognized arguments: --time" in capsys.readouterr().err
