@@ -81,8 +81,8 @@ STAGES = (
     ),
     Stage(
         "decide, sequence, encode MESSAGE",
-        ("reply_in_turn", "appended", "sequenced"),
-        (f"{HANDLERS}/publish.py", f"{CORE}/messages.py", f"{CORE}/limits.py", f"{CORE}/clock.py"),
+        ("reply_in_turn", "proposed", "moved"),
+        (f"{HANDLERS}/publish.py", f"{CORE}/messages.py", f"{CORE}/limits.py", f"{CORE}/clock.py", f"{STORE}/walk.py"),
         r"\bpack_MESSAGE",
     ),
     Stage(

@@ -67,12 +67,6 @@ class Counters:
         self.tick_seconds = Histogram(SECONDS)  # only with a metrics port
         self.late_seconds = Histogram(SECONDS)
 
-    def committed(self, appended: int, seconds: float) -> None:
-        """The first `appended` messages are stable, `seconds` after the store was asked to commit them."""
-        self.commit_messages.observe(appended - self.stable)
-        self.commit_seconds.observe(seconds)
-        self.stable = appended
-
     def error(self, request: int, code: int) -> None:
         """An ERROR is sent to a request of the type `request`."""
         self.errors[_name(FrameType, request), _name(Code, code)] += 1

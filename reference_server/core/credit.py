@@ -25,7 +25,8 @@ FRAMES_PER_TICK = 8
 """The credit of one client in a tick, in frames that are no requests."""
 
 REQUEST_COST = 4
-"""What a request costs, accepted publishes aside: these cost nothing, since a rate limits them."""
+"""What a request costs, accepted publishes aside: these cost nothing, since a rate limits them. Whether a publish is
+accepted is known only at the end of the tick, so each costs what the client's last one would have cost."""
 
 REPEAT_COST = 1
 """What a publish costs that was accepted before: no rate limits it."""

@@ -18,22 +18,26 @@ class DiskWatch:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._commits: deque[float] = deque()  # when those began that are not finished
+        self._commits: deque[tuple[float, int]] = (
+            deque()
+        )  # of each that is not finished: when it began, its last message
         self._asked: float | None = None  # when the question was asked that is not answered
         self._told = False  # that the store is stuck
 
-    def commit_begun(self, now: float) -> None:
-        """The store was asked to commit."""
-        self._commits.append(now)
+    def commit_begun(self, now: float, last: int) -> None:
+        """The store was asked to commit; it has given places to `last` messages in all."""
+        self._commits.append((now, last))
 
-    def commit_ended(self) -> None:
-        """The oldest commit is stable."""
-        if self._commits:
-            self._commits.popleft()
+    def commits_ended(self, stable: int) -> list[float]:
+        """So many messages are stable in all. When the commits began that have ended by that."""
+        ended = []
+        while self._commits and self._commits[0][1] <= stable:
+            ended.append(self._commits.popleft()[0])
+        return ended
 
     def oldest_commit_seconds(self, now: float) -> float:
         """How long the oldest commit that is not finished has taken; 0 if there is none."""
-        return now - self._commits[0] if self._commits else 0.0
+        return now - self._commits[0][0] if self._commits else 0.0
 
     def stuck(self, now: float) -> bool:
         """Whether the store does not answer."""

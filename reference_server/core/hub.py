@@ -1,8 +1,8 @@
 """The server without I/O and without a clock: what happens in a tick, at a time-out, and at the end.
 
-A tick is one turn of the event loop. The server parses, sequences and appends to the rooms' logs all that arrives in
-it. At its end `flush` commits, sends the replies that are due, and hands each room's new octets to its members, in one
-write each.
+A tick is one turn of the event loop. The server parses all that arrives in it, and proposes publishes to the rooms'
+logs. At its end `flush` commits, sends the replies that are due, and hands each room's new octets to its members, in
+one write each.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Hub:
     ) -> None:
         self.state = ServerState(config, store, host, random_number, address)
         store.on_damage = self._room_damaged
+        store.on_stable = self._stable
         self.retention = RetentionSweeper(self.state)
         self.disk = DiskWatch(store)
         self.peers: set[Peer] = set()
@@ -137,11 +138,9 @@ class Hub:
         if self.failed is not None:
             self._write_out()
             return
-        if state.appended_keys:
-            appended, state.appended_keys = state.appended_keys, set()
-            count, begun = state.counters.appended, state.now
-            self.disk.commit_begun(begun)
-            state.store.commit(lambda: self._committed(appended, count, begun))
+        if state.proposals:
+            state.proposals = False
+            self._commit()
         if state.unsettled:
             self._settle()
         self._flush_rooms()
@@ -151,13 +150,22 @@ class Hub:
         """Let some of the peers go on that used up their credit in an earlier tick."""
         self.state.ready_queue.give_credit()
 
-    def _committed(self, appended: set[str], count: int, begun: float) -> None:
-        """What was appended up to some tick is stable now: ACKs first (RW-PROMISE-11), then the streams."""
-        state = self.state
-        self.disk.commit_ended()
-        state.counters.committed(count, state.now - begun)
-        state.changed_rooms.update(state.rooms[key] for key in appended if key in state.rooms)
-        self._settle()
+    def _commit(self) -> None:
+        counters, begun = self.state.counters, self.state.now
+        before = counters.appended
+        self.state.store.commit()
+        if counters.appended != before:
+            self.disk.commit_begun(begun, counters.appended)
+            self._stable(0)
+
+    def _stable(self, count: int) -> None:
+        """So many messages have become stable: their ACKs go first (RW-PROMISE-11), then the streams."""
+        state, counters = self.state, self.state.counters
+        if count:
+            counters.stable += count
+            counters.commit_messages.observe(count)
+        for begun in self.disk.commits_ended(counters.stable):
+            counters.commit_seconds.observe(state.now - begun)
         state.schedule_flush()
 
     def _settle(self) -> None:

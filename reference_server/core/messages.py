@@ -28,7 +28,6 @@ def content_digest(ctype: int, payload: bytes, fields: bytes, account: str) -> b
 
 def message_octets(record: Record, ref: int, request: int = 0) -> bytes:
     """The MESSAGE of a record: in the stream of the room `ref`, or in the reply to the HISTORY with this `request`."""
-    return pack_message(
-        record.seq, record.time_ms, record.sender, record.id, record.ctype, record.name.encode(), record.payload,
-        record.fields, Flag.SEQ | Flag.VERIFIED if record.verified else Flag.SEQ, request, ref,
-    )  # fmt: skip
+    seq, time_ms, _, sender, id, ctype, name, verified, payload, fields = record
+    flags = Flag.SEQ | Flag.VERIFIED if verified else Flag.SEQ
+    return pack_message(seq, time_ms, sender, id, ctype, name.encode(), payload, fields, flags, request, ref)

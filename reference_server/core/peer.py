@@ -1,6 +1,6 @@
 """One client at the server: its requests are executed in their order (SPEC.md, sections 6, 7 and 10).
 
-PUBLISH is pipelined: its reply waits until the message is stable, while later publishes are sequenced already. Every
+PUBLISH is pipelined: its reply waits until the message is stable, while later publishes are proposed already. Every
 other request is a barrier: it is executed once all earlier ones are answered, so a member is attached when JOINED is
 written (RW-CURSOR-5), and replies keep their order (RW-REQUEST-3).
 """
@@ -12,10 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from protocol.codec import pack_ack
 from protocol.connection import error_frame
 from protocol.events import ConnectionTerminated, RequestRefused, ServerEvent
-from protocol.frames import Auth, Error, Hello, History, Join, Leave, Publish, Stop
+from protocol.frames import Auth, Hello, History, Join, Leave, Publish, Stop
 from protocol.registry import Code, FrameType, PresenceKind
 from protocol.scram import ServerExchange
 from protocol.server import ServerConnection
@@ -61,19 +60,15 @@ class Login(NamedTuple):
     account: Account | None
 
 
-class Pending(NamedTuple):
-    """The reply to a PUBLISH that waits: an ACK until its seq is stable, an `error` until its turn."""
-
-    request: int
-    member: Member | None
-    seq: int
-    time_ms: int
-    flags: int
-    error: Error | None
+class Owed(Protocol):
+    """The reply to a PUBLISH, which waits for its turn, and until it is known."""
 
     @property
     def ready(self) -> bool:
-        return self.member is None or self.seq <= self.member.room.log.head
+        """Whether it is known."""
+
+    def answer(self) -> None:
+        """Send it."""
 
 
 class Peer:
@@ -110,6 +105,7 @@ class Peer:
         "output_full",
         "output_pending",
         "publish_bucket",
+        "publish_cost",
         "reads",
         "state",
         "writable",
@@ -139,6 +135,7 @@ class Peer:
         self.extensions = NO_EXTENSIONS
         self.memberships: dict[int, Member] = {}
         self.publish_bucket: TokenBucket | None = None
+        self.publish_cost = 0  # credit, for its next publish: as if that ended as the last one
         self.join_bucket: TokenBucket | None = None
         self.history_bucket: TokenBucket | None = None
         self.writable = True
@@ -147,10 +144,9 @@ class Peer:
         self.output_pending = False  # because of that some room has more for it
         self._stream_octets = 0  # handed to it in this tick
         self._executing = False  # a request other than PUBLISH goes on in a callback
-        self.gone = False
-        self._pending: deque[Pending] | None = None
+        self.gone = self._paused = False
+        self._pending: deque[Owed] | None = None
         self._backlog: deque[ServerEvent] | None = None
-        self._paused = False
         self._blocked_since: float | None = None
         self._blocked_size = 0  # octets that would be waiting if the network had taken none since
         self._parting: PresenceKind | None = None  # how it leaves its rooms, once all that it asked is answered
@@ -316,13 +312,8 @@ class Peer:
         conn = self.conn
         answered = False
         while pending and pending[0].ready:
-            request, member, seq, time_ms, flags, error = pending.popleft()
+            pending.popleft().answer()
             answered = True
-            if error is not None:
-                conn.send(error)
-            else:
-                assert member is not None
-                conn.reply(request, pack_ack(seq, time_ms, b"", flags, request, member.room.ref))
         if answered:
             self.state.touched(self)
         if pending:
@@ -352,11 +343,11 @@ class Peer:
 
     # --- for the handlers
 
-    def reply_in_turn(self, reply: Pending) -> None:
-        """Answer a PUBLISH: at once with an ERROR if all earlier requests are answered, else when it is ready."""
+    def reply_in_turn(self, reply: Owed) -> None:
+        """Send the reply to a PUBLISH when it is ready, and all earlier requests are answered."""
         pending = self._pending
-        if not pending and reply.error is not None:
-            self.conn.send(reply.error)
+        if not pending and reply.ready:
+            reply.answer()
             return
         if pending is None:
             pending = self._pending = deque()

@@ -73,7 +73,7 @@ class Member:
         self.wants_roster = wants_roster
         self.attached = True
         self.reading = False  # records for it are being read from the store
-        self.refused = False  # the last publish of this peer to this room was refused (RW-ORDER-1)
+        self.refused = False  # the last publish of this membership was (RW-ORDER-1): `store.base.Chain`
         self.roster_stale = False  # PRESENCE was left out (RW-ROSTER-3)
         self.presence_from = 0
 
@@ -105,26 +105,27 @@ class Room:
         self.delivered = 0  # messages handed to members
         self.members: dict[Subscriber, Member] = {}
         self._tail: list[bytes] = []  # encoded MESSAGEs, the first of which has the seq _tail_first
-        self._tail_first = log.tail + 1
+        self._tail_first = log.head + 1
         self._tail_octets = 0
         self._behind = False  # some member has not been handed all stable messages
         self._presence: list[bytes] = []  # of this tick
 
     # --- the newest messages
 
-    def sequenced(self, octets: bytes) -> None:
-        """Hold the encoded MESSAGE of the seq that the log gave last."""
-        self._tail.append(octets)
-        self._tail_octets += len(octets)
+    def moved(self, records: list[Record]) -> None:
+        """Hold the MESSAGEs of what has become stable: encoded once, the same for all members (RW-MODEL-2)."""
+        ref = self.ref
+        octets = [message_octets(record, ref) for record in records]
+        self._tail += octets
+        self._tail_octets += sum(map(len, octets))
 
     def trim_tail(self) -> None:
-        """Drop the oldest encoded messages that are stable, down to half of what may be held."""
+        """Drop the oldest encoded messages, down to half of what may be held."""
         limit = TAIL_OCTETS if self._behind else min(TAIL_OCTETS, READ_TAIL_OCTETS)
         if self._tail_octets <= limit:
             return
-        stable = self.log.head + 1 - self._tail_first
         count = 0
-        while count < stable and self._tail_octets > limit // 2:
+        while self._tail_octets > limit // 2:
             self._tail_octets -= len(self._tail[count])
             count += 1
         del self._tail[:count]

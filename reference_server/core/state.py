@@ -15,7 +15,7 @@ from reference_server.core.counters import Counters
 from reference_server.core.credit import ReadyQueue
 from reference_server.core.limits import AddressBook, Rates
 from reference_server.core.room import Room
-from reference_server.store.base import Log, Store
+from reference_server.store.base import Log, Record, Store, ignore
 from reference_server.store.progress import Progress
 
 
@@ -91,7 +91,7 @@ class ServerState:
         self.unsettled: set[Writer] = set()  # peers whose next reply waits for a commit, or for credit
         self.unwritten: set[Writer] = set()  # peers that may have something to write
         self.changed_rooms: set[Room] = set()  # rooms some members of which may have something to receive
-        self.appended_keys: set[str] = set()  # of rooms: one may be unloaded and loaded again before the commit is done
+        self.proposals = False  # whether some log has any, for the store to commit
         self.flush_scheduled = False
 
     # --- time and numbers
@@ -127,6 +127,12 @@ class ServerState:
         """Load a room; its ref is never used again (RW-MODEL-7)."""
         self._next_ref += 1
         room = self.rooms[log.key] = Room(self._next_ref, log, self.config.quiet_members)
+
+        def moved(records: list[Record]) -> None:
+            room.moved(records)
+            self.room_changed(room)
+
+        log.moved = moved
         return room
 
     def room_left(self, room: Room) -> None:
@@ -137,6 +143,7 @@ class ServerState:
             del self.rooms[room.key]
             self.changed_rooms.discard(room)
             self.counters.deliveries += room.delivered
+            room.log.moved = ignore
             self.store.release(room.log)
 
     def account_disconnected(self, key: str) -> None:
@@ -158,10 +165,9 @@ class ServerState:
         self.changed_rooms.add(room)
         self.schedule_flush()
 
-    def appended(self, room: Room) -> None:
-        """A message was appended to the room's log: the end of the tick commits it."""
-        self.counters.appended += 1
-        self.appended_keys.add(room.key)
+    def proposed(self) -> None:
+        """Something was proposed to a room's log: the end of the tick commits it."""
+        self.proposals = True
         if not self.flush_scheduled:
             self.schedule_flush()
 

@@ -10,9 +10,9 @@ What every store promises (SPEC.md, "The promise"):
    restart.
 2. `head` counts, and `read` shows, only what is stable (RW-PROMISE-1). Stable means: on stable storage where
    `durable` is true.
-3. What was appended since the last commit becomes stable as a whole or not at all, and in the order of the
-   appends: after a crash every log is a prefix of what was appended to it (RW-PROMISE-3).
-4. An id that was appended is known from then on, also before it is stable, until `forget` drops it. Trimming
+3. What one commit places in a room becomes stable as a whole or not at all, and in the order of the proposals:
+   after a crash every log is a prefix of what was placed in it (RW-PROMISE-3).
+4. An id that has a place is known from then on, also before it is stable, until `forget` drops it. Trimming
    records does not forget ids, nor does a restart of a durable store (RW-DEDUPE-3).
 5. The epoch of a room changes when data may have been lost, and only then (RW-MODEL-5).
 6. A failed write is not retried: the store reports it once and does no further work (RW-PROMISE-7).
@@ -32,10 +32,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from protocol.registry import Code
 from reference_server.store.progress import Progress
 
 ID_SIZE = 16
 DIGEST_SIZE = 16
+
+MESSAGE = 0
+"""The kind of an entry that is a message."""
+
 INCARNATION_SIZE = 32
 
 
@@ -43,15 +48,17 @@ INCARNATION_SIZE = 32
 
 
 class Entry(NamedTuple):
-    """A message to be appended.
+    """What is proposed for a log.
 
-    `digest` stands for the content (16 octets, computed by the caller): the store returns it with `Known`, so that
+    `digest` stands for the content (16 octets, computed by the caller): the store keeps it with the id, so that
     a repeat can be told from a conflict even after the record was trimmed. `fields` are relayed extension fields.
+    `kind` is 0 for a message; a reader that does not know a kind keeps its place. `time_ms` is when it was proposed.
     """
 
     id: bytes
     digest: bytes
     time_ms: int
+    kind: int
     sender: int
     name: str
     verified: bool
@@ -61,10 +68,11 @@ class Entry(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A message as it is read back; `time_ms` never decreases with `seq`."""
+    """An entry as it is read back; `time_ms` never decreases with `seq`."""
 
     seq: int
     time_ms: int
+    kind: int
     sender: int
     id: bytes
     ctype: int
@@ -82,12 +90,68 @@ class Known(NamedTuple):
     digest: bytes
 
 
+class Placed(NamedTuple):
+    """The entry has this place in the log."""
+
+    seq: int
+    time_ms: int
+
+
+class Repeat(NamedTuple):
+    """The same message has this place already (RW-DEDUPE-1)."""
+
+    seq: int
+    time_ms: int
+
+
+class Refused(NamedTuple):
+    """The entry gets no place; `retry_ms` is 0 if its sender is not to try again."""
+
+    code: Code
+    text: str
+    retry_ms: int = 0
+
+
+Outcome = Placed | Repeat | Refused
+
+
+class Chain(Protocol):
+    """The publishes of one membership, one after the other."""
+
+    refused: bool
+    """Whether the last one whose outcome was told was refused."""
+
+
+class Proposal(Protocol):
+    """One PUBLISH."""
+
+    entry: Entry
+    ordered: bool
+    """Whether it is refused with PRECEDED after one that was refused (RW-ORDER-1)."""
+    invalid: Refused | None
+    """Why its content can't be accepted, whatever the log holds."""
+    expired: Refused | None
+    """Why its id can't be new. It may be known (RW-DEDUPE-4)."""
+
+    @property
+    def chain(self) -> Chain:
+        """What it belongs to."""
+
+    def admit(self, known: int) -> Refused | None:
+        """Whether the room takes it, where `known` ids are known; otherwise why not. The walk asks for a new id only.
+        It may ask again: the first answer that depends on time stays (RW-LIMIT-1)."""
+
+    def settle(self, outcome: Outcome) -> None:
+        """Take the outcome, which is final, and is told once. One of a place is acknowledged when the log's head has
+        reached it (RW-PROMISE-1)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Retention:
     """How much of each room's log is kept; None is no limit. The strictest limit applies.
 
     `remember_ids` False keeps no index of ids at all (for a server whose dedupe_ms is 0): `Log.lookup` then
-    finds nothing and `Log.append` accepts every id.
+    finds nothing, and no proposal is a repeat.
     """
 
     messages: int | None = 10_000
@@ -139,11 +203,11 @@ class Log(Protocol):
 
     @property
     def head(self) -> int:
-        """The last stable sequence number, 0 for an empty log. Moves in `Store.commit` only, never back."""
+        """The last stable sequence number, 0 for an empty log. Never moves back."""
 
     @property
     def tail(self) -> int:
-        """The last sequence number given by `append`; at least `head`."""
+        """The last sequence number given to a proposal; at least `head`."""
 
     @property
     def oldest(self) -> int:
@@ -155,7 +219,7 @@ class Log(Protocol):
 
     @property
     def last_time_ms(self) -> int:
-        """The time given to the last append, 0 for an empty log."""
+        """The time given to the last entry, 0 for an empty log."""
 
     @property
     def known(self) -> int:
@@ -164,12 +228,12 @@ class Log(Protocol):
     def lookup(self, id: bytes) -> Known | None:
         """What is remembered of `id`, if anything. While its message is not stable its seq is greater than `head`."""
 
-    def append(self, entry: Entry) -> Known:
-        """Give `entry` the next sequence number, to become stable with the next `Store.commit`.
+    moved: Callable[[list[Record]], None]
+    """Called with what has become stable, in order, without holes from one call to the next, after the proposals were
+    settled (RW-PROMISE-11) and `head` has moved."""
 
-        The time given is that of the entry, or `last_time_ms` if that is later. Raises ValueError if the id
-        is known: the caller has to look it up first.
-        """
+    def propose(self, proposal: Proposal) -> None:
+        """Have the next `Store.commit` walk this, after what was proposed to the log before. Nobody is shown it."""
 
     def read(self, after: int, limit: int, octets: int, done: Callable[[list[Record]], None]) -> None:
         """Call `done` once with stable records whose seq is greater than `after`, ascending, without holes.
@@ -208,19 +272,22 @@ class Store(Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether commits wait for something that may last: better append nothing more now."""
+        """Whether commits wait for something that may last: better place nothing more now."""
+
+    on_stable: Callable[[int], None]
+    """Called with the number of proposals that have become stable, after their logs' `moved`."""
 
     on_damage: Callable[[str, StoreError], None]
     """Called with the key of a room in which something was not read as it was written; the others are not concerned.
     What was asked for is not there: `read` calls `done` with no records."""
 
     def note_clock(self, progress: Progress) -> None:
-        """Keep this as the store's `progress`, after what was appended before and before what is appended later."""
+        """Keep this as the store's `progress`, after what was placed before and before what is placed later."""
 
     def raise_max_body(self, max_body: int) -> int:
         """Note that messages are stored under this limit for bodies from now on; return the greatest ever noted.
 
-        Call it once, before the first append; it waits for storage. A server announces no less (RW-WELCOME-5).
+        Call it once, before the first proposal; it waits for storage. A server announces no less (RW-WELCOME-5).
         """
 
     def rooms(self) -> int:
@@ -241,21 +308,25 @@ class Store(Protocol):
         """Load or make the log of the room `key`, and call `done(log, created)` once, or `damaged` after `on_damage`.
 
         `created` is true if nothing is stored for the room and it was not open; nothing is stored for it before
-        the first append. While a log is open every `open` gets the same object; match each with a `release`.
+        the first entry. While a log is open every `open` gets the same object; match each with a `release`.
         """
 
     def release(self, log: Log) -> None:
         """End what one `open` began. A log that is no longer open leaves memory once it is stable."""
 
-    def commit(self, done: Callable[[], None]) -> None:
-        """Make stable, as one batch, all that was appended to any log; then move the heads and call `done`.
+    def commit(self) -> None:
+        """Walk what was proposed to each log since the last commit, settle it, and make stable what was placed.
 
-        May be called again before `done`: later batches wait for earlier ones, and `done` is called in order.
-        If the batch cannot be written, neither its `done` nor that of any later commit is called.
+        May be called again before that is stable: it becomes stable in order. If it cannot be written, no head moves
+        any more.
         """
 
     def close(self) -> None:
-        """Finish the commits in progress and free everything. Drops appends without a commit. May be called again."""
+        """Finish the commits in progress and free everything. Drops proposals without a commit. May be called again."""
+
+
+def ignore(_: object) -> None:
+    """What a log's `moved` and a store's `on_stable` are until somebody sets them."""
 
 
 def epoch_of(incarnation: bytes, key: str, salt: bytes = b"") -> int:

@@ -11,11 +11,20 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from reference_server.store.base import INCARNATION_SIZE, Entry, Known, Log, Record, Retention, StoreError, epoch_of
+from reference_server.store.base import (
+    INCARNATION_SIZE,
+    Known,
+    Log,
+    Proposal,
+    Record,
+    Retention,
+    StoreError,
+    epoch_of,
+    ignore,
+)
 from reference_server.store.id_index import IdIndex
 from reference_server.store.progress import Progress
-
-_new = tuple.__new__
+from reference_server.store.walk import walk
 
 
 class MemoryLog:
@@ -23,12 +32,14 @@ class MemoryLog:
 
     __slots__ = (
         "_ids",
+        "_proposals",
         "_records",
         "_store",
         "epoch",
         "head",
         "key",
         "last_time_ms",
+        "moved",
         "name",
         "octets",
         "oldest",
@@ -39,6 +50,8 @@ class MemoryLog:
         self._store = store
         self._records: list[Record] = []
         self._ids = IdIndex()
+        self._proposals: list[Proposal] = []
+        self.moved: Callable[[list[Record]], None] = ignore
         self.key = key
         self.name = name
         self.epoch = epoch
@@ -59,19 +72,33 @@ class MemoryLog:
     def lookup(self, id: bytes) -> Known | None:
         return self._ids.get(id)
 
-    def append(self, entry: Entry) -> Known:
-        id, digest, time_ms, sender, name, verified, ctype, payload, fields = entry
-        seq = self.oldest + len(self._records)
-        if time_ms < self.last_time_ms:
-            time_ms = self.last_time_ms
-        known = _new(Known, (seq, time_ms, digest))
-        if self._store.retention.remember_ids:
-            self._ids.add(id, known)
-        self.last_time_ms = time_ms
-        self._records.append(_new(Record, (seq, time_ms, sender, id, ctype, name, verified, payload, fields)))
-        self.octets += len(payload) + len(fields)
-        self._store.appended(self)
-        return known
+    def propose(self, proposal: Proposal) -> None:
+        if not self._proposals:
+            self._store.waiting.append(self)
+        self._proposals.append(proposal)
+
+    def walk(self) -> None:
+        """Give places to what was proposed, and settle it."""
+        proposals, self._proposals = self._proposals, []
+        remember = self._store.retention.remember_ids
+        lookup = self._ids.get if remember else None
+        walked = walk(proposals, lookup, len(self._ids), self.tail, self.last_time_ms)
+        if remember:
+            for record, known in zip(walked.records, walked.known, strict=True):
+                self._ids.add(record.id, known)
+        if walked.records:
+            self._records += walked.records
+            self.octets += sum(map(_octets, walked.records))
+            self.last_time_ms = walked.records[-1].time_ms
+        for proposal, outcome in zip(proposals, walked.outcomes, strict=True):
+            proposal.settle(outcome)
+
+    def advance(self, head: int) -> int:
+        """What has a place up to `head` is stable now; how many entries that are."""
+        before, self.head = self.head, head
+        if before < head:
+            self.moved(self._records[before + 1 - self.oldest : head + 1 - self.oldest])
+        return head - before
 
     def read(self, after: int, limit: int, octets: int, done: Callable[[list[Record]], None]) -> None:
         start = max(after + 1, self.oldest) - self.oldest
@@ -112,7 +139,7 @@ class MemoryLog:
         self._ids.forget(before_ms)
 
 
-def _octets(item: Entry | Record) -> int:
+def _octets(item: Record) -> int:
     return len(item.payload) + len(item.fields)
 
 
@@ -129,7 +156,8 @@ class MemoryStore:
         self.on_damage: Callable[[str, StoreError], None] = lambda key, error: None
         self._incarnation = random_bytes(INCARNATION_SIZE)
         self._logs: dict[str, MemoryLog] = {}
-        self._unstable: set[MemoryLog] = set()
+        self.on_stable: Callable[[int], None] = ignore
+        self.waiting: list[MemoryLog] = []  # those to which something was proposed
 
     def raise_max_body(self, max_body: int) -> int:
         return max_body
@@ -159,21 +187,26 @@ class MemoryStore:
     def release(self, log: Log) -> None:
         held = self._logs[log.key]
         held.users -= 1
-        if not held.users and not held.tail:
-            del self._logs[log.key]  # keep nothing for rooms without messages
+        self._drop_unused(held)
 
-    def appended(self, log: MemoryLog) -> None:
-        """Called by a log after each append."""
-        self._unstable.add(log)
-        if log.last_time_ms > self.last_time_ms:
-            self.last_time_ms = log.last_time_ms
+    def _drop_unused(self, log: MemoryLog) -> None:
+        """Keep nothing for rooms without messages."""
+        if not log.users and not log.tail and log not in self.waiting:
+            self._logs.pop(log.key, None)
 
-    def commit(self, done: Callable[[], None]) -> None:
-        for log in self._unstable:
-            log.head = log.tail
-        self._unstable.clear()
-        done()
+    def commit(self) -> None:
+        logs, self.waiting = self.waiting, []
+        for log in logs:
+            log.walk()
+            if log.last_time_ms > self.last_time_ms:
+                self.last_time_ms = log.last_time_ms
+            self._drop_unused(log)
+        self.make_stable([(log, log.tail) for log in logs])
+
+    def make_stable(self, heads: list[tuple[MemoryLog, int]]) -> None:
+        """Move the logs' heads. A store that takes time for it calls this later."""
+        self.on_stable(sum([log.advance(head) for log, head in heads]))
 
     def close(self) -> None:
         self._logs.clear()
-        self._unstable.clear()
+        self.waiting.clear()

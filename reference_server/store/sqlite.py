@@ -1,6 +1,6 @@
 """The durable store: SQLite in WAL mode with synchronous=FULL, one thread that writes and one that reads.
 
-The caller's thread uses memory and queues only. `commit` hands all that was appended to the writer; what arrives
+The caller's thread uses memory and queues only. `commit` hands all that was placed to the writer; what arrives
 while the writer is busy goes into its next transaction, so one sync serves many commits (group commit). The caller's
 view of a room (`SqliteLog`) changes only on its thread: results come back through `post`. The writer has its own
 state of each room (`sqlite_tables.Room`).
@@ -25,15 +25,16 @@ from threading import Thread
 from typing import Any, NamedTuple, TypeVar
 
 from reference_server.store.base import (
-    Entry,
     Known,
     Log,
+    Proposal,
     Record,
     Retention,
     StoreCorrupt,
     StoreError,
     StoreLocked,
     epoch_of,
+    ignore,
 )
 from reference_server.store.id_index import IdIndex
 from reference_server.store.progress import Progress, parse
@@ -51,6 +52,7 @@ from reference_server.store.sqlite_tables import (
     read_room,
     read_rooms,
 )
+from reference_server.store.walk import walk
 
 logger = logging.getLogger("roomwire.server")
 
@@ -71,11 +73,9 @@ _CLOSE_SECONDS = 2.0  # how long `close` waits for another program
 LARGE_LOG = 64 * 2**20
 """Octets of the write-ahead log from which on the operator is warned: some program reads an old state of the store."""
 
-_new = tuple.__new__  # half the time of a NamedTuple's own
-
 _T = TypeVar("_T")
 _Opened = Callable[[Log, bool], None]
-_Append = tuple[Room, Entry, Known, bool]
+_Append = tuple[Room, Record, Known | None]
 """The arguments of `Writer.append`."""
 
 
@@ -104,10 +104,8 @@ class _Batch:
 
     steps: list[_Append | Callable[[Writer], None]] = field(default_factory=list)
     logs: dict[SqliteLog, None] = field(default_factory=dict)  # those that the steps change, in order
-    appends: bool = False
-    heads: list[tuple[SqliteLog, int, int]] = field(default_factory=list)  # log, its new head, octets up to it
+    records: dict[SqliteLog, list[Record]] = field(default_factory=dict)  # what becomes stable in each
     trims: list[SqliteLog] = field(default_factory=list)  # those that may have more to trim
-    done: Callable[[], None] | None = None
 
 
 class SqliteLog:
@@ -119,6 +117,7 @@ class SqliteLog:
         "_ids",
         "_oldest_offset",
         "_oldest_time_ms",
+        "_proposals",
         "_retain_again_ms",
         "_store",
         "_trimmed",
@@ -127,6 +126,7 @@ class SqliteLog:
         "head",
         "key",
         "last_time_ms",
+        "moved",
         "name",
         "octets",
         "oldest",
@@ -140,6 +140,8 @@ class SqliteLog:
         room = loaded.room
         self._store = store
         self._ids = loaded.ids
+        self._proposals: list[Proposal] = []
+        self.moved: Callable[[list[Record]], None] = ignore
         self._cutting = False  # whether the reader is looking for the first message to retain
         self._retain_again_ms: int | None = None  # `retain` was called meanwhile
         self.room = room
@@ -163,19 +165,30 @@ class SqliteLog:
     def lookup(self, id: bytes) -> Known | None:
         return self._ids.get(id)
 
-    def append(self, entry: Entry) -> Known:
-        id, digest, time_ms, _, _, _, _, payload, fields = entry
-        remember_id = self._store.retention.remember_ids
-        if time_ms < self.last_time_ms:
-            time_ms = self.last_time_ms
-        known = _new(Known, (self.tail + 1, time_ms, digest))
-        if remember_id:
-            self._ids.add(id, known)
-        self.tail += 1
-        self.last_time_ms = time_ms
-        self.octets += len(payload) + len(fields)
-        self._store.appended(self, (self.room, entry, known, remember_id))
-        return known
+    def propose(self, proposal: Proposal) -> None:
+        if not self._proposals:
+            self._store.waiting.append(self)
+        self._proposals.append(proposal)
+
+    def walk(self) -> list[_Append]:
+        """Give places to what was proposed, and settle it; what the writer has to write."""
+        proposals, self._proposals = self._proposals, []
+        remember = self._store.retention.remember_ids
+        lookup = self._ids.get if remember else None
+        walked = walk(proposals, lookup, len(self._ids), self.tail, self.last_time_ms)
+        room, octets = self.room, 0
+        steps: list[_Append] = []
+        for record, known in zip(walked.records, walked.known, strict=True):
+            if remember:
+                self._ids.add(record.id, known)
+            steps.append((room, record, known if remember else None))
+            octets += len(record.payload) + len(record.fields)
+        if steps:
+            self.tail, self.last_time_ms = walked.known[-1][:2]
+            self.octets += octets
+        for proposal, outcome in zip(proposals, walked.outcomes, strict=True):
+            proposal.settle(outcome)
+        return steps
 
     def read(self, after: int, limit: int, octets: int, done: Callable[[list[Record]], None]) -> None:
         start = max(after + 1, self.oldest)
@@ -261,13 +274,15 @@ class SqliteLog:
         if count:
             self._store.changed(self, lambda writer: writer.forget(room, before_ms, count))
 
-    def advance(self, head: int, octets: int) -> None:
-        """The store calls this when the messages up to `head` are stable."""
-        self.head, self._head_octets = head, octets
+    def advance(self, records: list[Record]) -> None:
+        """The store calls this when these are stable."""
+        self.head = records[-1].seq
+        self._head_octets += sum([len(record.payload) + len(record.fields) for record in records])
+        self.moved(records)
 
     @property
     def in_use(self) -> bool:
-        return bool(self.users or self.unwritten or self._cutting or self._trimming)
+        return bool(self.users or self.unwritten or self._proposals or self._cutting or self._trimming)
 
 
 class SqliteStore:
@@ -296,11 +311,12 @@ class SqliteStore:
         self._post = post
         self._failed = failed
         self._files = DataDirectory(Path(path), random_bytes)
-        self.path = self._files.path
-        self._rooms = 0
+        self.path, self._rooms = self._files.path, 0
         self._logs: dict[str, SqliteLog] = {}
         self._loading: dict[str, list[tuple[_Opened, Callable[[], None]]]] = {}
         self.on_damage: Callable[[str, StoreError], None] = lambda key, error: None
+        self.on_stable: Callable[[int], None] = ignore
+        self.waiting: list[SqliteLog] = []  # those to which something was proposed
         self.busy = False  # the writer's thread changes it
         self._watched = 0.0  # when it last checked the files
         self._large_log = LARGE_LOG  # the size of the write-ahead log at which it warns next
@@ -354,8 +370,8 @@ class SqliteStore:
     def note_clock(self, progress: Progress) -> None:
         text = progress.text()
         self._batch.steps.append(lambda writer: writer.note_clock(text))
-        if not self._batch.appends:
-            self._hand_over(None)
+        if not self.waiting:
+            self._hand_over()
 
     def open(
         self, key: str, name: str, done: Callable[[Log, bool], None], damaged: Callable[[], None] = lambda: None
@@ -392,50 +408,56 @@ class SqliteStore:
         if not log.in_use:
             self._logs.pop(log.key, None)
 
-    def appended(self, log: SqliteLog, step: _Append) -> None:
-        """A log calls this to have a message written with the next commit."""
-        self._batch.appends = True
-        if log.last_time_ms > self.last_time_ms:
-            self.last_time_ms = log.last_time_ms
-        self._add(log, step)
-
     def changed(self, log: SqliteLog, step: Callable[[Writer], None], *, trims: bool = False) -> None:
-        """A log calls this to have `step` written: with what was appended before it, or at once if there is nothing."""
-        self._add(log, step)
+        """A log calls this to have `step` written: with the next commit, or at once if nothing is proposed."""
+        self._batch.steps.append(step)
+        self._concerns(log)
         if trims:
             self._batch.trims.append(log)
-        if not self._batch.appends:
-            self._hand_over(None)
+        if not self.waiting:
+            self._hand_over()
 
-    def _add(self, log: SqliteLog, step: _Append | Callable[[Writer], None]) -> None:
-        batch = self._batch
-        batch.steps.append(step)
-        if log not in batch.logs:
-            batch.logs[log] = None
+    def _concerns(self, log: SqliteLog) -> None:
+        logs = self._batch.logs
+        if log not in logs:
+            logs[log] = None
             log.unwritten += 1
 
-    def commit(self, done: Callable[[], None]) -> None:
-        self._hand_over(done)
+    def commit(self) -> None:
+        logs, self.waiting = self.waiting, []
+        for log in logs:
+            steps = log.walk()
+            batch = self._batch  # a `settle` may have had the one before handed over
+            if steps:
+                self.last_time_ms = max(self.last_time_ms, log.last_time_ms)
+                batch.steps += steps
+                batch.records[log] = [record for _, record, _ in steps]
+                self._concerns(log)
+            else:
+                self.drop_unused(log)
+        if self._batch.steps:
+            self._hand_over()
 
-    def _hand_over(self, done: Callable[[], None] | None) -> None:
+    def _hand_over(self) -> None:
         batch, self._batch = self._batch, _Batch()
-        batch.heads = [(log, log.tail, log.octets) for log in batch.logs]
-        batch.done = done
         self._to_write.put(batch)
 
     def _stable(self, batch: _Batch) -> None:
         if self._dead:
             return
-        for log, head, octets in batch.heads:  # RW-PROMISE-1: not before now
-            self._rooms += not log.head and head > 0
-            log.advance(head, octets)
+        count = 0
+        for log, records in batch.records.items():  # RW-PROMISE-1: not before now
+            self._rooms += not log.head
+            count += len(records)
+            log.advance(records)
+        for log in batch.logs:
             log.unwritten -= 1
         for log in batch.trims:
             log.trim_on(TRIMMED_AT_ONCE)
-        for log, _, _ in batch.heads:
+        for log in batch.logs:
             self.drop_unused(log)
-        if batch.done is not None:
-            batch.done()
+        if count:
+            self.on_stable(count)
 
     def ask(
         self,

@@ -49,7 +49,7 @@ DATABASE = "rooms.sqlite3"
 
 logger = logging.getLogger("roomwire.server")
 
-FORMAT = 3
+FORMAT = 4
 """The version of the store's format, stored as the database's `user_version`. No release had an earlier one."""
 
 OWNER_SIZE = 16

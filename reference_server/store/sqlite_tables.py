@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from reference_server.store.base import ID_SIZE, Entry, Known, Record, StoreCorrupt, StoreLocked
+from reference_server.store.base import ID_SIZE, Known, Record, StoreCorrupt, StoreLocked
 from reference_server.store.id_index import KNOWN, ROW_SIZE, time_prefix
 
 SCHEMA = (
@@ -50,6 +50,7 @@ SCHEMA = (
         ctype INTEGER NOT NULL, name TEXT NOT NULL, verified INTEGER NOT NULL,
         payload BLOB NOT NULL, fields BLOB NOT NULL,
         offset INTEGER NOT NULL,        -- octets of all earlier messages of the room
+        kind INTEGER NOT NULL,          -- 0: a message
         crc INTEGER NOT NULL, PRIMARY KEY (room, seq)) WITHOUT ROWID""",
     """CREATE TABLE ids (               -- outlive their messages
         room INTEGER, id BLOB,
@@ -61,11 +62,11 @@ SCHEMA = (
         crc INTEGER NOT NULL)""",
 )
 
-_MESSAGE_COLUMNS, _ID_COLUMNS, _ROOM_COLUMNS = 12, 3, 11
+_MESSAGE_COLUMNS, _ID_COLUMNS, _ROOM_COLUMNS = 13, 3, 11
 _ROWS_A_STEP = 256
 _IDS_A_READ = 8_192  # limits how long decoding them holds the interpreter's lock: 1 ms
 
-_MESSAGE_CRC = struct.Struct(">qqqqqHHHI")  # room, seq, time_ms, sender, offset, ctype, verified, two lengths
+_MESSAGE_CRC = struct.Struct(">qqqqqHHHHI")  # room, seq, time_ms, sender, offset, kind, ctype, verified, two lengths
 _ID_ROW = struct.Struct(f">{ID_SIZE}s{KNOWN.size}sI")  # id, a Known, crc
 _ROOM_CRC = struct.Struct(">qqqqqqHHHH")  # the integers, four lengths
 
@@ -78,7 +79,7 @@ _READ_MESSAGES = """
         SELECT seq, offset, length(payload) + length(fields) AS size FROM messages
         WHERE room = :room AND seq BETWEEN :start AND :end ORDER BY seq LIMIT 1)
     SELECT (SELECT oldest FROM rooms WHERE key = :key), json_group_array(json_array(
-        seq, time_ms, sender, hex(id), ctype, name, verified, hex(payload), hex(fields), offset, crc))
+        seq, time_ms, sender, hex(id), ctype, name, verified, hex(payload), hex(fields), offset, kind, crc))
     FROM (SELECT m.* FROM first CROSS JOIN messages AS m
           WHERE m.room = :room AND m.seq BETWEEN first.seq AND min(first.seq + :limit - 1, :end)
           AND m.offset <= first.offset + max(first.size, :octets)
@@ -152,22 +153,22 @@ class Writer:
         self._ids: list[Any] = []
         self._rooms: dict[Room, None] = {}
 
-    def append(self, room: Room, entry: Entry, known: Known, remember_id: bool) -> None:
-        seq, time_ms, _ = known
-        id, _, _, sender, name, verified, ctype, payload, fields = entry
+    def append(self, room: Room, record: Record, known: Known | None) -> None:
+        """Write an entry, and its id if it is to be `known`."""
+        seq, time_ms, kind, sender, id, ctype, name, verified, payload, fields = record
         if not room.id:
             self._last_room += 1
             room.id = self._last_room
         number, offset = room.id, room.octets
         sender -= sender >> 63 << 64
-        crc = _message_crc((number, seq, time_ms, sender, id, ctype, name, verified, payload, fields, offset))
+        crc = _message_crc((number, seq, time_ms, sender, id, ctype, name, verified, payload, fields, offset, kind))
         # sqlite3 looks up an adapter for each parameter that is bytes or bool, but not for bytearray or int.
         id_column = bytearray(id)
         self._messages += (
             number, seq, time_ms, sender, id_column, ctype, name, int(verified), bytearray(payload), bytearray(fields),
-            offset, crc,
+            offset, kind, crc,
         )  # fmt: skip
-        if remember_id:
+        if known is not None:
             self._ids += (number, id_column, bytearray(_stored(number, id, KNOWN.pack(*known))))
             room.ids += 1
         room.head = seq
@@ -445,13 +446,13 @@ def room_of(row: tuple[Any, ...], path: Path) -> Room:
 
 
 def _record(row: list[Any], room: Room, path: Path) -> Record:
-    seq, time_ms, sender, hex_id, ctype, name, verified, hex_payload, hex_fields, offset, crc = row
+    seq, time_ms, sender, hex_id, ctype, name, verified, hex_payload, hex_fields, offset, kind, crc = row
     id, payload, fields = bytes.fromhex(hex_id), bytes.fromhex(hex_payload), bytes.fromhex(hex_fields)
-    columns = (room.id, seq, time_ms, sender, id, ctype, name, verified, payload, fields, offset)
+    columns = (room.id, seq, time_ms, sender, id, ctype, name, verified, payload, fields, offset, kind)
     if not _sound(crc, _message_crc, columns):
         raise _changed(path, f"message {seq}", room.key)
     sender &= 0xFFFF_FFFF_FFFF_FFFF
-    return Record(seq, time_ms, sender, id, ctype, name, bool(verified), payload, fields)
+    return Record(seq, time_ms, kind, sender, id, ctype, name, bool(verified), payload, fields)
 
 
 def message_is_sound(row: Sequence[Any]) -> bool:
@@ -474,9 +475,9 @@ def _changed(path: Path, what: str, key: str) -> StoreCorrupt:
 
 
 def _message_crc(row: tuple[Any, ...]) -> int:
-    room, seq, time_ms, sender, id, ctype, name, verified, payload, fields, offset = row
+    room, seq, time_ms, sender, id, ctype, name, verified, payload, fields, offset, kind = row
     text = name.encode()
-    numbers = _MESSAGE_CRC.pack(room, seq, time_ms, sender, offset, ctype, verified, len(text), len(fields))
+    numbers = _MESSAGE_CRC.pack(room, seq, time_ms, sender, offset, kind, ctype, verified, len(text), len(fields))
     return crc32(payload, crc32(b"".join((numbers, id, text, fields))))
 
 

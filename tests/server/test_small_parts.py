@@ -28,7 +28,7 @@ from reference_server.core.handlers.join import join_point
 from reference_server.core.hub import SWEPT_AT_ONCE
 from reference_server.core.limits import AddressBook, Rates, Spent, TokenBucket, is_local
 from reference_server.core.messages import content_digest, message_octets, pack_fields
-from reference_server.store.base import Record
+from reference_server.store.base import MESSAGE, Record
 from reference_server.store.progress import Progress
 from tests.support.hub_network import HubNetwork
 from tests.support.places import ROOT
@@ -179,7 +179,7 @@ fields = st.lists(st.builds(Field, st.integers(0x8021, 0xFFFF), strategies.short
 @given(strategies.n64, st.booleans(), strategies.payloads, fields)
 def test_message_of_a_record(seq: int, verified: bool, payload: bytes, given_fields: tuple[Field, ...]) -> None:
     packed = pack_fields(Publish(bytes(16), 0, b"", fields=given_fields))
-    record = Record(seq, 5, 7, bytes(16), 1, "ada", verified, payload, packed)
+    record = Record(seq, 5, MESSAGE, 7, bytes(16), 1, "ada", verified, payload, packed)
     reader = FrameReader(2**24)
     reader.feed(message_octets(record, 9))
     raw = reader.next_frame()

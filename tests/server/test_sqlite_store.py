@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ from reference_server.store.base import (
     Entry,
     Known,
     Log,
+    Placed,
+    Repeat,
     Retention,
     StoreCorrupt,
     StoreError,
@@ -31,7 +34,7 @@ from reference_server.store.base import (
 from reference_server.store.sqlite import SqliteStore
 from reference_server.store.sqlite_files import renew_incarnation
 from tests.support.places import ROOT
-from tests.support.stores import DATABASE, EVERYTHING, T0, Driver, entry, frames, opened, record
+from tests.support.stores import DATABASE, EVERYTHING, T0, Driver, entry, frames, opened, propose, record
 
 # --- restart
 
@@ -52,7 +55,7 @@ def test_restart_changes_nothing(tmp_path: Path) -> None:
         assert (log.last_time_ms, log.known) == (T0 + 5, 5)
         assert driver.read(log) == [record(entries[seq - 1], seq, T0 + seq) for seq in (3, 4, 5)]
         assert driver.open("empty").epoch == empty
-        assert log.append(entry(6)).seq == 6
+        assert driver.place(log, entry(6)) == [Placed(6, T0 + 6)]
 
 
 def test_max_body_never_falls_below_what_is_stored(tmp_path: Path) -> None:
@@ -82,19 +85,20 @@ def test_head_and_ids_survive_a_full_trim_and_a_restart(tmp_path: Path, monkeypa
             assert log.lookup(entries[seq - 1].id) == Known(seq, T0 + seq, entries[seq - 1].digest)
         log.forget(T0 + 200)
         assert log.known == 2_301
-        assert log.append(entry(9_999)).seq == 2_501
+        assert driver.place(log, entry(9_999)) == [Placed(2_501, T0 + 9_999)]
 
 
 def test_close_finishes_commits_and_drops_the_rest(tmp_path: Path) -> None:
     done: list[int] = []
     with opened(tmp_path) as driver:
         log = driver.open("room")
+        driver.watch(log, lambda records: done.extend(record.seq for record in records))
         for number in range(1, 51):
-            log.append(entry(number))
-            driver.store.commit(lambda number=number: done.append(number))  # type: ignore[misc]
-        log.append(entry(51))
-    driver.run(lambda: len(done) == 50)
+            driver.place(log, entry(number))
+        [dropped] = propose(log, entry(51))
+    driver.run(lambda: driver.stable == 50)
     assert done == list(range(1, 51))
+    assert dropped.outcomes == []
     with opened(tmp_path) as driver:
         log = driver.open("room")
         assert (log.head, log.known) == (50, 50)
@@ -150,17 +154,17 @@ def test_calls_do_not_wait_for_the_writer(tmp_path: Path) -> None:
         driver.fill(log, 3)
         driver.fill(other, 1)
         driver.store.release(other)
-        done: list[bool] = []
         with stopped_writer(tmp_path):
-            log.append(entry(4))
-            driver.store.commit(lambda: done.append(True))
+            assert driver.place(log, entry(4)) == [Placed(4, T0 + 4)]
+            assert driver.place(log, entry(4)) == [Repeat(4, T0 + 4)]
             log.trim(2)
             log.forget(T0 + 2)
             assert [each.seq for each in driver.read(log)] == [2, 3]
             assert driver.open("other").head == 1
             assert (log.head, log.tail, log.oldest, log.known) == (3, 4, 2, 3)
-            assert not done
-        driver.run(lambda: done)
+            assert driver.stable == driver.moved == 4
+        driver.commit()
+        assert log.head == 4
         assert [each.seq for each in driver.read(log)] == [2, 3, 4]
 
 
@@ -179,13 +183,14 @@ def test_waiting_commits_share_a_transaction(tmp_path: Path) -> None:
         log = driver.open("room")
         driver.fill(log, 1)
         before = transactions(tmp_path)
-        done: list[int] = []
+        done: list[list[int]] = []
+        driver.watch(log, lambda records: done.append([record.seq for record in records]))
         with stopped_writer(tmp_path):
             for number in range(2, 102):
-                log.append(entry(number))
-                driver.store.commit(lambda number=number: done.append(number))  # type: ignore[misc]
-        driver.run(lambda: len(done) == 100)
-        assert done == list(range(2, 102))
+                driver.place(log, entry(number))
+            assert done == []
+        driver.commit()
+        assert done == [[number] for number in range(2, 102)]
         # The writer may have taken one before the others came.
         assert 1 <= transactions(tmp_path) - before <= 2
 
@@ -216,12 +221,13 @@ def start_child(*arguments: object) -> subprocess.Popen[str]:
 
 
 def stored_entry(key: str, seq: int) -> Entry:
-    """The entry that a child appends to room `key` at `seq`."""
+    """The entry that a child proposes to room `key` at `seq`."""
     chance = random.Random(f"{key} {seq}")
     return Entry(
         (T0 + seq).to_bytes(6, "big") + chance.randbytes(10),
         chance.randbytes(16),
         T0 + seq,
+        seq % 2**16,
         chance.getrandbits(64),
         f"name {seq % 9}",
         seq % 2 == 0,
@@ -378,14 +384,12 @@ def test_earlier_owner_writes_nothing_more(tmp_path: Path, monkeypatch: pytest.M
         first.fill(log, 3)
         monkeypatch.setattr("fcntl.flock", lambda descriptor, operation: None)
         with opened(tmp_path) as second:
-            acknowledged: list[str] = []
-            log.append(entry(4))
-            first.store.commit(lambda: acknowledged.append("first"))
+            first.place(log, entry(4))
             with pytest.raises(AssertionError):
                 first.run(lambda: False)
             second.fill(second.open("hall"), 2)
             assert [each.seq for each in second.read(second.open("hall"))] == [1, 2, 3, 4, 5]
-        assert acknowledged == []
+        assert (first.stable, first.moved, log.head) == (3, 3, 3)
         assert [str(error).partition(": ")[2] for error in first.failures] == [
             "expected to be the only user, found that another process has opened the store since"
         ]
@@ -435,21 +439,21 @@ def publish(path: Path) -> None:
     driver = Driver("sqlite", path, Retention(messages=RETAINED))
     logs = [driver.open(key) for key in KEYS]
     chance = random.Random()
-    waiting: list[bool] = []
+    begun: deque[int] = deque()  # how many entries had a place after each commit that is not stable
+    for log in logs:
+        driver.watch(log, lambda records, key=log.key: print(key, records[-1].seq, flush=True))  # type: ignore[misc]
 
-    def stable(heads: list[tuple[str, int]]) -> None:
-        waiting.pop()
-        for key, head in heads:
-            print(key, head, flush=True)
+    def few_wait() -> bool:
+        while begun and begun[0] <= driver.stable:
+            begun.popleft()
+        return len(begun) < 8
 
     for number in range(1 << 62):
-        for log in chance.choices(logs, k=chance.randrange(1, 4)):
-            for _ in range(chance.randrange(1, 60)):
-                log.append(stored_entry(log.key, log.tail + 1))
-        waiting.append(True)
-        heads = [(log.key, log.tail) for log in logs if log.tail]
-        driver.store.commit(lambda heads=heads: stable(heads))  # type: ignore[misc]
-        driver.run(lambda: len(waiting) < 8)
+        for log in chance.sample(logs, k=chance.randrange(1, 4)):
+            propose(log, *[stored_entry(log.key, log.tail + 1 + more) for more in range(chance.randrange(1, 60))])
+        driver.begin_commit()
+        begun.append(driver.placed)
+        driver.run(few_wait)
         if number % 5 == 0:
             for log in logs:
                 log.retain(T0 + log.tail)
@@ -459,8 +463,7 @@ def publish(path: Path) -> None:
 def fill(path: Path) -> None:
     """Commit until the file may not grow, go on for a while, and print what the store calls."""
     posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-    failures: list[Exception] = []
-    logs: list[Log] = []
+    failures, logs = list[Exception](), list[Log]()
 
     def failed(error: Exception) -> None:
         failures.append(error)
@@ -471,19 +474,24 @@ def fill(path: Path) -> None:
     while not logs:
         posted.get(timeout=30)()
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+    stable, moved = list[int](), list[int]()
+    store.on_stable = stable.append
+    logs[0].moved = lambda records: moved.extend(record.seq for record in records)
     number = 0
     while not failures:
         number += 1
-        done: list[bool] = []
-        logs[0].append(entry(number, payload=bytes(9_000)))
-        store.commit(lambda: done.append(True))  # noqa: B023
-        while not done and not failures:
+        propose(logs[0], entry(number, payload=bytes(9_000)))
+        store.commit()
+        while len(stable) < number and not failures:
             posted.get(timeout=30)()
-        if done:
+        if not failures:
+            assert (stable, moved) == ([1] * number, list(range(1, number + 1)))
             print("stable", number)
+    store.on_stable = lambda _: print("stable after failure")
+    logs[0].moved = lambda _: print("moved after failure")
     for more in range(1, 11):
-        logs[0].append(entry(number + more))
-        store.commit(lambda: print("done after failure"))
+        propose(logs[0], entry(number + more))
+        store.commit()
         logs[0].read(0, 100, 1 << 20, lambda _: print("read after failure"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     store.close()

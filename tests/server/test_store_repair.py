@@ -25,7 +25,7 @@ from reference_server.store.upkeep import restamp, trim
 from reference_server.store.verify import verify
 from tests.server.test_process import ended
 from tests.support.places import ROOT
-from tests.support.stores import DATABASE, EVERYTHING, T0, Driver, entry, frame_size, frames, opened
+from tests.support.stores import DATABASE, EVERYTHING, T0, Driver, entry, frame_size, frames, opened, propose
 
 Epochs = dict[str, int]
 
@@ -291,8 +291,8 @@ def test_times_of_the_future_are_corrected(tmp_path: Path) -> None:
         driver.store.raise_max_body(65536)
         log = driver.open("hall")
         driver.fill(log, 3)
-        for number in (4, 5):
-            log.append(entry(number, time_ms=T0 + year_ms + number, id_ms=T0 + year_ms + number))
+        times = [(number, T0 + year_ms + number) for number in (4, 5)]
+        propose(log, *[entry(number, time_ms=time_ms, id_ms=time_ms) for number, time_ms in times])
         driver.fill(driver.open("other"), 2)
         epochs = {key: driver.open(key).epoch for key in ("hall", "other")}
     assert restamp(tmp_path, T0 + 100) == 2
@@ -338,7 +338,7 @@ def test_many_messages_are_trimmed_in_portions(tmp_path: Path) -> None:
         driver.retain(log, T0, oldest=5_001)
         stored = []
         for number in range(1, 4):
-            other.append(entry(number))
+            propose(other, entry(number))
             driver.commit()
             with closing(sqlite3.connect(tmp_path / DATABASE)) as connection:
                 stored.append(connection.execute("SELECT count(*) FROM messages WHERE room = 1").fetchone()[0])

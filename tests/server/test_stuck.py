@@ -297,14 +297,17 @@ def test_sigint_drains_a_server_that_a_shell_started_in_the_background() -> None
 def test_disk_watch_on_commits_and_questions(caplog: pytest.LogCaptureFixture) -> None:
     store = Silent()
     watch = DiskWatch(store)
-    watch.commit_begun(10.0)
-    watch.commit_begun(12.0)
+    watch.commit_begun(10.0, 3)
+    watch.commit_begun(12.0, 5)
     assert watch.oldest_commit_seconds(13.0) == 3.0
-    watch.commit_ended()
+    assert watch.commits_ended(2) == []
+    assert watch.oldest_commit_seconds(13.0) == 3.0
+    assert watch.commits_ended(4) == [10.0]
     assert watch.oldest_commit_seconds(13.0) == 1.0
     assert not watch.stuck(13.0)
     assert watch.stuck(12.0 + STUCK_SECONDS)
-    watch.commit_ended()
+    assert watch.commits_ended(5) == [12.0]
+    assert watch.commits_ended(5) == []
     assert not watch.stuck(12.0 + STUCK_SECONDS)
     for now in (20.0, 21.0, 20.0 + STUCK_SECONDS, 27.0):
         watch.watch(now)

@@ -15,7 +15,7 @@ from reference_server.core.hub import Hub
 from reference_server.core.peer import Peer
 from reference_server.net.listener import Listener
 from reference_server.store.base import Log, Store
-from reference_server.store.memory import MemoryStore
+from reference_server.store.memory import MemoryLog, MemoryStore
 from reference_server.store.open import retention
 from reference_server.store.sqlite import SqliteStore
 from tests.support.raw_client import PATIENCE, RawClient
@@ -59,15 +59,8 @@ class HeldStore(MemoryStore):
         for call in callbacks:
             call()
 
-    def commit(self, done: Callable[[], None]) -> None:
-        heads = [(log, log.tail) for log in self._unstable]
-        self._unstable.clear()
-
-        def step() -> None:
-            for log, head in heads:
-                log.head = head
-            done()
-
+    def make_stable(self, heads: list[tuple[MemoryLog, int]]) -> None:
+        step = partial(super().make_stable, heads)
         self.held.append(step) if self.hold_commits else step()
 
 

@@ -18,7 +18,7 @@ from reference_server.config import Config
 from reference_server.core.credit import ROUND_SECONDS
 from reference_server.core.hub import Hub
 from reference_server.core.peer import Peer
-from reference_server.store.base import Entry, Known, Log, Record, Retention, epoch_of
+from reference_server.store.base import Log, Record, Retention, epoch_of, ignore
 from reference_server.store.id_index import IdIndex
 from reference_server.store.memory import MemoryLog, MemoryStore
 from reference_server.store.progress import Progress
@@ -46,11 +46,10 @@ class SlowLog(MemoryLog):
     durable_ms: int
     """The time of the message at its head."""
 
-    def append(self, entry: Entry) -> Known:
+    def walk(self) -> None:
         self.world.step()
-        known = super().append(entry)
+        super().walk()
         self.world.step()
-        return known
 
     def read(self, after: int, limit: int, octets: int, done: Callable[[list[Record]], None]) -> None:
         read = super().read
@@ -71,28 +70,29 @@ class CrashingStore(MemoryStore):
         self._world = world
         self._incarnations = 0  # of the server process
         self._noted: Progress | None = None
+        self.on_disk: dict[MemoryLog, int] = {}  # the heads that a crash leaves
 
     def note_clock(self, progress: Progress) -> None:
-        if self._unstable:
+        if self.waiting:
             self._noted = progress  # with the next commit
         else:
             self.write(lambda: setattr(self, "progress", progress))
 
-    def commit(self, done: Callable[[], None]) -> None:
+    def make_stable(self, heads: list[tuple[MemoryLog, int]]) -> None:
         self._world.step()
-        heads = [(log, log.tail, log.last_time_ms) for log in self._unstable]
-        self._unstable.clear()
+        durable = [(log, head, log.last_time_ms) for log, head in heads]
         progress, self._noted = self._noted, None
+        make_stable = super().make_stable
 
         def become_durable() -> None:
             self._world.step()
-            for log, head, time_ms in heads:
-                log.head = max(log.head, head)
+            for log, _, time_ms in durable:
                 assert isinstance(log, SlowLog)
                 log.durable_ms = max(log.durable_ms, time_ms)
+            self.on_disk.update(heads)
             self.progress = progress or self.progress
             self._world.step()  # on disk, before the server knows
-            done()
+            make_stable(heads)
             self._world.step()
 
         self.write(become_durable, self._world.rng.choice(COMMIT_SECONDS))
@@ -125,10 +125,13 @@ class CrashingStore(MemoryStore):
     def crash(self) -> None:
         """Lose what was not durable, and close all logs."""
         self._incarnations += 1
-        self._unstable.clear()
+        self.waiting.clear()
         self._noted = None
         for key, log in list(self._logs.items()):
             log.users = 0
+            log.head = self.on_disk.get(log, 0)
+            log.moved = ignore
+            log._proposals.clear()
             del log._records[max(0, log.head + 1 - log.oldest) :]
             assert isinstance(log, SlowLog)
             log.last_time_ms = log.durable_ms

@@ -8,10 +8,11 @@ from protocol.frames import Publish
 from protocol.registry import Flag
 from reference_server.config import Config
 from reference_server.core.handlers import HANDLERS, publish
-from reference_server.core.peer import Peer, Pending
+from reference_server.core.handlers.publish import Publication
+from reference_server.core.peer import Peer
 from reference_server.core.room import Room
 from reference_server.store.id_index import IdIndex
-from reference_server.store.memory import MemoryLog
+from reference_server.store.memory import MemoryLog, MemoryStore
 from tests.support.oracle import check_end, check_views
 from tests.support.simulation import CrashingStore, World, keep_ids
 from tests.system.test_simulation import heal, killed_between_steps
@@ -27,7 +28,7 @@ def forget_ids(patch: pytest.MonkeyPatch) -> None:
 
 def acknowledge_early(patch: pytest.MonkeyPatch) -> None:
     """RW-PROMISE-1."""
-    patch.setattr(Pending, "ready", property(lambda self: True))
+    patch.setattr(Publication, "ready", property(lambda self: self.outcome[0] <= self.chain.room.log.tail))
 
 
 def ignore_refusals(patch: pytest.MonkeyPatch) -> None:
@@ -58,8 +59,8 @@ def lose_last_message(patch: pytest.MonkeyPatch) -> None:
     crash = CrashingStore.crash
 
     def lossy(self: CrashingStore) -> None:
-        for log in self._logs.values():
-            log.head = max(0, log.head - 1)
+        for log, head in self.on_disk.items():
+            self.on_disk[log] = max(0, head - 1)
         crash(self)
 
     patch.setattr(CrashingStore, "crash", lossy)
@@ -67,24 +68,12 @@ def lose_last_message(patch: pytest.MonkeyPatch) -> None:
 
 def publish_before_commit(patch: pytest.MonkeyPatch) -> None:
     """RW-PROMISE-1: messages are acknowledged and delivered before they are on disk."""
-    commit, crash = CrashingStore.commit, CrashingStore.crash
-    on_disk: dict[MemoryLog, int] = {}
 
-    def early(self: CrashingStore, done: Callable[[], None]) -> None:
-        on_disk.update((log, log.head) for log in self._unstable if log not in on_disk)
-        for log in self._unstable:
-            log.head = log.tail
-        commit(self, lambda: on_disk.clear())
-        done()
+    def early(self: CrashingStore, heads: list[tuple[MemoryLog, int]]) -> None:
+        MemoryStore.make_stable(self, heads)
+        self.write(lambda: self.on_disk.update(heads), 0.05)
 
-    def back(self: CrashingStore) -> None:
-        for log, head in on_disk.items():
-            log.head = head
-        on_disk.clear()
-        crash(self)
-
-    patch.setattr(CrashingStore, "commit", early)
-    patch.setattr(CrashingStore, "crash", back)
+    patch.setattr(CrashingStore, "make_stable", early)
 
 
 def lose_last_id(patch: pytest.MonkeyPatch) -> None:

@@ -2,104 +2,151 @@
 
 from __future__ import annotations
 
-from protocol.codec import pack_message
+from protocol.codec import pack_ack
 from protocol.connection import error_frame
-from protocol.frames import Error, Publish
+from protocol.frames import Publish
 from protocol.registry import Code, ContentType, Flag, FrameType
 from reference_server.core.clock import AHEAD_MS
 from reference_server.core.credit import REPEAT_COST, REQUEST_COST
 from reference_server.core.limits import TokenBucket
 from reference_server.core.messages import content_digest, pack_fields
-from reference_server.core.peer import Peer, Pending
+from reference_server.core.peer import Peer
 from reference_server.core.room import Member
-from reference_server.store.base import Entry, Known
+from reference_server.store.base import MESSAGE, Entry, Outcome, Placed, Refused, Repeat
 
-PRECEDED_RETRY_MS = 1
 FULL_RETRY_MS = 1_000
 
 _TEXT = int(ContentType.TEXT)
+_NOT_JOINED = Refused(Code.NOT_JOINED, "you are not in that room")
+_UNDECIDED = Placed(1 << 64, 0)
 _new = tuple.__new__
 
 
 def publish(peer: Peer, frame: Publish, now: float) -> None:
-    """Answer PUBLISH with an ERROR, or with an ACK once the message is stable."""
+    """Propose the message to the room's log. The reply is an ERROR, or an ACK once the message is stable."""
     member = peer.memberships.get(frame.room)
     if member is None:
-        error: Error | None = _error(peer, frame, Code.NOT_JOINED, "you are not in that room")
-    else:
-        error = _sequence(peer, member, frame, now)
-    if error is not None:
         peer.conn.credit -= REQUEST_COST
-        if member is not None:
-            member.refused = True
-        peer.reply_in_turn(Pending(frame.request, None, 0, 0, 0, error))
-
-
-def _sequence(peer: Peer, member: Member, frame: Publish, now: float) -> Error | None:
-    """Check the publish, and give it the next place in the room's log if it has none yet; or the ERROR."""
-    state, config, log = peer.state, peer.state.config, member.room.log
+        peer.state.counters.error(FrameType.PUBLISH, Code.NOT_JOINED)
+        peer.reply_in_turn(RefusedPublish(peer, frame, _NOT_JOINED))
+        return
+    state = peer.state
     payload = frame.payload
     fields = pack_fields(frame) if frame.fields else b""
-    if len(payload) + len(fields) > state.content_limit:  # RW-PUBLISH-1
-        found = f"expected at most {state.content_limit} octets, found {len(payload) + len(fields)}"
-        return _error(peer, frame, Code.PAYLOAD_TOO_LARGE, f"payload and relayed fields: {found}")
-    if frame.ctype == _TEXT and not payload.isascii():
-        try:
-            payload.decode()
-        except UnicodeDecodeError as error:  # RW-PUBLISH-2
-            return _error(peer, frame, Code.PAYLOAD_INVALID, f"not UTF-8 at octet {error.start}")
     now_ms = state.clock.ms(now)
     digest = content_digest(frame.ctype, payload, fields, peer.account)
-    if config.dedupe_ms:  # RW-ID-3
-        known = log.lookup(frame.id)  # RW-DEDUPE-4: before anything that may change with time
-        if known is not None:
-            return _repeat(peer, member, frame, known, digest)
-        age_ms = now_ms - int.from_bytes(frame.id[:6], "big")
-        if age_ms > config.dedupe_ms or age_ms < -AHEAD_MS:  # RW-ID-2
-            where = f"{age_ms} ms old" if age_ms > 0 else f"{-age_ms} ms ahead"
-            return _error(peer, frame, Code.ID_EXPIRED, f"the id is {where}")
-    if frame.flags & Flag.ORDERED and member.refused:  # RW-ORDER-1
-        text = "the publish before this one was refused"
-        return _error(peer, frame, Code.PRECEDED, text, PRECEDED_RETRY_MS)
-    bucket = peer.publish_bucket
-    if bucket is None:
-        bucket = peer.publish_bucket = TokenBucket(config.publish_burst, now)
-    wait_ms = bucket.take(config.publish_rate, config.publish_burst, now)
-    if wait_ms:
-        return _error(peer, frame, Code.RATE_LIMITED, "too many publishes at once", wait_ms)
-    if log.known >= config.ids_per_room:  # RW-DEDUPE-6
-        return _error(peer, frame, Code.RATE_LIMITED, "too many recent publishes to this room", FULL_RETRY_MS)
-    if state.store.busy:
-        return _error(peer, frame, Code.UNAVAILABLE, "the store cannot be written now", FULL_RETRY_MS)
-    _append(peer, member, frame, fields, digest, now_ms)
+    entry = _new(
+        Entry,
+        (
+            frame.id, digest, now_ms, MESSAGE, peer.member, peer.name, bool(peer.account), frame.ctype, payload, fields
+        ),
+    )  # fmt: skip
+    publication = Publication(peer, member, frame, entry, now)
+    if len(payload) + len(fields) > state.content_limit or (frame.ctype == _TEXT and not payload.isascii()):
+        publication.invalid = _invalid(frame, len(payload) + len(fields), state.content_limit)
+    age_ms = now_ms - int.from_bytes(frame.id[:6], "big")
+    if not -AHEAD_MS <= age_ms <= state.config.dedupe_ms:  # RW-ID-2
+        where = f"{age_ms} ms old" if age_ms > 0 else f"{-age_ms} ms ahead"
+        publication.expired = Refused(Code.ID_EXPIRED, f"the id is {where}")
+    peer.conn.credit -= peer.publish_cost
+    member.room.log.propose(publication)
+    peer.reply_in_turn(publication)
+    state.proposed()
+
+
+def _invalid(frame: Publish, size: int, limit: int) -> Refused | None:
+    if size > limit:  # RW-PUBLISH-1
+        found = f"expected at most {limit} octets, found {size}"
+        return Refused(Code.PAYLOAD_TOO_LARGE, f"payload and relayed fields: {found}")
+    if frame.ctype == _TEXT:
+        try:
+            frame.payload.decode()
+        except UnicodeDecodeError as error:  # RW-PUBLISH-2
+            return Refused(Code.PAYLOAD_INVALID, f"not UTF-8 at octet {error.start}")
     return None
 
 
-def _repeat(peer: Peer, member: Member, frame: Publish, known: Known, digest: bytes) -> Error | None:
-    """The id is known: the same message again, or a conflict."""
-    if known.digest != digest:
-        return _error(peer, frame, Code.ID_CONFLICT, "the id belongs to another message")  # RW-DEDUPE-2
-    member.refused = False
-    peer.state.counters.repeats += 1
-    peer.conn.credit -= REPEAT_COST
-    peer.reply_in_turn(Pending(frame.request, member, known.seq, known.time_ms, Flag.DUPLICATE, None))
-    return None
+class RefusedPublish:
+    """The ERROR to a PUBLISH that is for no room of the client's, in its turn."""
+
+    __slots__ = ("_frame", "_peer", "_why")
+
+    ready = True
+
+    def __init__(self, peer: Peer, frame: Publish, why: Refused) -> None:
+        self._peer, self._frame, self._why = peer, frame, why
+
+    def answer(self) -> None:
+        code, text, retry_ms = self._why
+        self._peer.conn.send(error_frame(code, self._frame.request, self._frame.room, retry_ms=retry_ms, text=text))
 
 
-def _append(peer: Peer, member: Member, frame: Publish, fields: bytes, digest: bytes, now_ms: int) -> None:
-    member.refused = False
-    room = member.room
-    verified = bool(peer.account)
-    id, ctype, payload, author, name = frame.id, frame.ctype, frame.payload, peer.member, peer.name
-    entry = _new(Entry, (id, digest, now_ms, author, name, verified, ctype, payload, fields))
-    seq, time_ms, _ = room.log.append(entry)
-    flags = Flag.SEQ | Flag.VERIFIED if verified else Flag.SEQ
-    octets = pack_message(seq, time_ms, author, id, ctype, name.encode(), payload, fields, flags, 0, room.ref)
-    room.sequenced(octets)  # once, the same for all members (RW-MODEL-2)
-    peer.state.appended(room)
-    peer.reply_in_turn(_new(Pending, (frame.request, member, seq, time_ms, 0, None)))
+class Publication:
+    """A PUBLISH from its arrival to its reply: what is proposed to the room's log (`store.base.Proposal`)."""
 
+    __slots__ = ("_now", "_peer", "_request", "_token", "chain", "entry", "expired", "invalid", "ordered", "outcome")
 
-def _error(peer: Peer, frame: Publish, code: Code, text: str, retry_ms: int = 0) -> Error:
-    peer.state.counters.error(FrameType.PUBLISH, code)
-    return error_frame(code, frame.request, frame.room, retry_ms=retry_ms, text=text)
+    def __init__(self, peer: Peer, member: Member, frame: Publish, entry: Entry, now: float) -> None:
+        self._peer = peer
+        self.chain = member
+        self._request = frame.request
+        self.entry = entry
+        self._now = now
+        self.ordered = frame.flags & Flag.ORDERED != 0
+        self.invalid: Refused | None = None
+        self.expired: Refused | None = None
+        self.outcome: Outcome = _UNDECIDED
+        self._token: bool | None = None  # whether it took one of its rate
+
+    def admit(self, known: int) -> Refused | None:
+        peer = self._peer
+        config = peer.state.config
+        if self._token is not True:
+            bucket = peer.publish_bucket
+            if bucket is None:
+                bucket = peer.publish_bucket = TokenBucket(config.publish_burst, self._now)
+            wait_ms = bucket.take(config.publish_rate, config.publish_burst, self._now)
+            if wait_ms:
+                return Refused(Code.RATE_LIMITED, "too many publishes at once", wait_ms)
+            self._token = True
+        if known >= config.ids_per_room:  # RW-DEDUPE-6
+            return Refused(Code.RATE_LIMITED, "too many recent publishes to this room", FULL_RETRY_MS)
+        if peer.state.store.busy:
+            return Refused(Code.UNAVAILABLE, "the store cannot be written now", FULL_RETRY_MS)
+        return None
+
+    def settle(self, outcome: Outcome) -> None:
+        peer, kind = self._peer, type(outcome)
+        self.outcome = outcome
+        self.chain.refused = kind is Refused
+        counters = peer.state.counters
+        if kind is Placed:
+            counters.appended += 1
+            peer.publish_cost = 0
+        elif kind is Repeat:
+            counters.repeats += 1
+            peer.publish_cost = REPEAT_COST
+            if self._token:
+                assert peer.publish_bucket is not None
+                peer.publish_bucket.give_back()
+        else:
+            assert isinstance(outcome, Refused)
+            counters.error(FrameType.PUBLISH, outcome.code)
+            peer.publish_cost = REQUEST_COST
+
+    @property
+    def ready(self) -> bool:
+        """Whether the reply may be sent: RW-PROMISE-1."""
+        outcome = self.outcome
+        return type(outcome) is Refused or outcome[0] <= self.chain.room.log.head
+
+    def answer(self) -> None:
+        """Send the reply."""
+        outcome, conn, ref = self.outcome, self._peer.conn, self.chain.room.ref
+        if isinstance(outcome, Refused):
+            code, text, retry_ms = outcome
+            conn.send(error_frame(code, self._request, ref, retry_ms=retry_ms, text=text))
+        else:
+            seq, time_ms = outcome
+            flags = Flag.DUPLICATE if type(outcome) is Repeat else 0
+            conn.reply(self._request, pack_ack(seq, time_ms, b"", flags, self._request, ref))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from reference_server.store.base import Log, Retention
-from reference_server.store.memory import MemoryStore
+from reference_server.store.memory import MemoryLog, MemoryStore
 from tests.mutants.odd.servers import OddServer
 from tests.mutants.server.stores import LateStore
 from tests.mutants.servers import MakeStore
@@ -30,12 +30,10 @@ class SlowDisk(LateStore):
 class Ring(MemoryStore):
     """Retains the newest messages of each room, and trims the others at once."""
 
-    def commit(self, done: Callable[[], None]) -> None:
-        logs = tuple(self._unstable)
-        super().commit(lambda: None)
-        for log in logs:
+    def make_stable(self, heads: list[tuple[MemoryLog, int]]) -> None:
+        super().make_stable(heads)
+        for log, _ in heads:
             log.trim(log.head + 1 - (self.retention.messages or 0))
-        done()
 
 
 class Forgetful(Ring):
@@ -53,7 +51,6 @@ class Forgetful(Ring):
         held.users -= 1
         if not held.users:
             del self._logs[log.key]
-            self._unstable.discard(held)
 
 
 def _slow_disk(old: MemoryStore | None, retention: Retention) -> MemoryStore:

@@ -11,13 +11,10 @@ import pytest
 from protocol.frames import (
     Welcome,
 )
-from protocol.registry import (
-    Flag,
-)
-from reference_server.core.peer import Pending
-from reference_server.store.base import Retention
+from reference_server.core.handlers.publish import Publication
+from reference_server.store.base import Repeat, Retention
 from reference_server.store.id_index import IdIndex
-from reference_server.store.memory import MemoryStore
+from reference_server.store.memory import MemoryLog, MemoryStore
 from tests.mutants.servers import Durable, MakeStore, MutantConnection, Sent, ServerMutant, durable
 
 
@@ -27,15 +24,12 @@ class LateStore(Durable):
     starts = 0
     seconds = 0.2
 
-    def commit(self, done: Callable[[], None]) -> None:
-        tails, starts = [(log, log.tail) for log in self._unstable], self.starts
-        self._unstable.clear()
+    def make_stable(self, heads: list[tuple[MemoryLog, int]]) -> None:
+        starts, make_stable = self.starts, super().make_stable
 
         def become_durable() -> None:
             if starts == self.starts:
-                for log, tail in tails:
-                    log.head = tail
-                done()
+                make_stable(heads)
 
         asyncio.get_running_loop().call_later(self.seconds, become_durable)
 
@@ -55,8 +49,8 @@ def _late_store(old: MemoryStore | None, retention: Retention) -> MemoryStore:
 
 
 def _duplicate_acked_too_early(patch: pytest.MonkeyPatch) -> None:
-    ready: Any = vars(Pending)["ready"]
-    patch.setattr(Pending, "ready", property(lambda p: bool(p.flags & Flag.DUPLICATE) or ready.fget(p)))
+    ready: Any = vars(Publication)["ready"]
+    patch.setattr(Publication, "ready", property(lambda p: isinstance(p.outcome, Repeat) or ready.fget(p)))
 
 
 def _after_crash(change: Callable[[MemoryStore], None]) -> MakeStore:
