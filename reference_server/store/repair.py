@@ -23,7 +23,10 @@ from reference_server.store.sqlite_files import (
     as_store_error,
     check_format,
     connect,
+    is_interrupted,
     lock_if_free,
+    mark_interrupted,
+    repair_was_killed,
 )
 from reference_server.store.sqlite_tables import (
     Meta,
@@ -76,6 +79,8 @@ def repair(
         with lock_if_free(directory) as holder:
             if holder:
                 raise StoreLocked(directory, "to be the only user", f"that process {holder} uses it")
+            if is_interrupted(path):
+                raise repair_was_killed(path)
             _copy_files(path, done.kept)
             done.all_new = _log_is_damaged(path)
             begun = Path(tempfile.mkdtemp(prefix=".repair-", dir=directory))
@@ -118,6 +123,7 @@ def _log_is_damaged(path: Path) -> bool:
 
 def _replace(new: Path, path: Path) -> None:
     give_away(new)
+    mark_interrupted(path)  # one that is killed here must not leave a database that looks whole without its log
     for end in ("wal", "shm"):  # they belong to the old database
         path.with_name(f"{path.name}-{end}").unlink(missing_ok=True)
     new.replace(path)

@@ -52,6 +52,11 @@ logger = logging.getLogger("roomwire.server")
 FORMAT = 4
 """The version of the store's format, stored as the database's `user_version`. No release had an earlier one."""
 
+INTERRUPTED = -1
+"""The format of a database whose log a repair removes, until the new database is in its place."""
+
+_FORMAT_AT = 60  # octets of the file before its format, which is big-endian (sqlite.org/fileformat2.html, 1.3)
+
 OWNER_SIZE = 16
 
 _APPLICATION = 0x52574952  # "RWIR", in the file's header, so that another database is not taken for a store
@@ -236,11 +241,35 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
     )
     if application != _APPLICATION:
         raise StoreCorrupt(path, "a Roomwire store", "the database of another application")
+    if version == INTERRUPTED:
+        raise repair_was_killed(path)
     if version > FORMAT:
         raise StoreTooNew(path, f"format {FORMAT} or older", f"format {version} of a newer version")
     if version != FORMAT:
         found = f"format {version}, from before any release; move it away, and a new store is made"
         raise StoreCorrupt(path, f"format {FORMAT}", found)
+
+
+def repair_was_killed(path: Path) -> StoreCorrupt:
+    """What is wrong with a database that is INTERRUPTED."""
+    found = "one whose repair was killed; copy the files of the newest damaged-... there over it, and repair again"
+    return StoreCorrupt(path, "a whole store", found)
+
+
+def mark_interrupted(path: Path) -> None:
+    """Make the database INTERRUPTED, whatever it holds. Nobody may have it open."""
+    with path.open("r+b") as file:
+        file.seek(_FORMAT_AT)
+        file.write(INTERRUPTED.to_bytes(4, "big", signed=True))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def is_interrupted(path: Path) -> bool:
+    """Whether `mark_interrupted` was the last that happened to the database."""
+    with path.open("rb") as file:
+        file.seek(_FORMAT_AT)
+        return file.read(4) == INTERRUPTED.to_bytes(4, "big", signed=True)
 
 
 def renew_incarnation(directory: str | os.PathLike[str], random_bytes: Callable[[int], bytes] = os.urandom) -> None:

@@ -18,7 +18,7 @@ from reference_server.commands import store as store_commands
 from reference_server.store import repair as repair_module
 from reference_server.store import snapshot
 from reference_server.store import verify as verify_module
-from reference_server.store.base import Record, Retention, StoreLocked
+from reference_server.store.base import Record, Retention, StoreCorrupt, StoreLocked
 from reference_server.store.repair import repair
 from reference_server.store.sqlite_files import lock_if_free
 from reference_server.store.upkeep import restamp, trim
@@ -224,6 +224,35 @@ def test_signal_ends_a_repair_in_one_line(
     said = f"repaired, but not checked again; the damaged files are in {kept}"
     assert capsys.readouterr().err == f"roomwire-server: ended by {name}: {said}\n"
     assert check(tmp_path).wrong == []
+
+
+def test_repair_that_is_killed_leaves_no_store_without_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server takes it for what it is, and the damaged files are still there."""
+    with opened(tmp_path) as driver:
+        driver.fill(driver.open("room"), 5)
+        for name in (DATABASE, f"{DATABASE}-wal"):
+            shutil.copyfile(tmp_path / name, tmp_path / f"{name}.kept")
+    for name in (DATABASE, f"{DATABASE}-wal"):
+        (tmp_path / f"{name}.kept").replace(tmp_path / name)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(self: Path, target: Path) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", kill)
+        with pytest.raises(Killed):
+            repair(tmp_path, "first")
+    for attempt in (lambda: Driver("sqlite", tmp_path, EVERYTHING), lambda: repair(tmp_path, "second")):
+        with pytest.raises(StoreCorrupt, match="whose repair was killed"):
+            attempt()
+    for file in (tmp_path / "damaged-first").iterdir():
+        shutil.copyfile(file, tmp_path / file.name)
+    repair(tmp_path, "third")
+    with opened(tmp_path) as driver:
+        assert len(driver.read(driver.open("room"))) == 5
 
 
 def test_repair_removes_what_a_killed_one_left(tmp_path: Path) -> None:
