@@ -235,7 +235,7 @@ def check_library() -> None:
 
 
 def check_format(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise StoreTooNew or StoreCorrupt unless this version of the server can read the database."""
+    """Raise StoreTooNew, StoreCorrupt or StoreUnavailable unless this version of the server can read the database."""
     application, version = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
     )
@@ -250,10 +250,10 @@ def check_format(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreCorrupt(path, f"format {FORMAT}", found)
 
 
-def repair_was_killed(path: Path) -> StoreCorrupt:
+def repair_was_killed(path: Path) -> StoreUnavailable:
     """What is wrong with a database that is INTERRUPTED."""
     found = "one whose repair was killed; copy the files of the newest damaged-... there over it, and repair again"
-    return StoreCorrupt(path, "a whole store", found)
+    return StoreUnavailable(path, "a whole store", found)
 
 
 def mark_interrupted(path: Path) -> None:

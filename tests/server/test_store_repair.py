@@ -18,7 +18,7 @@ from reference_server.commands import store as store_commands
 from reference_server.store import repair as repair_module
 from reference_server.store import snapshot
 from reference_server.store import verify as verify_module
-from reference_server.store.base import Record, Retention, StoreCorrupt, StoreLocked
+from reference_server.store.base import Record, Retention, StoreLocked, StoreUnavailable
 from reference_server.store.repair import repair
 from reference_server.store.sqlite_files import lock_if_free
 from reference_server.store.upkeep import restamp, trim
@@ -246,7 +246,7 @@ def test_repair_that_is_killed_leaves_no_store_without_its_log(tmp_path: Path, m
         with pytest.raises(Killed):
             repair(tmp_path, "first")
     for attempt in (lambda: Driver("sqlite", tmp_path, EVERYTHING), lambda: repair(tmp_path, "second")):
-        with pytest.raises(StoreCorrupt, match="whose repair was killed"):
+        with pytest.raises(StoreUnavailable, match="whose repair was killed"):
             attempt()
     for file in (tmp_path / "damaged-first").iterdir():
         shutil.copyfile(file, tmp_path / file.name)
