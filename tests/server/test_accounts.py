@@ -356,12 +356,15 @@ def become_empty(path: Path) -> None:
 
 
 def become_rubbish(path: Path) -> None:
-    path.write_bytes(b"rubbish" * 99)
+    other = path.with_name("other")
+    other.write_bytes(b"rubbish" * 99)
+    other.replace(path)  # at once: the server may look at any time
 
 
 def become_a_directory(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
+    other = path.with_name("other")
+    other.symlink_to(path.parent, target_is_directory=True)
+    other.replace(path)
 
 
 @pytest.mark.parametrize(
@@ -385,8 +388,7 @@ def test_accounts_that_cannot_be_read_leave_the_old_ones_in_use(
         with Login(server.port, "Ada", PASSWORDS["Ada"]) as ada, RawClient(server.port, name="root") as guest:
             assert isinstance(ada.answer, Welcome)
             assert guest.welcome.name == "~root"
-        if file.path.is_dir():
-            file.path.rmdir()
+        file.path.unlink(missing_ok=True)
         file.path.write_bytes(content)
         file.remove("Ada")
         server.until(lambda: server.state.accounts is not None and server.state.accounts.find("ada") is None)
