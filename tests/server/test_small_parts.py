@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,15 +21,17 @@ from conformance.fuzz import strategies
 from protocol.codec import decode, encode
 from protocol.frames import Field, Publish
 from protocol.framing import FrameReader
-from protocol.registry import LIMITS, MAX_SAFE
+from protocol.registry import LIMITS, MAX_SAFE, Code
 from reference_server import logs
 from reference_server.config import Config, ConfigError, load
 from reference_server.core.clock import ServerClock
+from reference_server.core.counters import Counters
 from reference_server.core.handlers.join import join_point
+from reference_server.core.handlers.publish import Publication
 from reference_server.core.hub import SWEPT_AT_ONCE
 from reference_server.core.limits import AddressBook, Rates, Spent, TokenBucket, is_local
 from reference_server.core.messages import content_digest, message_octets, pack_fields
-from reference_server.store.base import MESSAGE, Record
+from reference_server.store.base import MESSAGE, Record, Repeat
 from reference_server.store.progress import Progress
 from tests.support.hub_network import HubNetwork
 from tests.support.places import ROOT
@@ -346,3 +349,26 @@ def test_sweep_pauses_between_many_peers() -> None:
     network.tick()
     assert len(early & hub.peers) == 0
     assert not late.ended
+
+
+def test_publish_that_is_walked_again_takes_one_token() -> None:
+    """A store that shares its rooms asks again. The rate's answer stays, and a repeat costs no token (RW-LIMIT-1)."""
+    config = Config(publish_rate=1, publish_burst=2)
+    state: Any = SimpleNamespace(config=config, store=SimpleNamespace(busy=False), counters=Counters())
+    peer: Any = SimpleNamespace(state=state, publish_bucket=None, publish_cost=0)
+    member: Any = SimpleNamespace(refused=False)
+
+    def made() -> Publication:
+        frame: Any = SimpleNamespace(request=1, flags=0)
+        entry: Any = None
+        return Publication(peer, member, frame, entry, 10.0)
+
+    first, second, third = made(), made(), made()
+    assert [first.admit(0), first.admit(0), second.admit(0)] == [None, None, None]
+    refused = third.admit(0)
+    assert refused is not None
+    assert refused.code == Code.RATE_LIMITED
+    first.settle(Repeat(1, 1))
+    assert third.admit(0) == refused
+    assert made().admit(0) is None
+    assert made().admit(0) is not None

@@ -84,7 +84,7 @@ class RefusedPublish:
 class Publication:
     """A PUBLISH from its arrival to its reply: what is proposed to the room's log (`store.base.Proposal`)."""
 
-    __slots__ = ("_now", "_peer", "_request", "_token", "chain", "entry", "expired", "invalid", "ordered", "outcome")
+    __slots__ = ("_now", "_peer", "_request", "_wait_ms", "chain", "entry", "expired", "invalid", "ordered", "outcome")
 
     def __init__(self, peer: Peer, member: Member, frame: Publish, entry: Entry, now: float) -> None:
         self._peer = peer
@@ -96,19 +96,18 @@ class Publication:
         self.invalid: Refused | None = None
         self.expired: Refused | None = None
         self.outcome: Outcome = _UNDECIDED
-        self._token: bool | None = None  # whether it took one of its rate
+        self._wait_ms: int | None = None  # what the rate said, once; 0: it has taken a token
 
     def admit(self, known: int) -> Refused | None:
         peer = self._peer
         config = peer.state.config
-        if self._token is not True:
+        if self._wait_ms is None:
             bucket = peer.publish_bucket
             if bucket is None:
                 bucket = peer.publish_bucket = TokenBucket(config.publish_burst, self._now)
-            wait_ms = bucket.take(config.publish_rate, config.publish_burst, self._now)
-            if wait_ms:
-                return Refused(Code.RATE_LIMITED, "too many publishes at once", wait_ms)
-            self._token = True
+            self._wait_ms = bucket.take(config.publish_rate, config.publish_burst, self._now)
+        if self._wait_ms:
+            return Refused(Code.RATE_LIMITED, "too many publishes at once", self._wait_ms)
         if known >= config.ids_per_room:  # RW-DEDUPE-6
             return Refused(Code.RATE_LIMITED, "too many recent publishes to this room", FULL_RETRY_MS)
         if peer.state.store.busy:
@@ -126,7 +125,7 @@ class Publication:
         elif kind is Repeat:
             counters.repeats += 1
             peer.publish_cost = REPEAT_COST
-            if self._token:
+            if self._wait_ms == 0:  # an earlier walk took it for new
                 assert peer.publish_bucket is not None
                 peer.publish_bucket.give_back()
         else:
